@@ -1,0 +1,288 @@
+//! The configuration file as it is written. What it means is in `settings`.
+
+pub mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use values::{Address, Endpoint, FilePath, Glob, LoopbackAddress, Span};
+
+/// Where the packages install the configuration.
+pub const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub listen: Listen,
+    pub upstreams: Option<Spanned<Vec<Spanned<Upstream>>>>,
+    pub upstream_timeouts: UpstreamTimeouts,
+    pub credentials: Option<Spanned<Credentials>>,
+    pub models: Models,
+    pub limits: Limits,
+    pub audit: Audit,
+    pub drain: Drain,
+    pub log: Log,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    pub addresses: Spanned<Vec<LoopbackAddress>>,
+    pub unix_socket: Option<FilePath>,
+    pub admin_address: LoopbackAddress,
+    pub max_connections: NonZeroUsize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    pub region: Spanned<String>,
+    pub fips: Option<bool>,
+    pub runtime_endpoint: Option<Endpoint>,
+    pub control_endpoint: Option<Endpoint>,
+    pub ca_file: Option<Spanned<FilePath>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTimeouts {
+    pub connect: Span,
+    pub first_byte: Span,
+    pub idle: Span,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialSource {
+    SecretsManager,
+    #[default]
+    Environment,
+    File,
+    Profile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    pub source: CredentialSource,
+    pub secret_id: Option<String>,
+    pub region: Option<Spanned<String>>,
+    pub file: Option<FilePath>,
+    pub profile: Option<String>,
+    #[serde(default = "five_minutes")]
+    pub refresh_interval: Span,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    pub allow: Vec<Glob>,
+    pub deny: Vec<Glob>,
+    pub geographies: Vec<Spanned<String>>,
+    pub create_profiles: bool,
+    pub refresh_interval: Span,
+    pub aliases: BTreeMap<String, Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub max_body_bytes: NonZeroUsize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    pub state_dir: Option<FilePath>,
+    pub table: String,
+    pub region: Spanned<String>,
+    pub retention: Span,
+    pub on_failure: OnFailure,
+    pub durability: Durability,
+    pub max_ledger_bytes: NonZeroU64,
+}
+
+/// What happens to requests that cannot be recorded.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// They are refused with 503.
+    #[default]
+    Deny,
+    /// They are served, and counted as unrecorded.
+    Allow,
+}
+
+/// What a record survives once its request is on its way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The end of the process, `kill -9` included.
+    #[default]
+    Process,
+    /// Also the loss of power: every record is flushed to the disk first.
+    Disk,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    pub timeout: Span,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Json,
+    Text,
+    Journald,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        let address = |port| LoopbackAddress((std::net::Ipv4Addr::LOCALHOST, port).into());
+        Listen {
+            addresses: Spanned::new(0..0, vec![address(8790)]),
+            unix_socket: None,
+            admin_address: address(8791),
+            max_connections: NonZeroUsize::MIN.saturating_add(1023),
+        }
+    }
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> UpstreamTimeouts {
+        UpstreamTimeouts { connect: seconds(5), first_byte: seconds(15 * 60), idle: seconds(10 * 60) }
+    }
+}
+
+impl Default for Models {
+    fn default() -> Models {
+        Models {
+            allow: vec![Glob::new("*")],
+            deny: Vec::new(),
+            geographies: vec![Spanned::new(0..0, "us".to_owned())],
+            create_profiles: true,
+            refresh_interval: seconds(3600),
+            aliases: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_body_bytes: NonZeroUsize::MIN.saturating_add(24_999_999) }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Audit {
+        Audit {
+            state_dir: None,
+            table: String::new(),
+            region: Spanned::new(0..0, "us-gov-west-1".to_owned()),
+            retention: seconds(30 * 86_400),
+            on_failure: OnFailure::Deny,
+            durability: Durability::Process,
+            max_ledger_bytes: NonZeroU64::MIN.saturating_add(1_073_741_823),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Drain {
+        Drain { timeout: seconds(30) }
+    }
+}
+
+fn seconds(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}
+
+fn five_minutes() -> Span {
+    seconds(300)
+}
+
+/// A configuration that cannot be used: the place and one sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub path: PathBuf,
+    /// 1-based; both 1 when the error belongs to the file as a whole.
+    pub line: usize,
+    pub column: usize,
+    pub sentence: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.path.display(), self.line, self.column, self.sentence)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The text of a configuration file, kept until it has become settings so that errors can name their place.
+#[derive(Debug)]
+pub struct Source {
+    pub path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    pub fn read(path: &Path) -> Result<Source, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Source::new(path, text)),
+            Err(error) => {
+                Err(Source::new(path, String::new()).error(0..0, format!("the configuration cannot be read: {error}.")))
+            }
+        }
+    }
+
+    pub fn new(path: &Path, text: String) -> Source {
+        Source { path: path.to_owned(), text }
+    }
+
+    pub fn parse(&self) -> Result<Config, ConfigError> {
+        toml::from_str(&self.text).map_err(|error| {
+            // The parser's own messages may have several lines; the contract is one sentence on one line.
+            let message = error.message().trim().replace('\n', "; ");
+            self.error(error.span().unwrap_or(0..0), message)
+        })
+    }
+
+    /// The line of a byte offset, from 1.
+    pub fn line(&self, offset: usize) -> usize {
+        self.text[..offset.min(self.text.len())].matches('\n').count() + 1
+    }
+
+    /// An error at a byte range of the file.
+    pub fn error(&self, span: std::ops::Range<usize>, sentence: impl Into<String>) -> ConfigError {
+        let before = &self.text[..span.start.min(self.text.len())];
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        ConfigError { path: self.path.clone(), line: self.line(span.start), column, sentence: sentence.into() }
+    }
+}

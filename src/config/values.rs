@@ -1,0 +1,239 @@
+//! The kinds of value a configuration holds. Each refuses what it cannot mean while the file is being read, so that the
+//! error carries the value's own line and column.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+/// A span of time, written as a number and a unit: `500ms`, `30s`, `5m`, `12h`, `30d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+        let text = text(deserializer, "a duration such as \"30s\", \"5m\" or \"30d\"")?;
+        parse_span(&text)
+            .map(Span)
+            .ok_or_else(|| D::Error::custom(format!("\"{text}\" is not a duration; write a number above 0 and a unit, such as \"30s\", \"5m\", \"12h\" or \"30d\"")))
+    }
+}
+
+fn parse_span(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // A century is more than anyone means; the bound keeps later arithmetic on instants from overflowing.
+    number.checked_mul(millis).filter(|total| *total <= 36_525 * 86_400_000).map(Duration::from_millis)
+}
+
+/// An IP address and a port; port 0 lets the kernel choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+        let text = text(deserializer, "an address and a port such as \"127.0.0.1:8790\"")?;
+        let parsed = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}").parse(),
+            None => text.parse(),
+        };
+        parsed.map(Address).map_err(|_| {
+            D::Error::custom(format!(
+                "\"{text}\" is not an IP address and a port; write for example \"127.0.0.1:8790\" or \"[::1]:8790\""
+            ))
+        })
+    }
+}
+
+/// An address that only this host can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoopbackAddress(pub SocketAddr);
+
+impl<'de> Deserialize<'de> for LoopbackAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<LoopbackAddress, D::Error> {
+        let Address(address) = Address::deserialize(deserializer)?;
+        if address.ip().is_loopback() {
+            return Ok(LoopbackAddress(address));
+        }
+        Err(D::Error::custom(format!(
+            "{address} can be reached from other hosts; use a loopback address such as 127.0.0.1, or [listen.tls] with client certificates"
+        )))
+    }
+}
+
+/// A path that starts at the root, or with `$NAME/` for a directory that systemd names in the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl<'de> Deserialize<'de> for FilePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FilePath, D::Error> {
+        let text = text(deserializer, "the path of a file")?;
+        let Some(rest) = text.strip_prefix('$') else {
+            return Ok(FilePath(PathBuf::from(text)));
+        };
+        let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
+        match std::env::var_os(name) {
+            Some(base) if !base.is_empty() => Ok(FilePath(PathBuf::from(base).join(below))),
+            _ => Err(D::Error::custom(format!(
+                "\"{text}\" names the environment variable {name}, which is not set; systemd sets CREDENTIALS_DIRECTORY for a unit with LoadCredential="
+            ))),
+        }
+    }
+}
+
+/// The URL of an AWS endpoint: scheme, host and port, without path or query. Plain `http` goes to loopback only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+}
+
+impl Endpoint {
+    pub fn https(host: impl Into<String>) -> Endpoint {
+        Endpoint { tls: true, host: host.into(), port: 443 }
+    }
+
+    /// The `Host` header's value: the port is left out where it is the scheme's own.
+    pub fn authority(&self) -> String {
+        let default = if self.tls { 443 } else { 80 };
+        if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+        let text = text(deserializer, "a URL such as \"https://bedrock-runtime.us-east-1.amazonaws.com\"")?;
+        parse_endpoint(&text).map_err(|why| D::Error::custom(format!("\"{text}\" is not an endpoint: {why}")))
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    let uri: http::Uri = text.parse().map_err(|_| "it is not a URL")?;
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
+        return Err("leave out path and query, they come from the request");
+    }
+    let authority = uri.authority().ok_or("it has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("credentials do not belong into a URL");
+    }
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err("it must start with https:// (or http:// for a server on this host)"),
+    };
+    let host = authority.host();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let loopback = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+    if !tls && !loopback {
+        return Err("plain http is allowed to loopback only, because the request carries a key");
+    }
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    Ok(Endpoint { tls, host: host.to_owned(), port })
+}
+
+/// A pattern on identifiers in which `*` stands for any text and `?` for one character.
+#[derive(Clone, PartialEq)]
+pub struct Glob(wildmatch::WildMatch);
+
+impl Glob {
+    pub fn new(pattern: &str) -> Glob {
+        Glob(wildmatch::WildMatch::new(pattern))
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.matches(text)
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Glob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Glob, D::Error> {
+        let text = text(deserializer, "a pattern such as \"anthropic.*\"")?;
+        if text.trim().is_empty() {
+            return Err(D::Error::custom(
+                "an empty pattern matches nothing; write \"*\" for every model or leave it out",
+            ));
+        }
+        Ok(Glob::new(&text))
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<String, D::Error> {
+    struct Visitor(&'static str);
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = String;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+        fn visit_string<E: Error>(self, text: String) -> Result<String, E> {
+            Ok(text)
+        }
+    }
+    deserializer.deserialize_string(Visitor(expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_a_number_and_a_unit() {
+        assert_eq!(parse_span("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(parse_span("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_span("30d"), Some(Duration::from_secs(30 * 86_400)));
+        for wrong in ["", "30", "s", "0s", "-1s", "1.5h", "1w", "30 s", "99999999999999999999d", "40000d"] {
+            assert_eq!(parse_span(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn endpoints_carry_no_path_no_credentials_and_no_plain_text_off_host() {
+        let endpoint = parse_endpoint("https://vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com").unwrap();
+        assert_eq!(endpoint.authority(), "vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com");
+        assert_eq!(parse_endpoint("http://127.0.0.1:9000/").unwrap().authority(), "127.0.0.1:9000");
+        assert_eq!(parse_endpoint("http://[::1]:9000").unwrap().authority(), "[::1]:9000");
+        for wrong in
+            ["http://example.com", "https://a/b", "https://a/?q", "ftp://a", "a", "https://u:p@a", "https://a#f"]
+        {
+            assert!(parse_endpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The daemon's own refusals and the one place that turns them into answers an AWS SDK can parse.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+/// The header in which AWS services name an error's type.
+pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+/// Why a request is refused, in AWS's own classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 400: the request is malformed or contradicts itself.
+    Validation,
+    /// 403: policy, allow lists or the guard against browsers and proxies.
+    AccessDenied,
+    /// 403: a signature that does not verify under a key that we know.
+    SignatureDoesNotMatch,
+    /// 403: a key, token or date that is not (or no longer) valid.
+    UnrecognizedClient,
+    /// 404: no such operation on this endpoint.
+    UnknownOperation,
+    /// 404: the operation exists, what it names does not.
+    ResourceNotFound,
+    /// 408: the client took too long to send its request.
+    RequestTimeout,
+    /// 413: the body exceeds `limits.max_body_bytes`.
+    BodyTooLarge,
+    /// 429: a limit of this host, caller, model or fleet.
+    Throttling,
+    /// 431: the head of the request exceeds the limit.
+    HeadTooLarge,
+    /// 501: an operation that Bedrock has and the daemon does not relay.
+    NotImplemented,
+    /// 503: credentials, upstream or ledger cannot serve; never the client's fault.
+    ServiceUnavailable,
+}
+
+impl Kind {
+    /// The HTTP status that AWS services give to this class.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Kind::Validation => StatusCode::BAD_REQUEST,
+            Kind::AccessDenied | Kind::SignatureDoesNotMatch | Kind::UnrecognizedClient => StatusCode::FORBIDDEN,
+            Kind::UnknownOperation | Kind::ResourceNotFound => StatusCode::NOT_FOUND,
+            Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::Throttling => StatusCode::TOO_MANY_REQUESTS,
+            Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Kind::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The value of `x-amzn-errortype`, from which SDKs pick the exception class.
+    pub fn error_type(self) -> &'static str {
+        match self {
+            Kind::Validation | Kind::HeadTooLarge | Kind::BodyTooLarge => "ValidationException",
+            Kind::AccessDenied => "AccessDeniedException",
+            Kind::SignatureDoesNotMatch => "InvalidSignatureException",
+            Kind::UnrecognizedClient => "UnrecognizedClientException",
+            Kind::UnknownOperation => "UnknownOperationException",
+            Kind::ResourceNotFound => "ResourceNotFoundException",
+            Kind::RequestTimeout => "RequestTimeoutException",
+            Kind::Throttling => "ThrottlingException",
+            Kind::NotImplemented => "NotImplementedException",
+            Kind::ServiceUnavailable => "ServiceUnavailableException",
+        }
+    }
+}
+
+/// A request that the daemon answers itself: class, one sentence, and what the client's connection may expect.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub kind: Kind,
+    /// One sentence that tells the reader what to do; it never holds a secret, a prompt or an answer.
+    pub message: Cow<'static, str>,
+    /// Sent as `Retry-After`, in whole seconds, rounded up.
+    pub retry_after: Option<Duration>,
+    /// The request's body was not read to its end, so the connection cannot carry another request.
+    pub close: bool,
+}
+
+impl Refusal {
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { kind, message: message.into(), retry_after: None, close: false }
+    }
+
+    pub fn retry_after(mut self, after: Duration) -> Refusal {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Marks the connection as unusable after the answer.
+    pub fn closing(mut self) -> Refusal {
+        self.close = true;
+        self
+    }
+
+    /// The text as the client sees it and the ledger keeps it.
+    pub fn text(&self) -> String {
+        format!("bedrock-sidecar: {}", self.message)
+    }
+
+    /// The answer in AWS's JSON shape.
+    pub fn response(&self) -> Response<Bytes> {
+        let body = serde_json::json!({ "message": self.text() }).to_string();
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.kind.status();
+        self.headers(response.headers_mut());
+        response
+    }
+
+    /// Error type, retry hint and connection handling; the body's shape is the caller's.
+    pub fn headers(&self, headers: &mut http::HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ERROR_TYPE, HeaderValue::from_static(self.kind.error_type()));
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
