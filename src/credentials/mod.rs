@@ -167,6 +167,11 @@ impl Credentials {
         }
     }
 
+    /// Names the account in cache keys; empty while there is no credential.
+    pub fn account_key(&self) -> String {
+        self.held.load().current.as_ref().map(|current| current.account_key()).unwrap_or_default()
+    }
+
     /// Reads the source for the first time.
     pub async fn load(&self) {
         self.fetch(None).await;
