@@ -172,6 +172,16 @@ impl Credentials {
         self.held.load().current.as_ref().map(|current| current.account_key()).unwrap_or_default()
     }
 
+    /// The region that the secret names beside the key, or for which a short-term key was made.
+    pub fn region(&self) -> Option<String> {
+        let held = self.held.load();
+        let current = held.current.as_ref()?;
+        match &current.kind {
+            Kind::Bearer { only_region: Some(region), .. } => Some(region.clone()),
+            _ => current.region.clone(),
+        }
+    }
+
     /// Reads the source for the first time.
     pub async fn load(&self) {
         self.fetch(None).await;

@@ -196,6 +196,11 @@ impl Upstream {
         notable
     }
 
+    /// How far the upstream's clock is ahead of ours as far as it mattered, in milliseconds.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset.load(Ordering::Relaxed)
+    }
+
     fn connect_failed(&self) {
         if self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES {
             let until = unix_millis() + BREAKER_PAUSE.as_millis() as u64;
