@@ -52,7 +52,11 @@ impl Home {
         private_directory(&self.corrupt())?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let to = self.corrupt().join(format!("{name}.{}", uuid::Uuid::now_v7().simple()));
-        if keep { std::fs::copy(path, &to).map(drop)? } else { std::fs::rename(path, &to)? }
+        if keep {
+            std::fs::copy(path, &to).map(drop)?
+        } else {
+            std::fs::rename(path, &to)?
+        }
         Ok(to)
     }
 

@@ -15,10 +15,11 @@ pub fn host_id() -> String {
 fn from(root: &Path) -> String {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok().map(|text| text.trim().to_owned());
     // Nitro shows the instance id as the board's asset tag; cloud-init keeps it on every kind of instance.
-    let instance = ["sys/class/dmi/id/board_asset_tag", "var/lib/cloud/data/instance-id", "run/cloud-init/.instance-id"]
-        .iter()
-        .filter_map(|path| read(path))
-        .find(|id| is_instance_id(id));
+    let instance =
+        ["sys/class/dmi/id/board_asset_tag", "var/lib/cloud/data/instance-id", "run/cloud-init/.instance-id"]
+            .iter()
+            .filter_map(|path| read(path))
+            .find(|id| is_instance_id(id));
     if let Some(instance) = instance {
         return instance;
     }

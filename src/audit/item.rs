@@ -2,7 +2,7 @@
 //!
 //! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown is absent.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +13,9 @@ use super::record::{Record, Usage};
 const MAX_TEXT: usize = 2048;
 /// Longest error message, in bytes.
 const MAX_MESSAGE: usize = 1024;
+
+/// Longest opening that is written as it is, in bytes.
+const MAX_OPENING: usize = 32 * 1024;
 
 /// A canonical item on both sides of its `chainSeq`, which is known only when the record enters the chain.
 #[derive(Debug)]
@@ -104,6 +107,20 @@ pub fn draft(record: &Record, context: Context<'_>) -> Draft {
     json.text("userArn", user_arn);
     json.bytes.push(b'}');
     Draft { before_seq, after_seq: json.bytes }
+}
+
+/// The payload of an opening: the record as it is known by then.
+pub fn opening(record: &Record) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec(record)?;
+    if json.len() <= MAX_OPENING {
+        return Ok(json);
+    }
+    let mut record = record.clone();
+    record.error_message = None;
+    for text in [&mut record.model_id, &mut record.user_arn, &mut record.source_ip, &mut record.request_id] {
+        *text = shortened(text, MAX_TEXT).to_owned();
+    }
+    Ok(serde_json::to_vec(&record)?)
 }
 
 /// RFC 3339 in UTC with milliseconds and `Z`.

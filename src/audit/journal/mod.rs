@@ -142,6 +142,11 @@ impl Journal {
         self.finish(draft, false)
     }
 
+    /// Whether another request could be opened now.
+    pub fn probe(&mut self) -> io::Result<()> {
+        self.make_room(2 * ROOM_FOR_END)
+    }
+
     fn finish(&mut self, draft: &Draft, has_room: bool) -> io::Result<usize> {
         let seq = self.chain.seq + 1;
         let digits = seq.to_string();
