@@ -24,8 +24,8 @@ const PRUNE: Duration = Duration::from_secs(60);
 pub enum Task {
     /// Records have ended.
     Wake,
-    /// Records have reached the table, or never will.
-    Shipped(Vec<Shipped>),
+    /// Records have reached the table, or never will; of which generation of the store.
+    Shipped(u64, Vec<Shipped>),
     /// Say when everything that has ended by now is in SQLite.
     Flush(oneshot::Sender<()>),
     /// Carry over what there is and end.
@@ -37,8 +37,17 @@ pub struct Keeper {
     pub core: Shared,
     pub store: Option<Store>,
     pub inbox: Receiver<Task>,
-    /// The last record stored and the last one marked as shipped, for the shipper.
-    pub stored: watch::Sender<(i64, i64)>,
+    pub progress: watch::Sender<Progress>,
+    /// Counts the stores that were opened: ids of one mean nothing in the next.
+    pub generation: u64,
+}
+
+/// How far the store is, for the shipper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    pub generation: u64,
+    pub last_id: i64,
+    pub shipped_id: i64,
 }
 
 impl Keeper {
@@ -63,7 +72,10 @@ impl Keeper {
                     for task in std::iter::once(first).chain(self.inbox.try_iter()) {
                         match task {
                             Task::Wake => {}
-                            Task::Shipped(progress) => marks.extend(progress),
+                            Task::Shipped(generation, progress) if generation == self.generation => {
+                                marks.extend(progress)
+                            }
+                            Task::Shipped(..) => {}
                             Task::Flush(done) => flushes.push(done),
                             Task::Stop => stop = true,
                         }
@@ -79,7 +91,7 @@ impl Keeper {
             failed = result.is_err();
             match result {
                 Ok(()) => self.core.works(Part::Database),
-                Err(error) => self.stumble(&error),
+                Err(error) => self.stumble(&mut marks, &error),
             }
             // Even when it failed: whoever waits must not wait for a disk to be emptied.
             for done in flushes {
@@ -118,6 +130,8 @@ impl Keeper {
             self.core.recount(store.state, found.ends, found.end_bytes);
         }
         drop(journal);
+        self.generation += 1;
+        publish(&self.progress, self.generation, &store);
         self.store = Some(store);
         Ok(())
     }
@@ -142,7 +156,7 @@ impl Keeper {
                 step.frames.into_iter().map(|(kind, range)| (kind, &reader.piece[range])).collect();
             if !entries.is_empty() {
                 store.store(&entries, reader.position)?;
-                self.stored.send_replace((store.state.last_id, store.state.shipped_id));
+                publish(&self.progress, self.generation, store);
             }
             if step.end {
                 return Ok(());
@@ -160,7 +174,7 @@ impl Keeper {
         counts.pending.fetch_sub(store.state.shipped_id - before.shipped_id, relaxed);
         counts.bytes.fetch_sub((before.unshipped_bytes - store.state.unshipped_bytes) as i64, relaxed);
         counts.set_aside.store(store.set_aside_count()?, relaxed);
-        self.stored.send_replace((store.state.last_id, store.state.shipped_id));
+        publish(&self.progress, self.generation, store);
         Ok(())
     }
 
@@ -204,12 +218,18 @@ impl Keeper {
         }
     }
 
-    fn stumble(&mut self, error: &StoreError) {
+    fn stumble(&mut self, marks: &mut Vec<Shipped>, error: &StoreError) {
         self.core.trouble(Part::Database, &format!("the database {}: {error}", self.core.home.database().display()));
         // Dropped before it is moved: the last connection tidies up the file it has open.
         self.store = None;
+        marks.clear();
         if error.is_corrupt() {
             Store::move_aside(&self.core.home, error);
         }
     }
+}
+
+fn publish(progress: &watch::Sender<Progress>, generation: u64, store: &Store) {
+    let (last_id, shipped_id) = (store.state.last_id, store.state.shipped_id);
+    progress.send_replace(Progress { generation, last_id, shipped_id });
 }

@@ -14,6 +14,7 @@ pub mod journal;
 mod keeper;
 pub mod record;
 mod recovery;
+pub mod ship;
 mod start;
 pub mod store;
 
@@ -96,8 +97,16 @@ pub enum AuditError {
 impl Audit {
     /// Opens the ledger in the settings' state directory, closes what a former life left open, and starts shipping.
     pub async fn start(settings: &settings::Audit) -> Result<Arc<Audit>, AuditError> {
+        Audit::start_with(settings, None).await
+    }
+
+    /// The same, with a client for DynamoDB instead of the one that the environment describes.
+    pub async fn start_with(
+        settings: &settings::Audit,
+        client: Option<aws_sdk_dynamodb::Client>,
+    ) -> Result<Arc<Audit>, AuditError> {
         let settings = settings.clone();
-        tokio::task::spawn_blocking(move || start::start(&settings)).await.unwrap_or_else(|error| {
+        tokio::task::spawn_blocking(move || start::start(&settings, client)).await.unwrap_or_else(|error| {
             Err(AuditError::Ledger { path: PathBuf::from("ledger"), reason: format!("its start failed: {error}") })
         })
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use aws_sdk_dynamodb::Client;
 use tokio::sync::watch;
 
 use super::chain::Chain;
@@ -11,8 +12,9 @@ use super::flush::Flusher;
 use super::home::Home;
 use super::host::host_id;
 use super::journal::Journal;
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Progress, Task};
 use super::recovery::recover;
+use super::ship::{self, source::Clients};
 use super::store::{Store, StoreError};
 use super::{Audit, AuditError, Outcome, Record};
 use crate::config::Durability;
@@ -22,7 +24,7 @@ use crate::settings;
 const SEGMENT_BYTES: u64 = 16 << 20;
 const SMALLEST_SEGMENT_BYTES: u64 = 256 << 10;
 
-pub fn start(settings: &settings::Audit) -> Result<Arc<Audit>, AuditError> {
+pub fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Arc<Audit>, AuditError> {
     let home = Home::find(settings);
     let lock = home.occupy()?;
     let store = match Store::open(&home, settings.durability) {
@@ -71,16 +73,24 @@ pub fn start(settings: &settings::Audit) -> Result<Arc<Audit>, AuditError> {
         core.close(slot, &record);
     }
 
-    let (stored, _watch_stored) = watch::channel((state.last_id, state.shipped_id));
-    let keeper = Keeper { core: core.clone(), store, inbox, stored };
+    let set_aside = store.as_ref().and_then(|store| store.set_aside_count().ok()).unwrap_or(0);
+    core.counts.set_aside.store(set_aside, std::sync::atomic::Ordering::Relaxed);
+    let (progress, watched) =
+        watch::channel(Progress { generation: 1, last_id: state.last_id, shipped_id: state.shipped_id });
+    let keeper = Keeper { core: core.clone(), store, inbox, progress, generation: 1 };
     let mut threads = vec![spawn("audit-keeper", move || keeper.run())?];
+    if let Some(table) = settings.table.clone() {
+        let clients = Clients::new(&settings.region, client);
+        let core = core.clone();
+        threads.push(spawn("audit-ship", move || ship::run(core, table, clients, watched))?);
+    }
     let flusher = flush.then(|| Arc::new(Flusher::new()));
     if let Some(flusher) = flusher.clone() {
         let core = core.clone();
         threads.push(spawn("audit-flush", move || flusher.run(&core))?);
     }
     // What is in the journal and not in SQLite may have waited for this.
-    core.tell(super::keeper::Task::Wake);
+    core.tell(Task::Wake);
     Ok(Arc::new(Audit { core, flusher, threads: Mutex::new(threads), _lock: lock }))
 }
 

@@ -2,6 +2,7 @@
 //! keeper; others read.
 
 pub mod prune;
+pub mod read;
 pub mod write;
 
 use std::path::{Path, PathBuf};
