@@ -215,8 +215,10 @@ fn is_scope(scope: &str) -> bool {
 
 fn are_signed_headers(names: &str) -> bool {
     let token = |name: &str| {
-        !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
+        // JavaScript v3 signs HTTP/2's pseudo-header under its own name.
+        name == ":authority"
+            || !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
     };
     let mut before = "";
     for (index, name) in names.split(';').enumerate() {

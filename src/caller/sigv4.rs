@@ -126,7 +126,7 @@ fn check_scope(authorization: &Authorization<'_>, date: &str, regions: &[String]
 
 /// Headers that carry meaning for AWS must be covered: the host, and every `x-amz-` header.
 fn check_signed_headers(authorization: &Authorization<'_>, headers: &HeaderMap) -> Result<(), Refusal> {
-    if !authorization.signs("host") {
+    if !authorization.signs("host") && !authorization.signs(":authority") {
         return Err(refuse("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."));
     }
     for name in headers.keys() {
@@ -159,7 +159,7 @@ fn canonical_request(authorization: &Authorization<'_>, request: &Request<'_>, b
     for name in authorization.signed_headers.split(';') {
         canonical.extend_from_slice(name.as_bytes());
         canonical.push(b':');
-        if name == "host" {
+        if matches!(name, "host" | ":authority") {
             canonical.extend_from_slice(request.authority.as_bytes());
         } else {
             push_header(&mut canonical, request.headers, name)?;
