@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 
 use super::signing_key::SigningKeys;
 use crate::settings::callers::Secret;
@@ -19,6 +20,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Reached by doubling while every look brings other keys, as with providers that make new ones for each caller.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(1800);
 
+/// Between two looks that requests cause.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
+
 /// For the credential chain and for STS each; both run beside the requests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,7 +31,13 @@ const KEPT: usize = 2;
 
 /// What is known of the host's role. Requests read it; `refresh` alone writes it.
 #[derive(Debug)]
-pub struct HostRole(ArcSwap<Known>);
+pub struct HostRole {
+    known: ArcSwap<Known>,
+    /// Somebody signs with a key that is not known: look again.
+    wanted: Notify,
+    /// When the last look ended.
+    looked: watch::Sender<Option<Instant>>,
+}
 
 #[derive(Debug, Clone)]
 struct Known {
@@ -58,10 +68,15 @@ impl HostRole {
             .collect();
         let name = if name.is_empty() { "unnamed" } else { &name };
         let user_arn = format!("arn:aws-us-gov:iam::unknown:host/{name}").into();
-        HostRole(ArcSwap::from_pointee(Known { keys: Vec::new(), user_arn }))
+        HostRole {
+            known: ArcSwap::from_pointee(Known { keys: Vec::new(), user_arn }),
+            wanted: Notify::new(),
+            looked: watch::Sender::new(None),
+        }
     }
 
-    /// Looks for the host's keys in the background, by `config`'s credential chain, for as long as the answer is held.
+    /// Looks for the host's keys in the background, by `config`'s credential chain, for as long as the answer is held
+    /// (and up to one interval longer).
     pub fn start(config: SdkConfig) -> Arc<HostRole> {
         let host = Arc::new(HostRole::unknown());
         let held = Arc::downgrade(&host);
@@ -69,9 +84,10 @@ impl HostRole {
             let mut interval = INTERVAL;
             while let Some(host) = held.upgrade() {
                 let changed = host.refresh(&config).await;
-                drop(host);
+                host.looked.send_replace(Some(Instant::now()));
                 interval = if changed { (interval * 2).min(LONGEST_INTERVAL) } else { INTERVAL };
-                sleep(interval).await;
+                // Ends early when a key is wanted.
+                let _ = timeout(interval, host.wanted.notified()).await;
             }
         });
         host
@@ -79,20 +95,39 @@ impl HostRole {
 
     /// The ARN for whoever has not proven another one.
     pub fn user_arn(&self) -> Arc<str> {
-        self.0.load().user_arn.clone()
+        self.known.load().user_arn.clone()
     }
 
     /// The role's key of that id, unless it has expired.
     pub fn key(&self, access_key_id: &str, now: SystemTime) -> Option<HostKey> {
-        let known = self.0.load();
+        let known = self.known.load();
         let live = |key: &&HostKey| key.expires.is_none_or(|expires| now < expires);
         known.keys.iter().filter(live).find(|key| key.access_key_id == access_key_id).cloned()
+    }
+
+    pub fn has_keys(&self) -> bool {
+        !self.known.load().keys.is_empty()
+    }
+
+    /// Waits, a second at most, for a key that apps may hold before we do: after the instance's keys have changed. Costs
+    /// nothing where the host has no role, and at most one look every ten seconds however many keys are made up.
+    pub async fn settle(&self, access_key_id: &str, now: SystemTime) {
+        let temporary = access_key_id.starts_with("ASIA");
+        if !temporary || !self.has_keys() || self.key(access_key_id, now).is_some() {
+            return;
+        }
+        let mut looked = self.looked.subscribe();
+        let recently = looked.borrow_and_update().is_none_or(|at| at.elapsed() < SHORTEST_INTERVAL);
+        if !recently {
+            self.wanted.notify_one();
+            let _ = timeout(Duration::from_secs(1), looked.changed()).await;
+        }
     }
 
     /// Takes note of keys; true when they were not known. Their ARN follows with `name`.
     pub fn learn(&self, credentials: &Credentials) -> bool {
         let secret = Secret::new(credentials.secret_access_key());
-        let known = self.0.load();
+        let known = self.known.load();
         let same = |key: &HostKey| key.access_key_id == credentials.access_key_id() && key.signing.is(&secret);
         if known.keys.first().is_some_and(same) {
             return false;
@@ -105,18 +140,18 @@ impl HostRole {
         };
         let others = known.keys.iter().filter(|other| other.access_key_id != key.access_key_id).cloned();
         let keys = std::iter::once(key.clone()).chain(others).take(KEPT).collect();
-        self.0.store(Arc::new(Known { keys, user_arn: known.user_arn.clone() }));
+        self.known.store(Arc::new(Known { keys, user_arn: known.user_arn.clone() }));
         true
     }
 
     /// Takes note of whose keys these are.
     pub fn name(&self, access_key_id: &str, user_arn: &str) {
         let user_arn: Arc<str> = user_arn.into();
-        let mut keys = self.0.load().keys.clone();
+        let mut keys = self.known.load().keys.clone();
         for key in keys.iter_mut().filter(|key| key.access_key_id == access_key_id) {
             key.user_arn = Some(user_arn.clone());
         }
-        self.0.store(Arc::new(Known { keys, user_arn }));
+        self.known.store(Arc::new(Known { keys, user_arn }));
     }
 
     /// One look at the credential chain, and at STS for keys without a name. True when the keys are new ones.
@@ -130,9 +165,9 @@ impl HostRole {
             }
             Err(_) => return false,
         };
-        let before = self.0.load().keys.len();
+        let before = self.known.load().keys.len();
         let changed = self.learn(&credentials);
-        let unnamed = self.0.load().keys.first().is_some_and(|key| key.user_arn.is_none());
+        let unnamed = self.known.load().keys.first().is_some_and(|key| key.user_arn.is_none());
         if unnamed {
             self.ask_name(config, credentials).await;
         }

@@ -123,9 +123,24 @@ impl Callers {
         found
     }
 
+    /// To be awaited before `identify`: gives keys of the host's role that have just changed a second to arrive. Returns
+    /// at once in every other case, and always where the host has no role.
+    pub async fn settle(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) {
+        if self.host.has_keys()
+            && let Ok(Claim::Signature(authorization)) = claim(headers, query)
+            && !self.is_local_key(&authorization.access_key_id)
+        {
+            self.host.settle(&authorization.access_key_id, now).await;
+        }
+    }
+
     /// Logs a refusal of this module or of `policy`, a bounded number a minute: strangers may cause any number.
     pub fn denied(&self, uid: Option<u32>, name: Option<&str>, refusal: &Refusal, now: SystemTime) {
         self.denials.report(uid, name, refusal, now);
+    }
+
+    fn is_local_key(&self, access_key_id: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id))
     }
 
     fn prove(&self, claim: &Claim<'_>, request: &sigv4::Request<'_>, now: SystemTime) -> Result<Proof, Refusal> {
