@@ -183,3 +183,6 @@ fn ip(octets: &[u8]) -> Option<std::net::IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,3 +354,6 @@ fn place(span: &std::ops::Range<usize>, source: &Source) -> Place {
     let line = if span.is_empty() { 0 } else { source.line(span.start) };
     Place { file: file.to_string_lossy().into(), line }
 }
+
+#[cfg(test)]
+mod tests;
