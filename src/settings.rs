@@ -39,7 +39,7 @@ pub struct Settings {
     pub log_level: config::LogLevel,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     pub unix_socket: Option<PathBuf>,
