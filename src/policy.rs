@@ -1,19 +1,16 @@
 //! What a caller may do. Pure: a caller, an operation and the settings in; a permit or a refusal that names its rule out.
-//! A deny rule beats an allow rule, and the daemon's `[models]` holds for every caller.
+//! A deny rule beats an allow rule.
 
 use std::sync::Arc;
 
 use crate::caller::{Caller, unknown_caller};
-use crate::config::Glob;
 use crate::error::{Kind, Refusal};
+use crate::model::identifier::{self, Identifier};
 use crate::settings::Settings;
-use crate::settings::callers::{Policy, Rule, is_classification};
+use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
 
 /// The header in which an app says how sensitive a request is.
 pub const CLASSIFICATION_HEADER: &str = "x-data-classification";
-
-/// Geographies of inference profiles, which precede a model's own name: `us.anthropic.claude…`.
-const GEOGRAPHIES: [&str; 9] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "global"];
 
 /// The proof that policy has allowed a request; only `permit` makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,30 +63,59 @@ fn permit_operation(caller: &Caller, operation: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Decides over a model or profile identifier alone. The road asks it again for what an identifier has turned out to
-/// stand for, such as the model behind an application inference profile.
+/// Decides over a model or profile identifier alone, by the caller's own rules. What all callers may use (`[models]`) is
+/// decided where the identifier is resolved.
+///
+/// An ARN that does not say its model (an application profile, a custom model) fits only a pattern that is about ARNs: a
+/// deny rule could otherwise be walked around with a profile of the denied model.
 pub fn permit_model(caller: &Caller, model: &str, settings: &Settings) -> Result<(), Refusal> {
+    let Some(entry) = &caller.entry else { return Ok(()) };
     let model = settings.models.aliases.get(model).map_or(model, String::as_str);
-    let policy = &settings.policy;
-    let entry = caller.entry.as_deref();
-    let who = || entry.map_or_else(String::new, |entry| format!(" to caller \"{}\"", entry.name));
-    let denied = entry.and_then(|entry| entry.deny_models.as_ref()).map(|rule| ("deny_models", rule));
-    for (key, rule) in [Some(("[models] deny", &policy.deny_models)), denied].into_iter().flatten() {
-        if denies(&rule.patterns, model) {
-            return Err(deny(format!("model \"{model:.200}\" is denied{} ({key} at {}).", who(), rule.place)));
+    let (id, base) = match identifier::read(model, |_| false)? {
+        Identifier::Model { id, .. } | Identifier::ModelArn { id } => (id, id),
+        Identifier::Profile { model: base, .. } => (model, base),
+        Identifier::ProfileArn { id, model: base, .. } => (id, base),
+        Identifier::ApplicationProfileArn | Identifier::OtherArn => return permit_opaque(entry, model),
+    };
+    let any = |rule: &Rule, name: &str| rule.patterns.iter().any(|pattern| pattern.matches(name));
+    if let Some(rule) = &entry.deny_models {
+        let lower = base.to_ascii_lowercase();
+        let unprefixed = lower.split_once('.').map_or("", |(_, rest)| rest);
+        // Behind a geography that is newer than this program, and in any case of letters, a denied model stays denied.
+        if [model, id, base, &lower, unprefixed].into_iter().any(|name| any(rule, name)) {
+            return Err(denied(entry, model, rule));
         }
     }
-    let allowed = entry.and_then(|entry| entry.models.as_ref()).map(|rule| ("models", rule));
-    for (key, rule) in [Some(("[models] allow", &policy.allow_models)), allowed].into_iter().flatten() {
-        if !allows(&rule.patterns, model, &settings.models.geographies) {
-            return Err(deny(format!(
-                "model \"{model:.200}\" is not allowed{}; {key} at {} does not list it.",
-                who(),
-                rule.place
-            )));
-        }
+    match &entry.models {
+        Some(rule) if ![model, id, base].into_iter().any(|name| any(rule, name)) => Err(not_listed(entry, model, rule)),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn permit_opaque(entry: &CallerEntry, arn: &str) -> Result<(), Refusal> {
+    let any = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.matches(arn));
+    if let Some(rule) = entry.deny_models.as_ref().filter(|rule| any(rule)) {
+        return Err(denied(entry, arn, rule));
+    }
+    let explicit = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.to_string() != "*" && pattern.matches(arn));
+    match (&entry.models, &entry.deny_models) {
+        (Some(rule), None) if any(rule) => Ok(()),
+        (Some(rule), _) if explicit(rule) => Ok(()),
+        (Some(rule), _) => Err(not_listed(entry, arn, rule)),
+        (None, Some(rule)) => Err(deny(format!(
+            "\"{arn:.200}\" does not say which model it stands for, and deny_models of caller \"{}\" at {} may deny that; list the ARN in the caller's models.",
+            entry.name, rule.place
+        ))),
+        (None, None) => Ok(()),
+    }
+}
+
+fn denied(entry: &CallerEntry, model: &str, rule: &Rule) -> Refusal {
+    deny(format!("caller \"{}\" may not use \"{model:.200}\" (deny_models at {}).", entry.name, rule.place))
+}
+
+fn not_listed(entry: &CallerEntry, model: &str, rule: &Rule) -> Refusal {
+    deny(format!("caller \"{}\" may not use \"{model:.200}\"; models at {} does not list it.", entry.name, rule.place))
 }
 
 /// The level of a request: the entry's, raised by the header if it is allowed to.
@@ -132,32 +158,6 @@ fn classification(caller: &Caller, header: Option<&str>, policy: &Policy) -> Res
 
 fn deny(message: String) -> Refusal {
     Refusal::new(Kind::AccessDenied, message)
-}
-
-/// An allow pattern fits the identifier as it stands, the last part of an ARN, or either without a geography.
-fn allows(patterns: &[Glob], model: &str, geographies: &[String]) -> bool {
-    let resource = resource(model);
-    let geographic = |prefix: &str| GEOGRAPHIES.contains(&prefix) || geographies.iter().any(|known| known == prefix);
-    let base = resource.split_once('.').filter(|(prefix, _)| geographic(prefix)).map(|(_, base)| base);
-    let any = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
-    any(model) || (resource != model && any(resource)) || base.is_some_and(any)
-}
-
-/// A deny pattern fits wherever an allow pattern would, behind any prefix, and in any case of letters.
-fn denies(patterns: &[Glob], model: &str) -> bool {
-    let any = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
-    let fits = |model: &str| {
-        let resource = resource(model);
-        any(model) || any(resource) || resource.split_once('.').is_some_and(|(_, base)| any(base))
-    };
-    fits(model) || (model.bytes().any(|b| b.is_ascii_uppercase()) && fits(&model.to_ascii_lowercase()))
-}
-
-fn resource(model: &str) -> &str {
-    if !model.starts_with("arn:") {
-        return model;
-    }
-    model.rsplit_once('/').map_or(model, |(_, resource)| resource)
 }
 
 #[cfg(test)]

@@ -67,18 +67,9 @@ fn models_are_matched_by_what_they_are() {
 #[test]
 fn refusals_name_rule_and_line() {
     let settings = settings(CONFIG);
-    let model = |who: &str, model: &str| decide(&settings, who, "InvokeModel", Some(model), None);
     assert_eq!(
-        model("nobody", "meta.llama"),
-        "model \"meta.llama\" is not allowed; [models] allow at config.toml:2 does not list it."
-    );
-    assert_eq!(
-        model("billing", "us.anthropic.claude-opus-4"),
-        "model \"us.anthropic.claude-opus-4\" is denied to caller \"billing\" ([models] deny at config.toml:3)."
-    );
-    assert_eq!(
-        model("billing", "amazon.nova-lite-v1:0"),
-        "model \"amazon.nova-lite-v1:0\" is not allowed to caller \"billing\"; models at config.toml:9 does not list it."
+        decide(&settings, "billing", "InvokeModel", Some("amazon.nova-lite-v1:0"), None),
+        "caller \"billing\" may not use \"amazon.nova-lite-v1:0\"; models at config.toml:9 does not list it."
     );
     assert_eq!(
         decide(&settings, "billing", "ConverseStream", Some("anthropic.x"), None),
@@ -102,11 +93,24 @@ fn deny_beats_allow_however_the_model_is_spelled() {
         "arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-v2:1",
     ] {
         let text = decide(&settings, "billing", "InvokeModel", Some(spelled), None);
-        assert!(text.contains("is denied to caller \"billing\" (deny_models at config.toml:10)"), "{text}");
+        let expected = format!("caller \"billing\" may not use \"{spelled}\" (deny_models at config.toml:10).");
+        assert_eq!(text, expected);
     }
-    // What an opaque profile stands for is not known here: no allow pattern fits it.
-    let opaque = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc";
-    assert!(decide(&settings, "billing", "InvokeModel", Some(opaque), None).contains("is not allowed"));
+}
+
+#[test]
+fn what_does_not_say_its_model_must_be_listed_as_an_arn() {
+    let settings = settings(&format!(
+        "{CONFIG}[[callers]]\nname = \"listed\"\nusers = [\"1\"]\nmodels = [\"*\", \"*:application-inference-profile/abc\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"denied\"\nusers = [\"2\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"all\"\nusers = [\"3\"]\nmodels = [\"*\"]\n"
+    ));
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc";
+    let model = |who: &str, arn: &str| decide(&settings, who, "InvokeModel", Some(arn), None);
+    for who in ["listed", "all", "free", "nobody"] {
+        assert_eq!(model(who, arn), "allowed at none", "{who}");
+    }
+    assert!(model("billing", arn).contains("models at config.toml:9 does not list it"));
+    assert!(model("denied", arn).contains("does not say which model it stands for"));
+    assert!(model("listed", &arn.replace("abc", "abd")).contains("does not list it"));
 }
 
 #[test]
@@ -154,6 +158,6 @@ fn without_levels_a_header_is_recorded_unless_it_contradicts() {
 
 #[test]
 fn long_identifiers_are_cut_in_refusals() {
-    let text = decide(&settings(CONFIG), "nobody", "InvokeModel", Some(&"x".repeat(5000)), None);
+    let text = decide(&settings(CONFIG), "billing", "InvokeModel", Some(&"x".repeat(5000)), None);
     assert!(text.len() < 400, "{}", text.len());
 }
