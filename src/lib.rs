@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -16,6 +17,7 @@ pub mod log;
 pub mod meter;
 pub mod model;
 pub mod operation;
+pub mod policy;
 pub mod proxy;
 pub mod receive;
 pub mod rest;

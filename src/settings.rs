@@ -1,6 +1,10 @@
 //! The configuration as it is meant: every value checked, every default filled in. What cannot work is refused here,
 //! before anything has been bound or contacted.
 
+pub mod accounts;
+pub mod callers;
+pub mod tls;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +31,8 @@ pub struct Settings {
     pub credentials: Credentials,
     pub models: Models,
     pub max_body_bytes: usize,
+    pub callers: callers::Callers,
+    pub policy: callers::Policy,
     pub audit: Audit,
     pub drain_timeout: Duration,
     pub log: config::LogFormat,
@@ -39,6 +45,7 @@ pub struct Listen {
     pub unix_socket: Option<PathBuf>,
     pub admin_address: SocketAddr,
     pub max_connections: usize,
+    pub tls: Option<tls::Tls>,
 }
 
 /// One commercial region and the hosts that serve it.
@@ -120,6 +127,7 @@ impl Settings {
 
     fn new(config: Config, source: &Source) -> Result<Settings, ConfigError> {
         let upstream_is_default = config.upstreams.is_none();
+        let policy = callers::policy(config.policy, &config.models.allow, &config.models.deny, source)?;
         Ok(Settings {
             path: None,
             listen: listen(config.listen, source)?,
@@ -132,6 +140,8 @@ impl Settings {
             },
             credentials: credentials(config.credentials, source)?,
             models: models(config.models, source)?,
+            callers: callers::callers(config.callers, &policy, source)?,
+            policy,
             max_body_bytes: config.limits.max_body_bytes.get(),
             audit: audit(config.audit, source)?,
             drain_timeout: config.drain.timeout.0,
@@ -164,11 +174,13 @@ fn listen(listen: config::Listen, source: &Source) -> Result<Listen, ConfigError
         }
         seen.push(*address);
     }
+    let tls = listen.tls.map(|tls| tls::tls(tls, &seen, source)).transpose()?;
     Ok(Listen {
         addresses,
         unix_socket: listen.unix_socket.map(|path| path.0),
         admin_address,
         max_connections: listen.max_connections.get(),
+        tls,
     })
 }
 
@@ -370,8 +382,8 @@ fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError
         aliases.insert(alias, target.into_inner());
     }
     Ok(Models {
-        allow: models.allow,
-        deny: models.deny,
+        allow: models.allow.into_inner(),
+        deny: models.deny.into_inner(),
         geographies,
         create_profiles: models.create_profiles,
         refresh_interval: models.refresh_interval.0,

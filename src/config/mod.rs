@@ -1,5 +1,6 @@
 //! The configuration file as it is written. What it means is in `settings`.
 
+pub mod callers;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Config {
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
     pub limits: Limits,
+    pub callers: Vec<Spanned<callers::Caller>>,
+    pub policy: callers::Policy,
     pub audit: Audit,
     pub drain: Drain,
     pub log: Log,
@@ -37,6 +40,7 @@ pub struct Listen {
     pub unix_socket: Option<FilePath>,
     pub admin_address: LoopbackAddress,
     pub max_connections: NonZeroUsize,
+    pub tls: Option<callers::Tls>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,8 +86,8 @@ pub struct Credentials {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
-    pub allow: Vec<Glob>,
-    pub deny: Vec<Glob>,
+    pub allow: Spanned<Vec<Glob>>,
+    pub deny: Spanned<Vec<Glob>>,
     pub geographies: Vec<Spanned<String>>,
     pub create_profiles: bool,
     pub refresh_interval: Span,
@@ -170,6 +174,7 @@ impl Default for Listen {
             unix_socket: None,
             admin_address: address(8791),
             max_connections: NonZeroUsize::MIN.saturating_add(1023),
+            tls: None,
         }
     }
 }
@@ -183,8 +188,8 @@ impl Default for UpstreamTimeouts {
 impl Default for Models {
     fn default() -> Models {
         Models {
-            allow: vec![Glob::new("*")],
-            deny: Vec::new(),
+            allow: Spanned::new(0..0, vec![Glob::new("*")]),
+            deny: Spanned::new(0..0, Vec::new()),
             geographies: vec![Spanned::new(0..0, "us".to_owned())],
             create_profiles: true,
             refresh_interval: seconds(3600),

@@ -2,6 +2,7 @@
 
 pub mod guard;
 pub mod head;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
