@@ -1,6 +1,8 @@
 //! The configuration as it is meant: every value checked, every default filled in. What cannot work is refused here,
 //! before anything has been bound or contacted.
 
+pub mod limits;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ pub struct Settings {
     pub credentials: Credentials,
     pub models: Models,
     pub max_body_bytes: usize,
+    pub limits: limits::Limits,
     pub audit: Audit,
     pub drain_timeout: Duration,
     pub log: config::LogFormat,
@@ -133,6 +136,7 @@ impl Settings {
             credentials: credentials(config.credentials, source)?,
             models: models(config.models, source)?,
             max_body_bytes: config.limits.max_body_bytes.get(),
+            limits: limits::Limits::new(config.limits, config.fleet, source)?,
             audit: audit(config.audit, source)?,
             drain_timeout: config.drain.timeout.0,
             log: format(&config.log),
