@@ -9,8 +9,8 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 use super::accounts::Accounts;
+use super::limits::Rates;
 use crate::config::callers as written;
-use crate::config::callers::CallerLimits;
 use crate::config::{ConfigError, Glob, Source};
 
 /// The longest access key id that is accepted, as IAM has it.
@@ -82,7 +82,7 @@ pub struct CallerEntry {
     pub operations: Option<Rule>,
     pub deny_operations: Option<Rule>,
     pub data_classification: Option<String>,
-    pub limits: CallerLimits,
+    pub limits: Rates,
 }
 
 /// All `[[callers]]`, in the order of the file.
@@ -137,6 +137,7 @@ pub(super) fn policy(
 pub(super) fn callers(
     tables: Vec<Spanned<written::Caller>>,
     policy: &Policy,
+    has_prices: bool,
     source: &Source,
 ) -> Result<Callers, ConfigError> {
     let mut callers = Callers::default();
@@ -146,7 +147,7 @@ pub(super) fn callers(
     let accounts = Accounts::read();
     for table in tables {
         let line = place(&table.span(), source);
-        let entry = entry(table, line, &accounts, policy, source, &mut callers)?;
+        let entry = entry(table, line, &accounts, policy, has_prices, source, &mut callers)?;
         callers.entries.push(Arc::new(entry));
     }
     Ok(callers)
@@ -157,12 +158,13 @@ fn entry(
     place_of_table: Place,
     accounts: &Accounts,
     policy: &Policy,
+    has_prices: bool,
     source: &Source,
     known: &mut Callers,
 ) -> Result<CallerEntry, ConfigError> {
     let span = table.span();
-    let table = table.into_inner();
-    let limits = table.limits();
+    let mut table = table.into_inner();
+    let limits = Rates::new(table.rates(), has_prices, source)?;
     let name = table.name.get_ref().clone();
     if !is_classification(&name) {
         return Err(source.error(
@@ -177,11 +179,6 @@ fn entry(
     let groups = ids(&table.groups, "group", |group| accounts.gid(group), source)?;
     let key = key(&table, known, source)?;
     let bearer = table.bearer_token_file.as_ref().map(|file| bearer(file, &name, known, source)).transpose()?;
-    for usd in [&table.usd_per_day, &table.usd_per_month].into_iter().flatten() {
-        if !(usd.get_ref().is_finite() && *usd.get_ref() > 0.0) {
-            return Err(source.error(usd.span(), "a budget is a number of US dollars above 0."));
-        }
-    }
     let certificate_names: Vec<Glob> = table.certificate_names.into_iter().map(Spanned::into_inner).collect();
     let criteria = [
         !users.is_empty(),
