@@ -7,10 +7,16 @@ use arc_swap::ArcSwap;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::admin::{self, metrics::Metrics};
+use crate::audit::home::Home;
+use crate::audit::{Audit, AuditError};
+use crate::caller::{Callers, HostRole};
 use crate::credentials::Credentials;
 use crate::lifecycle::{Event, Events, notify};
+use crate::limits::{Limits, SystemClock};
+use crate::listen::tls::{Material, TlsError};
 use crate::listen::{BindError, Listener};
 use crate::model::Models;
 use crate::proxy::{Region, Road};
@@ -19,12 +25,20 @@ use crate::upstream::Upstream;
 
 /// How long a start or a reload waits for credentials and models before it goes on without them.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What the ledger gets for shipping the last records when draining has taken all its time.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0}.")]
+    Audit(#[from] AuditError),
+    #[error("limits.json in the state directory cannot be used: {0}.")]
+    Limits(#[from] std::io::Error),
     #[error("{0}.")]
     Upstream(String),
 }
@@ -34,11 +48,22 @@ pub enum StartError {
 pub struct App {
     settings: Settings,
     listeners: Vec<Listener>,
+    /// Of the TLS listener.
+    material: Option<Arc<Material>>,
     admin: Listener,
     metrics: Arc<Metrics>,
 }
 
-/// The background tasks of one road; they end when it is replaced.
+/// What outlives a reload.
+#[derive(Debug)]
+struct Lasting {
+    audit: Arc<Audit>,
+    limits: Arc<Limits>,
+    host: Arc<HostRole>,
+    metrics: Arc<Metrics>,
+}
+
+/// One road and its background tasks, which end when it is replaced.
 #[derive(Debug)]
 struct Built {
     road: Arc<Road>,
@@ -55,8 +80,14 @@ impl App {
         if let Some(path) = &settings.listen.unix_socket {
             listeners.push(Listener::unix(path)?);
         }
+        let mut material = None;
+        if let Some(tls) = &settings.listen.tls {
+            let loaded = Arc::new(Material::load(tls.clone())?);
+            listeners.push(Listener::tls(tls.address, Arc::clone(&loaded))?);
+            material = Some(loaded);
+        }
         let admin = Listener::tcp(settings.listen.admin_address)?;
-        Ok(App { settings, listeners, admin, metrics: Arc::default() })
+        Ok(App { settings, listeners, material, admin, metrics: Arc::default() })
     }
 
     /// The addresses that requests may be sent to, as bound.
@@ -70,9 +101,14 @@ impl App {
 
     /// Serves until an event says to stop; then lets what is in flight come to its end, for as long as `drain.timeout`.
     pub async fn run(self, mut events: Events) -> Result<(), StartError> {
-        let App { mut settings, listeners, admin, metrics } = self;
+        let App { mut settings, listeners, material, admin, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
-        let mut built = build(&settings, &metrics).await?;
+        let audit = Audit::start(&settings.audit).await?;
+        let limits = Limits::new(&settings.limits, SystemClock::default());
+        let spent = limits.persist_to(Home::find(&settings.audit).root.join("limits.json"))?;
+        let host = host_role(&settings).await;
+        let lasting = Lasting { audit, limits, host, metrics };
+        let mut built = build(&settings, &lasting).await?;
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
 
         let (stop, stopping) = watch::channel(false);
@@ -89,6 +125,7 @@ impl App {
         let admin_road = Arc::clone(&road);
         let admin_service = move |client, request| admin::serve(Arc::clone(&admin_road), client, request);
         accepting.spawn(admin.serve(Arc::new(Semaphore::new(64)), Arc::clone(&drain), stopping, admin_service));
+        let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
 
         tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), "listening");
         notify::ready(&status_line(&built.road));
@@ -97,7 +134,7 @@ impl App {
                 Event::Stop => break,
                 Event::Reload => {
                     notify::reloading();
-                    match reload(&settings, &metrics).await {
+                    match reload(&settings, &lasting).await {
                         Ok((new_settings, new)) => {
                             road.store(Arc::clone(&new.road));
                             (settings, built) = (new_settings, new);
@@ -113,24 +150,44 @@ impl App {
         }
 
         notify::stopping();
+        let deadline = Instant::now() + settings.drain_timeout;
         tracing::info!(timeout_seconds = settings.drain_timeout.as_secs(), connections = drain.count(), "draining");
         let _ = stop.send(true);
         while accepting.join_next().await.is_some() {}
+        if let Some(certificates) = certificates {
+            certificates.abort();
+        }
         // The accept loops have ended, and only they shared it.
         let drained = async move {
             if let Some(drain) = Arc::into_inner(drain) {
                 drain.shutdown().await;
             }
         };
-        if tokio::time::timeout(settings.drain_timeout, drained).await.is_err() {
+        if tokio::time::timeout_at(deadline, drained).await.is_err() {
             tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
         }
+        if let Err(error) = spent.stop().await {
+            tracing::error!(%error, "the use of daily limits and budgets could not be written");
+        }
+        // Records of the last requests have a moment to reach the table even when draining took all its time.
+        lasting.audit.stop(deadline.max(Instant::now() + LAST_WORDS)).await;
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-async fn reload(old: &Settings, metrics: &Arc<Metrics>) -> Result<(Settings, Built), String> {
+/// The keys of this host's role, by which apps on it are recognised. Where the environment holds the commercial keys, the
+/// default chain would find those, so there it is not asked.
+async fn host_role(settings: &Settings) -> Arc<HostRole> {
+    let commercial_keys = matches!(settings.credentials.source, settings::Secret::Environment)
+        && std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
+    if commercial_keys {
+        return Arc::new(HostRole::unknown());
+    }
+    HostRole::start(crate::credentials::source::aws_sdk_config(&settings.audit.region).await)
+}
+
+async fn reload(old: &Settings, lasting: &Lasting) -> Result<(Settings, Built), String> {
     let Some(path) = &old.path else {
         return Err("the daemon runs on built-in defaults, so there is no file to read again".to_owned());
     };
@@ -138,13 +195,25 @@ async fn reload(old: &Settings, metrics: &Arc<Metrics>) -> Result<(Settings, Bui
     if new.listen != old.listen || new.log != old.log || new.log_level != old.log_level {
         tracing::warn!("changes under [listen] and [log] take effect at the next restart");
     }
-    let built = build(&new, metrics).await.map_err(|error| error.to_string())?;
-    Ok((Settings { listen: old.listen.clone(), log: old.log, log_level: old.log_level, ..new }, built))
+    let new = Settings { listen: old.listen.clone(), log: old.log, log_level: old.log_level, ..new };
+    let built = build(&new, lasting).await.map_err(|error| error.to_string())?;
+    lasting.audit.apply(&new.audit);
+    lasting.limits.apply(&new.limits);
+    Ok((new, built))
 }
 
 /// Builds the road and lets it come to know its credential and models.
-async fn build(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Built, StartError> {
-    let road = road(settings, metrics).await?;
+async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartError> {
+    let (regions, credentials) = commercial(settings).await?;
+    let road = Arc::new(Road {
+        regions,
+        credentials,
+        callers: Callers::new(settings, Arc::clone(&lasting.host)),
+        limits: Arc::clone(&lasting.limits),
+        audit: Arc::clone(&lasting.audit),
+        settings: settings.clone(),
+        metrics: Arc::clone(&lasting.metrics),
+    });
     let _ = tokio::time::timeout(PATIENCE, prepare(&road)).await;
     let mut tasks = JoinSet::new();
     let fresh = Arc::clone(&road);
@@ -159,12 +228,11 @@ async fn build(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Built, Sta
     Ok(Built { road, _tasks: tasks })
 }
 
-/// The road that settings describe; nothing is contacted, save by the SDK's look for its own credentials.
-pub async fn road(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Arc<Road>, StartError> {
+/// The commercial side that settings describe. Nothing is contacted, unless the secret has to tell the region.
+pub async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Credentials), StartError> {
     let credentials = Credentials::new(&settings.credentials).await;
     let mut upstreams = settings.upstreams.clone();
     if settings.upstream_is_default {
-        // The region may stand in the secret, beside the key.
         let _ = tokio::time::timeout(PATIENCE, credentials.load()).await;
         if let Some(region) = credentials.region() {
             upstreams = vec![settings::Upstream::of_region(&region)];
@@ -177,17 +245,11 @@ pub async fn road(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Arc<Roa
             Ok(Region { upstream: Upstream::new(upstream, settings.timeouts)?, models })
         })
         .collect();
-    Ok(Arc::new(Road {
-        regions: regions.map_err(StartError::Upstream)?,
-        credentials,
-        max_body_bytes: settings.max_body_bytes,
-        govcloud_region: settings.audit.region.clone(),
-        metrics: Arc::clone(metrics),
-    }))
+    Ok((regions.map_err(StartError::Upstream)?, credentials))
 }
 
 /// Reads the credential and the models for the first time. What fails is tried again in the background.
-pub async fn prepare(road: &Road) {
+async fn prepare(road: &Road) {
     if !road.credentials.status().available {
         road.credentials.load().await;
     }

@@ -12,8 +12,10 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::audit::{Outcome, Record};
+use crate::audit::{Opened, Outcome, Record, Usage};
+use crate::caller::Caller;
 use crate::error::Refusal;
+use crate::limits::Admission;
 use crate::listen::Client;
 use crate::meter::Meter;
 use crate::operation::Operation;
@@ -35,6 +37,10 @@ pub struct Exchange {
     pub record: Record,
     started: Instant,
     closed: bool,
+    /// What the limits have granted; held until the answer's last byte.
+    admission: Option<Admission>,
+    /// The opening that the ledger holds; none before the request goes upstream.
+    opened: Option<Opened>,
     _in_flight: crate::admin::metrics::InFlight,
 }
 
@@ -45,12 +51,22 @@ impl Exchange {
             request_id: uuid::Uuid::now_v7().to_string(),
             started_ms: now.as_millisecond(),
             operation: Cow::Borrowed("Unknown"),
-            source_ip: client.source.clone(),
+            source_ip: client.peer.source.clone(),
+            caller_uid: client.peer.uid,
+            user_arn: road.callers.host_arn().to_string(),
             destination_region: road.first_region().to_owned(),
             ..Record::default()
         };
         let in_flight = road.metrics.enter();
-        Exchange { road: Arc::clone(road), record, started: Instant::now(), closed: false, _in_flight: in_flight }
+        Exchange {
+            road: Arc::clone(road),
+            record,
+            started: Instant::now(),
+            closed: false,
+            admission: None,
+            opened: None,
+            _in_flight: in_flight,
+        }
     }
 
     pub fn operation(&mut self, operation: &'static Operation) {
@@ -67,6 +83,23 @@ impl Exchange {
     pub fn completed_here(mut self, body_length: usize) {
         self.record.response_size = body_length as u64;
         self.close(Outcome::Completed, StatusCode::OK.as_u16());
+    }
+
+    /// Who has sent it.
+    pub fn caller(&mut self, caller: &Caller) {
+        let record = &mut self.record;
+        record.caller = caller.name().map(str::to_owned);
+        record.caller_uid = caller.uid;
+        record.identity_verified = caller.identity_verified;
+        record.access_key_id.clone_from(&caller.access_key_id);
+        record.user_arn = caller.user_arn.to_string();
+    }
+
+    /// Writes the request into the ledger, before its first byte goes upstream. Only an admitted request gets here.
+    pub async fn open(&mut self, admission: Admission) -> Result<(), Refusal> {
+        self.admission = Some(admission);
+        self.opened = Some(self.road.audit.open(&self.record).await?);
+        Ok(())
     }
 
     /// What is sent in place of the model that was asked for.
@@ -162,7 +195,27 @@ impl Exchange {
         self.record.status_code = status;
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
+        if let Some(admission) = self.admission.take() {
+            settle(admission, &self.record);
+        }
+        match self.opened.take() {
+            Some(opened) => self.road.audit.close(opened, &self.record),
+            None => self.road.audit.note(&self.record),
+        }
         self.road.ended(&self.record, self.started.elapsed());
+    }
+}
+
+/// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
+/// upstream refused; one whose answer broke off may have used all that it reserved.
+fn settle(mut admission: Admission, record: &Record) {
+    if record.attempts == 0 {
+        admission.cancel();
+    } else if record.outcome == Outcome::UpstreamError && record.status_code >= 400 {
+        let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
+        admission.settle(&nothing);
+    } else {
+        admission.settle(&record.usage);
     }
 }
 

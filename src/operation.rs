@@ -162,6 +162,11 @@ pub fn invoke_model() -> &'static Operation {
     &OPERATIONS[0]
 }
 
+/// The operation named `ListFoundationModels`.
+pub fn list_models() -> &'static Operation {
+    &OPERATIONS[19]
+}
+
 /// The path of an operation with another identifier, encoded once.
 pub fn path_with(operation: &Operation, identifier: &str) -> String {
     let mut path = String::with_capacity(identifier.len() + 48);
@@ -320,6 +325,11 @@ mod tests {
         }
         assert_eq!(name(Method::GET, "/model/a/invoke"), Err(404));
         assert_eq!(name(Method::POST, "/model/a/invoke-with-bidirectional-stream"), Err(501));
+    }
+
+    #[test]
+    fn named_rows_are_where_they_are_said_to_be() {
+        assert_eq!((invoke_model().name, list_models().name), ("InvokeModel", "ListFoundationModels"));
     }
 
     #[test]

@@ -1,23 +1,27 @@
-//! The road of a request, in its order: guard, operation, body, model, ledger, upstream, answer.
+//! The road of a request, in its order: guard, operation, body, caller, policy, limits, ledger, model, upstream, answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::admin::metrics::Metrics;
-use crate::audit::{Outcome, Record};
+use crate::audit::{Audit, Outcome, Record};
+use crate::caller::{Caller, Callers};
 use crate::credentials::Credentials;
 use crate::error::{Kind, Refusal};
 use crate::exchange::{Body, Exchange};
+use crate::limits::{self, Admission, Limits};
 use crate::listen::{self, Client};
 use crate::model::{self, Models, Target};
 use crate::operation::{self, Matched, ModelPlace, Operation};
+use crate::policy::{self, Permit};
+use crate::settings::Settings;
 use crate::upstream::answer::Remedy;
 use crate::upstream::{Answer, Ask, Failure, Upstream, strip};
 use crate::{log, receive, rest};
@@ -28,9 +32,10 @@ pub struct Road {
     /// In the order in which they are tried; never empty.
     pub regions: Vec<Region>,
     pub credentials: Credentials,
-    pub max_body_bytes: usize,
-    /// This host's region, as far as the settings tell it.
-    pub govcloud_region: String,
+    pub callers: Callers,
+    pub limits: Arc<Limits>,
+    pub audit: Arc<Audit>,
+    pub settings: Settings,
     pub metrics: Arc<Metrics>,
 }
 
@@ -93,12 +98,15 @@ impl Road {
         if operation.model == ModelPlace::Path {
             exchange.record.model_id = identifier.clone().unwrap_or_default();
         }
-        let body = receive::body(&head.headers, body, self.max_body_bytes).await?;
+        let body = receive::body(&head.headers, body, self.settings.max_body_bytes).await?;
         exchange.record.request_size = body.len() as u64;
+        let caller = self.identify(client, exchange, &head, &body).await?;
         let model = asked(operation, identifier, &head.headers, &body)?;
         if let Some(asked) = &model {
             exchange.record.model_id.clone_from(&asked.name);
         }
+        let permit = self.permit(&caller, exchange, operation, model.as_ref(), &head.headers)?;
+        let admission = self.admit(permit, &caller, operation, model.as_ref(), &body).await?;
         let received = Received {
             operation,
             method: head.method,
@@ -108,7 +116,63 @@ impl Road {
             body,
             model,
         };
+        exchange.open(admission).await?;
         self.forward(exchange, &received).await
+    }
+
+    /// Who has sent the request. A signature under a key that we know must verify.
+    pub async fn identify(
+        &self,
+        client: &Client,
+        exchange: &mut Exchange,
+        head: &Parts,
+        body: &[u8],
+    ) -> Result<Caller, Refusal> {
+        let now = SystemTime::now();
+        self.callers.settle(&head.headers, head.uri.query(), now).await;
+        let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
+        let authority = head.uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
+        let caller = self.callers.identify(&client.peer, &head.method, target, authority, &head.headers, body, now)?;
+        exchange.caller(&caller);
+        Ok(caller)
+    }
+
+    /// Whether the caller may do this.
+    pub fn permit(
+        &self,
+        caller: &Caller,
+        exchange: &mut Exchange,
+        operation: &Operation,
+        model: Option<&Asked>,
+        headers: &HeaderMap,
+    ) -> Result<Permit, Refusal> {
+        let model = model.filter(|_| operation.model != ModelPlace::Described).map(|asked| asked.name.as_str());
+        let level = headers.get(policy::CLASSIFICATION_HEADER).and_then(|value| value.to_str().ok());
+        let permit = policy::permit(caller, operation.name, model, level, &self.settings).inspect_err(|refusal| {
+            self.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
+        })?;
+        exchange.record.data_classification = permit.data_classification().map(str::to_owned);
+        Ok(permit)
+    }
+
+    /// Whether the limits have room; only what is permitted is counted.
+    pub async fn admit(
+        &self,
+        _permit: Permit,
+        caller: &Caller,
+        operation: &Operation,
+        model: Option<&Asked>,
+        body: &[u8],
+    ) -> Result<Admission, Refusal> {
+        let model = model.map(|asked| model::resolve::unalias(&asked.name, &self.settings.models));
+        let ask = limits::Ask {
+            caller: caller.name(),
+            caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
+            model,
+            estimate: limits::estimate(operation.name, body),
+        };
+        self.limits.admit(ask).await
     }
 
     /// Sends a request to the first region that answers for it.

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use crate::caller::Caller;
 use crate::error::{Kind, Refusal};
 use crate::exchange::{Body, Exchange};
 use crate::listen::{Client, guard};
@@ -60,21 +61,27 @@ async fn answer(
     match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/bedrock/invoke-model") => {
             exchange.operation(operation::invoke_model());
-            let body = receive::body(&head.headers, body, road.max_body_bytes).await?;
-            exchange.record.request_size = body.len() as u64;
+            let (caller, body) = known(road, client, exchange, &head, body).await?;
             let received = invocation(&body)?;
-            if let Some(asked) = &received.model {
+            let model = received.model.as_ref();
+            if let Some(asked) = model {
                 exchange.record.model_id.clone_from(&asked.name);
             }
+            let permit = road.permit(&caller, exchange, received.operation, model, &head.headers)?;
+            let admission = road.admit(permit, &caller, received.operation, model, &received.body).await?;
+            exchange.open(admission).await?;
             let (answer, sent) = road.forward(exchange, &received).await?;
             Ok(Front::Invocation(Invocation { answer, sent }))
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");
+            known(road, client, exchange, &head, body).await?;
             Ok(Front::Own(routing(road)))
         }
         (&Method::GET, "/v1/bedrock/models") => {
             exchange.named("ListFoundationModels");
+            let (caller, _) = known(road, client, exchange, &head, body).await?;
+            road.permit(&caller, exchange, operation::list_models(), None, &head.headers)?;
             models(road, &exchange.record.request_id).map(Front::Own)
         }
         (_, "/v1/bedrock/invoke-model" | "/v1/bedrock/models") => {
@@ -85,6 +92,20 @@ async fn answer(
             "there is no such path under /v1/; see /v1/bedrock/invoke-model and /v1/bedrock/models.",
         )),
     }
+}
+
+/// The caller, whose signature covers the body.
+async fn known(
+    road: &Road,
+    client: &Client,
+    exchange: &mut Exchange,
+    head: &Parts,
+    body: Incoming,
+) -> Result<(Caller, Bytes), Refusal> {
+    let body = receive::body(&head.headers, body, road.settings.max_body_bytes).await?;
+    exchange.record.request_size = body.len() as u64;
+    let caller = road.identify(client, exchange, head, &body).await?;
+    Ok((caller, body))
 }
 
 /// Reads `{modelId, contentType?, accept?, body}`.
@@ -184,7 +205,7 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
         "totalModels": models.len(),
         "models": models,
         "timestamp": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
-        "source": { "partition": "govcloud", "region": road.govcloud_region, "requestId": request_id },
+        "source": { "partition": "govcloud", "region": road.settings.audit.region, "requestId": request_id },
     }))
 }
 

@@ -64,6 +64,12 @@ struct ResultLabel {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+    scope: &'static str,
+}
+
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 
 /// All counters of the daemon.
@@ -81,6 +87,20 @@ pub struct Metrics {
     in_flight_gauge: Gauge,
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    limited: Family<LimitLabels, Counter>,
+    audit_pending: Gauge,
+    audit_bytes: Gauge,
+    audit_shipped: Counter,
+    audit_failures: Counter,
+    audit_unrecorded: Counter,
+}
+
+/// What others count, read when a scraper asks.
+#[derive(Debug)]
+pub struct Readings {
+    pub credential: crate::credentials::Status,
+    pub limits: crate::limits::Status,
+    pub audit: crate::audit::Status,
 }
 
 /// Counts one request while it is in flight.
@@ -114,6 +134,12 @@ impl Metrics {
             in_flight_gauge: Gauge::default(),
             credential_age: Gauge::default(),
             credential_refreshes: Family::default(),
+            limited: Family::default(),
+            audit_pending: Gauge::default(),
+            audit_bytes: Gauge::default(),
+            audit_shipped: Counter::default(),
+            audit_failures: Counter::default(),
+            audit_unrecorded: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests that were answered", metrics.requests.clone());
@@ -145,6 +171,24 @@ impl Metrics {
             "credential_refresh",
             "Reads of the credential's source",
             metrics.credential_refreshes.clone(),
+        );
+        registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
+        registry.register("audit_pending", "Records that DynamoDB has not confirmed", metrics.audit_pending.clone());
+        registry.register(
+            "audit_ledger_bytes",
+            "Bytes of the records that are in no table",
+            metrics.audit_bytes.clone(),
+        );
+        registry.register("audit_shipped", "Records that DynamoDB has confirmed", metrics.audit_shipped.clone());
+        registry.register(
+            "audit_failures",
+            "Failed attempts to write or to ship records",
+            metrics.audit_failures.clone(),
+        );
+        registry.register(
+            "audit_unrecorded",
+            "Requests that were answered and could not be recorded",
+            metrics.audit_unrecorded.clone(),
         );
         let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
         let info = Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("fips", fips.to_string())]);
@@ -201,18 +245,32 @@ impl Metrics {
     }
 
     /// The page for a scraper.
-    pub fn text(&self, credential: &crate::credentials::Status) -> String {
+    pub fn text(&self, readings: &Readings) -> String {
+        let Readings { credential, limits, audit } = readings;
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
-            let counter = self.credential_refreshes.get_or_create(&ResultLabel { result });
-            counter.inc_by(total.saturating_sub(counter.get()));
+            catch_up(&self.credential_refreshes.get_or_create(&ResultLabel { result }), total);
         }
+        for limited in &limits.limited {
+            let labels = LimitLabels { limit: limited.limit, scope: limited.scope };
+            catch_up(&self.limited.get_or_create(&labels), limited.count);
+        }
+        self.audit_pending.set(audit.pending.cast_signed());
+        self.audit_bytes.set(audit.bytes.cast_signed());
+        catch_up(&self.audit_shipped, audit.shipped_total);
+        catch_up(&self.audit_failures, audit.failures_total);
+        catch_up(&self.audit_unrecorded, audit.unrecorded_total);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// A counter that is kept elsewhere only ever grows.
+fn catch_up(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 impl Default for Metrics {
@@ -248,7 +306,25 @@ mod tests {
             successes: 2,
             failures: 1,
         };
-        let text = metrics.text(&status);
+        let limits = crate::limits::Status {
+            scopes: Vec::new(),
+            waiting: 0,
+            fleet: None,
+            limited: vec![crate::limits::Limited { limit: "requests_per_minute", scope: "host", count: 3 }],
+        };
+        let audit = crate::audit::Status {
+            pending: 4,
+            bytes: 0,
+            open: 0,
+            shipped_total: 5,
+            failures_total: 6,
+            unrecorded_total: 0,
+            set_aside: 0,
+            last_error: None,
+            ledger_writable: true,
+            table_reachable: None,
+        };
+        let text = metrics.text(&Readings { credential: status, limits, audit });
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 1",
@@ -260,6 +336,10 @@ mod tests {
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
+            "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
+            "bedrock_sidecar_audit_pending 4",
+            "bedrock_sidecar_audit_shipped_total 5",
+            "bedrock_sidecar_audit_failures_total 6",
             "bedrock_sidecar_build_info{version=",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

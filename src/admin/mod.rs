@@ -28,7 +28,12 @@ pub async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Reque
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
-            let text = road.metrics.text(&road.credentials.status());
+            let readings = metrics::Readings {
+                credential: road.credentials.status(),
+                limits: road.limits.status(),
+                audit: road.audit.status(),
+            };
+            let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
         _ => Refusal::new(Kind::UnknownOperation, "the admin address serves GET /health, /ready and /metrics.")
@@ -59,8 +64,16 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub fn not_ready(road: &Road) -> Vec<String> {
-    let credential = road.credentials.current(SystemTime::now());
-    credential.err().map(|refusal| refusal.message.into_owned()).into_iter().collect()
+    let mut reasons = Vec::new();
+    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
+        reasons.push(refusal.message.into_owned());
+    }
+    let audit = road.audit.status();
+    if !audit.ledger_writable {
+        let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());
+        reasons.push(format!("requests cannot be recorded: {why}."));
+    }
+    reasons
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

@@ -134,6 +134,11 @@ impl Callers {
         }
     }
 
+    /// The ARN of whoever has not proven another one.
+    pub fn host_arn(&self) -> Arc<str> {
+        self.host.user_arn()
+    }
+
     /// Logs a refusal of this module or of `policy`, a bounded number a minute: strangers may cause any number.
     pub fn denied(&self, uid: Option<u32>, name: Option<&str>, refusal: &Refusal, now: SystemTime) {
         self.denials.report(uid, name, refusal, now);

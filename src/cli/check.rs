@@ -1,11 +1,9 @@
 //! `bedrock-sidecar check`: the configuration, and with `--online` each thing that the daemon will need, a line each.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{complain, say};
-use crate::admin::metrics::Metrics;
 use crate::app;
 use crate::model::catalogue;
 use crate::proxy::Region;
@@ -51,25 +49,25 @@ impl Line {
 }
 
 async fn contact(settings: &Settings) -> Vec<Line> {
-    let road = match app::road(settings, &Arc::new(Metrics::new())).await {
-        Ok(road) => road,
+    let (regions, credentials) = match app::commercial(settings).await {
+        Ok(commercial) => commercial,
         Err(error) => return vec![Line { what: "upstream".into(), outcome: Err(error.to_string()) }],
     };
-    road.credentials.load().await;
+    credentials.load().await;
     let source = match &settings.credentials.source {
         Secret::SecretsManager { secret_id, region } => format!("secret {secret_id} in {region}"),
         Secret::Environment => "credentials from the environment".into(),
         Secret::File(path) => format!("credentials file {}", path.display()),
         Secret::Profile(name) => format!("AWS profile {name}"),
     };
-    let credential = road.credentials.current(SystemTime::now());
+    let credential = credentials.current(SystemTime::now());
     let found = match &credential {
         Ok(credential) => Ok(credential.description().to_owned()),
         Err(refusal) => Err(refusal.message.clone().into_owned()),
     };
     let mut lines = vec![Line { what: source, outcome: found }];
     if let Ok(credential) = credential {
-        for region in &road.regions {
+        for region in &regions {
             let fits = credential.check_region(&region.upstream.region);
             if let Err(refusal) = fits {
                 lines.push(Line {
@@ -78,7 +76,7 @@ async fn contact(settings: &Settings) -> Vec<Line> {
                 });
                 continue;
             }
-            lines.extend(upstream(region, &road.credentials).await);
+            lines.extend(upstream(region, &credentials).await);
         }
     }
     lines

@@ -1,10 +1,8 @@
 //! `bedrock-sidecar models`: each model of the upstream, whether it can be invoked, and as what it is sent.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use super::{complain, say};
-use crate::admin::metrics::Metrics;
 use crate::app;
 use crate::model::Overview;
 use crate::settings::Settings;
@@ -37,12 +35,12 @@ pub(super) fn models(settings: Settings, json: bool) -> ExitCode {
 }
 
 async fn list(settings: &Settings) -> Result<Vec<Overview>, String> {
-    let road = app::road(settings, &Arc::new(Metrics::new())).await.map_err(|error| error.to_string())?;
-    road.credentials.load().await;
-    road.credentials.current(std::time::SystemTime::now()).map_err(|refusal| refusal.message.into_owned())?;
-    let Some(region) = road.regions.first() else { return Ok(Vec::new()) };
-    region.models.refresh(&region.upstream, &road.credentials).await?;
-    Ok(region.models.overview(&road.credentials.account_key()))
+    let (regions, credentials) = app::commercial(settings).await.map_err(|error| error.to_string())?;
+    credentials.load().await;
+    credentials.current(std::time::SystemTime::now()).map_err(|refusal| refusal.message.into_owned())?;
+    let Some(region) = regions.first() else { return Ok(Vec::new()) };
+    region.models.refresh(&region.upstream, &credentials).await?;
+    Ok(region.models.overview(&credentials.account_key()))
 }
 
 fn as_json(line: &Overview) -> serde_json::Value {

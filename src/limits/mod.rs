@@ -28,7 +28,7 @@ pub use clock::{Clock, SystemClock, VirtualClock};
 pub use estimate::{Estimate, estimate};
 pub use persist::Keeper;
 pub use scope::{Limit, Whose};
-pub use status::{ScopeStatus, Status};
+pub use status::{Limited, ScopeStatus, Status};
 
 use crate::audit::Usage;
 use crate::config::Glob;

@@ -18,28 +18,33 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
+use crate::caller::Peer;
 use head::{Guarded, Protocol};
+use tls::Material;
 
 /// The queue of connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 1024;
 const MAX_STREAMS: u32 = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Tcp,
     Unix,
+    /// TLS, with the client's certificate checked if it showed one.
+    Tls,
 }
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub way: Way,
-    /// The client's IP address, or the path of our unix socket.
-    pub source: String,
+    pub peer: Peer,
 }
 
 /// A bound socket.
@@ -47,6 +52,7 @@ pub struct Client {
 pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+    Tls(TcpListener, Arc<Material>),
 }
 
 /// A socket that could not be bound, and what to do.
@@ -60,22 +66,12 @@ pub struct BindError {
 
 impl Listener {
     pub fn tcp(address: SocketAddr) -> Result<Listener, BindError> {
-        let bind = || {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            socket.listen(BACKLOG)
-        };
-        bind().map(Listener::Tcp).map_err(|source| {
-            let hint = match source.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "; another process has this port (ss -ltnp shows which), or bedrock-sidecar runs already"
-                }
-                io::ErrorKind::AddrNotAvailable => "; this host does not have that address",
-                _ => "",
-            };
-            BindError { place: address.to_string(), source, hint }
-        })
+        bind_tcp(address).map(Listener::Tcp)
+    }
+
+    /// TLS with material that may be exchanged while it serves.
+    pub fn tls(address: SocketAddr, material: Arc<Material>) -> Result<Listener, BindError> {
+        bind_tcp(address).map(|listener| Listener::Tls(listener, material))
     }
 
     /// A socket that every local user may connect to; what is left of a former life is replaced.
@@ -106,7 +102,9 @@ impl Listener {
     /// What was bound: `127.0.0.1:8790`, or the path.
     pub fn name(&self) -> String {
         match self {
-            Listener::Tcp(listener) => listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string()),
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => {
+                listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string())
+            }
             Listener::Unix(_, path) => path.display().to_string(),
         }
     }
@@ -132,11 +130,11 @@ impl Listener {
                 accepted = self.accept(&places) => accepted,
             };
             match accepted {
-                Ok((stream, client, place)) => {
+                Ok((accepted, place)) => {
                     pause = Duration::from_millis(50);
                     let (service, watcher) = (service.clone(), drain.watcher());
                     let connection = async move {
-                        if let Err(error) = connection(stream, client, watcher, service).await {
+                        if let Err(error) = connection(accepted, watcher, service).await {
                             tracing::debug!(%error, "connection ended");
                         }
                         drop(place);
@@ -156,22 +154,61 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(Stream, Client, tokio::sync::OwnedSemaphorePermit)> {
+    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
         let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-        match self {
+        let accepted = match self {
             Listener::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                let client = Client { way: Way::Tcp, source: peer.ip().to_canonical().to_string() };
-                Ok((Box::new(stream), client, place))
+                let (stream, peer) = accept_tcp(listener).await?;
+                Accepted { stream: Box::new(stream), client: Client { way: Way::Tcp, peer }, tls: None }
             }
-            Listener::Unix(listener, path) => {
+            Listener::Tls(listener, material) => {
+                let (stream, peer) = accept_tcp(listener).await?;
+                let tls = Some(material.acceptor());
+                Accepted { stream: Box::new(stream), client: Client { way: Way::Tls, peer }, tls }
+            }
+            Listener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                let client = Client { way: Way::Unix, source: path.display().to_string() };
-                Ok((Box::new(stream), client, place))
+                let peer = Peer::of_unix(&stream);
+                Accepted { stream: Box::new(stream), client: Client { way: Way::Unix, peer }, tls: None }
             }
-        }
+        };
+        Ok((accepted, place))
     }
+}
+
+/// A connection as it was accepted.
+struct Accepted {
+    stream: Stream,
+    client: Client,
+    /// The handshake that is still to be made, beside the accept loop.
+    tls: Option<TlsAcceptor>,
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
+    let (stream, client) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    // At once: after the client has closed its end, the kernel no longer knows whose it was.
+    let peer = Peer::of_tcp(client, stream.local_addr()?);
+    Ok((stream, peer))
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| {
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another process has this port (ss -ltnp shows which), or bedrock-sidecar runs already"
+            }
+            io::ErrorKind::AddrNotAvailable => "; this host does not have that address",
+            _ => "",
+        };
+        BindError { place: address.to_string(), source, hint }
+    })
 }
 
 impl Drop for Listener {
@@ -187,7 +224,8 @@ impl Way {
     pub fn answers_to(self, name: &str) -> bool {
         match self {
             Way::Tcp => guard::is_loopback_name(name),
-            Way::Unix => true,
+            // A browser cannot be led to a unix socket, nor past a certificate that it does not trust.
+            Way::Unix | Way::Tls => true,
         }
     }
 }
@@ -198,8 +236,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 type Stream = Box<dyn Duplex>;
 
 async fn connection<F, S, B>(
-    mut stream: Stream,
-    client: Client,
+    accepted: Accepted,
     watcher: Watcher,
     service: S,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
@@ -209,6 +246,12 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let Accepted { mut stream, mut client, tls } = accepted;
+    if let Some(acceptor) = tls {
+        let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+        client.peer = client.peer.with_certificate(tls::peer_names(secured.get_ref().1));
+        stream = Box::new(secured);
+    }
     let (protocol, start) = head::detect(&mut stream).await?;
     let io = Guarded::new(stream, protocol, start);
     let client = Arc::new(client);
