@@ -2,5 +2,7 @@
 //! the disk or DynamoDB.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod dynamo;
 mod journal;
 mod kit;
+mod shipping;
