@@ -12,6 +12,8 @@ use super::questions::{Found, Partition, Query, Scope, bad_token};
 use super::ship::dynamo::{self, Shape};
 use crate::error::{Kind, Refusal};
 
+/// Items that DynamoDB reads for a page.
+const READ: i32 = 1000;
 /// Pages that DynamoDB reads for one answer: a filter that lets little through must not read a whole table at once.
 const PAGES: usize = 20;
 
@@ -34,8 +36,6 @@ pub async fn select(
     let mut from = query.next_token.as_deref().map(key).transpose()?;
     let mut found = Found::default();
     for _ in 0..PAGES {
-        // What is left of the limit bounds the items that are read, so that no page holds more than fits the answer.
-        let left = i32::try_from(query.limit - found.items.len()).unwrap_or(i32::MAX);
         let (items, last) = match &shape.by_time {
             Some((index, hash)) => {
                 let whole = if hash == "sourcePartition" { "govcloud" } else { "commercial" };
@@ -48,9 +48,9 @@ pub async fn select(
                     .set_filter_expression(filter.expression.clone())
                     .set_expression_attribute_names(Some(filter.names_and([("#hash", hash), ("#time", "timestamp")])))
                     .set_expression_attribute_values(Some(filter.values_and([(":hash", whole), (":since", &since)])))
-                    .limit(left)
+                    .limit(READ)
                     .set_exclusive_start_key(from.take());
-                let page = asked.send().await.map_err(|error| refusal(dynamo::failure(error, table)))?;
+                let page = asked.send().await.map_err(|error| refusal(dynamo::failure(error, table), query))?;
                 (page.items.unwrap_or_default(), page.last_evaluated_key)
             }
             None => {
@@ -64,14 +64,21 @@ pub async fn select(
                     .filter_expression(timed)
                     .set_expression_attribute_names(Some(filter.names_and([("#time", "timestamp")])))
                     .set_expression_attribute_values(Some(filter.values_and([(":since", &since)])))
-                    .limit(left.saturating_mul(4))
+                    .limit(READ)
                     .set_exclusive_start_key(from.take());
-                let page = asked.send().await.map_err(|error| refusal(dynamo::failure(error, table)))?;
+                let page = asked.send().await.map_err(|error| refusal(dynamo::failure(error, table), query))?;
                 (page.items.unwrap_or_default(), page.last_evaluated_key)
             }
         };
-        found.items.extend(items.into_iter().map(dynamo::json));
         from = last;
+        for item in items {
+            if found.items.len() == query.limit {
+                // The rest of what was read belongs to the next answer, which goes on behind the last item of this one.
+                from = found.items.last().map(|item| key_of(item, &shape));
+                break;
+            }
+            found.items.push(dynamo::json(item));
+        }
         if from.is_none() || found.items.len() >= query.limit {
             break;
         }
@@ -82,20 +89,31 @@ pub async fn select(
     Ok(found)
 }
 
+/// The attributes by which DynamoDB finds an item's place again.
+fn key_of(item: &Value, shape: &Shape) -> HashMap<String, AttributeValue> {
+    let index = shape.by_time.as_ref().map(|(_, hash)| hash.as_str());
+    let timestamp = (shape.ranged || index.is_some()).then_some("timestamp");
+    let names = [Some("requestId"), timestamp, index].into_iter().flatten();
+    names.filter_map(|name| Some((name.to_owned(), AttributeValue::S(item.get(name)?.as_str()?.to_owned())))).collect()
+}
+
 async fn shape(client: &Client, table: &str) -> Result<Shape, Refusal> {
     match client.describe_table().table_name(table).send().await {
         Ok(answer) => Ok(answer.table().and_then(|table| dynamo::shape(table).ok()).unwrap_or(NO_INDEX)),
         Err(error) => match dynamo::failure(error, table) {
             // Reading may be allowed where describing is not.
             failure if failure.class == dynamo::Class::Credentials => Ok(NO_INDEX),
-            failure => Err(refusal(failure)),
+            failure => Err(refusal(failure, &Query::default())),
         },
     }
 }
 
 const NO_INDEX: Shape = Shape { ranged: true, by_time: None };
 
-fn refusal(failure: dynamo::Failure) -> Refusal {
+fn refusal(failure: dynamo::Failure, query: &Query) -> Refusal {
+    if failure.class == dynamo::Class::Refused && query.next_token.is_some() {
+        return bad_token();
+    }
     Refusal::new(Kind::ServiceUnavailable, failure.sentence).retry_after(Duration::from_secs(5))
 }
 

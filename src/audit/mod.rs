@@ -5,6 +5,7 @@
 //! answered. The journal is the truth; everything behind it can be rebuilt from it.
 
 pub mod chain;
+pub mod cli;
 mod core;
 mod fleet;
 mod flush;
@@ -14,11 +15,13 @@ pub mod item;
 pub mod journal;
 mod keeper;
 pub mod questions;
+mod reading;
 pub mod record;
 mod recovery;
 pub mod ship;
 mod start;
 pub mod store;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
