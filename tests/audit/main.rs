@@ -2,7 +2,10 @@
 //! the disk or DynamoDB.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod auditor;
+mod child;
 mod dynamo;
 mod journal;
+mod kill;
 mod kit;
 mod shipping;

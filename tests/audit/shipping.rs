@@ -89,8 +89,8 @@ async fn outage(fault: Fault) {
     let audit = scene.start().await;
     serve_all(&audit, 0..200).await;
     until("the fault is met", || scene.proxy.faults.load(Ordering::SeqCst) >= 5).await;
+    until("the fault is told", || audit.status().last_error.is_some_and(|sentence| sentence.contains(&table))).await;
     let status = audit.status();
-    assert!(status.last_error.is_some_and(|sentence| sentence.contains(&table)), "{fault:?}");
     assert!(status.failures_total > 0);
     if fault != Fault::Half {
         assert_eq!(status.pending, 200, "{fault:?}");

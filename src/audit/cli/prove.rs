@@ -15,7 +15,7 @@ use crate::audit::reading::Reading;
 use crate::audit::ship::dynamo;
 use crate::audit::store::write::Columns;
 use crate::audit::store::{StoreError, unsigned};
-use crate::audit::verify::{Checker, Fault, Found, place};
+use crate::audit::verify::{Checker, Fault, Finding, Found, place};
 use crate::audit::{host, now_ms};
 use crate::settings;
 
@@ -83,7 +83,6 @@ pub fn ledger(reading: &Reading) -> Result<(Checker, Fingerprints), CliError> {
         for id in set_aside.query_map([], |row| row.get::<_, i64>(0)).map_err(sql)? {
             aside.insert(id.map_err(sql)?);
         }
-        columns(reading, &mut checker)?;
     }
     let now = now_ms() / 1000;
     reading.each::<CliError>(0, |row| {
@@ -111,6 +110,7 @@ pub fn ledger(reading: &Reading) -> Result<(Checker, Fingerprints), CliError> {
         held.entry(chain.to_owned()).or_default().insert(seq, Known { fingerprint, due, seen: false });
         Ok(())
     })?;
+    columns(reading, &mut checker)?;
     for (id, seq, hash) in heads {
         checker.end(&id, seq, &hash);
     }
@@ -133,7 +133,8 @@ fn columns(reading: &Reading, checker: &mut Checker) -> Result<(), CliError> {
             && row.get::<_, Option<String>>(4).is_ok_and(|caller| caller == item.caller)
             && row.get::<_, Option<u32>>(5).is_ok_and(|uid| uid == item.caller_uid)
             && row.get::<_, String>(6).is_ok_and(|model| model == item.model_id);
-        if !same {
+        let accused = |finding: &Finding| finding.chain_id == item.chain_id && finding.seq.0 == item.chain_seq;
+        if !same && !checker.findings.iter().any(accused) {
             checker.find(Fault::Columns, (item.chain_seq, item.chain_seq), &item.chain_id, None);
         }
     }
@@ -223,9 +224,17 @@ pub async fn table(
         }
     }
     for (chain_id, chain) in &held {
-        for (seq, _) in chain.iter().filter(|(_, known)| known.due && !known.seen) {
-            checker.find(Fault::Missing, (*seq, *seq), chain_id, None);
+        let mut gap: Option<(u64, u64)> = None;
+        for seq in chain.iter().filter(|(_, known)| known.due && !known.seen).map(|(seq, _)| *seq) {
+            gap = match gap {
+                Some((first, last)) if last + 1 == seq => Some((first, seq)),
+                other => {
+                    other.into_iter().for_each(|gap| checker.find(Fault::Missing, gap, chain_id, None));
+                    Some((seq, seq))
+                }
+            };
         }
+        gap.into_iter().for_each(|gap| checker.find(Fault::Missing, gap, chain_id, None));
     }
     for (chain_id, items) in strangers {
         let count = items.len();

@@ -40,7 +40,7 @@ pub fn select_in(db: &Connection, query: &Query, who: &Scope, since_ms: i64) -> 
     ))?;
     let mut rows = select.query(params_from_iter(&values))?;
     let mut found = Found { total: super::unsigned(total), ..Found::default() };
-    let mut last = (0, 0);
+    let mut last: (i64, i64) = (0, 0);
     while let Some(row) = rows.next()? {
         if found.items.len() == query.limit {
             found.next = Some(format!("{} {}", last.0, last.1).into_bytes());
