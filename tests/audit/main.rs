@@ -4,6 +4,7 @@
 
 mod auditor;
 mod child;
+mod damage;
 mod dynamo;
 mod journal;
 mod kill;
