@@ -5,6 +5,7 @@
 //! answered. The journal is the truth; everything behind it can be rebuilt from it.
 
 pub mod chain;
+pub mod check;
 pub mod cli;
 mod core;
 mod fleet;

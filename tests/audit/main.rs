@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod auditor;
+mod check;
 mod child;
 mod damage;
 mod dynamo;
