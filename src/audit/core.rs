@@ -57,9 +57,13 @@ pub struct Counts {
     trouble: Mutex<Trouble>,
 }
 
-/// The last failure of each part, until that works again, and when it was last said.
 #[derive(Debug, Default)]
-struct Trouble([Option<(String, Instant)>; 3]);
+struct Trouble {
+    /// The last failure of each part, until that works again.
+    now: [Option<String>; 3],
+    /// When each part's was last logged; kept, so that what comes and goes does not fill the log.
+    said: [Option<Instant>; 3],
+}
 
 /// Which part failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,25 +205,31 @@ impl Core {
     pub fn trouble(&self, part: Part, sentence: &str) {
         let failures = self.counts.failures.fetch_add(1, Relaxed) + 1;
         let mut trouble = self.counts.trouble();
-        let slot = &mut trouble.0[part as usize];
-        let said = slot.as_ref().map(|(_, said)| *said).filter(|said| said.elapsed() < QUIET);
-        *slot = Some((sentence.to_owned(), said.unwrap_or_else(Instant::now)));
+        trouble.now[part as usize] = Some(sentence.to_owned());
+        let said = &mut trouble.said[part as usize];
+        let quiet = said.is_some_and(|said| said.elapsed() < QUIET);
+        if !quiet {
+            *said = Some(Instant::now());
+        }
         drop(trouble);
         if part == Part::Recording {
             self.refusing.store(true, Relaxed);
         }
-        if said.is_none() {
+        if !quiet {
             tracing::error!(failures, "audit: {sentence}");
         }
     }
 
     /// What failed works again.
     pub fn works(&self, part: Part) {
-        let before = self.counts.trouble().0[part as usize].take();
+        let mut trouble = self.counts.trouble();
+        let before = trouble.now[part as usize].take();
+        let lasting = trouble.said[part as usize].is_some_and(|said| said.elapsed() >= Duration::from_secs(1));
+        drop(trouble);
         if part == Part::Recording {
             self.refusing.store(false, Relaxed);
         }
-        if let Some((before, _)) = before {
+        if let Some(before) = before.filter(|_| lasting) {
             tracing::info!("audit: works again, after: {before}");
         }
     }
@@ -238,7 +248,7 @@ impl Core {
 
     /// What does not work, in a sentence, the gravest first.
     pub fn last_error(&self) -> Option<String> {
-        self.counts.trouble().0.iter().flatten().next().map(|(sentence, _)| sentence.clone())
+        self.counts.trouble().now.iter().flatten().next().cloned()
     }
 }
 

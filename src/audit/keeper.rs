@@ -220,10 +220,10 @@ impl Keeper {
 
     fn stumble(&mut self, marks: &mut Vec<Shipped>, error: &StoreError) {
         self.core.trouble(Part::Database, &format!("the database {}: {error}", self.core.home.database().display()));
-        // Dropped before it is moved: the last connection tidies up the file it has open.
-        self.store = None;
-        marks.clear();
         if error.is_corrupt() {
+            // Dropped before it is moved: the last connection tidies up the file it has open.
+            self.store = None;
+            marks.clear();
             Store::move_aside(&self.core.home, error);
         }
     }

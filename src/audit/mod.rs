@@ -5,18 +5,24 @@
 //! answered. The journal is the truth; everything behind it can be rebuilt from it.
 
 pub mod chain;
+pub mod check;
+pub mod cli;
 mod core;
+mod fleet;
 mod flush;
 pub mod home;
 mod host;
 pub mod item;
 pub mod journal;
 mod keeper;
+pub mod questions;
+mod reading;
 pub mod record;
 mod recovery;
 pub mod ship;
 mod start;
 pub mod store;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,6 +32,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use questions::{Query, Scope};
 pub use record::{Outcome, Record, Usage};
 
 use self::core::{Part, Shared};
@@ -34,11 +41,14 @@ use crate::error::{Kind, Refusal};
 use crate::settings;
 use flush::Flusher;
 use keeper::Task;
+use ship::source::Clients;
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
 #[derive(Debug)]
 pub struct Audit {
     core: Shared,
+    /// For questions to the table; shipping has its own.
+    clients: Clients,
     flusher: Option<Arc<Flusher>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: home::Lock,

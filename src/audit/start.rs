@@ -80,7 +80,7 @@ pub fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Arc<A
     let keeper = Keeper { core: core.clone(), store, inbox, progress, generation: 1 };
     let mut threads = vec![spawn("audit-keeper", move || keeper.run())?];
     if let Some(table) = settings.table.clone() {
-        let clients = Clients::new(&settings.region, client);
+        let clients = Clients::new(&settings.region, client.clone());
         let core = core.clone();
         threads.push(spawn("audit-ship", move || ship::run(core, table, clients, watched))?);
     }
@@ -91,7 +91,13 @@ pub fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Arc<A
     }
     // What is in the journal and not in SQLite may have waited for this.
     core.tell(Task::Wake);
-    Ok(Arc::new(Audit { core, flusher, threads: Mutex::new(threads), _lock: lock }))
+    Ok(Arc::new(Audit {
+        core,
+        clients: Clients::new(&settings.region, client),
+        flusher,
+        threads: Mutex::new(threads),
+        _lock: lock,
+    }))
 }
 
 fn interrupted(record: Record) -> Record {

@@ -76,3 +76,14 @@ pub async fn start(settings: &settings::Audit) -> Arc<Audit> {
 pub fn far() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(60)
 }
+
+/// Waits for something that has to come; a minute is the point at which it is said never to.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never happened: {what}");
+}

@@ -2,5 +2,12 @@
 //! the disk or DynamoDB.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod auditor;
+mod check;
+mod child;
+mod damage;
+mod dynamo;
 mod journal;
+mod kill;
 mod kit;
+mod shipping;

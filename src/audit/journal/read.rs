@@ -28,7 +28,12 @@ pub fn segment_path(directory: &Path, number: u64) -> PathBuf {
 /// The numbers of the journal's files, ascending.
 pub fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
-    for entry in directory.read_dir()? {
+    let entries = match directory.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(numbers),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
         let name = entry?.file_name();
         let number: Option<u64> = name.to_str().and_then(|name| name.strip_suffix(".journal")?.parse().ok());
         numbers.extend(number);

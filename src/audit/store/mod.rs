@@ -3,6 +3,7 @@
 
 pub mod prune;
 pub mod read;
+pub mod select;
 pub mod write;
 
 use std::path::{Path, PathBuf};

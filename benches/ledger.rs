@@ -1,0 +1,171 @@
+//! What the ledger costs: records per second, CPU per record, and memory while a table is away.
+//!
+//! `cargo bench --bench ledger`; figures go to standard output. With a number as argument, so many records a part.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bedrock_sidecar::audit::{Audit, Outcome, Record};
+use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::settings;
+
+fn main() {
+    let count = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(200_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    println!(
+        "{} cores; a record is one open and one close, items of about 800 bytes",
+        std::thread::available_parallelism().unwrap()
+    );
+    runtime.block_on(async {
+        throughput("process, 1 task", Durability::Process, 1, count).await;
+        throughput("process, 64 tasks", Durability::Process, 64, count).await;
+        throughput("disk, 64 tasks", Durability::Disk, 64, count / 20).await;
+        unshipped(1_000_000.max(count)).await;
+    });
+}
+
+async fn throughput(name: &str, durability: Durability, tasks: u64, count: u64) {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let audit = Audit::start(&settings(directory.path(), durability, None)).await.unwrap();
+    let (begin, cpu) = (Instant::now(), cpu());
+    run(&audit, tasks, count).await;
+    let road = begin.elapsed();
+    audit.flush().await;
+    let (all, cpu) = (begin.elapsed(), cpu_since(cpu));
+    println!(
+        "{name:<20} {:>9.0} records/s accepted, {:>9.0} records/s into SQLite, {:>6.2} µs CPU a record in all",
+        rate(count, road),
+        rate(count, all),
+        cpu.as_secs_f64() * 1e6 / count as f64
+    );
+    audit.stop(Instant::now()).await;
+}
+
+/// A table that cannot be reached, and a million records that wait for it.
+async fn unshipped(count: u64) {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let nowhere = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
+        .endpoint_url("http://127.0.0.1:9")
+        .region(aws_sdk_dynamodb::config::Region::new("us-gov-west-1"))
+        .credentials_provider(aws_sdk_dynamodb::config::Credentials::new("AKIA", "secret", None, None, "bench"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    let settings = settings(directory.path(), Durability::Process, Some("away"));
+    let client = aws_sdk_dynamodb::Client::from_conf(nowhere);
+    let audit = Audit::start_with(&settings, Some(client.clone())).await.unwrap();
+    println!("resident before: {}", resident());
+    run(&audit, 64, count).await;
+    audit.flush().await;
+    println!(
+        "{} records unshipped, {} MiB on disk: resident {}",
+        audit.status().pending,
+        megabytes(directory.path()),
+        resident()
+    );
+    drop(audit);
+    let begin = Instant::now();
+    let audit = Audit::start_with(&settings, Some(client)).await.unwrap();
+    println!(
+        "started on them in {:.0} ms, {} pending: resident {}",
+        begin.elapsed().as_secs_f64() * 1e3,
+        audit.status().pending,
+        resident()
+    );
+    let begin = Instant::now();
+    let answer =
+        audit.answer(&bedrock_sidecar::audit::Query::default(), bedrock_sidecar::audit::Scope::All).await.unwrap();
+    println!(
+        "a question over all {} of them: {:.0} ms, resident {}",
+        answer["totalCount"],
+        begin.elapsed().as_secs_f64() * 1e3,
+        resident()
+    );
+    audit.stop(Instant::now()).await;
+}
+
+async fn run(audit: &Arc<Audit>, tasks: u64, count: u64) {
+    let tasks: Vec<_> = (0..tasks)
+        .map(|task| {
+            let audit = audit.clone();
+            tokio::spawn(async move {
+                let mut record = record();
+                for number in (task..count).step_by(tasks as usize) {
+                    record.request_id = uuid::Uuid::now_v7().to_string();
+                    record.request_size = number;
+                    let opened = audit.open(&record).await.unwrap();
+                    let ended =
+                        Record { outcome: Outcome::Completed, success: true, status_code: 200, ..record.clone() };
+                    audit.close(opened, &ended);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+fn settings(directory: &Path, durability: Durability, table: Option<&str>) -> settings::Audit {
+    settings::Audit {
+        state_dir: Some(directory.to_owned()),
+        table: table.map(str::to_owned),
+        region: "us-gov-west-1".into(),
+        retention: Duration::from_secs(30 * 86_400),
+        on_failure: OnFailure::Deny,
+        durability,
+        max_ledger_bytes: 8 << 30,
+    }
+}
+
+fn record() -> Record {
+    Record {
+        started_ms: jiff::Timestamp::now().as_millisecond(),
+        operation: "Converse".into(),
+        model_id: "anthropic.claude-sonnet-4-20250514-v1:0".into(),
+        inference_profile_used: Some("us.anthropic.claude-sonnet-4-20250514-v1:0".into()),
+        destination_region: "us-east-1".into(),
+        upstream_request_id: Some("7d1f4c0e-3a63-4c52-9a3a-0a4c5a2f8d11".into()),
+        user_arn: "arn:aws-us-gov:sts::123456789012:assumed-role/app/i-0123456789abcdef0".into(),
+        source_ip: "127.0.0.1".into(),
+        caller: Some("billing".into()),
+        caller_uid: Some(1007),
+        identity_verified: true,
+        latency: 1234,
+        first_byte_latency: Some(321),
+        attempts: 1,
+        ..Record::default()
+    }
+}
+
+fn rate(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// User and system time of all threads.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+fn cpu_since(before: Duration) -> Duration {
+    cpu() - before
+}
+
+/// Now and at most.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| -> u64 {
+        status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok()).unwrap()
+    };
+    format!("{:.1} MiB (peak {:.1})", field("VmRSS:") as f64 / 1024.0, field("VmHWM:") as f64 / 1024.0)
+}
+
+fn megabytes(directory: &Path) -> u64 {
+    let files = directory.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| if path.is_dir() { megabytes(&path) } else { path.metadata().unwrap().len() >> 20 }).sum()
+}

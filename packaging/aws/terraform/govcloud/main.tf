@@ -1,0 +1,206 @@
+# bedrock-sidecar in GovCloud: the table of requests, the secret that holds the commercial credential, and the policies of
+# hosts and auditors. The secret's value is set by hand, so that it never stands in a state file.
+
+terraform {
+  required_version = ">= 1.3"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+variable "table_name" {
+  description = "audit.table of the daemon's configuration."
+  type        = string
+  default     = "cross-partition-requests"
+}
+
+variable "secret_name" {
+  description = "credentials.secret_id of the daemon's configuration."
+  type        = string
+  default     = "cross-partition-commercial-creds"
+}
+
+variable "kms_key_arn" {
+  description = "A customer managed key for table and secret; null for the keys that AWS manages."
+  type        = string
+  default     = null
+}
+
+variable "point_in_time_recovery" {
+  type    = bool
+  default = true
+}
+
+variable "timestamp_index" {
+  description = "An index that answers questions to the fleet newest first. All items share its partition key, which holds a fleet to about 1,000 records a second and adds a write per record."
+  type        = bool
+  default     = false
+}
+
+variable "host_role_name" {
+  description = "A role of EC2 instances that gets the host policy attached; null to attach it yourself."
+  type        = string
+  default     = null
+}
+
+data "aws_region" "here" {}
+
+locals {
+  own_key = var.kms_key_arn != null
+}
+
+resource "aws_dynamodb_table" "requests" {
+  name                        = var.table_name
+  billing_mode                = "PAY_PER_REQUEST"
+  hash_key                    = "requestId"
+  range_key                   = "timestamp"
+  deletion_protection_enabled = true
+
+  attribute {
+    name = "requestId"
+    type = "S"
+  }
+
+  attribute {
+    name = "timestamp"
+    type = "S"
+  }
+
+  dynamic "attribute" {
+    for_each = var.timestamp_index ? ["sourcePartition"] : []
+    content {
+      name = attribute.value
+      type = "S"
+    }
+  }
+
+  dynamic "global_secondary_index" {
+    for_each = var.timestamp_index ? ["by-timestamp"] : []
+    content {
+      name            = global_secondary_index.value
+      hash_key        = "sourcePartition"
+      range_key       = "timestamp"
+      projection_type = "ALL"
+    }
+  }
+
+  ttl {
+    attribute_name = "ttl"
+    enabled        = true
+  }
+
+  point_in_time_recovery {
+    enabled = var.point_in_time_recovery
+  }
+
+  dynamic "server_side_encryption" {
+    for_each = local.own_key ? [var.kms_key_arn] : []
+    content {
+      enabled     = true
+      kms_key_arn = server_side_encryption.value
+    }
+  }
+}
+
+resource "aws_secretsmanager_secret" "commercial" {
+  name        = var.secret_name
+  description = "The commercial Bedrock credential that bedrock-sidecar uses."
+  kms_key_id  = var.kms_key_arn
+}
+
+data "aws_iam_policy_document" "host" {
+  statement {
+    sid       = "ReadTheCommercialCredential"
+    actions   = ["secretsmanager:GetSecretValue"]
+    resources = [aws_secretsmanager_secret.commercial.arn]
+  }
+
+  statement {
+    sid       = "ShipRecords"
+    actions   = ["dynamodb:BatchWriteItem"]
+    resources = [aws_dynamodb_table.requests.arn]
+  }
+
+  statement {
+    sid = "LookAtTheTable"
+    actions = [
+      "dynamodb:DescribeTable",
+      "dynamodb:DescribeTimeToLive",
+      "dynamodb:DescribeContinuousBackups",
+    ]
+    resources = [aws_dynamodb_table.requests.arn]
+  }
+
+  dynamic "statement" {
+    for_each = local.own_key ? [var.kms_key_arn] : []
+    content {
+      sid       = "UseTheKey"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [for service in ["secretsmanager", "dynamodb"] : "${service}.${data.aws_region.here.name}.amazonaws.com"]
+      }
+    }
+  }
+}
+
+data "aws_iam_policy_document" "auditor" {
+  statement {
+    sid       = "ReadRecords"
+    actions   = ["dynamodb:DescribeTable", "dynamodb:Query", "dynamodb:Scan"]
+    resources = [aws_dynamodb_table.requests.arn, "${aws_dynamodb_table.requests.arn}/index/*"]
+  }
+
+  dynamic "statement" {
+    for_each = local.own_key ? [var.kms_key_arn] : []
+    content {
+      sid       = "UseTheKey"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = ["dynamodb.${data.aws_region.here.name}.amazonaws.com"]
+      }
+    }
+  }
+}
+
+resource "aws_iam_policy" "host" {
+  name_prefix = "bedrock-sidecar-host-"
+  description = "What a host with bedrock-sidecar does in GovCloud, and nothing else."
+  policy      = data.aws_iam_policy_document.host.json
+}
+
+resource "aws_iam_policy" "auditor" {
+  name_prefix = "bedrock-sidecar-auditor-"
+  description = "Reads the records of the fleet; also for hosts whose dashboard asks with source=dynamodb."
+  policy      = data.aws_iam_policy_document.auditor.json
+}
+
+resource "aws_iam_role_policy_attachment" "host" {
+  count      = var.host_role_name == null ? 0 : 1
+  role       = var.host_role_name
+  policy_arn = aws_iam_policy.host.arn
+}
+
+output "table_name" {
+  value = aws_dynamodb_table.requests.name
+}
+
+output "secret_arn" {
+  value = aws_secretsmanager_secret.commercial.arn
+}
+
+output "host_policy_arn" {
+  value = aws_iam_policy.host.arn
+}
+
+output "auditor_policy_arn" {
+  value = aws_iam_policy.auditor.arn
+}
