@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod callers;
+pub mod secrets;
 pub mod tls;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ mod denials;
 pub mod host;
 mod memberships;
 mod peer;
-mod signing_key;
+pub mod signing_key;
 pub mod sigv4;
 mod sock_diag;
 
