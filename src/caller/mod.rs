@@ -123,6 +123,12 @@ impl Callers {
         found
     }
 
+    /// What is known before anything is proven: for the record of a request that is refused early, or by `identify`.
+    pub fn unproven(&self, peer: &Peer, headers: &HeaderMap, query: Option<&str>, now: SystemTime) -> Caller {
+        let claim = claim(headers, query).unwrap_or(Claim::Nothing);
+        Caller { identity_verified: false, ..self.caller(peer, &claim, Proof::Nothing, now) }
+    }
+
     /// To be awaited before `identify`: gives keys of the host's role that have just changed a second to arrive. Returns
     /// at once in every other case, and always where the host has no role.
     pub async fn settle(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) {
