@@ -1,0 +1,178 @@
+//! DynamoDB as the ledger sees it: a client, items, and what its errors mean.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{AttributeValue, KeyType, ScalarAttributeType, TableDescription};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use serde_json::Value;
+
+/// An item as the SDK has it.
+pub type Attributes = HashMap<String, AttributeValue>;
+
+/// A client for the table's region. Endpoint variables and credentials are the SDK's own; retries are ours.
+pub async fn client(region: &str) -> Client {
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(15))
+        .build();
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .load()
+        .await;
+    Client::new(&config)
+}
+
+/// The attributes of a stored record; none if it is no flat object.
+pub fn attributes(item: &str, hash: &str) -> Option<Attributes> {
+    let Value::Object(fields) = serde_json::from_str(item).ok()? else { return None };
+    let mut attributes = Attributes::with_capacity(fields.len() + 1);
+    for (key, value) in fields {
+        let value = match value {
+            Value::String(text) => AttributeValue::S(text),
+            Value::Number(number) => AttributeValue::N(number.to_string()),
+            Value::Bool(flag) => AttributeValue::Bool(flag),
+            Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        };
+        attributes.insert(key, value);
+    }
+    attributes.insert("chainHash".to_owned(), AttributeValue::S(hash.to_owned()));
+    Some(attributes)
+}
+
+/// An item as JSON. Attributes of kinds that we do not write are shown as text, so that they stay visible.
+pub fn json(attributes: Attributes) -> Value {
+    let field = |value: AttributeValue| match value {
+        AttributeValue::S(text) => Value::String(text),
+        AttributeValue::N(number) => serde_json::from_str(&number).unwrap_or(Value::String(number)),
+        AttributeValue::Bool(flag) => Value::Bool(flag),
+        other => Value::String(format!("{other:?}")),
+    };
+    Value::Object(attributes.into_iter().map(|(key, value)| (key, field(value))).collect())
+}
+
+/// What to do about a failed call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub class: Class,
+    /// For the admin.
+    pub sentence: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Time heals it: throttles, server errors, a network that is gone.
+    Passing,
+    /// Someone has to mend permissions or credentials.
+    Credentials,
+    /// There is no such table.
+    NoTable,
+    /// The request itself is refused.
+    Refused,
+}
+
+/// Sorts a failed call and says what it means for the table.
+pub fn failure<E>(error: SdkError<E>, table: &str) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let code = error.code().unwrap_or_default().to_owned();
+    let message = error.message().map(str::to_owned);
+    let (class, sentence) = match code.as_str() {
+        "ResourceNotFoundException" => (
+            Class::NoTable,
+            format!(
+                "the table {table} does not exist in this region and account; `bedrock-sidecar check --online` prints the command that creates it"
+            ),
+        ),
+        "ValidationException" | "SerializationException" | "ItemCollectionSizeLimitExceededException" => (
+            Class::Refused,
+            format!("DynamoDB refuses what was sent to the table {table}: {}", message.unwrap_or(code)),
+        ),
+        "AccessDeniedException" => (
+            Class::Credentials,
+            format!(
+                "the host's role may not write to the table {table}: {}; packaging/aws has the policy it needs",
+                message.unwrap_or_default()
+            ),
+        ),
+        "ExpiredTokenException"
+        | "ExpiredToken"
+        | "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "MissingAuthenticationToken"
+        | "InvalidClientTokenId" => (
+            Class::Credentials,
+            format!(
+                "DynamoDB does not accept the host's credentials for the table {table}: {code}: {}",
+                message.unwrap_or_default()
+            ),
+        ),
+        "" => {
+            let text = DisplayErrorContext(&error).to_string();
+            let class = if text.contains("credentials") { Class::Credentials } else { Class::Passing };
+            let text = text.split(" (").next().unwrap_or_default().to_owned();
+            (class, format!("DynamoDB cannot be reached for the table {table}: {text}"))
+        }
+        _ => (
+            Class::Passing,
+            format!(
+                "DynamoDB does not take records for the table {table} now: {code}: {}",
+                message.unwrap_or_default()
+            ),
+        ),
+    };
+    Failure { class, sentence }
+}
+
+/// What a table's keys allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Keyed on requestId and timestamp, as the seed's table; else on requestId alone.
+    pub ranged: bool,
+    /// An index whose items can be asked for by time: its name and hash attribute.
+    pub by_time: Option<(String, String)>,
+}
+
+/// Reads a table's keys; the error says why records cannot be put there.
+pub fn shape(table: &TableDescription) -> Result<Shape, String> {
+    let kind = |name: &str| {
+        table.attribute_definitions().iter().find(|a| a.attribute_name() == name).map(|a| a.attribute_type().clone())
+    };
+    let keys: Vec<(&str, &KeyType)> =
+        table.key_schema().iter().map(|key| (key.attribute_name(), key.key_type())).collect();
+    let ranged = match keys.as_slice() {
+        [("requestId", KeyType::Hash)] => false,
+        [("requestId", KeyType::Hash), ("timestamp", KeyType::Range)] => true,
+        _ => {
+            let keys: Vec<String> = keys.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+            return Err(format!(
+                "it is keyed on {}, and has to be keyed on requestId (HASH), or requestId (HASH) and timestamp (RANGE)",
+                keys.join(" and ")
+            ));
+        }
+    };
+    if let Some((name, _)) = keys.iter().find(|(name, _)| kind(name) != Some(ScalarAttributeType::S)) {
+        return Err(format!("its key {name} has to be of type S"));
+    }
+    let by_time = table.global_secondary_indexes().iter().find_map(|index| {
+        let key = |kind: &KeyType| index.key_schema().iter().find(|key| key.key_type() == kind);
+        let hash = key(&KeyType::Hash)?.attribute_name();
+        let all = index.projection()?.projection_type()? == &aws_sdk_dynamodb::types::ProjectionType::All;
+        let timed = key(&KeyType::Range)?.attribute_name() == "timestamp";
+        // Only these have the same value in every item.
+        let whole = matches!(hash, "sourcePartition" | "destinationPartition");
+        (all && timed && whole).then(|| Some((index.index_name()?.to_owned(), hash.to_owned()))).flatten()
+    });
+    Ok(Shape { ranged, by_time })
+}
