@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod callers;
 pub mod limits;
+pub mod secrets;
 pub mod tls;
 
 use std::collections::BTreeMap;

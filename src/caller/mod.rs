@@ -6,7 +6,7 @@ mod denials;
 pub mod host;
 mod memberships;
 mod peer;
-mod signing_key;
+pub mod signing_key;
 pub mod sigv4;
 mod sock_diag;
 
@@ -121,6 +121,12 @@ impl Callers {
             self.denied(peer.uid, None, refusal, now);
         }
         found
+    }
+
+    /// What is known before anything is proven: for the record of a request that is refused early, or by `identify`.
+    pub fn unproven(&self, peer: &Peer, headers: &HeaderMap, query: Option<&str>, now: SystemTime) -> Caller {
+        let claim = claim(headers, query).unwrap_or(Claim::Nothing);
+        Caller { identity_verified: false, ..self.caller(peer, &claim, Proof::Nothing, now) }
     }
 
     /// To be awaited before `identify`: gives keys of the host's role that have just changed a second to arrive. Returns

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Once;
 
 use super::sock_diag;
 
@@ -24,7 +25,11 @@ impl Peer {
     /// The peer of an accepted TCP connection: `client` is its `peer_addr`, `server` its `local_addr`.
     pub fn of_tcp(client: SocketAddr, server: SocketAddr) -> Peer {
         let uid = sock_diag::owner(client, server).unwrap_or_else(|error| {
-            tracing::debug!(%client, %error, "the kernel does not say which user has connected");
+            // The kernel or the unit's sandbox has no sock_diag: it will fail for the next connection too.
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| {
+                tracing::warn!(%error, "the kernel does not say which users connect by TCP (does RestrictAddressFamilies= lack AF_NETLINK?); entries with users and groups fit nobody");
+            });
             None
         });
         Peer { uid, source: client.ip().to_canonical().to_string(), ..Peer::default() }

@@ -18,8 +18,10 @@ use crate::error::{Kind, Refusal};
 /// How far a signature's date may be from ours, either way.
 pub const SKEW: Duration = Duration::from_secs(300);
 
-/// The service whose signatures are accepted.
-pub const SERVICE: &str = "bedrock";
+/// The services that clients sign for: Bedrock's two, and what the seed's clients signed for its API with.
+const SERVICES: [&str; 2] = ["bedrock", "bedrock-mantle"];
+const SEED_SERVICE: &str = "execute-api";
+const SEED_PATHS: &str = "/v1/";
 
 /// A request as it came.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ pub fn verify(
     now: SystemTime,
 ) -> Result<(), Refusal> {
     let date = check_date(authorization, request.headers, now)?;
-    check_scope(authorization, &date, regions)?;
+    check_scope(authorization, &date, request.path, regions)?;
     check_signed_headers(authorization, request.headers)?;
     let body_hash = hex(digest(&SHA256, request.body).as_ref());
     check_body_hash(request.headers, &body_hash)?;
@@ -105,7 +107,7 @@ fn check_date(authorization: &Authorization<'_>, headers: &HeaderMap, now: Syste
     Ok(text.to_owned())
 }
 
-fn check_scope(authorization: &Authorization<'_>, date: &str, regions: &[String]) -> Result<(), Refusal> {
+fn check_scope(authorization: &Authorization<'_>, date: &str, path: &str, regions: &[String]) -> Result<(), Refusal> {
     let (day, region, service) = authorization.scope_parts();
     if !date.starts_with(day) {
         return Err(refuse(format!(
@@ -113,8 +115,9 @@ fn check_scope(authorization: &Authorization<'_>, date: &str, regions: &[String]
             &date[..8]
         )));
     }
-    if service != SERVICE {
-        return Err(refuse(format!("Credential should be scoped to correct service: '{SERVICE}'.")));
+    let of_seed = service == SEED_SERVICE && path.starts_with(SEED_PATHS);
+    if !SERVICES.contains(&service) && !of_seed {
+        return Err(refuse("Credential should be scoped to correct service: 'bedrock'."));
     }
     if !region.starts_with("us-gov-") && !regions.iter().any(|known| known == region) {
         return Err(refuse(

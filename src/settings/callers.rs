@@ -1,40 +1,20 @@
 //! Who is known and what each may do: `[[callers]]` and `[policy]`, with every name resolved and every secret read.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::Spanned;
-use zeroize::Zeroizing;
 
 use super::accounts::Accounts;
 use super::limits::Rates;
+pub use super::secrets::Secret;
+use super::secrets::secret;
 use crate::config::callers as written;
-use crate::config::{ConfigError, Glob, Source};
+use crate::config::{ConfigError, FilePath, Glob, Source};
 
 /// The longest access key id that is accepted, as IAM has it.
 pub const MAX_ACCESS_KEY_ID: usize = 128;
-
-/// A secret that no log shows and that is wiped when it is dropped.
-#[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(Zeroizing::new(text.into()))
-    }
-
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
 
 /// A place in the configuration, as refusals name it: `config.toml:42`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,56 +238,18 @@ fn key(table: &written::Caller, known: &mut Callers, source: &Source) -> Result<
     if known.entries.iter().any(taken) {
         return Err(source.error(id.span(), format!("two callers have the access_key_id \"{access_key_id}\".")));
     }
-    let secret = secret(file, 16, &mut known.warnings, source)?;
+    let secret = secret(file, &mut known.warnings, source)?;
     Ok(Some(LocalKey { access_key_id, secret }))
 }
 
-fn bearer(
-    file: &Spanned<crate::config::FilePath>,
-    name: &str,
-    known: &mut Callers,
-    source: &Source,
-) -> Result<Secret, ConfigError> {
-    let token = secret(file, 16, &mut known.warnings, source)?;
+fn bearer(file: &Spanned<FilePath>, name: &str, known: &mut Callers, source: &Source) -> Result<Secret, ConfigError> {
+    let token = secret(file, &mut known.warnings, source)?;
     let same = |entry: &&Arc<CallerEntry>| entry.bearer.as_ref().is_some_and(|other| other.expose() == token.expose());
     if let Some(other) = known.entries.iter().find(same) {
         let sentence = format!("the callers \"{}\" and \"{name}\" have the same bearer token.", other.name);
         return Err(source.error(file.span(), sentence));
     }
     Ok(token)
-}
-
-/// Reads a secret from a file of one line; a newline at its end is the editor's.
-fn secret(
-    file: &Spanned<crate::config::FilePath>,
-    shortest: usize,
-    warnings: &mut Vec<String>,
-    source: &Source,
-) -> Result<Secret, ConfigError> {
-    let path = &file.get_ref().0;
-    let fail = |why: String| source.error(file.span(), format!("the secret {} cannot be used: {why}.", path.display()));
-    let text = read_secret(path).map_err(|error| fail(error.to_string()))?;
-    let secret = text.trim_end_matches(['\n', '\r']);
-    if secret.len() < shortest || secret.len() > 4096 {
-        return Err(fail(format!("it has {} characters, and needs {shortest} to 4096", secret.len())));
-    }
-    if !secret.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(fail("it must be one line of visible ASCII characters without spaces".to_owned()));
-    }
-    let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or(0);
-    if mode & 0o007 != 0 {
-        let mode = mode & 0o777;
-        warnings.push(format!("every user of this host can reach the secret {} (mode {mode:03o}); run chmod 0600 on it, owned by the daemon's user.", path.display()));
-    }
-    Ok(Secret::new(secret))
-}
-
-fn read_secret(path: &Path) -> std::io::Result<Zeroizing<String>> {
-    use std::io::Read;
-    // The capacity is enough for every secret that is accepted, so that growing leaves no copy behind.
-    let mut text = Zeroizing::new(String::with_capacity(8192));
-    std::fs::File::open(path)?.take(8192).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn classification(level: Spanned<String>, policy: &Policy, source: &Source) -> Result<String, ConfigError> {

@@ -1,7 +1,8 @@
-use super::*;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::settings::Settings;
 
-/// Loads a configuration beside the files `secret` (mode 0600), `open` (0644), `short` and `lines`.
+/// Loads a configuration beside the files `secret` (mode 0600), `open` (0644), `short`, `empty` and `lines`.
 fn load(text: &str) -> Result<Settings, String> {
     let dir = tempfile::tempdir().unwrap();
     let secret = "localSecretThatOnlyTestsKnow";
@@ -10,6 +11,7 @@ fn load(text: &str) -> Result<Settings, String> {
         ("other", format!("{secret}Too"), 0o600),
         ("open", secret.to_owned(), 0o644),
         ("short", "short".to_owned(), 0o600),
+        ("empty", "\n".to_owned(), 0o600),
         ("lines", format!("{secret}\n{secret}"), 0o600),
     ] {
         std::fs::write(dir.path().join(name), content).unwrap();
@@ -44,12 +46,12 @@ fn errors_name_their_place_and_what_to_do() {
             "3:17: an access_key_id has 1 to 128 visible characters, without \"/\", \",\" or \"=\"; for example \"LOCALBILLING\".",
         ),
         (
-            format!("{entry}bearer_token_file = \"{{dir}}/short\""),
-            "3:21: the secret {dir}/short cannot be used: it has 5 characters, and needs 16 to 4096.",
+            format!("{entry}bearer_token_file = \"{{dir}}/empty\""),
+            "3:21: the secret {dir}/empty cannot be used: it must be one line of 1 to 4096 visible ASCII characters, without spaces.",
         ),
         (
             format!("{entry}bearer_token_file = \"{{dir}}/lines\""),
-            "3:21: the secret {dir}/lines cannot be used: it must be one line of visible ASCII characters without spaces.",
+            "3:21: the secret {dir}/lines cannot be used: it must be one line of 1 to 4096 visible ASCII characters, without spaces.",
         ),
         (
             format!("{entry}bearer_token_file = \"{{dir}}/none\""),
@@ -108,6 +110,12 @@ fn an_entry_means_what_it_says() {
     assert_eq!(entry.place.to_string(), "config.toml:1");
     assert!(settings.callers.warnings.is_empty());
     assert!(!format!("{settings:?}").contains("localSecret"));
+}
+
+#[test]
+fn a_short_secret_is_worth_a_warning() {
+    let settings = load("[[callers]]\nname = \"a\"\nbearer_token_file = \"{dir}/short\"\n").unwrap();
+    assert!(settings.callers.warnings[0].contains("has only 5 characters"), "{:?}", settings.callers.warnings);
 }
 
 #[test]
