@@ -32,9 +32,17 @@ pub(super) struct Kept {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct File {
     version: u32,
     scopes: BTreeMap<String, Kept>,
+    /// How many hosts were last seen in the fleet's table.
+    #[serde(default = "one")]
+    fleet_hosts: u64,
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// Writes the file while it lives. [`Keeper::stop`] writes it a last time.
@@ -52,18 +60,20 @@ impl Limits {
     /// Errors: the file exists and cannot be read, or its directory cannot be written.
     pub fn persist_to(&self, path: impl Into<PathBuf>) -> io::Result<Keeper> {
         let path = path.into();
-        self.take_up(load(&path)?);
+        if let Some(file) = load(&path)? {
+            self.take_up(file);
+        }
         save(&path, &self.inner.snapshot())?;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(keep(self.inner.clone(), path, stopped));
         Ok(Keeper { stop, task })
     }
 
-    fn take_up(&self, kept: HashMap<String, Kept>) {
+    fn take_up(&self, file: File) {
         let now = self.inner.clock.now();
         let mut state = self.inner.lock();
-        state.kept = kept;
-        let mut remaining = std::mem::take(&mut state.kept);
+        state.fleet_hosts = file.fleet_hosts.max(1);
+        let mut remaining: HashMap<String, Kept> = file.scopes.into_iter().collect();
         let (scopes, _) = state.scopes(&*self.inner.clock, now);
         for scope in scopes {
             if let Some(kept) = remaining.remove(&Kept::name(&scope.whose)) {
@@ -112,20 +122,20 @@ async fn keep(inner: Arc<Inner>, path: PathBuf, mut stopped: oneshot::Receiver<(
     }
 }
 
-fn load(path: &Path) -> io::Result<HashMap<String, Kept>> {
+fn load(path: &Path) -> io::Result<Option<File>> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     match serde_json::from_slice::<File>(&text) {
-        Ok(file) if file.version == 1 => Ok(file.scopes.into_iter().collect()),
+        Ok(file) if file.version == 1 => Ok(Some(file)),
         other => {
             let aside = path.with_extension("unreadable");
             let why = other.err().map_or("it is of another version".to_owned(), |error| error.to_string());
             tracing::error!(path = %path.display(), aside = %aside.display(), why, "the use of daily limits and budgets cannot be read; it counts from nothing");
             std::fs::rename(path, aside)?;
-            Ok(HashMap::new())
+            Ok(None)
         }
     }
 }
@@ -146,9 +156,10 @@ impl Inner {
         let mut state = self.lock();
         // Those who have not been seen since the start are not forgotten either.
         let mut scopes: BTreeMap<String, Kept> = state.kept.iter().map(|(name, kept)| (name.clone(), *kept)).collect();
+        let fleet_hosts = state.fleet_hosts;
         let (used, _) = state.scopes(&*self.clock, now);
         scopes.extend(used.iter().map(|scope| (Kept::name(&scope.whose), Kept::of(&scope.spent))));
-        File { version: 1, scopes }
+        File { version: 1, scopes, fleet_hosts }
     }
 }
 

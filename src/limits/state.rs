@@ -30,6 +30,8 @@ pub(super) struct State {
     models: HashMap<Box<str>, Slot>,
     calendar: Calendar,
     pub fleet: Option<Local>,
+    /// How many hosts were last seen in the fleet's table, by this run or the one before.
+    pub fleet_hosts: u64,
     /// Refusals of the fleet's two limits, which outlive its configuration.
     fleet_limited: [u64; Limit::ALL.len()],
     pub queue: Queue,
@@ -83,6 +85,7 @@ impl State {
             models: HashMap::new(),
             calendar,
             fleet: None,
+            fleet_hosts: 1,
             fleet_limited: Default::default(),
             queue: Queue::default(),
             kept: HashMap::new(),

@@ -137,6 +137,11 @@ impl Local {
         Err(Block { limit, configured: configured.unwrap_or(0), wait, hopeful: wait < u64::MAX })
     }
 
+    /// The check and the taking as one step, where no other limit has a say.
+    pub fn draw(&mut self, tokens: u64, now: u64) -> Option<Draw> {
+        self.check(tokens, true, now).is_ok().then(|| self.take(tokens, now))
+    }
+
     pub fn take(&mut self, tokens: u64, now: u64) -> Draw {
         self.requests.used.add(1, now);
         Draw { slot: self.tokens.used.add(tokens, now), tokens }
