@@ -1,5 +1,6 @@
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.stream.Collectors;
 
 /** JSON out of maps, lists, strings, numbers and booleans. */
@@ -9,7 +10,8 @@ final class Json {
             return String.valueOf(value);
         }
         if (value instanceof Map<?, ?> map) {
-            return map.entrySet().stream()
+            // Sorted: the order of `Map.of` differs from process to process, and equal requests must be equal bytes.
+            return new TreeMap<>(map).entrySet().stream()
                     .map(entry -> quote(entry.getKey().toString()) + ":" + write(entry.getValue()))
                     .collect(Collectors.joining(",", "{", "}"));
         }
