@@ -12,7 +12,6 @@ MODELS = {
     "access denied": ("ai21.jamba-1-5-large-v1:0", 403, "AccessDeniedException"),
     "no such model": ("nobody.no-such-model-v1:0", 400, "ValidationException"),
     "use case form missing": ("anthropic.claude-3-opus-20240229-v1:0", 404, "ResourceNotFoundException"),
-    "provisioned only": ("anthropic.claude-3-haiku-20240307-v1:0:48k", 400, "ValidationException"),
 }
 
 FAULTS = {
@@ -135,9 +134,15 @@ def test_an_exception_inside_a_stream(both, client, exception, simulator):
 @pytest.mark.parametrize("case", ["converse_stream", "invoke_stream"])
 @pytest.mark.parametrize("client", RAW_STREAMS)
 def test_a_stream_that_breaks_never_ends_cleanly(clients, client, case, how, simulator):
+    """
+    The SDKs for Go and Java take an orderly close for the stream's end even where the last chunk is missing, and notice
+    only a reset. So the daemon resets, however the upstream broke off: otherwise it would make half answers whole.
+    """
     simulator.fault({"kind": "cut", "after_events": 3, "how": how})
     for way in ["direct", "bearer", "session"]:
         outcome = clients(client, way).run(case, model=CLAUDE, text=f"{CANARY} events 20")
+        if way == "direct" and how != "rst" and client in ("go", "java"):
+            continue
         assert not outcome["ok"], f"{way}: {outcome}"
         assert len(outcome["events"]) <= 3
 
@@ -151,17 +156,21 @@ def test_a_spoiled_frame_is_passed_on_as_it_is(both, client, simulator):
     assert len(via["events"]) == len(direct["events"])
 
 
-@pytest.mark.parametrize(
-    "effect",
-    [{"kind": "cut", "after_bytes": 40, "how": "rst"}, {"kind": "cut", "after_bytes": 40, "how": "fin"}, {"kind": "truncated_body", "missing": 100}],
-    ids=lambda effect: f"{effect['kind']} {effect.get('how', '')}",
-)
-@pytest.mark.parametrize("client", available("boto3", "awscli", "js", "go", "java", "java-url", "anthropic"))
-def test_a_body_that_breaks_is_no_answer(clients, client, effect, simulator):
+@pytest.mark.parametrize("how", ["rst", "fin"])
+@pytest.mark.parametrize("client", ALL)
+def test_a_body_that_breaks_is_no_answer(clients, client, how, simulator):
     """Some SDKs take a body that ends early but cleanly for an answer without content."""
-    simulator.fault(effect)
+    simulator.fault({"kind": "cut", "after_bytes": 40, "how": how})
     outcome = clients(client, "bearer").run("converse", model=CLAUDE, text=f"{CANARY} repeat 4000")
     assert not outcome["ok"], outcome
+
+
+@pytest.mark.parametrize("client", ALL)
+def test_a_body_shorter_than_its_length_is_whole_or_no_answer(clients, client, simulator):
+    """All of the JSON comes, and then less than was announced: some SDKs are content with that."""
+    simulator.fault({"kind": "truncated_body", "missing": 100})
+    outcome = clients(client, "bearer").run("converse", model=CLAUDE, text=CANARY)
+    assert not outcome["ok"] or outcome["result"]["text"] == f"echo: {CANARY}"
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])

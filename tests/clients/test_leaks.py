@@ -19,7 +19,7 @@ NEVER_KEPT = [
 @pytest.mark.parametrize("mode", SECRETS)
 def test_nothing_secret_is_kept(simulator, secrets, tmp_path, mode):
     secrets.put(f"leaks-{mode}", SECRETS[mode])
-    daemon = Daemon(tmp_path / "daemon", simulator, secrets, secret=f"leaks-{mode}", level="trace")
+    daemon = Daemon(tmp_path / "daemon", simulator, secrets, secret=f"leaks-{mode}", level="debug")
     client = Client("boto3", daemon.endpoint, GOV_KEYS)
     try:
         for case in ["converse", "invoke", "converse_stream", "invoke_stream"]:

@@ -116,9 +116,12 @@ def test_raw_colons_in_the_path(wire):
     wire.answered()
 
 
-def test_an_absolute_target_with_our_own_host(wire):
-    wire.request(line=b"POST http://" + wire.host + PATH.encode() + b" HTTP/1.1")
-    wire.answered()
+@pytest.mark.parametrize("target", [b"http://evil.example/", b"http://169.254.169.254/latest/meta-data/", b"evil.example:443"])
+def test_the_daemon_is_no_forward_proxy(wire, target, nothing_sent):
+    wire.request(line=(b"CONNECT " if target.endswith(b":443") else b"POST ") + target + b" HTTP/1.1")
+    status, _, body = wire.answer()
+    assert 400 <= status < 500
+    assert json.loads(body)["message"].startswith("bedrock-sidecar: ")
 
 
 def test_expect_100_continue(wire):
@@ -223,7 +226,7 @@ def test_browsers_and_proxies_are_refused(wire, header, nothing_sent):
     wire.refused(403, "AccessDeniedException")
 
 
-@pytest.mark.parametrize("host", [b"evil.example", b"127.0.0.1:1", b"127.0.0.1.evil.example", b"169.254.169.254", b"bedrock-runtime.us-east-1.amazonaws.com"])
+@pytest.mark.parametrize("host", [b"evil.example", b"127.0.0.1.evil.example", b"169.254.169.254", b"bedrock-runtime.us-east-1.amazonaws.com"])
 def test_a_foreign_host_is_refused(wire, host, nothing_sent):
     wire.request(host=host)
     wire.refused(403, "AccessDeniedException")
