@@ -15,6 +15,7 @@ use crate::audit::{Audit, AuditError};
 use crate::caller::{Callers, HostRole};
 use crate::credentials::Credentials;
 use crate::lifecycle::{Event, Events, notify};
+use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, SystemClock};
 use crate::listen::tls::{Material, TlsError};
 use crate::listen::{BindError, Listener};
@@ -104,8 +105,12 @@ impl App {
         let App { mut settings, listeners, material, admin, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
         let audit = Audit::start(&settings.audit).await?;
-        let limits = Limits::new(&settings.limits, SystemClock::default());
+        let limits = Limits::new(&settings.limits, SystemClock);
         let spent = limits.persist_to(Home::find(&settings.audit).root.join("limits.json"))?;
+        let fleet = match &settings.limits.fleet {
+            Some(fleet) => Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await)),
+            None => None,
+        };
         let host = host_role(&settings).await;
         let lasting = Lasting { audit, limits, host, metrics };
         let mut built = build(&settings, &lasting).await?;
@@ -166,6 +171,9 @@ impl App {
         if tokio::time::timeout_at(deadline, drained).await.is_err() {
             tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
         }
+        if let Some(fleet) = fleet {
+            fleet.stop().await;
+        }
         if let Err(error) = spent.stop().await {
             tracing::error!(%error, "the use of daily limits and budgets could not be written");
         }
@@ -194,6 +202,9 @@ async fn reload(old: &Settings, lasting: &Lasting) -> Result<(Settings, Built), 
     let new = Settings::load(path).map_err(|error| error.to_string())?;
     if new.listen != old.listen || new.log != old.log || new.log_level != old.log_level {
         tracing::warn!("changes under [listen] and [log] take effect at the next restart");
+    }
+    if new.limits.fleet.is_some() && old.limits.fleet.is_none() {
+        tracing::warn!("[fleet] takes effect at the next restart");
     }
     let new = Settings { listen: old.listen.clone(), log: old.log, log_level: old.log_level, ..new };
     let built = build(&new, lasting).await.map_err(|error| error.to_string())?;

@@ -133,7 +133,12 @@ impl Road {
         let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
         let authority = head.uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
-        let caller = self.callers.identify(&client.peer, &head.method, target, authority, &head.headers, body, now)?;
+        let caller = self
+            .callers
+            .identify(&client.peer, &head.method, target, authority, &head.headers, body, now)
+            .inspect_err(|_| {
+                exchange.caller(&self.callers.unproven(&client.peer, &head.headers, head.uri.query(), now))
+            })?;
         exchange.caller(&caller);
         Ok(caller)
     }

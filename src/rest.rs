@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use crate::admin::dashboard;
 use crate::caller::Caller;
 use crate::error::{Kind, Refusal};
 use crate::exchange::{Body, Exchange};
@@ -84,12 +85,18 @@ async fn answer(
             road.permit(&caller, exchange, operation::list_models(), None, &head.headers)?;
             models(road, &exchange.record.request_id).map(Front::Own)
         }
-        (_, "/v1/bedrock/invoke-model" | "/v1/bedrock/models") => {
+        (&Method::GET, dashboard::PATH) => {
+            exchange.named("DashboardRequests");
+            let (caller, _) = known(road, client, exchange, &head, body).await?;
+            let query = head.uri.query().unwrap_or_default();
+            dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)
+        }
+        (_, "/v1/bedrock/invoke-model" | "/v1/bedrock/models" | dashboard::PATH) => {
             Err(Refusal::new(Kind::UnknownOperation, format!("{} is not served on this path.", head.method)))
         }
         _ => Err(Refusal::new(
             Kind::UnknownOperation,
-            "there is no such path under /v1/; see /v1/bedrock/invoke-model and /v1/bedrock/models.",
+            "there is no such path under /v1/; see /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
         )),
     }
 }

@@ -1,5 +1,6 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
+pub mod dashboard;
 pub mod metrics;
 
 use std::sync::Arc;
@@ -36,10 +37,56 @@ pub async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Reque
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
-        _ => Refusal::new(Kind::UnknownOperation, "the admin address serves GET /health, /ready and /metrics.")
-            .response()
-            .map(Body::whole),
+        (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status(&road).to_string()),
+        (&Method::GET, dashboard::PATH) => {
+            let query = head.uri.query().unwrap_or_default();
+            match dashboard::answer(&road, &client.peer, None, query).await {
+                Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),
+                Err(refusal) => refusal.response().map(Body::whole),
+            }
+        }
+        _ => Refusal::new(
+            Kind::UnknownOperation,
+            "the admin address serves GET /health, /ready, /status, /metrics and /v1/dashboard/requests.",
+        )
+        .response()
+        .map(Body::whole),
     }
+}
+
+/// What the daemon knows of itself, for `bedrock-sidecar status`.
+fn status(road: &Road) -> serde_json::Value {
+    let reasons = not_ready(road);
+    let credential = road.credentials.status();
+    let audit = road.audit.status();
+    json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "version": env!("CARGO_PKG_VERSION"),
+        "configuration": road.settings.path,
+        "credential": {
+            "kind": credential.description,
+            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
+            "problem": credential.problem,
+        },
+        "upstreams": road.regions.iter().map(|region| json!({
+            "region": region.upstream.region,
+            "modelsListed": region.models.is_listed(),
+            "paused": region.upstream.is_paused(),
+        })).collect::<Vec<_>>(),
+        "audit": {
+            "pending": audit.pending,
+            "open": audit.open,
+            "bytes": audit.bytes,
+            "shipped": audit.shipped_total,
+            "failures": audit.failures_total,
+            "unrecorded": audit.unrecorded_total,
+            "setAside": audit.set_aside,
+            "lastError": audit.last_error,
+            "tableReachable": audit.table_reachable,
+        },
+        "limits": road.limits.status(),
+    })
 }
 
 /// The process lives; nothing else is claimed.

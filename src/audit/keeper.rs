@@ -67,6 +67,7 @@ impl Keeper {
             match self.inbox.recv_timeout(patience) {
                 Ok(first) => {
                     if matches!(first, Task::Wake) && !failed {
+                        #[expect(clippy::disallowed_methods, reason = "the keeper is a thread of its own")]
                         std::thread::sleep(GATHER);
                     }
                     for task in std::iter::once(first).chain(self.inbox.try_iter()) {

@@ -189,6 +189,11 @@ impl Audit {
         self.core.trouble(Part::Recording, &format!("requests are answered UNRECORDED: {reason}"));
     }
 
+    /// What records and the fleet call this host.
+    pub fn host_id(&self) -> &str {
+        &self.core.host_id
+    }
+
     pub fn status(&self) -> Status {
         let counts = &self.core.counts;
         let has_table = self.core.settings.load().table.is_some();

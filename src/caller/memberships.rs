@@ -15,6 +15,12 @@ impl Memberships {
         self.accounts(now, Accounts::read).groups_of(uid).iter().any(|gid| groups.contains(gid))
     }
 
+    /// Whether a user is in the group of that name; false where there is no such group.
+    pub fn is_member(&self, uid: u32, group: &str, now: SystemTime) -> bool {
+        let accounts = self.accounts(now, Accounts::read);
+        accounts.gid(group).is_some_and(|gid| accounts.groups_of(uid).contains(&gid))
+    }
+
     fn accounts(&self, now: SystemTime, read: impl Fn() -> Accounts) -> Arc<Accounts> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {

@@ -62,7 +62,7 @@ pub struct Callers {
     local_keys: Vec<Option<SigningKeys>>,
     /// Regions that clients may sign for beside GovCloud's.
     regions: Vec<String>,
-    memberships: Option<Memberships>,
+    memberships: Memberships,
     host: Arc<HostRole>,
     denials: Denials,
 }
@@ -83,12 +83,11 @@ impl Callers {
             tracing::warn!("{warning}");
         }
         let local_key = |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| SigningKeys::new(key.secret.clone()));
-        let with_groups = entries.iter().any(|entry| !entry.groups.is_empty());
         Callers {
             local_keys: entries.iter().map(local_key).collect(),
             entries,
             regions: settings.upstreams.iter().map(|upstream| upstream.region.clone()).collect(),
-            memberships: with_groups.then(Memberships::default),
+            memberships: Memberships::default(),
             host,
             denials: Denials::default(),
         }
@@ -138,6 +137,11 @@ impl Callers {
         {
             self.host.settle(&authorization.access_key_id, now).await;
         }
+    }
+
+    /// Whether a local user is in a group of that name.
+    pub fn is_member(&self, uid: u32, group: &str) -> bool {
+        self.memberships.is_member(uid, group, SystemTime::now())
     }
 
     /// The ARN of whoever has not proven another one.
@@ -214,12 +218,9 @@ impl Callers {
         let user = peer.uid.is_some_and(|uid| entry.users.contains(&uid));
         let in_group = || {
             peer.gid.is_some_and(|gid| entry.groups.contains(&gid))
-                || match (&self.memberships, peer.uid) {
-                    (Some(memberships), Some(uid)) if !entry.groups.is_empty() => {
-                        memberships.has_any(uid, &entry.groups, now)
-                    }
-                    _ => false,
-                }
+                || peer
+                    .uid
+                    .is_some_and(|uid| !entry.groups.is_empty() && self.memberships.has_any(uid, &entry.groups, now))
         };
         let certificate = || {
             entry

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::{complain, say};
 use crate::app;
+use crate::audit::check::{Verdict, check_online};
 use crate::model::catalogue;
 use crate::proxy::Region;
 use crate::settings::{Secret, Settings};
@@ -28,7 +29,19 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     for line in &lines {
         say(&line.text());
     }
-    if lines.iter().all(|line| line.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let ledger = runtime.block_on(check_online(&settings.audit));
+    for line in &ledger {
+        let label = match line.verdict {
+            Verdict::Good => "ok   ",
+            Verdict::Advice => "warn ",
+            Verdict::Bad => "FAIL ",
+            Verdict::Unknown => "?    ",
+        };
+        let mend = line.mend.as_ref().map(|mend| format!("; {mend}")).unwrap_or_default();
+        say(&format!("{label} {}{mend}", line.finding));
+    }
+    let recorded = ledger.iter().all(|line| matches!(line.verdict, Verdict::Good | Verdict::Advice));
+    if recorded && lines.iter().all(|line| line.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// One thing that was tried.

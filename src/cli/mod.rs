@@ -1,9 +1,11 @@
 //! The command line: what an admin types, and the exit codes that scripts rely on.
 
+mod audit;
 mod check;
 mod env;
 mod models;
 mod run;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +46,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the records: list, tail, export, verify
+    Audit {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(subcommand)]
+        command: crate::audit::cli::Command,
+    },
+    /// Ask the running daemon how it is
+    Status(ConfigPath),
     /// Print the variables that an app needs, for eval
     Env(ConfigPath),
     /// Print a completion script for a shell
@@ -63,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Run(config) => with_settings(config, run::run),
         Command::Check { config, online } => with_settings(config, |settings| check::check(settings, online)),
         Command::Models { config, json } => with_settings(config, |settings| models::models(settings, json)),
+        Command::Audit { config, command } => with_settings(config, |settings| audit::audit(settings, &command)),
+        Command::Status(config) => with_settings(config, status::status),
         Command::Env(config) => with_settings(config, env::env),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bedrock-sidecar", &mut std::io::stdout());

@@ -1,0 +1,34 @@
+//! `GET /v1/dashboard/requests`: an auditor's questions, answered to whoever may ask them.
+
+use serde_json::Value;
+
+use crate::audit::questions::{Query, Scope};
+use crate::caller::{Caller, Callers, Peer};
+use crate::error::{Kind, Refusal};
+use crate::proxy::Road;
+
+pub const PATH: &str = "/v1/dashboard/requests";
+
+/// Root and this group see every record.
+const AUDITORS: &str = "bedrock-sidecar";
+
+/// Answers a question of a local user or of a recognised caller.
+pub async fn answer(road: &Road, peer: &Peer, caller: Option<&Caller>, raw_query: &str) -> Result<Value, Refusal> {
+    let scope = scope(&road.callers, peer, caller)?;
+    road.audit.answer(&Query::parse(raw_query)?, scope).await
+}
+
+/// Whose records may be seen: by the kernel's word on the peer, never by what the request says of itself unproven.
+fn scope(callers: &Callers, peer: &Peer, caller: Option<&Caller>) -> Result<Scope, Refusal> {
+    if peer.uid.is_some_and(|uid| uid == 0 || callers.is_member(uid, AUDITORS)) {
+        return Ok(Scope::All);
+    }
+    let name = caller.and_then(Caller::name).map(str::to_owned);
+    if name.is_none() && peer.uid.is_none() {
+        return Err(Refusal::new(
+            Kind::AccessDenied,
+            "records are shown to local users and to known callers, and the kernel does not say whose this connection is.",
+        ));
+    }
+    Ok(Scope::Own { caller: name, uid: peer.uid })
+}
