@@ -66,14 +66,13 @@ impl Keeper {
             let mut flushes = Vec::new();
             match self.inbox.recv_timeout(patience) {
                 Ok(first) => {
-                    if matches!(first, Task::Wake) && !failed {
-                        std::thread::sleep(GATHER);
-                    }
-                    for task in std::iter::once(first).chain(self.inbox.try_iter()) {
+                    let gathers = matches!(first, Task::Wake) && !failed;
+                    let next = if gathers { self.inbox.recv_timeout(GATHER).ok() } else { None };
+                    for task in std::iter::once(first).chain(next).chain(self.inbox.try_iter()) {
                         match task {
                             Task::Wake => {}
                             Task::Shipped(generation, progress) if generation == self.generation => {
-                                marks.extend(progress)
+                                marks.extend(progress);
                             }
                             Task::Shipped(..) => {}
                             Task::Flush(done) => flushes.push(done),
