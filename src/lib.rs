@@ -1,4 +1,26 @@
+//! bedrock-sidecar: commercial Amazon Bedrock for AWS GovCloud hosts, behind a Bedrock-compatible endpoint on localhost.
+//!
+//! Start with `proxy`, which is the road of a request in its order; `ARCHITECTURE.md` is the map.
+
+pub mod admin;
+pub mod app;
 pub mod audit;
+pub mod caller;
+pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod error;
+pub mod exchange;
+pub mod lifecycle;
+pub mod limits;
+pub mod listen;
+pub mod log;
+pub mod meter;
+pub mod model;
+pub mod operation;
+pub mod policy;
+pub mod proxy;
+pub mod receive;
+pub mod rest;
 pub mod settings;
+pub mod upstream;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The daemon's process: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    bedrock_sidecar::cli::main()
+}

@@ -1,6 +1,12 @@
 //! The configuration as it is meant: every value checked, every default filled in. What cannot work is refused here,
 //! before anything has been bound or contacted.
 
+pub mod accounts;
+pub mod callers;
+pub mod limits;
+pub mod secrets;
+pub mod tls;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,18 +33,22 @@ pub struct Settings {
     pub credentials: Credentials,
     pub models: Models,
     pub max_body_bytes: usize,
+    pub callers: callers::Callers,
+    pub policy: callers::Policy,
+    pub limits: limits::Limits,
     pub audit: Audit,
     pub drain_timeout: Duration,
     pub log: config::LogFormat,
     pub log_level: config::LogLevel,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     pub unix_socket: Option<PathBuf>,
     pub admin_address: SocketAddr,
     pub max_connections: usize,
+    pub tls: Option<tls::Tls>,
 }
 
 /// One commercial region and the hosts that serve it.
@@ -120,6 +130,7 @@ impl Settings {
 
     fn new(config: Config, source: &Source) -> Result<Settings, ConfigError> {
         let upstream_is_default = config.upstreams.is_none();
+        let policy = callers::policy(config.policy, &config.models.allow, &config.models.deny, source)?;
         Ok(Settings {
             path: None,
             listen: listen(config.listen, source)?,
@@ -132,7 +143,10 @@ impl Settings {
             },
             credentials: credentials(config.credentials, source)?,
             models: models(config.models, source)?,
+            callers: callers::callers(config.callers, &policy, config.limits.prices_file.is_some(), source)?,
+            policy,
             max_body_bytes: config.limits.max_body_bytes.get(),
+            limits: limits::Limits::new(config.limits, config.fleet, source)?,
             audit: audit(config.audit, source)?,
             drain_timeout: config.drain.timeout.0,
             log: format(&config.log),
@@ -164,11 +178,13 @@ fn listen(listen: config::Listen, source: &Source) -> Result<Listen, ConfigError
         }
         seen.push(*address);
     }
+    let tls = listen.tls.map(|tls| tls::tls(tls, &seen, source)).transpose()?;
     Ok(Listen {
         addresses,
         unix_socket: listen.unix_socket.map(|path| path.0),
         admin_address,
         max_connections: listen.max_connections.get(),
+        tls,
     })
 }
 
@@ -370,8 +386,8 @@ fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError
         aliases.insert(alias, target.into_inner());
     }
     Ok(Models {
-        allow: models.allow,
-        deny: models.deny,
+        allow: models.allow.into_inner(),
+        deny: models.deny.into_inner(),
         geographies,
         create_profiles: models.create_profiles,
         refresh_interval: models.refresh_interval.0,

@@ -1,1 +1,203 @@
+//! A strict stand-in for commercial Amazon Bedrock: the demo, the tests and the benchmarks talk to it, and it refuses
+//! what AWS would refuse, and also what AWS would let pass but a careful daemon must not send.
+//!
+//! Answers follow from the request alone (see the `prompt` module for words that direct them); only request ids and
+//! dates vary. Faults, the gate for event streams, the record of what arrived and the credentials it knows can be
+//! changed at run time, by this API or over HTTP under `/_simulator/`.
 
+mod auth;
+mod body;
+mod catalogue;
+mod control;
+pub mod eventstream;
+mod exchange;
+mod faults;
+mod gate;
+mod keys;
+mod leaks;
+mod operations;
+mod profiles;
+mod prompt;
+mod record;
+mod reply;
+mod route;
+mod server;
+mod sigv4;
+mod state;
+mod tls;
+mod wire;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+pub use auth::short_term_key;
+pub use faults::{Effect, Fault, ThrottleText};
+pub use gate::{Gate, GateState};
+pub use keys::{
+    AwsKey, DEFAULT_ACCESS_KEY_ID, DEFAULT_BEARER_TOKEN, DEFAULT_SECRET_ACCESS_KEY, DEFAULT_SESSION_TOKEN,
+    DEFAULT_TEMPORARY_ACCESS_KEY_ID, DEFAULT_TEMPORARY_SECRET_ACCESS_KEY, ROTATED_BEARER_TOKEN,
+};
+pub use record::{Ended, Received};
+pub use tls::Certificate;
+pub use wire::Ending;
+
+/// How a simulator is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to serve plain HTTP/1.1 and h2c; `None` not to. Default: 127.0.0.1, any port.
+    pub plain_address: Option<SocketAddr>,
+    /// Where to serve TLS; `None` not to. Default: 127.0.0.1, any port.
+    pub tls_address: Option<SocketAddr>,
+    /// The AWS region it stands in for. Default: us-east-1.
+    pub region: String,
+    /// Whether TLS offers h2. Default: true.
+    pub http2: bool,
+    /// The AWS account its ARNs name. Default: 123456789012.
+    pub account: String,
+    /// The TLS listener's certificate. Default: a good one.
+    pub certificate: Certificate,
+    /// How many requests the record keeps; 0 keeps none, for benchmarks. Default: 10,000.
+    pub record_limit: usize,
+    /// The most inference profiles on a page, whatever `maxResults` asks. Default: 5, so that paging is exercised.
+    pub page_size: usize,
+    /// How many application inference profiles the account may have. Default: 50.
+    pub profile_quota: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Options {
+            plain_address: Some(any_port),
+            tls_address: Some(any_port),
+            region: "us-east-1".to_owned(),
+            http2: true,
+            account: "123456789012".to_owned(),
+            certificate: Certificate::Good,
+            record_limit: 10_000,
+            page_size: 5,
+            profile_quota: 50,
+        }
+    }
+}
+
+/// A running simulator; it stops, with all its connections, when dropped.
+#[derive(Debug)]
+pub struct Simulator {
+    state: Arc<state::State>,
+    plain: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    ca_pem: String,
+    _tasks: JoinSet<()>,
+}
+
+impl Simulator {
+    /// Binds both listeners and serves them on the current tokio runtime. Fails when an address cannot be bound.
+    pub async fn start(options: Options) -> io::Result<Simulator> {
+        let identity = tls::identity(options.certificate, options.http2)?;
+        let plain = bind(options.plain_address).await?;
+        let secure = bind(options.tls_address).await?;
+        let (plain_address, tls_address) = (plain.as_ref().map(|(_, at)| *at), secure.as_ref().map(|(_, at)| *at));
+        let state = Arc::new(state::State {
+            known: RwLock::default(),
+            profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
+            async_invokes: Mutex::default(),
+            faults: faults::Faults::default(),
+            gate: Gate::default(),
+            record: record::Record::new(options.record_limit),
+            refusing: watch::Sender::new(false),
+            connections: AtomicU64::new(0),
+            addresses: plain_address.into_iter().chain(tls_address).collect(),
+            region: options.region,
+            account: options.account,
+            page_size: options.page_size.max(1),
+        });
+        let mut tasks = JoinSet::new();
+        if let Some((listener, address)) = plain {
+            tasks.spawn(server::serve(Arc::clone(&state), listener, address, None));
+        }
+        if let Some((listener, address)) = secure {
+            let acceptor = TlsAcceptor::from(identity.config);
+            tasks.spawn(server::serve(Arc::clone(&state), listener, address, Some(acceptor)));
+        }
+        Ok(Simulator { state, plain: plain_address, tls: tls_address, ca_pem: identity.ca_pem, _tasks: tasks })
+    }
+
+    /// `http://127.0.0.1:PORT`; empty when there is no plain listener.
+    pub fn plain_endpoint(&self) -> String {
+        self.plain.map(|address| format!("http://{address}")).unwrap_or_default()
+    }
+
+    /// `https://127.0.0.1:PORT`; empty when there is no TLS listener.
+    pub fn tls_endpoint(&self) -> String {
+        self.tls.map(|address| format!("https://{address}")).unwrap_or_default()
+    }
+
+    /// The CA by which the TLS endpoint is to be verified.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Everything received so far, refused requests too, oldest first.
+    pub fn requests(&self) -> Vec<Received> {
+        self.state.record.all()
+    }
+
+    /// Forgets what was received.
+    pub fn clear(&self) {
+        self.state.record.clear();
+    }
+
+    /// Adds a fault behind those already lying in wait.
+    pub fn inject(&self, fault: Fault) {
+        self.state.faults.add(fault);
+    }
+
+    /// Takes all faults away.
+    pub fn clear_faults(&self) {
+        self.state.faults.clear();
+    }
+
+    /// The gate that event streams pass.
+    pub fn gate(&self) -> Gate {
+        self.state.gate.clone()
+    }
+
+    /// Knows these bearer tokens, and no others.
+    pub fn set_bearer_tokens(&self, tokens: Vec<String>) {
+        self.state.change_credentials(keys::Change { bearer_tokens: Some(tokens), ..keys::Change::default() });
+    }
+
+    /// Knows these key pairs, and no others.
+    pub fn set_aws_keys(&self, keys: Vec<AwsKey>) {
+        self.state.change_credentials(keys::Change { aws_keys: Some(keys), ..keys::Change::default() });
+    }
+
+    /// Everything known now expires: bearer tokens with `Bearer Token has expired`, keys with ExpiredTokenException.
+    pub fn expire_credentials(&self) {
+        self.state.change_credentials(keys::Change { expire_all: true, ..keys::Change::default() });
+    }
+
+    /// The default credentials are known again, and nothing is expired.
+    pub fn reset_credentials(&self) {
+        self.state.change_credentials(keys::Change { reset: true, ..keys::Change::default() });
+    }
+
+    /// Shuts both listeners and all connections, or opens them again on the same ports.
+    pub fn refuse_connections(&self, refuse: bool) {
+        self.state.refusing.send_replace(refuse);
+    }
+}
+
+async fn bind(address: Option<SocketAddr>) -> io::Result<Option<(tokio::net::TcpListener, SocketAddr)>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = server::bind(address).await?;
+    let bound = listener.local_addr()?;
+    Ok(Some((listener, bound)))
+}

@@ -1,5 +1,7 @@
 //! The configuration file as it is written. What it means is in `settings`.
 
+pub mod callers;
+pub mod limits;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -24,7 +26,10 @@ pub struct Config {
     pub upstream_timeouts: UpstreamTimeouts,
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
-    pub limits: Limits,
+    pub callers: Vec<Spanned<callers::Caller>>,
+    pub policy: callers::Policy,
+    pub limits: limits::Limits,
+    pub fleet: Option<Spanned<limits::Fleet>>,
     pub audit: Audit,
     pub drain: Drain,
     pub log: Log,
@@ -37,6 +42,7 @@ pub struct Listen {
     pub unix_socket: Option<FilePath>,
     pub admin_address: LoopbackAddress,
     pub max_connections: NonZeroUsize,
+    pub tls: Option<callers::Tls>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,18 +88,12 @@ pub struct Credentials {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
-    pub allow: Vec<Glob>,
-    pub deny: Vec<Glob>,
+    pub allow: Spanned<Vec<Glob>>,
+    pub deny: Spanned<Vec<Glob>>,
     pub geographies: Vec<Spanned<String>>,
     pub create_profiles: bool,
     pub refresh_interval: Span,
     pub aliases: BTreeMap<String, Spanned<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    pub max_body_bytes: NonZeroUsize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -170,6 +170,7 @@ impl Default for Listen {
             unix_socket: None,
             admin_address: address(8791),
             max_connections: NonZeroUsize::MIN.saturating_add(1023),
+            tls: None,
         }
     }
 }
@@ -183,19 +184,13 @@ impl Default for UpstreamTimeouts {
 impl Default for Models {
     fn default() -> Models {
         Models {
-            allow: vec![Glob::new("*")],
-            deny: Vec::new(),
+            allow: Spanned::new(0..0, vec![Glob::new("*")]),
+            deny: Spanned::new(0..0, Vec::new()),
             geographies: vec![Spanned::new(0..0, "us".to_owned())],
             create_profiles: true,
             refresh_interval: seconds(3600),
             aliases: BTreeMap::new(),
         }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { max_body_bytes: NonZeroUsize::MIN.saturating_add(24_999_999) }
     }
 }
 

@@ -1,0 +1,129 @@
+//! What must never arrive here: traces of the client's own authentication, of GovCloud, of the hop before the daemon.
+
+use serde_json::Value;
+
+/// Headers that only a proxy adds or that belong to one hop.
+const FORBIDDEN: [&str; 13] = [
+    "via",
+    "forwarded",
+    "cookie",
+    "x-real-ip",
+    "proxy-authorization",
+    "proxy-connection",
+    "proxy-authenticate",
+    "keep-alive",
+    "upgrade",
+    "x-source-partition",
+    "x-destination-partition",
+    "origin",
+    "x-amz-cf-id",
+];
+
+/// Lists what leaked into a request; empty when it is sound. `own_ports` are those the simulator listens on.
+pub(crate) fn find(raw_target: &str, headers: &[(String, String)], body: &[u8], own_ports: &[u16]) -> Vec<String> {
+    let mut leaks = Vec::new();
+    let bearer = crate::auth::Kind::of(headers) == crate::auth::Kind::Bearer;
+    let authorizations = headers.iter().filter(|(name, _)| name == "authorization").count();
+    if authorizations > 1 {
+        leaks.push(format!("{authorizations} Authorization headers"));
+    }
+    for (name, value) in headers {
+        if FORBIDDEN.contains(&name.as_str())
+            || name.starts_with("x-forwarded-")
+            || name.starts_with("x-bedrock-sidecar-")
+        {
+            leaks.push(format!("header {name}"));
+        }
+        if bearer && ["x-amz-date", "x-amz-security-token", "x-amz-content-sha256"].contains(&name.as_str()) {
+            leaks.push(format!("a SigV4 header beside a bearer key: {name}"));
+        }
+        if is_govcloud(value) {
+            leaks.push(format!("a GovCloud trace in header {name}"));
+        }
+    }
+    let (path, query) = raw_target.split_once('?').unwrap_or((raw_target, ""));
+    for (name, _) in crate::route::query_pairs(query) {
+        if name.to_ascii_lowercase().starts_with("x-amz-") {
+            leaks.push(format!("presigned query parameter {name}"));
+        }
+    }
+    if is_govcloud(&percent_encoding::percent_decode_str(path).decode_utf8_lossy()) {
+        leaks.push("a GovCloud identifier in the path".to_owned());
+    }
+    leaks.extend(leaks_of_body(body));
+    leaks.extend(foreign_host(headers, own_ports));
+    leaks
+}
+
+fn is_govcloud(text: &str) -> bool {
+    text.contains("aws-us-gov") || text.contains("us-gov.") || text.contains("us-gov-")
+}
+
+/// Only identifiers are looked at: a prompt may speak of GovCloud as it likes.
+fn leaks_of_body(body: &[u8]) -> Option<String> {
+    const IDENTIFIERS: [&str; 5] = [
+        "/model",
+        "/modelId",
+        "/modelSource/copyFrom",
+        "/guardrailConfig/guardrailIdentifier",
+        "/inferenceProfileName",
+    ];
+    // A cheap look first: bodies may be 25 MB.
+    if !std::str::from_utf8(body).is_ok_and(|text| text.contains("us-gov")) {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(body).ok()?;
+    IDENTIFIERS
+        .iter()
+        .find(|pointer| value.pointer(pointer).and_then(Value::as_str).is_some_and(is_govcloud))
+        .map(|pointer| format!("a GovCloud identifier in the body at {pointer}"))
+}
+
+/// A daemon that passes on the Host of its own listener would be refused by AWS's front door.
+fn foreign_host(headers: &[(String, String)], own_ports: &[u16]) -> Option<String> {
+    let hosts: Vec<&str> = headers.iter().filter(|(name, _)| name == "host").map(|(_, value)| value.as_str()).collect();
+    if hosts.len() > 1 {
+        return Some(format!("{} Host headers", hosts.len()));
+    }
+    let host = hosts.first()?;
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    let at_aws = name.ends_with(".amazonaws.com") || name.ends_with(".api.aws");
+    let ours = port.parse().is_ok_and(|port: u16| own_ports.contains(&port));
+    (!at_aws && !ours).then(|| format!("a Host that is not this server's: {host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaks(target: &str, headers: &[(&str, &str)], body: &str) -> Vec<String> {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        find(target, &headers, body.as_bytes(), &[8000])
+    }
+
+    #[test]
+    fn a_sound_request_has_none() {
+        let headers = [("host", "127.0.0.1:8000"), ("authorization", "Bearer ABSKx"), ("connection", "keep-alive")];
+        assert!(leaks("/model/a/invoke", &headers, r#"{"prompt":"arn:aws-us-gov:x"}"#).is_empty());
+    }
+
+    #[test]
+    fn each_leak_is_named() {
+        let cases: [(&str, (&str, &str), &str); 7] = [
+            ("/model/us-gov.a/invoke", ("accept", "*/*"), ""),
+            ("/model/a/invoke?X-Amz-Signature=1", ("accept", "*/*"), ""),
+            ("/model/a/invoke", ("x-forwarded-for", "10.0.0.1"), ""),
+            ("/model/a/invoke", ("via", "1.1 x"), ""),
+            ("/model/a/invoke", ("x-amz-date", "20250101T000000Z"), ""),
+            ("/model/a/invoke", ("host", "localhost:8790"), ""),
+            ("/inference-profiles", ("accept", "*/*"), r#"{"modelSource":{"copyFrom":"arn:aws-us-gov:bedrock"}}"#),
+        ];
+        for (target, header, body) in cases {
+            assert_eq!(
+                leaks(target, &[("authorization", "Bearer ABSKx"), header], body).len(),
+                1,
+                "{target} {header:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `bedrock-simulator`: the stand-in as a process of its own, for SDK clients in other languages.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use simulator::{Certificate, Options, Simulator};
+
+/// A strict stand-in for commercial Amazon Bedrock.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Serve plain HTTP/1.1 and h2c here.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    plain: SocketAddr,
+    /// Serve TLS here.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    tls: SocketAddr,
+    /// The region to stand in for.
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+    /// The account its ARNs name.
+    #[arg(long, default_value = "123456789012")]
+    account: String,
+    /// Write the CA certificate (PEM) here.
+    #[arg(long)]
+    ca_out: Option<PathBuf>,
+    /// Do not offer h2 over TLS.
+    #[arg(long)]
+    no_http2: bool,
+    /// What is wrong with the TLS certificate.
+    #[arg(long, value_enum, default_value = "good")]
+    certificate: CertificateArgument,
+    /// How many requests to remember; 0 for benchmarks.
+    #[arg(long, default_value_t = 10_000)]
+    record_limit: usize,
+    /// The most inference profiles on a page.
+    #[arg(long, default_value_t = 5)]
+    page_size: usize,
+    /// How many application inference profiles the account may have.
+    #[arg(long, default_value_t = 50)]
+    profile_quota: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CertificateArgument {
+    Good,
+    OtherCa,
+    Expired,
+    WrongName,
+}
+
+impl From<CertificateArgument> for Certificate {
+    fn from(argument: CertificateArgument) -> Certificate {
+        match argument {
+            CertificateArgument::Good => Certificate::Good,
+            CertificateArgument::OtherCa => Certificate::OtherCa,
+            CertificateArgument::Expired => Certificate::Expired,
+            CertificateArgument::WrongName => Certificate::WrongName,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "bedrock-simulator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> std::io::Result<()> {
+    let simulator = Simulator::start(Options {
+        plain_address: Some(arguments.plain),
+        tls_address: Some(arguments.tls),
+        region: arguments.region,
+        http2: !arguments.no_http2,
+        account: arguments.account,
+        certificate: arguments.certificate.into(),
+        record_limit: arguments.record_limit,
+        page_size: arguments.page_size,
+        profile_quota: arguments.profile_quota,
+    })
+    .await?;
+    if let Some(file) = &arguments.ca_out {
+        std::fs::write(file, simulator.ca_pem())?;
+    }
+    let line = serde_json::json!({
+        "plain": simulator.plain_endpoint(),
+        "tls": simulator.tls_endpoint(),
+        "ca_file": arguments.ca_out,
+    });
+    writeln!(std::io::stdout(), "{line}")?;
+    std::io::stdout().flush()?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}

@@ -1,0 +1,105 @@
+//! The operations, once a request is known to be sound and its sender known.
+
+pub(crate) mod asynchronous;
+mod control_plane;
+mod converse;
+mod guardrail;
+mod invoke;
+mod messages;
+mod openai;
+mod vendors;
+
+use serde_json::{Value, json};
+
+use crate::catalogue::Model;
+use crate::prompt;
+use crate::reply::{AwsError, Reply};
+use crate::route::Call;
+use crate::sigv4::sha256_hex;
+use crate::state::State;
+
+/// What an operation looks at besides its path.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    pub(crate) query: &'a str,
+    pub(crate) headers: &'a [(String, String)],
+    pub(crate) body: &'a [u8],
+    pub(crate) model: Option<&'a str>,
+}
+
+impl Input<'_> {
+    fn json(&self) -> Result<Value, AwsError> {
+        if let Some(kind) = crate::auth::header(self.headers, "content-type") {
+            let essence = kind.split(';').next().unwrap_or_default().trim();
+            if !essence.eq_ignore_ascii_case("application/json") {
+                return Err(AwsError::validation(format!("The provided content type '{kind}' is not supported.")));
+            }
+        }
+        let value: Value = serde_json::from_slice(self.body)
+            .map_err(|_| AwsError::validation("Malformed input request, please reformat your input and try again."))?;
+        if value.is_object() { Ok(value) } else { Err(AwsError::validation("The request body must be a JSON object.")) }
+    }
+
+    /// An identifier that follows from the body, and from nothing else.
+    fn derived_id(&self) -> String {
+        sha256_hex(self.body)[..24].to_owned()
+    }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        crate::route::query_pairs(self.query).into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn target(&self, state: &State) -> Result<&'static Model, AwsError> {
+        let reference = self.model.ok_or_else(|| AwsError::validation("The request names no model."))?;
+        state.with_profiles(|profiles| profiles.resolve(reference))
+    }
+}
+
+/// Carries a call out.
+pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Reply, AwsError> {
+    match call {
+        Call::InvokeModel { stream, .. } => invoke::invoke(input.target(state)?, *stream, input),
+        Call::Converse { stream, .. } => converse::converse(input.target(state)?, *stream, input),
+        Call::CountTokens { .. } => count_tokens(input.target(state)?, input),
+        Call::Bidirectional { .. } => {
+            Err(AwsError::validation("simulator: InvokeModelWithBidirectionalStream is not simulated"))
+        }
+        Call::ApplyGuardrail { id, version } => guardrail::apply(id, version, input),
+        Call::GuardrailChecks => guardrail::checks(input),
+        Call::StartAsyncInvoke => asynchronous::start(state, input.target(state)?, input),
+        Call::ListAsyncInvokes => asynchronous::list(state, input),
+        Call::GetAsyncInvoke { arn } => asynchronous::describe(state, arn),
+        Call::ChatCompletions => openai::chat(input.target(state)?, input),
+        Call::Responses => openai::responses(input.target(state)?, input),
+        Call::OpenAiModels => Ok(openai::models()),
+        Call::Messages => messages::messages(input.target(state)?, input),
+        Call::ListFoundationModels => control_plane::list_models(state, input),
+        Call::GetFoundationModel { id } => control_plane::describe_model(state, id),
+        Call::ListInferenceProfiles => control_plane::list_profiles(state, input),
+        Call::CreateInferenceProfile => control_plane::create_profile(state, input),
+        Call::GetInferenceProfile { id } => {
+            state.with_profiles(|profiles| profiles.describe(id)).map(|profile| Reply::json(200, &profile))
+        }
+        Call::DeleteInferenceProfile { id } => {
+            state.with_profiles(|profiles| profiles.delete(id)).map(|()| Reply::json(200, &json!({})))
+        }
+    }
+}
+
+fn count_tokens(model: &Model, input: &Input<'_>) -> Result<Reply, AwsError> {
+    use base64::Engine;
+    let value = input.json()?;
+    let text = if let Some(converse) = value.pointer("/input/converse") {
+        converse::whole_text(converse)
+    } else if let Some(body) = value.pointer("/input/invokeModel/body").and_then(Value::as_str) {
+        let decoded = base64::engine::general_purpose::STANDARD
+            .decode(body)
+            .map_err(|_| AwsError::validation("The body of invokeModel is not base64."))?;
+        let body: Value = serde_json::from_slice(&decoded)
+            .map_err(|_| AwsError::validation("Malformed input request, please reformat your input and try again."))?;
+        vendors::read(model.vendor, &body)?.whole
+    } else {
+        return Err(AwsError::validation("The input must be one of converse and invokeModel."));
+    };
+    Ok(Reply::json(200, &json!({"inputTokens": prompt::count(&text)})).by(model.id))
+}

@@ -1,0 +1,141 @@
+//! OpenAI's chat completions and responses.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Input, vendors};
+use crate::catalogue::{self, Model, Vendor};
+use crate::profiles::MADE_AT;
+use crate::prompt::{Answer, all_text};
+use crate::reply::{AwsError, Reply};
+
+/// 1 January 2025: bodies must not vary.
+const CREATED: u64 = 1_735_689_600;
+
+const SSE: &str = "text/event-stream; charset=utf-8";
+
+pub(crate) fn chat(model: &'static Model, input: &Input<'_>) -> Result<Reply, AwsError> {
+    let body = input.json()?;
+    let asked = vendors::read(Vendor::OpenAi, &body)?;
+    let answer = Answer::to(&asked.prompt, &asked.whole, asked.max_tokens);
+    let id = input.derived_id();
+    let reply = if body["stream"] == true {
+        let with_usage = body.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
+        let mut events: Vec<Bytes> = chunks(model.id, &id, &answer, with_usage)
+            .iter()
+            .map(|chunk| Bytes::from(format!("data: {chunk}\n\n")))
+            .collect();
+        events.push(Bytes::from_static(b"data: [DONE]\n\n"));
+        Reply::stream(SSE, events, answer.pace)
+    } else {
+        Reply::json(200, &completion(model.id, &id, &answer, tool_call(&body, &asked.prompt, &id)))
+    };
+    Ok(reply.after(answer.think).by(model.id))
+}
+
+/// A call of the first tool, when the last message asks for a tool.
+fn tool_call(body: &Value, prompt: &str, id: &str) -> Option<Value> {
+    let name = body.pointer("/tools/0/function/name")?.as_str()?;
+    prompt.split_whitespace().any(|word| word == "tool" || word == name).then(|| {
+        json!([{"id": format!("call_{id}"), "type": "function",
+                "function": {"name": name, "arguments": json!({"text": prompt}).to_string()}}])
+    })
+}
+
+fn usage(answer: &Answer) -> Value {
+    let (input, output) = (answer.input_tokens, answer.output_tokens());
+    json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
+}
+
+pub(crate) fn completion(model: &str, id: &str, answer: &Answer, tool_calls: Option<Value>) -> Value {
+    let reason = if tool_calls.is_some() { "tool_calls" } else { finish_reason(answer) };
+    let mut message = json!({"role": "assistant", "content": answer.text()});
+    if let Some(calls) = tool_calls {
+        message = json!({"role": "assistant", "content": null, "tool_calls": calls});
+    }
+    json!({
+        "id": format!("chatcmpl-{id}"), "object": "chat.completion", "created": CREATED, "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+        "usage": usage(answer),
+    })
+}
+
+pub(crate) fn chunks(model: &str, id: &str, answer: &Answer, with_usage: bool) -> Vec<Value> {
+    let chunk = |delta: Value, reason: Value| {
+        json!({"id": format!("chatcmpl-{id}"), "object": "chat.completion.chunk", "created": CREATED, "model": model,
+               "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+    };
+    let mut chunks = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
+    chunks.extend(answer.pieces.iter().map(|piece| chunk(json!({ "content": piece }), Value::Null)));
+    chunks.push(chunk(json!({}), finish_reason(answer).into()));
+    if with_usage {
+        let mut last = chunk(json!({}), Value::Null);
+        last["choices"] = json!([]);
+        last["usage"] = usage(answer);
+        chunks.push(last);
+    }
+    chunks
+}
+
+fn finish_reason(answer: &Answer) -> &'static str {
+    if answer.cut { "length" } else { "stop" }
+}
+
+pub(crate) fn responses(model: &'static Model, input: &Input<'_>) -> Result<Reply, AwsError> {
+    let body = input.json()?;
+    let prompt = match &body["input"] {
+        Value::Null => return Err(AwsError::validation("input is required")),
+        Value::Array(items) => items.last().map(all_text).unwrap_or_default(),
+        text => all_text(text),
+    };
+    let whole = format!("{} {}", all_text(&body["instructions"]), all_text(&body["input"]));
+    let answer = Answer::to(&prompt, &whole, body["max_output_tokens"].as_u64());
+    let id = input.derived_id();
+    let done = response(model.id, &id, &answer, "completed");
+    let reply = if body["stream"] == true {
+        let item = format!("msg_{id}");
+        let mut events =
+            vec![json!({"type": "response.created", "response": response(model.id, &id, &answer, "in_progress")})];
+        events.extend(answer.pieces.iter().map(|piece| {
+            json!({"type": "response.output_text.delta", "item_id": item, "output_index": 0, "content_index": 0, "delta": piece})
+        }));
+        events
+            .push(json!({"type": "response.output_text.done", "item_id": item, "output_index": 0, "content_index": 0,
+                           "text": answer.text()}));
+        events.push(json!({"type": "response.completed", "response": done}));
+        let events = events
+            .into_iter()
+            .enumerate()
+            .map(|(number, mut event)| {
+                event["sequence_number"] = number.into();
+                Bytes::from(format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default()))
+            })
+            .collect();
+        Reply::stream(SSE, events, answer.pace)
+    } else {
+        Reply::json(200, &done)
+    };
+    Ok(reply.after(answer.think).by(model.id))
+}
+
+fn response(model: &str, id: &str, answer: &Answer, status: &str) -> Value {
+    let done = status == "completed";
+    let (input, output) = (answer.input_tokens, answer.output_tokens());
+    let message = json!({"type": "message", "id": format!("msg_{id}"), "role": "assistant", "status": "completed",
+                         "content": [{"type": "output_text", "text": answer.text(), "annotations": []}]});
+    json!({
+        "id": format!("resp_{id}"), "object": "response", "created_at": CREATED, "status": status, "model": model,
+        "output": if done { json!([message]) } else { json!([]) },
+        "usage": if done { json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output}) } else { Value::Null },
+    })
+}
+
+/// `/v1/models` of the mantle host.
+pub(crate) fn models() -> Reply {
+    let data: Vec<Value> = catalogue::models()
+        .iter()
+        .filter(|model| model.vendor == Vendor::OpenAi)
+        .map(|model| json!({"id": model.id, "object": "model", "created": CREATED, "owned_by": model.provider()}))
+        .collect();
+    Reply::json(200, &json!({"object": "list", "data": data})).header("x-simulator-made-at", MADE_AT)
+}

@@ -1,0 +1,162 @@
+//! Everything that arrived, answered or refused, kept so that tests can look for leaks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+/// One request as it arrived, and how its exchange went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Received {
+    /// Counts up from 1 over the simulator's life.
+    pub number: u64,
+    /// The simulator's region, so that a test with several of them can tell which was asked.
+    pub region: String,
+    /// The HTTP method.
+    pub method: String,
+    /// Path and query exactly as on the wire.
+    pub path: String,
+    /// Headers in order. HTTP/2's `:authority` is listed first, as `:authority`.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    #[serde(serialize_with = "as_base64")]
+    pub body: Bytes,
+    /// The body's length, also when it was too large to keep.
+    pub body_length: usize,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub http_version: String,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// Counts connections, so that a test can see reuse.
+    pub connection: u64,
+    /// The operation, by AWS's name; `None` when no operation has this path.
+    pub operation: Option<String>,
+    /// The model as it was asked for.
+    pub model: Option<String>,
+    /// The foundation model that answers for it.
+    pub model_resolved: Option<String>,
+    /// `bearer`, `sigv4` or `none`.
+    pub auth: String,
+    /// The access key id of a SigV4 request.
+    pub access_key_id: Option<String>,
+    /// What leaked: why a strict stand-in refused it. Empty in a sound exchange.
+    pub leaks: Vec<String>,
+    /// The fault that was applied, by its kind.
+    pub fault: Option<String>,
+    /// The status answered; `None` while unanswered, or when a fault answered nothing.
+    pub status: Option<u16>,
+    /// The error type answered.
+    pub error_type: Option<String>,
+    /// The x-amzn-RequestId answered.
+    pub request_id: String,
+    /// Bytes of body handed to the connection.
+    pub bytes_sent: u64,
+    /// How the exchange ended, seen from here.
+    pub ended: Ended,
+}
+
+impl Received {
+    /// The first value of a header, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// How an exchange ended, seen from the simulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Still going on.
+    Open,
+    /// The whole answer was handed to the connection.
+    Completed,
+    /// The connection or stream was closed by the other side first.
+    ClientWentAway,
+    /// A fault broke it off.
+    Cut,
+}
+
+fn as_base64<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+/// The record. Bounded by count and bytes, the oldest go first.
+#[derive(Debug, Clone)]
+pub(crate) struct Record(Arc<Mutex<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    requests: VecDeque<Received>,
+    limit: usize,
+    bytes: usize,
+    next_number: u64,
+}
+
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+
+impl Record {
+    pub(crate) fn new(limit: usize) -> Record {
+        Record(Arc::new(Mutex::new(Kept { requests: VecDeque::new(), limit, bytes: 0, next_number: 1 })))
+    }
+
+    pub(crate) fn open(&self, mut received: Received) -> Open {
+        let mut kept = self.lock();
+        let number = kept.next_number;
+        kept.next_number += 1;
+        received.number = number;
+        if kept.limit > 0 {
+            kept.bytes += received.body.len();
+            kept.requests.push_back(received);
+        }
+        while kept.requests.len() > kept.limit || (kept.bytes > MAX_BYTES && kept.requests.len() > 1) {
+            if let Some(oldest) = kept.requests.pop_front() {
+                kept.bytes -= oldest.body.len();
+            }
+        }
+        Open { record: self.clone(), number }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Received> {
+        self.lock().requests.iter().cloned().collect()
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut kept = self.lock();
+        kept.requests.clear();
+        kept.bytes = 0;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The handle by which an exchange completes its own entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    record: Record,
+    number: u64,
+}
+
+impl Open {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Received)) {
+        let mut kept = self.record.lock();
+        // Entries are in order of their numbers, without gaps.
+        let Some(first) = kept.requests.front().map(|received| received.number) else { return };
+        let Some(index) = self.number.checked_sub(first) else { return };
+        if let Some(received) = kept.requests.get_mut(index as usize) {
+            change(received);
+        }
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.update(|received| received.bytes_sent += bytes as u64);
+    }
+
+    pub(crate) fn close(self, how: Ended) {
+        self.update(|received| received.ended = how);
+    }
+}

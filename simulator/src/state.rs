@@ -1,0 +1,49 @@
+//! What all exchanges of one simulator share.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use crate::faults::Faults;
+use crate::gate::Gate;
+use crate::keys::{Change, Known};
+use crate::operations::asynchronous::AsyncInvoke;
+use crate::profiles::Profiles;
+use crate::record::Record;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) region: String,
+    pub(crate) account: String,
+    pub(crate) page_size: usize,
+    pub(crate) known: RwLock<Known>,
+    pub(crate) profiles: Mutex<Profiles>,
+    pub(crate) async_invokes: Mutex<Vec<AsyncInvoke>>,
+    pub(crate) faults: Faults,
+    pub(crate) gate: Gate,
+    pub(crate) record: Record,
+    /// True while both listeners are shut.
+    pub(crate) refusing: watch::Sender<bool>,
+    pub(crate) connections: AtomicU64,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl State {
+    pub(crate) fn known(&self) -> Known {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn change_credentials(&self, change: Change) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+    }
+
+    pub(crate) fn with_profiles<T>(&self, act: impl FnOnce(&mut Profiles) -> T) -> T {
+        act(&mut self.profiles.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn with_async_invokes<T>(&self, act: impl FnOnce(&mut Vec<AsyncInvoke>) -> T) -> T {
+        act(&mut self.async_invokes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,84 @@
+//! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
+
+pub mod metrics;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::error::{Kind, Refusal};
+use crate::exchange::Body;
+use crate::listen::{self, Client};
+use crate::proxy::Road;
+
+/// Answers on the admin address.
+pub async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    if let Err(refusal) = listen::guard::check(&client, &head) {
+        return refusal.response().map(Body::whole);
+    }
+    let road = road.load_full();
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, "/health") => health(),
+        (&Method::GET, "/ready") => ready(&road),
+        (&Method::GET, "/metrics") => {
+            let readings = metrics::Readings {
+                credential: road.credentials.status(),
+                limits: road.limits.status(),
+                audit: road.audit.status(),
+            };
+            let text = road.metrics.text(&readings);
+            respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+        }
+        _ => Refusal::new(Kind::UnknownOperation, "the admin address serves GET /health, /ready and /metrics.")
+            .response()
+            .map(Body::whole),
+    }
+}
+
+/// The process lives; nothing else is claimed.
+pub fn health() -> Response<Body> {
+    let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+    let body = json!({
+        "status": "healthy",
+        "service": "bedrock-sidecar",
+        "version": env!("CARGO_PKG_VERSION"),
+        "timestamp": timestamp,
+    });
+    respond(StatusCode::OK, "application/json", body.to_string())
+}
+
+/// Whether a request could be served now. It never invokes a model.
+fn ready(road: &Road) -> Response<Body> {
+    let problems = not_ready(road);
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({ "ready": problems.is_empty(), "reasons": problems });
+    respond(status, "application/json", body.to_string())
+}
+
+/// Why requests cannot be served.
+pub fn not_ready(road: &Road) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
+        reasons.push(refusal.message.into_owned());
+    }
+    let audit = road.audit.status();
+    if !audit.ledger_writable {
+        let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());
+        reasons.push(format!("requests cannot be recorded: {why}."));
+    }
+    reasons
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::whole(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,271 @@
+//! The only place that constructs: settings become listeners, upstreams, credentials and the road between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admin::{self, metrics::Metrics};
+use crate::audit::home::Home;
+use crate::audit::{Audit, AuditError};
+use crate::caller::{Callers, HostRole};
+use crate::credentials::Credentials;
+use crate::lifecycle::{Event, Events, notify};
+use crate::limits::{Limits, SystemClock};
+use crate::listen::tls::{Material, TlsError};
+use crate::listen::{BindError, Listener};
+use crate::model::Models;
+use crate::proxy::{Region, Road};
+use crate::settings::{self, Settings};
+use crate::upstream::Upstream;
+
+/// How long a start or a reload waits for credentials and models before it goes on without them.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What the ledger gets for shipping the last records when draining has taken all its time.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0}.")]
+    Audit(#[from] AuditError),
+    #[error("limits.json in the state directory cannot be used: {0}.")]
+    Limits(#[from] std::io::Error),
+    #[error("{0}.")]
+    Upstream(String),
+}
+
+/// A daemon whose sockets are bound.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    listeners: Vec<Listener>,
+    /// Of the TLS listener.
+    material: Option<Arc<Material>>,
+    admin: Listener,
+    metrics: Arc<Metrics>,
+}
+
+/// What outlives a reload.
+#[derive(Debug)]
+struct Lasting {
+    audit: Arc<Audit>,
+    limits: Arc<Limits>,
+    host: Arc<HostRole>,
+    metrics: Arc<Metrics>,
+}
+
+/// One road and its background tasks, which end when it is replaced.
+#[derive(Debug)]
+struct Built {
+    road: Arc<Road>,
+    _tasks: JoinSet<()>,
+}
+
+impl App {
+    /// Binds what the settings name. Nothing is contacted.
+    pub fn bind(settings: Settings) -> Result<App, StartError> {
+        let mut listeners = Vec::new();
+        for address in &settings.listen.addresses {
+            listeners.push(Listener::tcp(*address)?);
+        }
+        if let Some(path) = &settings.listen.unix_socket {
+            listeners.push(Listener::unix(path)?);
+        }
+        let mut material = None;
+        if let Some(tls) = &settings.listen.tls {
+            let loaded = Arc::new(Material::load(tls.clone())?);
+            listeners.push(Listener::tls(tls.address, Arc::clone(&loaded))?);
+            material = Some(loaded);
+        }
+        let admin = Listener::tcp(settings.listen.admin_address)?;
+        Ok(App { settings, listeners, material, admin, metrics: Arc::default() })
+    }
+
+    /// The addresses that requests may be sent to, as bound.
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(Listener::name).collect()
+    }
+
+    pub fn admin_address(&self) -> String {
+        self.admin.name()
+    }
+
+    /// Serves until an event says to stop; then lets what is in flight come to its end, for as long as `drain.timeout`.
+    pub async fn run(self, mut events: Events) -> Result<(), StartError> {
+        let App { mut settings, listeners, material, admin, metrics } = self;
+        let names: Vec<String> = listeners.iter().map(Listener::name).collect();
+        let audit = Audit::start(&settings.audit).await?;
+        let limits = Limits::new(&settings.limits, SystemClock::default());
+        let spent = limits.persist_to(Home::find(&settings.audit).root.join("limits.json"))?;
+        let host = host_role(&settings).await;
+        let lasting = Lasting { audit, limits, host, metrics };
+        let mut built = build(&settings, &lasting).await?;
+        let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
+
+        let (stop, stopping) = watch::channel(false);
+        let drain = Arc::new(GracefulShutdown::new());
+        let places = Arc::new(Semaphore::new(settings.listen.max_connections));
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let road = Arc::clone(&road);
+            let service = move |client, request| road.load_full().serve(client, request);
+            accepting.spawn(listener.serve(Arc::clone(&places), Arc::clone(&drain), stopping.clone(), service));
+        }
+        // The admin address has places of its own: a flood of requests must not hide the daemon from its admin.
+        let admin_name = admin.name();
+        let admin_road = Arc::clone(&road);
+        let admin_service = move |client, request| admin::serve(Arc::clone(&admin_road), client, request);
+        accepting.spawn(admin.serve(Arc::new(Semaphore::new(64)), Arc::clone(&drain), stopping, admin_service));
+        let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
+
+        tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), "listening");
+        notify::ready(&status_line(&built.road));
+        loop {
+            match events.next(&status_line(&built.road)).await {
+                Event::Stop => break,
+                Event::Reload => {
+                    notify::reloading();
+                    match reload(&settings, &lasting).await {
+                        Ok((new_settings, new)) => {
+                            road.store(Arc::clone(&new.road));
+                            (settings, built) = (new_settings, new);
+                            tracing::info!("configuration reloaded");
+                        }
+                        Err(reason) => {
+                            tracing::error!(%reason, "the new configuration cannot be used; the old one stays in force")
+                        }
+                    }
+                    notify::ready(&status_line(&built.road));
+                }
+            }
+        }
+
+        notify::stopping();
+        let deadline = Instant::now() + settings.drain_timeout;
+        tracing::info!(timeout_seconds = settings.drain_timeout.as_secs(), connections = drain.count(), "draining");
+        let _ = stop.send(true);
+        while accepting.join_next().await.is_some() {}
+        if let Some(certificates) = certificates {
+            certificates.abort();
+        }
+        // The accept loops have ended, and only they shared it.
+        let drained = async move {
+            if let Some(drain) = Arc::into_inner(drain) {
+                drain.shutdown().await;
+            }
+        };
+        if tokio::time::timeout_at(deadline, drained).await.is_err() {
+            tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
+        }
+        if let Err(error) = spent.stop().await {
+            tracing::error!(%error, "the use of daily limits and budgets could not be written");
+        }
+        // Records of the last requests have a moment to reach the table even when draining took all its time.
+        lasting.audit.stop(deadline.max(Instant::now() + LAST_WORDS)).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// The keys of this host's role, by which apps on it are recognised. Where the environment holds the commercial keys, the
+/// default chain would find those, so there it is not asked.
+async fn host_role(settings: &Settings) -> Arc<HostRole> {
+    let commercial_keys = matches!(settings.credentials.source, settings::Secret::Environment)
+        && std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
+    if commercial_keys {
+        return Arc::new(HostRole::unknown());
+    }
+    HostRole::start(crate::credentials::source::aws_sdk_config(&settings.audit.region).await)
+}
+
+async fn reload(old: &Settings, lasting: &Lasting) -> Result<(Settings, Built), String> {
+    let Some(path) = &old.path else {
+        return Err("the daemon runs on built-in defaults, so there is no file to read again".to_owned());
+    };
+    let new = Settings::load(path).map_err(|error| error.to_string())?;
+    if new.listen != old.listen || new.log != old.log || new.log_level != old.log_level {
+        tracing::warn!("changes under [listen] and [log] take effect at the next restart");
+    }
+    let new = Settings { listen: old.listen.clone(), log: old.log, log_level: old.log_level, ..new };
+    let built = build(&new, lasting).await.map_err(|error| error.to_string())?;
+    lasting.audit.apply(&new.audit);
+    lasting.limits.apply(&new.limits);
+    Ok((new, built))
+}
+
+/// Builds the road and lets it come to know its credential and models.
+async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartError> {
+    let (regions, credentials) = commercial(settings).await?;
+    let road = Arc::new(Road {
+        regions,
+        credentials,
+        callers: Callers::new(settings, Arc::clone(&lasting.host)),
+        limits: Arc::clone(&lasting.limits),
+        audit: Arc::clone(&lasting.audit),
+        settings: settings.clone(),
+        metrics: Arc::clone(&lasting.metrics),
+    });
+    let _ = tokio::time::timeout(PATIENCE, prepare(&road)).await;
+    let mut tasks = JoinSet::new();
+    let fresh = Arc::clone(&road);
+    tasks.spawn(async move { fresh.credentials.keep_fresh().await });
+    for index in 0..road.regions.len() {
+        let fresh = Arc::clone(&road);
+        tasks.spawn(async move {
+            let region = &fresh.regions[index];
+            region.models.keep_fresh(&region.upstream, &fresh.credentials).await;
+        });
+    }
+    Ok(Built { road, _tasks: tasks })
+}
+
+/// The commercial side that settings describe. Nothing is contacted, unless the secret has to tell the region.
+pub async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Credentials), StartError> {
+    let credentials = Credentials::new(&settings.credentials).await;
+    let mut upstreams = settings.upstreams.clone();
+    if settings.upstream_is_default {
+        let _ = tokio::time::timeout(PATIENCE, credentials.load()).await;
+        if let Some(region) = credentials.region() {
+            upstreams = vec![settings::Upstream::of_region(&region)];
+        }
+    }
+    let regions: Result<Vec<Region>, String> = upstreams
+        .iter()
+        .map(|upstream| {
+            let models = Models::new(settings.models.clone());
+            Ok(Region { upstream: Upstream::new(upstream, settings.timeouts)?, models })
+        })
+        .collect();
+    Ok((regions.map_err(StartError::Upstream)?, credentials))
+}
+
+/// Reads the credential and the models for the first time. What fails is tried again in the background.
+async fn prepare(road: &Road) {
+    if !road.credentials.status().available {
+        road.credentials.load().await;
+    }
+    if !road.credentials.status().available {
+        return;
+    }
+    for region in &road.regions {
+        if let Err(reason) = region.models.refresh(&region.upstream, &road.credentials).await {
+            tracing::warn!(region = %region.upstream.region, %reason, "models could not be listed; trying again");
+        }
+    }
+}
+
+fn status_line(road: &Road) -> String {
+    match admin::not_ready(road).first() {
+        Some(reason) => format!("Not ready: {reason}"),
+        None => format!("Serving commercial Bedrock of {}", road.first_region()),
+    }
+}

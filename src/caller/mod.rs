@@ -1,0 +1,250 @@
+//! Who is calling: the kernel's word on the peer, the signature or token of the request, and the `[[callers]]` entry
+//! that both lead to. See docs/callers.md.
+
+pub mod authorization;
+mod denials;
+pub mod host;
+mod memberships;
+mod peer;
+pub mod signing_key;
+pub mod sigv4;
+mod sock_diag;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Method};
+use subtle::ConstantTimeEq;
+
+pub use authorization::{Claim, claim};
+pub use host::HostRole;
+pub use peer::Peer;
+
+use crate::error::{Kind, Refusal};
+use crate::settings::Settings;
+use crate::settings::callers::CallerEntry;
+use authorization::Authorization;
+use denials::Denials;
+use memberships::Memberships;
+use signing_key::SigningKeys;
+
+/// Who a request is from, as far as it is known.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The first `[[callers]]` entry that fits.
+    pub entry: Option<Arc<CallerEntry>>,
+    /// The owner of the peer's socket.
+    pub uid: Option<u32>,
+    /// The key that the request says it is signed with; proven only if `identity_verified`.
+    pub access_key_id: Option<String>,
+    /// The request has a signature, bearer token or client certificate that was verified.
+    pub identity_verified: bool,
+    /// The role that has signed, if it was verified as this host's; the host's own otherwise.
+    pub user_arn: Arc<str>,
+}
+
+impl Caller {
+    pub fn name(&self) -> Option<&str> {
+        self.entry.as_ref().map(|entry| entry.name.as_str())
+    }
+
+    /// The level of the entry; `policy::Permit` has the level of the request.
+    pub fn data_classification(&self) -> Option<&str> {
+        self.entry.as_ref().and_then(|entry| entry.data_classification.as_deref())
+    }
+}
+
+/// Everything that callers are recognised by.
+#[derive(Debug)]
+pub struct Callers {
+    entries: Vec<Arc<CallerEntry>>,
+    /// By entry, in the same order.
+    local_keys: Vec<Option<SigningKeys>>,
+    /// Regions that clients may sign for beside GovCloud's.
+    regions: Vec<String>,
+    memberships: Option<Memberships>,
+    host: Arc<HostRole>,
+    denials: Denials,
+}
+
+/// What a request has proven.
+enum Proof {
+    Nothing,
+    /// By the key or the token of the entry with this index.
+    Entry(usize),
+    HostRole(Option<Arc<str>>),
+}
+
+impl Callers {
+    /// `host` is kept from one configuration to the next, so that its keys need not be found again.
+    pub fn new(settings: &Settings, host: Arc<HostRole>) -> Callers {
+        let entries = settings.callers.entries.clone();
+        for warning in &settings.callers.warnings {
+            tracing::warn!("{warning}");
+        }
+        let local_key = |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| SigningKeys::new(key.secret.clone()));
+        let with_groups = entries.iter().any(|entry| !entry.groups.is_empty());
+        Callers {
+            local_keys: entries.iter().map(local_key).collect(),
+            entries,
+            regions: settings.upstreams.iter().map(|upstream| upstream.region.clone()).collect(),
+            memberships: with_groups.then(Memberships::default),
+            host,
+            denials: Denials::default(),
+        }
+    }
+
+    /// Finds out who a request is from. `path_and_query` is raw, as on the wire; `authority` is HTTP/2's `:authority` or
+    /// HTTP/1.1's `Host`; `headers` are those received. The body is hashed only if the request is signed with a key that
+    /// is known here.
+    #[allow(clippy::too_many_arguments)] // The parts of one request, which the road holds apart.
+    pub fn identify(
+        &self,
+        peer: &Peer,
+        method: &Method,
+        path_and_query: &str,
+        authority: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Result<Caller, Refusal> {
+        let (path, query) = match path_and_query.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path_and_query, None),
+        };
+        let request = sigv4::Request { method: method.as_str(), path, query, authority, headers, body };
+        let found = claim(headers, query).map_err(Refusal::from).and_then(|claim| {
+            let proof = self.prove(&claim, &request, now)?;
+            Ok(self.caller(peer, &claim, proof, now))
+        });
+        if let Err(refusal) = &found {
+            self.denied(peer.uid, None, refusal, now);
+        }
+        found
+    }
+
+    /// What is known before anything is proven: for the record of a request that is refused early, or by `identify`.
+    pub fn unproven(&self, peer: &Peer, headers: &HeaderMap, query: Option<&str>, now: SystemTime) -> Caller {
+        let claim = claim(headers, query).unwrap_or(Claim::Nothing);
+        Caller { identity_verified: false, ..self.caller(peer, &claim, Proof::Nothing, now) }
+    }
+
+    /// To be awaited before `identify`: gives keys of the host's role that have just changed a second to arrive. Returns
+    /// at once in every other case, and always where the host has no role.
+    pub async fn settle(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) {
+        if self.host.has_keys()
+            && let Ok(Claim::Signature(authorization)) = claim(headers, query)
+            && !self.is_local_key(&authorization.access_key_id)
+        {
+            self.host.settle(&authorization.access_key_id, now).await;
+        }
+    }
+
+    /// The ARN of whoever has not proven another one.
+    pub fn host_arn(&self) -> Arc<str> {
+        self.host.user_arn()
+    }
+
+    /// Logs a refusal of this module or of `policy`, a bounded number a minute: strangers may cause any number.
+    pub fn denied(&self, uid: Option<u32>, name: Option<&str>, refusal: &Refusal, now: SystemTime) {
+        self.denials.report(uid, name, refusal, now);
+    }
+
+    fn is_local_key(&self, access_key_id: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id))
+    }
+
+    fn prove(&self, claim: &Claim<'_>, request: &sigv4::Request<'_>, now: SystemTime) -> Result<Proof, Refusal> {
+        match claim {
+            Claim::Nothing => Ok(Proof::Nothing),
+            Claim::Bearer(token) => Ok(self.holder_of(token).map_or(Proof::Nothing, Proof::Entry)),
+            Claim::Signature(authorization) => self.signer(authorization, request, now),
+        }
+    }
+
+    /// The entry that has this token. All are compared, each in constant time.
+    fn holder_of(&self, token: &str) -> Option<usize> {
+        let mut holder = None;
+        for (index, entry) in self.entries.iter().enumerate() {
+            let Some(bearer) = &entry.bearer else { continue };
+            if bearer.expose().as_bytes().ct_eq(token.as_bytes()).into() {
+                holder = Some(index);
+            }
+        }
+        holder
+    }
+
+    /// Verifies a signature under a key that is known; one under any other key proves nothing and is no fault.
+    fn signer(
+        &self,
+        authorization: &Authorization<'_>,
+        request: &sigv4::Request<'_>,
+        now: SystemTime,
+    ) -> Result<Proof, Refusal> {
+        let id = authorization.access_key_id.as_ref();
+        let of_id = |entry: &Arc<CallerEntry>| entry.key.as_ref().is_some_and(|key| key.access_key_id == id);
+        if let Some(index) = self.entries.iter().position(of_id)
+            && let Some(Some(keys)) = self.local_keys.get(index)
+        {
+            sigv4::verify(authorization, request, keys, &self.regions, now)?;
+            return Ok(Proof::Entry(index));
+        }
+        let Some(key) = self.host.key(id, now) else { return Ok(Proof::Nothing) };
+        sigv4::verify(authorization, request, &key.signing, &self.regions, now)?;
+        Ok(Proof::HostRole(key.user_arn))
+    }
+
+    fn caller(&self, peer: &Peer, claim: &Claim<'_>, proof: Proof, now: SystemTime) -> Caller {
+        let fits = |(index, entry): &(usize, &Arc<CallerEntry>)| self.fits(*index, entry, peer, &proof, now);
+        let entry = self.entries.iter().enumerate().find(fits).map(|(_, entry)| entry.clone());
+        let access_key_id = match claim {
+            Claim::Signature(authorization) => Some(authorization.access_key_id.clone().into_owned()),
+            Claim::Nothing | Claim::Bearer(_) => None,
+        };
+        let identity_verified = !matches!(proof, Proof::Nothing) || !peer.certificate_names.is_empty();
+        let user_arn = match proof {
+            Proof::HostRole(Some(user_arn)) => user_arn,
+            _ => self.host.user_arn(),
+        };
+        Caller { entry, uid: peer.uid, access_key_id, identity_verified, user_arn }
+    }
+
+    /// Any one criterion of an entry suffices.
+    fn fits(&self, index: usize, entry: &CallerEntry, peer: &Peer, proof: &Proof, now: SystemTime) -> bool {
+        let user = peer.uid.is_some_and(|uid| entry.users.contains(&uid));
+        let in_group = || {
+            peer.gid.is_some_and(|gid| entry.groups.contains(&gid))
+                || match (&self.memberships, peer.uid) {
+                    (Some(memberships), Some(uid)) if !entry.groups.is_empty() => {
+                        memberships.has_any(uid, &entry.groups, now)
+                    }
+                    _ => false,
+                }
+        };
+        let certificate = || {
+            entry
+                .certificate_names
+                .iter()
+                .any(|pattern| peer.certificate_names.iter().any(|name| pattern.matches(name)))
+        };
+        let proven = match proof {
+            Proof::Nothing => false,
+            Proof::Entry(proven) => *proven == index,
+            Proof::HostRole(_) => entry.host_role,
+        };
+        user || proven || in_group() || certificate()
+    }
+}
+
+/// The answer when nobody known is calling and only known callers may.
+pub(crate) fn unknown_caller(rule: &crate::settings::callers::Place) -> Refusal {
+    Refusal::new(
+        Kind::AccessDenied,
+        format!(
+            "only known callers may call (require_known_caller at {rule}), and no [[callers]] entry fits this request."
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests;

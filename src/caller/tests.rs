@@ -1,0 +1,249 @@
+use std::time::{Duration, UNIX_EPOCH};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use http::{HeaderName, HeaderValue};
+
+use super::*;
+
+const SECRET: &str = "localSecretThatOnlyTestsKnow0123456789ABC";
+const PATH: &str = "/model/anthropic.claude-v2%3A1/invoke";
+const HOST: &str = "127.0.0.1:8790";
+const BODY: &[u8] = b"{\"max_tokens\":1}";
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_795_000_000)
+}
+
+/// Callers of a configuration; `{dir}` in it is a folder with the files `secret` and `token`.
+fn callers(text: &str) -> Callers {
+    callers_of(text, Arc::new(HostRole::unknown()))
+}
+
+fn callers_of(text: &str, host: Arc<HostRole>) -> Callers {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), format!("{SECRET}\n")).unwrap();
+    std::fs::write(dir.path().join("token"), "a-token-that-only-tests-know").unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, text.replace("{dir}", dir.path().to_str().unwrap())).unwrap();
+    Callers::new(&Settings::load(&path).unwrap(), host)
+}
+
+fn signed(access_key_id: &str, secret: &str, at: SystemTime) -> HeaderMap {
+    let identity = Credentials::new(access_key_id, secret, None, None, "test").into();
+    let params = aws_sigv4::sign::v4::SigningParams::builder()
+        .identity(&identity)
+        .region("us-gov-west-1")
+        .name("bedrock")
+        .time(at)
+        .settings(SigningSettings::default())
+        .build()
+        .unwrap();
+    let uri = format!("http://{HOST}{PATH}");
+    let request = SignableRequest::new("POST", uri, std::iter::empty(), SignableBody::Bytes(BODY)).unwrap();
+    let (instructions, _) = sign(request, &params.into()).unwrap().into_parts();
+    let mut headers = HeaderMap::new();
+    for (name, value) in instructions.headers() {
+        headers.insert(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn identify(callers: &Callers, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    callers.identify(peer, &Method::POST, PATH, HOST, headers, BODY, now())
+}
+
+fn uid(uid: u32) -> Peer {
+    Peer { uid: Some(uid), source: "127.0.0.1".to_owned(), ..Peer::default() }
+}
+
+fn bearer(token: &str) -> HeaderMap {
+    HeaderMap::from_iter([(http::header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
+}
+
+const KEYED: &str = r#"
+[[callers]]
+name = "root"
+users = ["root"]
+[[callers]]
+name = "billing"
+users = ["1007"]
+access_key_id = "LOCALBILLING"
+secret_access_key_file = "{dir}/secret"
+data_classification = "internal"
+[[callers]]
+name = "reports"
+bearer_token_file = "{dir}/token"
+certificate_names = ["DNS:*.reports.internal"]
+[[callers]]
+name = "role"
+host_role = true
+"#;
+
+#[test]
+fn without_entries_everybody_is_nobody_in_particular() {
+    let callers = callers("");
+    let caller = identify(&callers, &uid(1000), &signed("AKIDUMMY", "whatever", now())).unwrap();
+    assert!(caller.entry.is_none() && !caller.identity_verified);
+    assert_eq!((caller.uid, caller.access_key_id.as_deref()), (Some(1000), Some("AKIDUMMY")));
+    assert!(caller.user_arn.starts_with("arn:aws-us-gov:iam::unknown:host/"), "{}", caller.user_arn);
+}
+
+#[test]
+fn a_uid_leads_to_its_entry_and_proves_no_arn() {
+    let callers = callers(KEYED);
+    let caller = identify(&callers, &uid(1007), &HeaderMap::new()).unwrap();
+    assert_eq!((caller.name(), caller.data_classification()), (Some("billing"), Some("internal")));
+    assert!(!caller.identity_verified);
+    assert_eq!(identify(&callers, &uid(0), &HeaderMap::new()).unwrap().name(), Some("root"));
+}
+
+#[test]
+fn an_unknown_uid_is_nobody_never_root() {
+    let caller = identify(&callers(KEYED), &Peer::default(), &HeaderMap::new()).unwrap();
+    assert!(caller.entry.is_none() && caller.uid.is_none());
+}
+
+#[test]
+fn a_local_key_is_verified() {
+    let callers = callers(KEYED);
+    let caller = identify(&callers, &uid(4242), &signed("LOCALBILLING", SECRET, now())).unwrap();
+    assert_eq!(caller.name(), Some("billing"));
+    assert!(caller.identity_verified);
+
+    let refusal = identify(&callers, &uid(1007), &signed("LOCALBILLING", "another", now())).unwrap_err();
+    assert_eq!(refusal.kind, Kind::SignatureDoesNotMatch);
+    assert_eq!(refusal.kind.error_type(), "InvalidSignatureException");
+
+    let old = signed("LOCALBILLING", SECRET, now() - Duration::from_secs(301));
+    let refusal = identify(&callers, &uid(1007), &old).unwrap_err();
+    assert!(refusal.message.starts_with("Signature expired: "), "{refusal}");
+}
+
+#[test]
+fn a_refused_request_has_a_caller_for_its_record() {
+    let callers = callers(KEYED);
+    let forged = signed("LOCALBILLING", "forged", now());
+    assert!(identify(&callers, &uid(0), &forged).is_err());
+    let caller = callers.unproven(&uid(0), &forged, None, now());
+    assert_eq!((caller.name(), caller.uid, caller.identity_verified), (Some("root"), Some(0), false));
+    assert_eq!(caller.access_key_id.as_deref(), Some("LOCALBILLING"));
+    // The key that it names is not its own.
+    assert_eq!(callers.unproven(&uid(4242), &forged, None, now()).name(), None);
+}
+
+#[test]
+fn the_first_entry_that_fits_wins() {
+    let caller = identify(&callers(KEYED), &uid(0), &signed("LOCALBILLING", SECRET, now())).unwrap();
+    assert_eq!(caller.name(), Some("root"));
+    assert!(caller.identity_verified);
+}
+
+#[test]
+fn a_bearer_token_is_a_proof_and_another_token_is_none() {
+    let callers = callers(KEYED);
+    let caller = identify(&callers, &uid(4242), &bearer("a-token-that-only-tests-know")).unwrap();
+    assert_eq!((caller.name(), caller.identity_verified), (Some("reports"), true));
+    assert_eq!(caller.access_key_id, None);
+    for other in ["a-token-that-only-tests-knoW", "a-token-that-only-tests-know2", ""] {
+        let caller = identify(&callers, &uid(4242), &bearer(other)).unwrap();
+        assert!(caller.entry.is_none() && !caller.identity_verified, "{other}");
+    }
+}
+
+#[test]
+fn a_client_certificate_leads_to_its_entry() {
+    let callers = callers(KEYED);
+    let peer = |name: &str| Peer::default().with_certificate(vec!["CN=x".to_owned(), name.to_owned()]);
+    let caller = identify(&callers, &peer("DNS:a.reports.internal"), &HeaderMap::new()).unwrap();
+    assert_eq!((caller.name(), caller.identity_verified), (Some("reports"), true));
+    let caller = identify(&callers, &peer("CN=a.reports.internal"), &HeaderMap::new()).unwrap();
+    assert_eq!(caller.name(), None);
+}
+
+#[test]
+fn the_hosts_own_keys_give_the_true_arn() {
+    const ARN: &str = "arn:aws-us-gov:sts::123456789012:assumed-role/app/i-0123456789abcdef0";
+    let host = Arc::new(HostRole::unknown());
+    let callers = callers_of(KEYED, host.clone());
+    let keys = |id: &str, expires: u64| {
+        Credentials::new(id, SECRET, Some("t".to_owned()), Some(now() + Duration::from_secs(expires)), "test")
+    };
+    let old = signed("ASIAOLD", SECRET, now());
+    let new = signed("ASIANEW", SECRET, now());
+    assert!(!identify(&callers, &uid(4242), &old).unwrap().identity_verified);
+
+    assert!(host.learn(&keys("ASIAOLD", 100)) && !host.learn(&keys("ASIAOLD", 100)));
+    let unnamed = identify(&callers, &uid(4242), &old).unwrap();
+    assert!(unnamed.identity_verified && unnamed.user_arn.contains("unknown"));
+    host.name("ASIAOLD", ARN);
+    assert!(host.learn(&keys("ASIANEW", 3600)));
+    host.name("ASIANEW", ARN);
+    for headers in [&old, &new] {
+        let caller = identify(&callers, &uid(4242), headers).unwrap();
+        assert_eq!((caller.name(), caller.identity_verified, &*caller.user_arn), (Some("role"), true, ARN));
+    }
+    // Everybody else has the host's ARN, unverified.
+    let other = identify(&callers, &uid(4242), &HeaderMap::new()).unwrap();
+    assert_eq!((other.name(), other.identity_verified, &*other.user_arn), (None, false, ARN));
+    // A forged signature under a key of the role is refused; an expired key and the one before the last are forgotten.
+    assert!(identify(&callers, &uid(4242), &signed("ASIANEW", "forged", now())).is_err());
+    assert!(host.key("ASIAOLD", now() + Duration::from_secs(100)).is_none());
+    host.learn(&keys("ASIATHIRD", 3600));
+    assert!(host.key("ASIAOLD", now()).is_none() && host.key("ASIANEW", now()).is_some());
+}
+
+#[test]
+fn groups_count_by_membership_and_by_the_unix_peer() {
+    // Root is in the group root on every host; the unix peer brings its own group.
+    let callers = callers("[[callers]]\nname = \"admins\"\ngroups = [\"root\", \"54321\"]\n");
+    assert_eq!(identify(&callers, &uid(0), &HeaderMap::new()).unwrap().name(), Some("admins"));
+    assert_eq!(identify(&callers, &uid(4242), &HeaderMap::new()).unwrap().name(), None);
+    let peer = Peer { gid: Some(54321), ..uid(4242) };
+    assert_eq!(identify(&callers, &peer, &HeaderMap::new()).unwrap().name(), Some("admins"));
+}
+
+#[test]
+fn what_is_no_signature_is_refused() {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=x"));
+    let refusal = identify(&callers(""), &uid(1000), &headers).unwrap_err();
+    assert_eq!(refusal.kind, Kind::Validation);
+    headers.insert("authorization", HeaderValue::from_static("Basic dXNlcjpwYXNz"));
+    assert!(identify(&callers(""), &uid(1000), &headers).is_ok());
+}
+
+#[tokio::test]
+async fn without_a_role_nothing_is_waited_for() {
+    let callers = callers(KEYED);
+    let start = std::time::Instant::now();
+    callers.settle(&signed("ASIAUNKNOWN", SECRET, now()), None, now()).await;
+    assert!(start.elapsed() < Duration::from_millis(50));
+}
+
+#[test]
+fn secrets_are_masked() {
+    let text = format!("{:?}", callers(KEYED));
+    assert!(text.contains("LOCALBILLING") && !text.contains(SECRET) && !text.contains("a-token"), "{text}");
+}
+
+/// Not a bound, a reading: `cargo test --release --lib identification_costs -- --nocapture`.
+#[test]
+fn identification_costs() {
+    let callers = callers(KEYED);
+    let time = |what: &str, peer: &Peer, headers: &HeaderMap, body: &[u8]| {
+        let rounds = if cfg!(debug_assertions) { 100 } else { 20_000 };
+        let start = std::time::Instant::now();
+        for _ in 0..rounds {
+            let caller = callers.identify(peer, &Method::POST, PATH, HOST, headers, body, now());
+            std::hint::black_box(caller.is_ok());
+        }
+        std::println!("identify, {what}: {} ns", start.elapsed().as_nanos() / rounds);
+    };
+    let kib = vec![b'x'; 1024];
+    time("no credential, by uid", &uid(1007), &HeaderMap::new(), &kib);
+    time("unknown key, no entry", &uid(4242), &signed("AKIADUMMY", SECRET, now()), &kib);
+    time("bearer token", &uid(4242), &bearer("a-token-that-only-tests-know"), &kib);
+    time("local key, verified", &uid(4242), &signed("LOCALBILLING", SECRET, now()), BODY);
+    time("local key, 1 KiB body", &uid(4242), &signed("LOCALBILLING", SECRET, now()), &kib);
+}

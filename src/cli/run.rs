@@ -1,0 +1,39 @@
+//! `bedrock-sidecar run`: the daemon, from its settings to its exit code.
+
+use std::process::ExitCode;
+
+use super::complain;
+use crate::app::App;
+use crate::lifecycle::Events;
+use crate::settings::Settings;
+use crate::{config, log};
+
+pub(super) fn run(settings: Settings) -> ExitCode {
+    log::start(settings.log, settings.log_level);
+    if settings.path.is_none() {
+        tracing::info!(default_path = config::DEFAULT_PATH, "no configuration file; running on built-in defaults");
+    }
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the runtime cannot start: {error}")),
+    };
+    runtime.block_on(async {
+        let events = match Events::of_signals() {
+            Ok(events) => events,
+            Err(error) => return failed(&format!("signals cannot be received: {error}")),
+        };
+        let app = match App::bind(settings) {
+            Ok(app) => app,
+            Err(error) => return failed(&error.to_string()),
+        };
+        match app.run(events).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error.to_string()),
+        }
+    })
+}
+
+fn failed(reason: &str) -> ExitCode {
+    complain(&format!("bedrock-sidecar: {reason}"));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,322 @@
+//! The current commercial credential: fetched, kept, refreshed, and replaced without an outage.
+
+pub mod secret;
+pub mod source;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, watch};
+
+pub use secret::{Credential, Kind};
+pub use source::Source;
+
+use crate::error::{Kind as ErrorKind, Refusal};
+use crate::settings;
+
+/// A key is replaced this long before it expires.
+const BEFORE_EXPIRY: Duration = Duration::from_secs(300);
+/// How often a credentials file is looked at.
+const FILE_POLL: Duration = Duration::from_secs(2);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// The store that all requests share. It holds at most the current credential and the one before.
+#[derive(Debug)]
+pub struct Credentials {
+    source: Source,
+    refresh_interval: Duration,
+    held: ArcSwap<Held>,
+    /// Held during a fetch, so that all who need one wait for the same.
+    fetching: Mutex<()>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Held {
+    current: Option<Arc<Credential>>,
+    previous: Option<Arc<Credential>>,
+    /// When the last fetch ended, well or not.
+    fetched: Option<Instant>,
+    /// When the source last gave a usable credential.
+    confirmed: Option<Instant>,
+    problem: Option<String>,
+    successes: u64,
+    failures: u64,
+}
+
+/// For /metrics and /ready.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub available: bool,
+    pub description: Option<&'static str>,
+    /// Since the source last confirmed the credential.
+    pub age: Option<Duration>,
+    pub problem: Option<String>,
+    pub successes: u64,
+    pub failures: u64,
+}
+
+impl Credentials {
+    pub async fn new(settings: &settings::Credentials) -> Credentials {
+        Credentials {
+            source: Source::new(&settings.source).await,
+            refresh_interval: settings.refresh_interval,
+            held: ArcSwap::default(),
+            fetching: Mutex::new(()),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// The credential to use now.
+    ///
+    /// # Errors
+    /// 503 with the reason when there is none or it has expired: never the client's fault.
+    pub fn current(&self, now: SystemTime) -> Result<Arc<Credential>, Refusal> {
+        let held = self.held.load();
+        let reason = || held.problem.clone().unwrap_or_else(|| "the source has not been read yet".to_owned());
+        match &held.current {
+            None => Err(unavailable(format!("no commercial credential: {}.", reason()))),
+            Some(current) if current.expiry.is_some_and(|expiry| expiry <= now) => {
+                Err(unavailable(format!("the commercial {} has expired and {}.", current.description(), reason())))
+            }
+            Some(current) => Ok(Arc::clone(current)),
+        }
+    }
+
+    /// What to try after the upstream has refused `rejected` as stale: the outcome of one fetch that began no earlier
+    /// than the refused attempt and that all requests in flight share.
+    ///
+    /// A source that still gives the refused key, while the key before it is there, yields that one: a rotated key may
+    /// take a moment to be known everywhere.
+    pub async fn after_rejection(&self, rejected: &Arc<Credential>, attempt_began: Instant) -> Option<Arc<Credential>> {
+        let before = self.held.load_full();
+        if let Some(current) = before.current.as_ref().filter(|c| c.fingerprint != rejected.fingerprint) {
+            return Some(Arc::clone(current));
+        }
+        self.fetch(Some(attempt_began)).await;
+        let held = self.held.load();
+        let current = held.current.as_ref()?;
+        if current.fingerprint == rejected.fingerprint
+            && let Some(previous) = &held.previous
+        {
+            return Some(Arc::clone(previous));
+        }
+        Some(Arc::clone(current))
+    }
+
+    /// Reads the source once, unless another read that began after `unless_since` has just ended.
+    async fn fetch(&self, unless_since: Option<Instant>) {
+        let _one_at_a_time = self.fetching.lock().await;
+        if let Some(since) = unless_since
+            && self.held.load().fetched.is_some_and(|fetched| fetched >= since)
+        {
+            return;
+        }
+        let outcome = self.source.read().await;
+        let mut held = Held::clone(&self.held.load());
+        let now = Instant::now();
+        held.fetched = Some(now);
+        match outcome {
+            Ok(credential) => {
+                held.successes += 1;
+                held.confirmed = Some(now);
+                held.problem = None;
+                let same = held.current.as_ref().is_some_and(|current| current.fingerprint == credential.fingerprint);
+                if same {
+                    self.held.store(Arc::new(held));
+                    return;
+                }
+                tracing::info!(
+                    kind = credential.description(),
+                    account = credential.account,
+                    "commercial credential loaded"
+                );
+                held.previous = held.current.replace(Arc::new(credential));
+                self.held.store(Arc::new(held));
+                self.changed.send_modify(|version| *version += 1);
+            }
+            Err(problem) => {
+                held.failures += 1;
+                if held.problem.as_ref() != Some(&problem) {
+                    tracing::warn!(reason = %problem, "the commercial credential could not be read; trying again");
+                }
+                held.problem = Some(problem);
+                self.held.store(Arc::new(held));
+            }
+        }
+    }
+
+    /// Counts up whenever another credential has become the current one.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub fn status(&self) -> Status {
+        let held = self.held.load();
+        let now = SystemTime::now();
+        let usable = held.current.as_ref().filter(|c| c.expiry.is_none_or(|expiry| expiry > now));
+        Status {
+            available: usable.is_some(),
+            description: held.current.as_ref().map(|c| c.description()),
+            age: held.confirmed.map(|confirmed| confirmed.elapsed()),
+            problem: held.problem.clone(),
+            successes: held.successes,
+            failures: held.failures,
+        }
+    }
+
+    /// Names the account in cache keys; empty while there is no credential.
+    pub fn account_key(&self) -> String {
+        self.held.load().current.as_ref().map(|current| current.account_key()).unwrap_or_default()
+    }
+
+    /// The region that the secret names beside the key, or for which a short-term key was made.
+    pub fn region(&self) -> Option<String> {
+        let held = self.held.load();
+        let current = held.current.as_ref()?;
+        match &current.kind {
+            Kind::Bearer { only_region: Some(region), .. } => Some(region.clone()),
+            _ => current.region.clone(),
+        }
+    }
+
+    /// Reads the source for the first time.
+    pub async fn load(&self) {
+        self.fetch(None).await;
+    }
+
+    /// Keeps the credential fresh until dropped: by interval, before expiry, when its file changes, and with growing
+    /// pauses while the source cannot be read.
+    pub async fn keep_fresh(&self) {
+        let mut retry = FIRST_RETRY;
+        let mut stamp = self.source.file_stamp();
+        loop {
+            let held = self.held.load_full();
+            let pause = if held.problem.is_some() || held.current.is_none() {
+                let pause = retry;
+                retry = (retry * 2).min(LONGEST_RETRY);
+                pause
+            } else {
+                retry = FIRST_RETRY;
+                self.until_due(&held)
+            };
+            self.sleep_or_file_change(pause, &mut stamp).await;
+            self.fetch(None).await;
+        }
+    }
+
+    fn until_due(&self, held: &Held) -> Duration {
+        let Some(expiry) = held.current.as_ref().and_then(|current| current.expiry) else {
+            return self.refresh_interval;
+        };
+        let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
+        left.saturating_sub(BEFORE_EXPIRY).clamp(FIRST_RETRY * 5, self.refresh_interval.max(FIRST_RETRY * 5))
+    }
+
+    async fn sleep_or_file_change(&self, pause: Duration, stamp: &mut Option<source::FileStamp>) {
+        let end = Instant::now() + pause;
+        if !matches!(self.source, Source::File(_)) {
+            return tokio::time::sleep(pause).await;
+        }
+        while Instant::now() < end {
+            tokio::time::sleep(FILE_POLL.min(end.saturating_duration_since(Instant::now()))).await;
+            let now = self.source.file_stamp();
+            if now != *stamp {
+                *stamp = now;
+                return;
+            }
+        }
+    }
+}
+
+impl Credential {
+    /// Refuses a key that the region would refuse.
+    pub fn check_region(&self, region: &str) -> Result<(), Refusal> {
+        match &self.kind {
+            Kind::Bearer { only_region: Some(only), .. } if only != region => Err(unavailable(format!(
+                "the short-term Bedrock API key is valid in {only} only, and the upstream is {region}; make the key in {region} or set the upstream's region to {only}."
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unavailable(message: String) -> Refusal {
+    Refusal::new(ErrorKind::ServiceUnavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Secret;
+
+    async fn on_file(text: &str) -> (Credentials, tempfile::NamedTempFile) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let source = Secret::File(file.path().to_owned());
+        let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
+        (Credentials::new(&settings).await, file)
+    }
+
+    #[tokio::test]
+    async fn a_missing_credential_is_our_fault_and_says_why() {
+        let (credentials, _file) = on_file("nonsense").await;
+        credentials.load().await;
+        let refusal = credentials.current(SystemTime::now()).unwrap_err();
+        assert_eq!(refusal.kind, ErrorKind::ServiceUnavailable);
+        assert!(refusal.message.contains("ABSK"), "{}", refusal.message);
+    }
+
+    #[tokio::test]
+    async fn a_rejection_fetches_once_for_all_and_gives_the_new_key() {
+        let (credentials, file) = on_file("AKIAOLD:s").await;
+        credentials.load().await;
+        let old = credentials.current(SystemTime::now()).unwrap();
+        std::fs::write(file.path(), "AKIANEW:s").unwrap();
+        let began = Instant::now();
+        let (one, two) =
+            tokio::join!(credentials.after_rejection(&old, began), credentials.after_rejection(&old, began));
+        assert_ne!(one.unwrap().fingerprint, old.fingerprint);
+        assert_ne!(two.unwrap().fingerprint, old.fingerprint);
+        assert_eq!(credentials.status().successes, 2);
+    }
+
+    #[tokio::test]
+    async fn a_refused_new_key_falls_back_on_the_one_before() {
+        let (credentials, file) = on_file("AKIAOLD:s").await;
+        credentials.load().await;
+        std::fs::write(file.path(), "AKIANEW:s").unwrap();
+        credentials.load().await;
+        let new = credentials.current(SystemTime::now()).unwrap();
+        let fallback = credentials.after_rejection(&new, Instant::now()).await.unwrap();
+        assert_ne!(fallback.fingerprint, new.fingerprint);
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_source_keeps_the_key_that_works() {
+        let (credentials, file) = on_file("AKIAOLD:s").await;
+        credentials.load().await;
+        std::fs::write(file.path(), "").unwrap();
+        credentials.load().await;
+        assert!(credentials.current(SystemTime::now()).is_ok());
+        assert!(credentials.status().problem.is_some());
+    }
+
+    #[test]
+    fn a_short_term_key_is_for_one_region() {
+        let credential = Credential {
+            kind: Kind::Bearer {
+                authorization: http::HeaderValue::from_static("x"),
+                only_region: Some("us-west-2".into()),
+            },
+            region: None,
+            account: None,
+            expiry: None,
+            fingerprint: [0; 32],
+        };
+        assert!(credential.check_region("us-west-2").is_ok());
+        assert!(credential.check_region("us-east-1").unwrap_err().message.contains("us-west-2"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Where the commercial credential is read from. Each read is one attempt; when to read again is decided in `mod`.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_secretsmanager::Client as SecretsManager;
+use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use zeroize::Zeroizing;
+
+use super::secret::{Credential, parse};
+use crate::settings::Secret;
+
+/// A place that can be read again and again.
+#[derive(Debug)]
+pub enum Source {
+    SecretsManager { client: SecretsManager, secret_id: String, region: String },
+    Environment,
+    File(std::path::PathBuf),
+    Profile { provider: Box<ProfileFileCredentialsProvider>, name: String },
+}
+
+impl Source {
+    /// Prepares the client; nothing is contacted yet.
+    pub async fn new(secret: &Secret) -> Source {
+        match secret {
+            Secret::SecretsManager { secret_id, region } => {
+                let config = aws_sdk_config(region).await;
+                Source::SecretsManager {
+                    client: SecretsManager::new(&config),
+                    secret_id: secret_id.clone(),
+                    region: region.clone(),
+                }
+            }
+            Secret::Environment => Source::Environment,
+            Secret::File(path) => Source::File(path.clone()),
+            Secret::Profile(name) => {
+                let context = aws_config::provider_config::ProviderConfig::with_default_region()
+                    .await
+                    .with_http_client(http_client());
+                let provider = ProfileFileCredentialsProvider::builder().configure(&context).profile_name(name).build();
+                Source::Profile { provider: Box::new(provider), name: name.clone() }
+            }
+        }
+    }
+
+    /// Reads the credential.
+    ///
+    /// # Errors
+    /// A sentence that tells the admin what to mend; it never quotes what was read.
+    pub async fn read(&self) -> Result<Credential, String> {
+        match self {
+            Source::SecretsManager { client, secret_id, region } => {
+                let text = secret_value(client, secret_id, region).await?;
+                parse(&text).map_err(|why| format!("the secret {secret_id} cannot be used: {why}"))
+            }
+            Source::Environment => from_environment(|name| std::env::var(name).ok()),
+            Source::File(path) => {
+                let text = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
+                let text =
+                    text.map_err(|error| format!("the credentials file {} cannot be read: {error}", path.display()))?;
+                parse(&text).map_err(|why| format!("the credentials file {} cannot be used: {why}", path.display()))
+            }
+            Source::Profile { provider, name } => match provider.provide_credentials().await {
+                Ok(keys) => Ok(Credential::from_keys(keys)),
+                Err(error) => {
+                    Err(format!("the AWS profile {name} gives no credentials: {}", DisplayErrorContext(&error)))
+                }
+            },
+        }
+    }
+
+    /// What changes when a file is replaced or rewritten; none for other sources and missing files.
+    pub fn file_stamp(&self) -> Option<FileStamp> {
+        match self {
+            Source::File(path) => FileStamp::of(path),
+            _ => None,
+        }
+    }
+}
+
+/// Identifies one version of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl FileStamp {
+    pub fn of(path: &Path) -> Option<FileStamp> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Some(FileStamp { inode: metadata.ino(), size: metadata.size(), modified })
+    }
+}
+
+/// The configuration that GovCloud clients share: the SDK's default chain, FIPS hosts unless an endpoint is set, short limits.
+pub async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(10))
+        .operation_timeout(Duration::from_secs(30))
+        .build();
+    // The SDKs refuse FIPS together with a custom endpoint, so an endpoint variable turns it off.
+    let custom_endpoint = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("AWS_ENDPOINT_URL"));
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .http_client(http_client())
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(timeouts);
+    if std::env::var_os("AWS_USE_FIPS_ENDPOINT").is_none() && !custom_endpoint {
+        loader = loader.use_fips(true);
+    }
+    loader.load().await
+}
+
+/// The one HTTP stack of the AWS SDKs: rustls on aws-lc-rs.
+pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+    use aws_smithy_http_client::tls;
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .build_https()
+}
+
+async fn secret_value(client: &SecretsManager, secret_id: &str, region: &str) -> Result<Zeroizing<String>, String> {
+    let output = client.get_secret_value().secret_id(secret_id).send().await.map_err(|error| {
+        let place = format!("the secret {secret_id} in {region}");
+        match error.code() {
+            Some("ResourceNotFoundException") => {
+                format!("{place} does not exist; create it or correct secret_id and region under [credentials]")
+            }
+            Some("AccessDeniedException") => format!(
+                "{place} may not be read by this host's role; allow it secretsmanager:GetSecretValue (and kms:Decrypt on its key)"
+            ),
+            Some(code) => format!("{place} cannot be read: {code}: {}", error.message().unwrap_or("no message")),
+            None => format!("{place} cannot be read: {}", transport(&error)),
+        }
+    })?;
+    if let Some(text) = output.secret_string() {
+        return Ok(Zeroizing::new(text.to_owned()));
+    }
+    let binary = output.secret_binary().map(|blob| blob.as_ref().to_vec()).unwrap_or_default();
+    String::from_utf8(binary).map(Zeroizing::new).map_err(|_| format!("the secret {secret_id} is binary and not text"))
+}
+
+/// The innermost cause of an SDK error that no service answered.
+fn transport<E: std::error::Error + Send + Sync + 'static, R: std::fmt::Debug + Send + Sync + 'static>(
+    error: &SdkError<E, R>,
+) -> String {
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+/// The variables of the AWS SDKs; the API key counts more, as it does for them.
+fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Credential, String> {
+    let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty()).map(Zeroizing::new);
+    if let Some(token) = set("AWS_BEARER_TOKEN_BEDROCK") {
+        return parse(&token).map_err(|why| format!("AWS_BEARER_TOKEN_BEDROCK cannot be used: {why}"));
+    }
+    let (id, secret) = (set("AWS_ACCESS_KEY_ID"), set("AWS_SECRET_ACCESS_KEY"));
+    match (id, secret) {
+        (Some(id), Some(secret)) => {
+            let token = set("AWS_SESSION_TOKEN");
+            let keys = aws_credential_types::Credentials::new(
+                id.trim(),
+                secret.trim(),
+                token.map(|token| token.trim().to_owned()),
+                None,
+                "environment",
+            );
+            Ok(Credential::from_keys(keys))
+        }
+        _ => Err("the environment holds no commercial credential; set AWS_BEARER_TOKEN_BEDROCK, or AWS_ACCESS_KEY_ID \
+             and AWS_SECRET_ACCESS_KEY, or choose another source under [credentials]"
+            .to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::secret::Kind;
+
+    #[test]
+    fn the_api_key_of_the_environment_counts_more_than_aws_keys() {
+        let both = |name: &str| match name {
+            "AWS_BEARER_TOKEN_BEDROCK" => Some("ABSKx".to_owned()),
+            "AWS_ACCESS_KEY_ID" => Some("AKIAX".to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some("s".to_owned()),
+            _ => None,
+        };
+        assert!(matches!(from_environment(both).unwrap().kind, Kind::Bearer { .. }));
+        let keys = |name: &str| both(name).filter(|_| name != "AWS_BEARER_TOKEN_BEDROCK");
+        assert!(matches!(from_environment(keys).unwrap().kind, Kind::AwsKeys(_)));
+        assert!(from_environment(|_| None).unwrap_err().contains("AWS_BEARER_TOKEN_BEDROCK"));
+    }
+}

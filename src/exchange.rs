@@ -1,0 +1,369 @@
+//! One request in flight, from its head to the end of its answer: the record that is being filled, and the certainty that
+//! it is closed exactly once, however the request ends.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::audit::{Opened, Outcome, Record, Usage};
+use crate::caller::Caller;
+use crate::error::Refusal;
+use crate::limits::Admission;
+use crate::listen::Client;
+use crate::meter::Meter;
+use crate::operation::Operation;
+use crate::proxy::Road;
+use crate::upstream::answer::AwsError;
+use crate::upstream::body::{BodyError, UpstreamBody};
+use crate::upstream::{Answer, AnswerBody, strip};
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
+const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
+const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
+
+/// The client had left before the answer's end: nginx's number for it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// A request between its head and the end of its answer.
+pub struct Exchange {
+    road: Arc<Road>,
+    pub record: Record,
+    started: Instant,
+    closed: bool,
+    /// What the limits have granted; held until the answer's last byte.
+    admission: Option<Admission>,
+    /// The opening that the ledger holds; none before the request goes upstream.
+    opened: Option<Opened>,
+    _in_flight: crate::admin::metrics::InFlight,
+}
+
+impl Exchange {
+    pub fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
+        let now = jiff::Timestamp::now();
+        let record = Record {
+            request_id: uuid::Uuid::now_v7().to_string(),
+            started_ms: now.as_millisecond(),
+            operation: Cow::Borrowed("Unknown"),
+            source_ip: client.peer.source.clone(),
+            caller_uid: client.peer.uid,
+            user_arn: road.callers.host_arn().to_string(),
+            destination_region: road.first_region().to_owned(),
+            ..Record::default()
+        };
+        let in_flight = road.metrics.enter();
+        Exchange {
+            road: Arc::clone(road),
+            record,
+            started: Instant::now(),
+            closed: false,
+            admission: None,
+            opened: None,
+            _in_flight: in_flight,
+        }
+    }
+
+    pub fn operation(&mut self, operation: &'static Operation) {
+        self.record.operation = Cow::Borrowed(operation.name);
+        self.record.streaming = operation.streaming;
+    }
+
+    /// A request that the daemon answers from what it knows.
+    pub fn named(&mut self, operation: &'static str) {
+        self.record.operation = Cow::Borrowed(operation);
+    }
+
+    /// Ends with an answer that no upstream was asked for.
+    pub fn completed_here(mut self, body_length: usize) {
+        self.record.response_size = body_length as u64;
+        self.close(Outcome::Completed, StatusCode::OK.as_u16());
+    }
+
+    /// Who has sent it.
+    pub fn caller(&mut self, caller: &Caller) {
+        let record = &mut self.record;
+        record.caller = caller.name().map(str::to_owned);
+        record.caller_uid = caller.uid;
+        record.identity_verified = caller.identity_verified;
+        record.access_key_id.clone_from(&caller.access_key_id);
+        record.user_arn = caller.user_arn.to_string();
+    }
+
+    /// Writes the request into the ledger, before its first byte goes upstream. Only an admitted request gets here.
+    pub async fn open(&mut self, admission: Admission) -> Result<(), Refusal> {
+        self.admission = Some(admission);
+        self.opened = Some(self.road.audit.open(&self.record).await?);
+        Ok(())
+    }
+
+    /// What is sent in place of the model that was asked for.
+    pub fn sent_as(&mut self, identifier: &str, is_profile: bool, region: &str) {
+        self.record.inference_profile_used = is_profile.then(|| identifier.to_owned());
+        region.clone_into(&mut self.record.destination_region);
+    }
+
+    /// Ends with an answer of our own.
+    pub fn refuse(mut self, refusal: &Refusal) -> Response<Body> {
+        let response = refusal.response();
+        self.note_refusal(refusal, response.body().len());
+        let mut response = response.map(Body::whole);
+        self.mark(response.headers_mut());
+        response
+    }
+
+    /// Records a refusal whose answer has another shape than AWS's.
+    pub fn note_refusal(&mut self, refusal: &Refusal, body_length: usize) {
+        self.record.error_message = Some(refusal.text());
+        self.record.response_size = body_length as u64;
+        let outcome =
+            if self.record.outcome == Outcome::UpstreamBroke { Outcome::UpstreamBroke } else { Outcome::Refused };
+        self.close(outcome, refusal.kind.status().as_u16());
+    }
+
+    /// Hands an upstream's answer on: status, headers and body as they came, and what we add to the headers.
+    pub fn relay(mut self, answer: Answer, model_sent: Option<&str>) -> Response<Body> {
+        let Answer { status, mut headers, body } = answer;
+        strip::response_headers(&mut headers);
+        self.mark(&mut headers);
+        if let Some(model) = model_sent.and_then(|model| HeaderValue::from_str(model).ok()) {
+            headers.insert(MODEL, model);
+        }
+        self.record.upstream_request_id =
+            headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        self.record.status_code = status.as_u16();
+        let meter = Meter::new(status, &headers);
+        self.record.streaming |= meter.is_streaming();
+        if !status.is_success() {
+            self.record.error_message = Some(error_for_record(status, &headers, &body));
+        }
+        let body = match body {
+            AnswerBody::Read(bytes) => {
+                self.record.first_byte_latency = Some(self.elapsed());
+                self.record.response_size = bytes.len() as u64;
+                self.complete(meter);
+                Body::whole(bytes)
+            }
+            AnswerBody::Passing(body) => {
+                Body(Kind::Relay(Box::new(Relay { body, passage: Some(Passage { exchange: self, meter }) })))
+            }
+        };
+        if let Body(Kind::Relay(relay)) = body {
+            // An answer without a body has ended before its first frame.
+            let relay = if relay.body.is_end_stream() { relay.ended() } else { relay };
+            return respond(status, headers, Body(Kind::Relay(relay)));
+        }
+        respond(status, headers, body)
+    }
+
+    /// Adds the headers by which an answer of the daemon is known.
+    pub fn mark(&self, headers: &mut HeaderMap) {
+        if let Ok(id) = HeaderValue::from_str(&self.record.request_id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Ok(region) = HeaderValue::from_str(&self.record.destination_region) {
+            headers.insert(REGION, region);
+        }
+    }
+
+    fn complete(&mut self, meter: Meter) {
+        let (tokens, exception) = meter.finish();
+        self.record.usage = tokens.into();
+        let status = self.record.status_code;
+        let success = (200..300).contains(&status) && exception.is_none();
+        if exception.is_some() {
+            self.record.error_message = exception;
+        }
+        self.close(if success { Outcome::Completed } else { Outcome::UpstreamError }, status);
+    }
+
+    /// Milliseconds since the request's head.
+    fn elapsed(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn close(&mut self, outcome: Outcome, status: u16) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.record.outcome = outcome;
+        self.record.status_code = status;
+        self.record.success = outcome == Outcome::Completed;
+        self.record.latency = self.elapsed();
+        if let Some(admission) = self.admission.take() {
+            settle(admission, &self.record);
+        }
+        match self.opened.take() {
+            Some(opened) => self.road.audit.close(opened, &self.record),
+            None => self.road.audit.note(&self.record),
+        }
+        self.road.ended(&self.record, self.started.elapsed());
+    }
+}
+
+/// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
+/// upstream refused; one whose answer broke off may have used all that it reserved.
+fn settle(mut admission: Admission, record: &Record) {
+    if record.attempts == 0 {
+        admission.cancel();
+    } else if record.outcome == Outcome::UpstreamError && record.status_code >= 400 {
+        let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
+        admission.settle(&nothing);
+    } else {
+        admission.settle(&record.usage);
+    }
+}
+
+impl Drop for Exchange {
+    /// Whoever held the exchange was dropped: hyper drops requests and bodies whose client has left.
+    fn drop(&mut self) {
+        if !self.closed {
+            self.record.error_message.get_or_insert_with(|| "the client left before the end of the answer".to_owned());
+            self.close(Outcome::ClientDisconnected, CLIENT_CLOSED_REQUEST);
+        }
+    }
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Type and text of an error that is passing; the body of one that was not read is left alone.
+fn error_for_record(status: StatusCode, headers: &HeaderMap, body: &AnswerBody) -> String {
+    let read = match body {
+        AnswerBody::Read(bytes) => &bytes[..],
+        AnswerBody::Passing(_) => &[],
+    };
+    AwsError::new(headers, read).for_record(status)
+}
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Whole(Option<Bytes>),
+    Relay(Box<Relay>),
+}
+
+/// Bytes that pass from upstream, with the exchange that ends when they do.
+#[derive(Debug)]
+struct Relay {
+    body: UpstreamBody,
+    /// Taken at the end; what is left when the relay is dropped belongs to a client that has gone.
+    passage: Option<Passage>,
+}
+
+#[derive(Debug)]
+struct Passage {
+    exchange: Exchange,
+    meter: Meter,
+}
+
+impl Body {
+    pub fn whole(bytes: Bytes) -> Body {
+        Body(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// Bytes, as far as they are known.
+    pub fn length(&self) -> usize {
+        self.size_hint().lower() as usize
+    }
+}
+
+impl Relay {
+    fn passed(&mut self, data: &Bytes) {
+        let Some(Passage { exchange, meter }) = &mut self.passage else { return };
+        if exchange.record.first_byte_latency.is_none() && !data.is_empty() {
+            exchange.record.first_byte_latency = Some(exchange.elapsed());
+        }
+        exchange.record.response_size += data.len() as u64;
+        meter.feed(data);
+    }
+
+    fn end(&mut self) {
+        if let Some(Passage { mut exchange, meter }) = self.passage.take() {
+            exchange.complete(meter);
+        }
+    }
+
+    fn ended(mut self: Box<Self>) -> Box<Self> {
+        self.end();
+        self
+    }
+
+    fn broke(&mut self, error: &BodyError) {
+        if let Some(Passage { mut exchange, meter }) = self.passage.take() {
+            let (tokens, exception) = meter.finish();
+            exchange.record.usage = tokens.into();
+            exchange.record.error_message = Some(exception.unwrap_or_else(|| error.to_string()));
+            let status = exchange.record.status_code;
+            exchange.close(Outcome::UpstreamBroke, status);
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(Passage { mut exchange, meter }) = self.passage.take() {
+            exchange.record.usage = meter.finish().0.into();
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let relay = match &mut self.0 {
+            Kind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Relay(relay) => relay,
+        };
+        let polled = Pin::new(&mut relay.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    relay.passed(data);
+                }
+                // hyper does not ask again after the last frame of a body whose length it knows.
+                if relay.body.is_end_stream() {
+                    relay.end();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => relay.broke(error),
+            Poll::Ready(None) => relay.end(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Relay(relay) => relay.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Relay(relay) => relay.body.size_hint(),
+        }
+    }
+}

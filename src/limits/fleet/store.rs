@@ -1,0 +1,177 @@
+//! What the fleet keeps in its table, and the few operations on it. Each is one conditional step: done whole or not at
+//! all.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::local::Pair;
+
+/// The item that all hosts share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pool {
+    /// Of the whole fleet, in any sixty seconds. 0 is not limited.
+    pub limit: Pair,
+    /// What no lease holds. Below zero for a while after the limit was lowered.
+    pub free_requests: i64,
+    pub free_tokens: i64,
+    /// The sum of what the hosts want.
+    pub wanted: Pair,
+    /// The number of leases.
+    pub hosts: u64,
+}
+
+/// A host's lease.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Of one run of the daemon, never used again.
+    pub id: String,
+    /// Grows with each write. A lease whose version stands still is dead.
+    pub version: u64,
+    pub held: Pair,
+    pub wanted: Pair,
+    /// How long, in milliseconds, its holder may use it after it sent the write of this version.
+    pub hold_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// The pool as it is, perhaps a moment ago.
+    Read,
+    /// Makes the pool, all of it free.
+    Create(Pair),
+    /// Changes the limit, if it still is the first.
+    Resize(Pair, Pair),
+    /// Replaces a lease, if it still is the first, and keeps the pool's sums right. No first: a new lease. No second: the
+    /// lease is given back, by its holder or by a host that saw it die.
+    Write(Option<Record>, Option<Record>),
+    /// A lease as it is now.
+    Get(String),
+    /// All leases, perhaps as they were a moment ago.
+    List,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    Pool(Option<Pool>),
+    Done,
+    Lease(Option<Record>),
+    Leases(Vec<Record>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The condition did not hold; nothing was written.
+    #[error("another host was first")]
+    Conflict,
+    /// Nobody knows whether it was written.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Where leases are kept.
+pub trait LeaseStore: Send + Sync + 'static {
+    fn call(&self, request: Request) -> impl Future<Output = Result<Response, StoreError>> + Send;
+}
+
+/// The difference that a write makes to the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Change {
+    pub free_requests: i64,
+    pub free_tokens: i64,
+    pub wanted_requests: i64,
+    pub wanted_tokens: i64,
+    pub hosts: i64,
+}
+
+impl Change {
+    pub fn of(before: Option<&Record>, after: Option<&Record>) -> Change {
+        let held = |record: Option<&Record>| record.map_or(Pair::default(), |record| record.held);
+        let wanted = |record: Option<&Record>| record.map_or(Pair::default(), |record| record.wanted);
+        let less = |a: u64, b: u64| i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX);
+        Change {
+            free_requests: less(held(before).requests, held(after).requests),
+            free_tokens: less(held(before).tokens, held(after).tokens),
+            wanted_requests: less(wanted(after).requests, wanted(before).requests),
+            wanted_tokens: less(wanted(after).tokens, wanted(before).tokens),
+            hosts: i64::from(after.is_some()) - i64::from(before.is_some()),
+        }
+    }
+}
+
+/// The table as a model of it, for tests and simulations: `tests/fleet.rs` checks it against DynamoDB Local.
+#[derive(Debug, Default)]
+pub struct Memory {
+    tables: Mutex<(Option<Pool>, BTreeMap<String, Record>)>,
+}
+
+impl Memory {
+    pub fn apply(&self, request: &Request) -> Result<Response, StoreError> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pool, leases) = &mut *tables;
+        match request {
+            Request::Read => Ok(Response::Pool(*pool)),
+            Request::Get(id) => Ok(Response::Lease(leases.get(id).cloned())),
+            Request::List => Ok(Response::Leases(leases.values().cloned().collect())),
+            Request::Create(limit) => {
+                if pool.is_some() {
+                    return Err(StoreError::Conflict);
+                }
+                let (free_requests, free_tokens) = (signed(limit.requests), signed(limit.tokens));
+                *pool = Some(Pool { limit: *limit, free_requests, free_tokens, ..Pool::default() });
+                Ok(Response::Done)
+            }
+            Request::Resize(from, to) => {
+                let pool = pool.as_mut().filter(|pool| pool.limit == *from).ok_or(StoreError::Conflict)?;
+                pool.limit = *to;
+                pool.free_requests += signed(to.requests) - signed(from.requests);
+                pool.free_tokens += signed(to.tokens) - signed(from.tokens);
+                Ok(Response::Done)
+            }
+            Request::Write(before, after) => {
+                let Some(id) = before.as_ref().or(after.as_ref()).map(|record| record.id.clone()) else {
+                    return Err(StoreError::Conflict);
+                };
+                if leases.get(&id).map(|record| record.version) != before.as_ref().map(|record| record.version) {
+                    return Err(StoreError::Conflict);
+                }
+                let change = Change::of(before.as_ref(), after.as_ref());
+                if change != Change::default() {
+                    let pool = pool.as_mut().ok_or(StoreError::Conflict)?;
+                    let enough = |free: i64, change: i64| change >= 0 || free >= -change;
+                    if !enough(pool.free_requests, change.free_requests)
+                        || !enough(pool.free_tokens, change.free_tokens)
+                    {
+                        return Err(StoreError::Conflict);
+                    }
+                    pool.free_requests += change.free_requests;
+                    pool.free_tokens += change.free_tokens;
+                    pool.wanted.requests = pool.wanted.requests.saturating_add_signed(change.wanted_requests);
+                    pool.wanted.tokens = pool.wanted.tokens.saturating_add_signed(change.wanted_tokens);
+                    pool.hosts = pool.hosts.saturating_add_signed(change.hosts);
+                }
+                match after {
+                    Some(record) => leases.insert(id, record.clone()),
+                    None => leases.remove(&id),
+                };
+                Ok(Response::Done)
+            }
+        }
+    }
+}
+
+impl LeaseStore for Memory {
+    async fn call(&self, request: Request) -> Result<Response, StoreError> {
+        self.apply(&request)
+    }
+}
+
+impl<S: LeaseStore> LeaseStore for std::sync::Arc<S> {
+    fn call(&self, request: Request) -> impl Future<Output = Result<Response, StoreError>> + Send {
+        S::call(self, request)
+    }
+}
+
+/// DynamoDB's numbers have 38 digits and ours 63 bits: more than any limit that is meant.
+pub(super) fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}

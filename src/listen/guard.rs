@@ -1,0 +1,88 @@
+//! Requests that a local app would not make: from a browser, through a proxy, or for another host's name. They are the
+//! ways of DNS rebinding and of server-side request forgery.
+
+use std::net::IpAddr;
+
+use http::header::{HOST, HOST as HOST_HEADER, ORIGIN, VIA};
+use http::request::Parts;
+
+use super::head::Fault;
+use super::{Client, Way};
+use crate::error::{Kind, Refusal};
+
+/// Refuses what cannot come from an app on this host.
+pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
+    if head.version != http::Version::HTTP_2
+        && let Some(fault) = Fault::of(&head.headers)
+    {
+        return Err(fault.refusal());
+    }
+    let refuse = |message: &'static str| Err(Refusal::new(Kind::AccessDenied, message));
+    if head.headers.contains_key(ORIGIN) {
+        return refuse("the request has an Origin header, so a web page made it; only local apps are served.");
+    }
+    let forwarded = |name: &http::HeaderName| name.as_str().starts_with("x-forwarded-") || name.as_str() == "forwarded";
+    if head.headers.contains_key(VIA) || head.headers.keys().any(forwarded) {
+        return refuse(
+            "the request came through a proxy (X-Forwarded-*, Forwarded or Via); apps must call this endpoint directly.",
+        );
+    }
+    if client.way == Way::Unix {
+        return Ok(());
+    }
+    let hosts = head.headers.get_all(HOST_HEADER).iter().filter_map(|value| value.to_str().ok());
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let mut names = authority.into_iter().chain(hosts).peekable();
+    if names.peek().is_none() && !head.headers.contains_key(HOST) {
+        return Err(Fault::Host.refusal());
+    }
+    if names.all(|name| client.way.answers_to(name)) {
+        return Ok(());
+    }
+    refuse("the Host header names another host; use the address of this endpoint, such as 127.0.0.1 or localhost.")
+}
+
+/// `localhost` and loopback addresses, with or without a port: none of them can be a name that an attacker's DNS answers.
+pub fn is_loopback_name(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
+        _ => authority,
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_are_ours() {
+        for ours in [
+            "localhost",
+            "localhost:8790",
+            "LOCALHOST:1",
+            "127.0.0.1",
+            "127.0.0.1:8790",
+            "127.1.2.3:1",
+            "[::1]",
+            "[::1]:8790",
+        ] {
+            assert!(is_loopback_name(ours), "{ours}");
+        }
+        for foreign in [
+            "",
+            "evil.com",
+            "evil.com:8790",
+            "localhost.evil.com",
+            "127.0.0.1.evil.com",
+            "10.0.0.1",
+            "[::2]:1",
+            "localhost:x",
+            ":8790",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback_name(foreign), "{foreign}");
+        }
+    }
+}

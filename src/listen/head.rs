@@ -1,0 +1,488 @@
+//! The heads of HTTP/1 requests, checked byte by byte before the HTTP library sees them.
+//!
+//! Libraries mend what is ambiguous: they drop a Content-Length beside a Transfer-Encoding, join folded lines, answer a
+//! bad head with an empty 400. Here such a head is refused with a sentence, and recorded: it is replaced by a request
+//! that only this module can make, which the road then refuses.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use crate::error::{Kind, Refusal};
+
+/// Carries the number of a `Fault` in the request that stands in for a refused head. Clients that send it are refused.
+pub const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
+
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADERS: usize = 100;
+/// From a head's first byte to its last.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// From the connection's start to its first byte.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the peer's remaining bytes are read after the last answer, so that no reset destroys that answer.
+const LINGER: Duration = Duration::from_secs(1);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is wrong with a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    RequestLine,
+    HeaderLine,
+    Folded,
+    BareLineEnd,
+    LengthAndEncoding,
+    Length,
+    Encoding,
+    Host,
+    Repeated,
+    TooLarge,
+    TooSlow,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::RequestLine,
+    Fault::HeaderLine,
+    Fault::Folded,
+    Fault::BareLineEnd,
+    Fault::LengthAndEncoding,
+    Fault::Length,
+    Fault::Encoding,
+    Fault::Host,
+    Fault::Repeated,
+    Fault::TooLarge,
+    Fault::TooSlow,
+];
+
+impl Fault {
+    /// The fault that a stand-in request carries.
+    pub fn of(headers: &http::HeaderMap) -> Option<Fault> {
+        let number: usize = headers.get(FAULT_HEADER)?.to_str().ok()?.parse().ok()?;
+        FAULTS.get(number).copied()
+    }
+
+    pub fn refusal(self) -> Refusal {
+        let (kind, message) = match self {
+            Fault::RequestLine => {
+                (Kind::Validation, "the request line is malformed; send a method, a path and HTTP/1.1.")
+            }
+            Fault::HeaderLine => (Kind::Validation, "a header line is malformed."),
+            Fault::Folded => {
+                (Kind::Validation, "a header is folded over several lines, which is obsolete and ambiguous.")
+            }
+            Fault::BareLineEnd => {
+                (Kind::Validation, "a line of the head ends with a bare CR or LF; lines end with CR LF.")
+            }
+            Fault::LengthAndEncoding => {
+                (Kind::Validation, "the request has both Content-Length and Transfer-Encoding; send one of them.")
+            }
+            Fault::Length => (Kind::Validation, "Content-Length is not a number, or stands more than once."),
+            Fault::Encoding => (Kind::Validation, "the only Transfer-Encoding served is chunked, once, on HTTP/1.1."),
+            Fault::Host => (Kind::Validation, "the request must have exactly one Host header."),
+            Fault::Repeated => (Kind::Validation, "a header that must stand once stands more than once."),
+            Fault::TooLarge => (Kind::HeadTooLarge, "the request's head exceeds 64 KiB or 100 headers."),
+            Fault::TooSlow => (Kind::RequestTimeout, "the request's head did not arrive within 15 seconds."),
+        };
+        Refusal::new(kind, message).closing()
+    }
+}
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Reads until it is clear whether the peer begins with the HTTP/2 preface.
+pub async fn detect<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<(Protocol, BytesMut)> {
+    let read = async {
+        let mut start = BytesMut::with_capacity(8 * 1024);
+        loop {
+            if io.read_buf(&mut start).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let compared = start.len().min(PREFACE.len());
+            if start[..compared] != PREFACE[..compared] {
+                return Ok((Protocol::Http1, start));
+            }
+            if compared == PREFACE.len() {
+                return Ok((Protocol::Http2, start));
+            }
+        }
+    };
+    tokio::time::timeout(FIRST_BYTE_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// A connection whose HTTP/1 heads are checked; HTTP/2 passes, its frames have no such ambiguities.
+#[derive(Debug)]
+pub struct Guarded<T> {
+    io: T,
+    state: State,
+    /// Received, not yet judged.
+    input: BytesMut,
+    /// Judged, not yet taken.
+    output: BytesMut,
+    timer: Option<Pin<Box<Sleep>>>,
+    lingering: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Head,
+    /// So many bytes of the body are to come.
+    Body(u64),
+    Chunked(Chunk),
+    /// HTTP/2.
+    Through,
+    /// After a fault nothing more is read.
+    Refused,
+    /// After a malformed chunk: the body ends without its end.
+    Ended,
+}
+
+/// Where in a chunked body the next byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    Size { value: u64, digits: u8 },
+    Extension { value: u64 },
+    SizeLf { value: u64 },
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailer { length: usize, line_empty: bool },
+    TrailerLf { length: usize, line_empty: bool },
+}
+
+impl<T> Guarded<T> {
+    /// `start` is what `detect` has read already.
+    pub fn new(io: T, protocol: Protocol, start: BytesMut) -> Guarded<T> {
+        let state = if protocol == Protocol::Http1 { State::Head } else { State::Through };
+        let mut guarded = Guarded { io, state, input: start, output: BytesMut::new(), timer: None, lingering: false };
+        guarded.judge();
+        guarded
+    }
+
+    /// Moves bytes from `input` to `output` as far as they can be judged.
+    fn judge(&mut self) {
+        loop {
+            match self.state {
+                State::Head => match self.head() {
+                    Ok(Some(next)) => self.state = next,
+                    Ok(None) => return,
+                    Err(fault) => {
+                        self.input.clear();
+                        self.output.extend_from_slice(stand_in(fault).as_bytes());
+                        self.state = State::Refused;
+                        return;
+                    }
+                },
+                State::Body(0) => self.state = State::Head,
+                State::Body(_) if self.input.is_empty() => return,
+                State::Body(left) => {
+                    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(self.input.len());
+                    self.take(taken);
+                    self.state = State::Body(left - taken as u64);
+                }
+                State::Chunked(chunk) => {
+                    if self.input.is_empty() {
+                        return;
+                    }
+                    self.state = self.chunk(chunk);
+                }
+                State::Through => {
+                    let all = self.input.len();
+                    self.take(all);
+                    return;
+                }
+                State::Refused | State::Ended => return,
+            }
+        }
+    }
+
+    fn take(&mut self, count: usize) {
+        if self.output.is_empty() && count == self.input.len() {
+            std::mem::swap(&mut self.input, &mut self.output);
+        } else {
+            self.output.extend_from_slice(&self.input[..count]);
+            self.input.advance(count);
+        }
+    }
+
+    fn head(&mut self) -> Result<Option<State>, Fault> {
+        while self.input.starts_with(b"\r\n") {
+            self.input.advance(2);
+        }
+        let Some(end) = memchr::memmem::find(&self.input, b"\r\n\r\n") else {
+            if self.input.len() > MAX_HEAD {
+                return Err(Fault::TooLarge);
+            }
+            let bare = memchr::memchr_iter(b'\n', &self.input).any(|at| at == 0 || self.input[at - 1] != b'\r');
+            return if bare { Err(Fault::BareLineEnd) } else { Ok(None) };
+        };
+        if end > MAX_HEAD {
+            return Err(Fault::TooLarge);
+        }
+        let next = check(&self.input[..end])?;
+        self.take(end + 4);
+        Ok(Some(next))
+    }
+
+    /// Steps over what `chunk` can take of the input.
+    fn chunk(&mut self, chunk: Chunk) -> State {
+        if let Chunk::Data(left) = chunk {
+            let taken = usize::try_from(left).unwrap_or(usize::MAX).min(self.input.len());
+            self.take(taken);
+            let left = left - taken as u64;
+            return State::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
+        }
+        let byte = self.input[0];
+        let next = match (chunk, byte) {
+            (Chunk::Size { value, digits }, byte) if byte.is_ascii_hexdigit() && digits < 15 => {
+                let digit = (byte as char).to_digit(16).unwrap_or_default();
+                Chunk::Size { value: value * 16 + u64::from(digit), digits: digits + 1 }
+            }
+            (Chunk::Size { value, digits: 1.. }, b'\r') => Chunk::SizeLf { value },
+            (Chunk::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => Chunk::Extension { value },
+            (Chunk::Extension { value }, b'\r') => Chunk::SizeLf { value },
+            (Chunk::Extension { value }, byte) if byte >= b' ' || byte == b'\t' => Chunk::Extension { value },
+            (Chunk::SizeLf { value: 0 }, b'\n') => Chunk::Trailer { length: 0, line_empty: true },
+            (Chunk::SizeLf { value }, b'\n') => Chunk::Data(value),
+            (Chunk::DataCr, b'\r') => Chunk::DataLf,
+            (Chunk::DataLf, b'\n') => Chunk::Size { value: 0, digits: 0 },
+            (Chunk::Trailer { length, line_empty }, b'\r') => Chunk::TrailerLf { length, line_empty },
+            (Chunk::Trailer { length, .. }, byte) if byte >= b' ' && length < MAX_HEAD => {
+                Chunk::Trailer { length: length + 1, line_empty: false }
+            }
+            (Chunk::TrailerLf { line_empty: true, .. }, b'\n') => {
+                self.take(1);
+                return State::Head;
+            }
+            (Chunk::TrailerLf { length, .. }, b'\n') => Chunk::Trailer { length, line_empty: true },
+            _ => {
+                self.input.clear();
+                return State::Ended;
+            }
+        };
+        self.take(1);
+        State::Chunked(next)
+    }
+}
+
+/// Judges a head (without its last empty line) and says what follows it.
+fn check(head: &[u8]) -> Result<State, Fault> {
+    let mut lines = Lines { rest: head };
+    let line = lines.next().ok_or(Fault::RequestLine)??;
+    let version = request_line(line)?;
+    let (mut host, mut length, mut chunked) = (0, None, false);
+    let (mut authorization, mut content_type, mut count) = (0, 0, 0);
+    for line in lines {
+        let line = line?;
+        count += 1;
+        if count > MAX_HEADERS {
+            return Err(Fault::TooLarge);
+        }
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Err(Fault::Folded);
+        }
+        let colon = memchr::memchr(b':', line).ok_or(Fault::HeaderLine)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+            return Err(Fault::HeaderLine);
+        }
+        if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+            return Err(Fault::HeaderLine);
+        }
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            4 if is("host") => host += 1,
+            12 if is("content-type") => content_type += 1,
+            13 if is("authorization") => authorization += 1,
+            14 if is("content-length") => {
+                let digits = !value.is_empty() && value.len() < 19 && value.iter().all(u8::is_ascii_digit);
+                let number =
+                    std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse::<u64>().ok());
+                if length.replace(number.ok_or(Fault::Length)?).is_some() {
+                    return Err(Fault::Length);
+                }
+            }
+            17 if is("transfer-encoding") => {
+                if chunked || !value.eq_ignore_ascii_case(b"chunked") || version == 0 {
+                    return Err(Fault::Encoding);
+                }
+                chunked = true;
+            }
+            28 if is(FAULT_HEADER) => return Err(Fault::HeaderLine),
+            _ => {}
+        }
+    }
+    if host != 1 {
+        return Err(Fault::Host);
+    }
+    if authorization > 1 || content_type > 1 {
+        return Err(Fault::Repeated);
+    }
+    match (length, chunked) {
+        (Some(_), true) => Err(Fault::LengthAndEncoding),
+        (_, true) => Ok(State::Chunked(Chunk::Size { value: 0, digits: 0 })),
+        (length, false) => Ok(State::Body(length.unwrap_or(0))),
+    }
+}
+
+/// Lines that end with CR LF, and nothing else that could be taken for an end.
+struct Lines<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a [u8], Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some(at) = memchr::memchr2(b'\r', b'\n', self.rest) else {
+            return Some(Ok(std::mem::take(&mut self.rest)));
+        };
+        if !self.rest[at..].starts_with(b"\r\n") {
+            return Some(Err(Fault::BareLineEnd));
+        }
+        let line = &self.rest[..at];
+        self.rest = &self.rest[at + 2..];
+        Some(Ok(line))
+    }
+}
+
+/// Checks method, target and version; returns the minor version.
+fn request_line(line: &[u8]) -> Result<u8, Fault> {
+    let mut parts = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Fault::RequestLine);
+    };
+    let method_ok = !method.is_empty() && method.iter().all(|b| is_token(*b));
+    let target_ok = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    match version {
+        b"HTTP/1.1" if method_ok && target_ok => Ok(1),
+        b"HTTP/1.0" if method_ok && target_ok => Ok(0),
+        _ => Err(Fault::RequestLine),
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn stand_in(fault: Fault) -> String {
+    let number = FAULTS.iter().position(|known| *known == fault).unwrap_or_default();
+    format!("GET / HTTP/1.1\r\nhost: localhost\r\n{FAULT_HEADER}: {number}\r\nconnection: close\r\n\r\n")
+}
+
+impl<T: AsyncRead + Unpin> Guarded<T> {
+    /// Reads more into `input`; true at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let wanted = match self.state {
+            State::Body(left) => usize::try_from(left).unwrap_or(usize::MAX).clamp(8 * 1024, 128 * 1024),
+            _ => 8 * 1024,
+        };
+        self.input.reserve(wanted);
+        let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
+        Poll::Ready(Ok(read == 0))
+    }
+
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.state != State::Head || self.input.is_empty() {
+            self.timer = None;
+            return false;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + HEAD_TIMEOUT)));
+        timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl<T: AsyncRead + Unpin> Read for Guarded<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut target: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.output.is_empty() {
+                let count = this.output.len().min(target.remaining());
+                target.put_slice(&this.output[..count]);
+                this.output.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            match this.state {
+                State::Refused => return Poll::Pending,
+                State::Ended => return Poll::Ready(Ok(())),
+                _ => {}
+            }
+            match this.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => this.judge(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if this.poll_too_slow(cx) => {
+                    this.output.extend_from_slice(stand_in(Fault::TooSlow).as_bytes());
+                    this.state = State::Refused;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Write for Guarded<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Closes our side, then reads what the peer still sends: closing with unread bytes would reset the connection and
+    /// could destroy the answer before the peer has read it.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.lingering {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.lingering = true;
+            this.timer = Some(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        loop {
+            if this.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+            this.input.clear();
+            match ready!(this.poll_fill(cx)) {
+                Ok(false) => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

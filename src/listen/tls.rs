@@ -1,0 +1,188 @@
+//! Certificates and keys of the TLS listener, read anew when they change, and the names of client certificates.
+//!
+//! A whole `ServerConfig` is exchanged on reload, not only the certificate: clients' CAs change too, and sessions that an
+//! old CA vouched for must not be resumed. Connections that are open keep what they were made with.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::settings::tls::Tls;
+
+/// How often the files are looked at. Agents that renew certificates replace them well before they expire.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Which file is to blame, and a sentence's worth of why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot be used: {why}.", path.display())]
+pub struct TlsError {
+    pub file: File,
+    pub path: PathBuf,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum File {
+    Certificate,
+    PrivateKey,
+    ClientCa,
+}
+
+/// The listener's material, exchangeable while it serves.
+#[derive(Debug)]
+pub struct Material {
+    tls: Tls,
+    current: ArcSwap<ServerConfig>,
+    /// What the files looked like when they were last read.
+    seen: Mutex<Vec<Option<Stamp>>>,
+}
+
+/// Inode, size, seconds and nanoseconds: a replaced file differs in one of them.
+type Stamp = (u64, u64, i64, i64);
+
+impl Material {
+    pub fn load(tls: Tls) -> Result<Material, TlsError> {
+        let seen = Mutex::new(stamps(&tls));
+        let current = ArcSwap::from_pointee(server_config(&tls)?);
+        Ok(Material { tls, current, seen })
+    }
+
+    /// For the next connection.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
+
+    /// Reads the files again. On an error the old material stays in use.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let stamps = stamps(&self.tls);
+        let result = server_config(&self.tls).map(|config| self.current.store(Arc::new(config)));
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
+        result
+    }
+
+    /// Reads the files again if they have changed; true if they had.
+    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+        if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == stamps(&self.tls) {
+            return Ok(false);
+        }
+        self.reload().map(|()| true)
+    }
+
+    /// Follows the files for ever. A certificate and a key that do not (yet) fit together are an event in the log, and
+    /// are looked at again once either changes.
+    pub async fn follow(&self) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            match self.reload_if_changed() {
+                Ok(true) => tracing::info!("the TLS certificate was reloaded"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the TLS certificate was not reloaded; the old one stays in use"),
+            }
+        }
+    }
+}
+
+/// Reads the files: TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.
+pub fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
+    let fail = |file, path: &Path, why: String| TlsError { file, path: path.to_owned(), why };
+    let chain =
+        certificates(&tls.certificate_file).map_err(|why| fail(File::Certificate, &tls.certificate_file, why))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.private_key_file)
+        .map_err(|error| fail(File::PrivateKey, &tls.private_key_file, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| fail(File::Certificate, &tls.certificate_file, error.to_string()))?;
+    let builder = match &tls.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let fail = |why| fail(File::ClientCa, path, why);
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path).map_err(fail)? {
+                roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if tls.client_certificate_required() { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| fail(error.to_string()))?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => fail(
+            File::PrivateKey,
+            &tls.private_key_file,
+            format!("it is not the key of the certificate {}", tls.certificate_file.display()),
+        ),
+        error => fail(File::Certificate, &tls.certificate_file, error.to_string()),
+    })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err("it holds no PEM certificate".to_owned()),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn stamps(tls: &Tls) -> Vec<Option<Stamp>> {
+    let stamp = |file: Metadata| (file.ino(), file.size(), file.mtime(), file.mtime_nsec());
+    let paths = [Some(&tls.certificate_file), Some(&tls.private_key_file), tls.client_ca_file.as_ref()];
+    paths.into_iter().flatten().map(|path| std::fs::metadata(path).map(stamp).ok()).collect()
+}
+
+/// What the verified client certificate of a connection is called; empty without one.
+pub fn peer_names(connection: &rustls::ServerConnection) -> Vec<String> {
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+    certificate.map(|certificate| certificate_names(certificate)).unwrap_or_default()
+}
+
+/// The names of a certificate, each with its kind, so that a common name cannot pass for a DNS name: `CN=`, `O=`, `OU=`
+/// of the subject; `DNS:`, `URI:`, `email:`, `IP:` of the alternative names.
+pub fn certificate_names(der: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
+    let subject = certificate.subject();
+    let mut names = Vec::new();
+    let mut add = |kind: &str, value: &str| names.push(format!("{kind}{value}"));
+    subject.iter_common_name().filter_map(|name| name.as_str().ok()).for_each(|name| add("CN=", name));
+    subject.iter_organization().filter_map(|name| name.as_str().ok()).for_each(|name| add("O=", name));
+    subject.iter_organizational_unit().filter_map(|name| name.as_str().ok()).for_each(|name| add("OU=", name));
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => add("DNS:", &name.to_ascii_lowercase()),
+            GeneralName::URI(uri) => add("URI:", uri),
+            GeneralName::RFC822Name(address) => add("email:", address),
+            GeneralName::IPAddress(octets) => {
+                if let Some(ip) = ip(octets) {
+                    add("IP:", &ip.to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn ip(octets: &[u8]) -> Option<std::net::IpAddr> {
+    match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(Into::into),
+        16 => <[u8; 16]>::try_from(octets).ok().map(Into::into),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

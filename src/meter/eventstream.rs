@@ -1,0 +1,229 @@
+//! Amazon event streams, read from a copy of the passing bytes: which event each frame is, and the few payloads that matter.
+//!
+//! Frame: total length, headers length and their CRC (4 bytes each, big-endian), headers, payload, message CRC.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::usage::{self, Tokens};
+
+const PRELUDE: usize = 12;
+const TRAILER: usize = 4;
+/// Frames of usage and exceptions are small; what is longer passes unread.
+const MAX_FRAME: usize = 1024 * 1024;
+
+/// Follows one stream.
+#[derive(Debug, Default)]
+pub struct EventStream {
+    partial: BytesMut,
+    /// Bytes of a frame too long to be read that are still to come.
+    skip: usize,
+    /// The payload of the last `chunk`, in which InvokeModelWithResponseStream puts its metrics.
+    last_chunk: Option<Bytes>,
+    tokens: Tokens,
+    exception: Option<String>,
+    /// The bytes are no event stream, so nothing more is learned from them.
+    lost: bool,
+}
+
+impl EventStream {
+    pub fn feed(&mut self, data: &Bytes) {
+        let mut data = data.clone();
+        if self.skip > 0 {
+            let skipped = self.skip.min(data.len());
+            data.advance(skipped);
+            self.skip -= skipped;
+        }
+        if self.lost || data.is_empty() {
+            return;
+        }
+        if !self.partial.is_empty() {
+            self.partial.extend_from_slice(&data);
+            data = std::mem::take(&mut self.partial).freeze();
+        }
+        self.frames(data);
+    }
+
+    fn frames(&mut self, mut data: Bytes) {
+        while data.len() >= PRELUDE {
+            let total = u32::from_be_bytes([data[0], data[1], data[2], data[3]]) as usize;
+            let headers = u32::from_be_bytes([data[4], data[5], data[6], data[7]]) as usize;
+            let crc = u32::from_be_bytes([data[8], data[9], data[10], data[11]]);
+            if crc != crc32fast::hash(&data[..8]) || total < PRELUDE + TRAILER + headers {
+                self.lost = true;
+                return;
+            }
+            if total > data.len() {
+                if total > MAX_FRAME {
+                    self.skip = total - data.len();
+                    return;
+                }
+                break;
+            }
+            let frame = data.split_to(total);
+            self.frame(&frame, headers);
+        }
+        self.partial.extend_from_slice(&data);
+    }
+
+    fn frame(&mut self, frame: &Bytes, headers: usize) {
+        let payload = || frame.slice(PRELUDE + headers..frame.len() - TRAILER);
+        match Event::of(&frame[PRELUDE..PRELUDE + headers]) {
+            Event::Chunk => self.last_chunk = Some(payload()),
+            Event::Metadata => {
+                let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
+                self.tokens.merge(usage::of_object(&json["usage"]));
+            }
+            Event::Exception(name) => self.exception = Some(name),
+            Event::Other => {}
+        }
+    }
+
+    /// What the stream said, up to where it came.
+    pub fn finish(self) -> (Tokens, Option<String>) {
+        let mut tokens = self.tokens;
+        if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
+            tokens.merge(metrics);
+        }
+        (tokens, self.exception)
+    }
+}
+
+fn invocation_metrics(payload: &[u8]) -> Option<Tokens> {
+    use base64::Engine;
+    let chunk: serde_json::Value = serde_json::from_slice(payload).ok()?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes")?.as_str()?).ok()?;
+    usage::of_answer(&serde_json::from_slice(&bytes).ok()?)
+}
+
+enum Event {
+    Chunk,
+    Metadata,
+    Exception(String),
+    Other,
+}
+
+impl Event {
+    fn of(mut headers: &[u8]) -> Event {
+        let (mut kind, mut name) = (&b""[..], &b""[..]);
+        while let Some((key, value, rest)) = header(headers) {
+            match key {
+                b":message-type" => kind = value,
+                b":event-type" | b":exception-type" | b":error-code" => name = value,
+                _ => {}
+            }
+            headers = rest;
+        }
+        match (kind, name) {
+            (b"exception" | b"error", name) => Event::Exception(String::from_utf8_lossy(name).into_owned()),
+            (_, b"chunk") => Event::Chunk,
+            (_, b"metadata") => Event::Metadata,
+            _ => Event::Other,
+        }
+    }
+}
+
+/// The first header: name, value and what follows. Only strings (type 7) have a value here; other types are stepped over.
+fn header(headers: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (&name_length, rest) = headers.split_first()?;
+    let (name, rest) = rest.split_at_checked(name_length.into())?;
+    let (&kind, rest) = rest.split_first()?;
+    let fixed = match kind {
+        0 | 1 => Some(0),
+        2 => Some(1),
+        3 => Some(2),
+        4 => Some(4),
+        5 | 8 => Some(8),
+        9 => Some(16),
+        _ => None,
+    };
+    if let Some(length) = fixed {
+        return Some((name, b"", rest.split_at_checked(length)?.1));
+    }
+    let (length, rest) = rest.split_at_checked(2)?;
+    let (value, rest) = rest.split_at_checked(u16::from_be_bytes([length[0], length[1]]).into())?;
+    Some((name, if kind == 7 { value } else { b"" }, rest))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn frame(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        for (name, value) in headers {
+            encoded.push(name.len() as u8);
+            encoded.extend_from_slice(name.as_bytes());
+            encoded.push(7);
+            encoded.extend_from_slice(&(value.len() as u16).to_be_bytes());
+            encoded.extend_from_slice(value.as_bytes());
+        }
+        let mut frame = Vec::new();
+        frame.extend_from_slice(&((PRELUDE + encoded.len() + payload.len() + TRAILER) as u32).to_be_bytes());
+        frame.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
+        frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+        frame.extend_from_slice(&encoded);
+        frame.extend_from_slice(payload);
+        frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+        frame
+    }
+
+    fn event(name: &str, payload: &str) -> Vec<u8> {
+        frame(
+            &[(":event-type", name), (":content-type", "application/json"), (":message-type", "event")],
+            payload.as_bytes(),
+        )
+    }
+
+    fn read(bytes: &[u8], piece: usize) -> (Tokens, Option<String>) {
+        let mut stream = EventStream::default();
+        for part in bytes.chunks(piece) {
+            stream.feed(&Bytes::copy_from_slice(part));
+        }
+        stream.finish()
+    }
+
+    #[test]
+    fn metadata_is_found_however_the_bytes_are_cut() {
+        let mut bytes = event("messageStart", r#"{"role":"assistant"}"#);
+        bytes.extend(event(
+            "metadata",
+            r#"{"usage":{"inputTokens":3,"outputTokens":5,"cacheReadInputTokens":7},"metrics":{"latencyMs":1}}"#,
+        ));
+        for piece in 1..=bytes.len() {
+            let (tokens, exception) = read(&bytes, piece);
+            assert_eq!(
+                (tokens.input, tokens.output, tokens.cache_read, tokens.cache_write),
+                (Some(3), Some(5), Some(7), None)
+            );
+            assert_eq!(exception, None);
+        }
+    }
+
+    #[test]
+    fn the_last_chunk_tells_the_metrics() {
+        use base64::Engine;
+        let chunk = |text: &str| {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+            event("chunk", &format!(r#"{{"bytes":"{encoded}","p":"abc"}}"#))
+        };
+        let mut bytes = chunk(r#"{"type":"content_block_delta"}"#);
+        bytes.extend(chunk(r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":11,"outputTokenCount":13,"invocationLatency":5,"firstByteLatency":3}}"#));
+        for piece in [1, 7, 64, bytes.len()] {
+            let (tokens, _) = read(&bytes, piece);
+            assert_eq!((tokens.input, tokens.output), (Some(11), Some(13)));
+        }
+        let (tokens, _) = read(&bytes[..bytes.len() - 1], 10);
+        assert_eq!(tokens.input, None, "a stream that was cut short has no usage");
+    }
+
+    #[test]
+    fn exceptions_long_frames_and_garbage() {
+        let exception = frame(&[(":message-type", "exception"), (":exception-type", "throttlingException")], b"{}");
+        assert_eq!(read(&exception, 9).1.as_deref(), Some("throttlingException"));
+        let mut bytes = event("chunk", &"x".repeat(2 * MAX_FRAME));
+        bytes.extend(event("metadata", r#"{"usage":{"inputTokens":1}}"#));
+        assert_eq!(read(&bytes, 4096).0.input, Some(1));
+        let (tokens, exception) = read(&[0xff; 100], 10);
+        assert!(tokens.is_empty() && exception.is_none());
+    }
+}

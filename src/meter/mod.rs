@@ -1,0 +1,72 @@
+//! What an answer tells about itself in passing: token usage and exceptions in the stream. Nothing is held back or changed.
+
+pub mod eventstream;
+pub mod json;
+pub mod sse;
+pub mod usage;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+
+use eventstream::EventStream;
+use json::JsonAnswer;
+use sse::ServerSentEvents;
+use usage::Tokens;
+
+/// Reads a copy of one answer's bytes.
+#[derive(Debug)]
+pub struct Meter {
+    /// From the headers; they count more than the body where both speak.
+    headers: Tokens,
+    body: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    EventStream(EventStream),
+    ServerSentEvents(ServerSentEvents),
+    Json(JsonAnswer),
+    /// Errors, images: nothing in the body counts tokens.
+    Other,
+}
+
+impl Meter {
+    pub fn new(status: StatusCode, headers: &HeaderMap) -> Meter {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let body = match content_type.split(';').next().map(str::trim) {
+            _ if !status.is_success() => Format::Other,
+            Some("application/vnd.amazon.eventstream") => Format::EventStream(EventStream::default()),
+            Some("text/event-stream") => Format::ServerSentEvents(ServerSentEvents::default()),
+            Some("application/json" | "application/x-amz-json-1.1") => Format::Json(JsonAnswer::default()),
+            _ => Format::Other,
+        };
+        Meter { headers: usage::of_headers(headers), body }
+    }
+
+    /// The answer is a stream of events.
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.body, Format::EventStream(_) | Format::ServerSentEvents(_))
+    }
+
+    pub fn feed(&mut self, data: &Bytes) {
+        match &mut self.body {
+            Format::EventStream(stream) => stream.feed(data),
+            Format::ServerSentEvents(stream) => stream.feed(data),
+            Format::Json(answer) => answer.feed(data),
+            Format::Other => {}
+        }
+    }
+
+    /// What is known at the end, however it came: usage, and the type of an exception in the stream.
+    pub fn finish(self) -> (Tokens, Option<String>) {
+        let (mut tokens, exception) = match self.body {
+            Format::EventStream(stream) => stream.finish(),
+            Format::ServerSentEvents(stream) => stream.finish(),
+            Format::Json(answer) => (answer.finish(), None),
+            Format::Other => (Tokens::default(), None),
+        };
+        tokens.merge(self.headers);
+        (tokens, exception)
+    }
+}

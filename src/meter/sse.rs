@@ -1,0 +1,104 @@
+//! Server-sent events of the OpenAI and Anthropic shapes, read from a copy of the passing bytes.
+
+use super::usage::{self, Tokens};
+
+/// A line longer than this passes unread.
+const MAX_LINE: usize = 1024 * 1024;
+
+/// Follows one stream.
+#[derive(Debug, Default)]
+pub struct ServerSentEvents {
+    line: Vec<u8>,
+    skipping: bool,
+    tokens: Tokens,
+    exception: Option<String>,
+}
+
+impl ServerSentEvents {
+    pub fn feed(&mut self, mut data: &[u8]) {
+        while let Some(end) = memchr::memchr(b'\n', data) {
+            let (part, rest) = data.split_at(end);
+            data = &rest[1..];
+            if self.line.is_empty() && !self.skipping {
+                self.read(part);
+            } else {
+                self.hold(part);
+                let line = std::mem::take(&mut self.line);
+                self.read(&line);
+            }
+            self.skipping = false;
+        }
+        self.hold(data);
+    }
+
+    fn hold(&mut self, part: &[u8]) {
+        if self.line.len() + part.len() > MAX_LINE {
+            self.skipping = true;
+            self.line = Vec::new();
+        } else if !self.skipping {
+            self.line.extend_from_slice(part);
+        }
+    }
+
+    fn read(&mut self, line: &[u8]) {
+        let Some(data) = line.strip_prefix(b"data:") else { return };
+        let has = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
+        if !has(b"\"usage\"") && !has(b"invocationMetrics") && !has(b"\"error\"") {
+            return;
+        }
+        let Ok(event) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+        if let Some(tokens) = usage::of_answer(&event) {
+            self.tokens.merge(tokens);
+        }
+        let error = &event["error"];
+        if error.is_object() {
+            let kind = error["type"].as_str().or_else(|| error["code"].as_str()).unwrap_or("error");
+            self.exception = Some(kind.chars().take(64).collect());
+        }
+    }
+
+    pub fn finish(mut self) -> (Tokens, Option<String>) {
+        let line = std::mem::take(&mut self.line);
+        self.read(&line);
+        (self.tokens, self.exception)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, piece: usize) -> (Tokens, Option<String>) {
+        let mut stream = ServerSentEvents::default();
+        for part in text.as_bytes().chunks(piece) {
+            stream.feed(part);
+        }
+        stream.finish()
+    }
+
+    #[test]
+    fn usage_of_both_shapes_however_the_bytes_are_cut() {
+        let anthropic = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3,\"cache_read_input_tokens\":1,\"output_tokens\":1}}}\n\nevent: message_delta\r\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":5}}\r\n\n";
+        let openai = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":1}}}\n\ndata: [DONE]\n\n";
+        let responses = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":1}}}}";
+        for text in [anthropic, openai, responses] {
+            for piece in 1..text.len() {
+                let (tokens, exception) = read(text, piece);
+                assert_eq!((tokens.input, tokens.output, tokens.cache_read), (Some(3), Some(5), Some(1)), "{text}");
+                assert_eq!(exception, None);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_are_named_and_long_lines_pass() {
+        let (_, exception) = read(
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n",
+            10,
+        );
+        assert_eq!(exception.as_deref(), Some("overloaded_error"));
+        let long =
+            format!("data: {{\"usage\":\"{}\"}}\ndata: {{\"usage\":{{\"input_tokens\":1}}}}\n", "x".repeat(MAX_LINE));
+        assert_eq!(read(&long, 4096).0.input, Some(1));
+    }
+}

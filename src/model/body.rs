@@ -1,0 +1,216 @@
+//! A model that is named in a JSON body: found, and replaced by an edit of that one string. Everything else keeps its bytes.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Kind, Refusal};
+
+/// The string value of a top-level key: where it stands (quotes included) and what it says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named {
+    pub span: Range<usize>,
+    pub model: String,
+}
+
+/// Finds the string under `key` at the top level of a JSON object; `None` when the object does not have the key.
+///
+/// # Errors
+/// A body that is not a JSON object, a value that is not a string, and a key that stands twice (readers disagree
+/// about which one counts) are refused.
+pub fn find(body: &[u8], key: &str) -> Result<Option<Named>, Refusal> {
+    let mut scanner = Scanner { body, at: 0 };
+    scanner.find(key).map_err(|fault| {
+        Refusal::new(
+            Kind::Validation,
+            match fault {
+                Fault::NotAnObject => {
+                    format!("the request's body must be a JSON object that names the model under \"{key}\".")
+                }
+                Fault::NotAString => format!("\"{key}\" in the request's body must be a string."),
+                Fault::Twice => format!("\"{key}\" stands twice in the request's body; send it once."),
+            },
+        )
+    })
+}
+
+/// The body with another model under the same key.
+pub fn replace(body: &Bytes, named: &Named, model: &str) -> Bytes {
+    let mut edited = BytesMut::with_capacity(body.len() + model.len());
+    edited.extend_from_slice(&body[..named.span.start]);
+    edited.extend_from_slice(serde_json::Value::from(model).to_string().as_bytes());
+    edited.extend_from_slice(&body[named.span.end..]);
+    edited.freeze()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    NotAnObject,
+    NotAString,
+    Twice,
+}
+
+struct Scanner<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl Scanner<'_> {
+    fn find(&mut self, key: &str) -> Result<Option<Named>, Fault> {
+        let mut found = None;
+        self.expect(b'{')?;
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return self.end(found);
+        }
+        loop {
+            let name = self.string()?;
+            self.expect(b':')?;
+            let value_starts_string = self.peek()? == b'"';
+            if self.text(&name)? == key {
+                if !value_starts_string {
+                    return Err(Fault::NotAString);
+                }
+                let span = self.string()?;
+                let model = self.text(&span)?;
+                if found.replace(Named { span, model }).is_some() {
+                    return Err(Fault::Twice);
+                }
+            } else {
+                self.skip_value()?;
+            }
+            match self.next()? {
+                b',' => {}
+                b'}' => return self.end(found),
+                _ => return Err(Fault::NotAnObject),
+            }
+        }
+    }
+
+    fn end(&mut self, found: Option<Named>) -> Result<Option<Named>, Fault> {
+        self.skip_space();
+        if self.at == self.body.len() { Ok(found) } else { Err(Fault::NotAnObject) }
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.body.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&mut self) -> Result<u8, Fault> {
+        self.skip_space();
+        self.body.get(self.at).copied().ok_or(Fault::NotAnObject)
+    }
+
+    fn next(&mut self) -> Result<u8, Fault> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+        if self.next()? == byte { Ok(()) } else { Err(Fault::NotAnObject) }
+    }
+
+    /// The span of a string, quotes included.
+    fn string(&mut self) -> Result<Range<usize>, Fault> {
+        self.expect(b'"')?;
+        let start = self.at - 1;
+        loop {
+            let rest = self.body.get(self.at..).unwrap_or_default();
+            let step = memchr::memchr2(b'"', b'\\', rest).ok_or(Fault::NotAnObject)?;
+            self.at += step + 1;
+            if rest[step] == b'"' {
+                return Ok(start..self.at);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn text(&self, span: &Range<usize>) -> Result<String, Fault> {
+        serde_json::from_slice(&self.body[span.clone()]).map_err(|_| Fault::NotAnObject)
+    }
+
+    /// Steps over a value. Brackets are counted, not matched by kind: the upstream is the judge of everything but the model.
+    fn skip_value(&mut self) -> Result<(), Fault> {
+        let mut depth = 0usize;
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                }
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' if depth > 0 => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                b',' | b':' if depth > 0 => {
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' | b',' | b':' => return Err(Fault::NotAnObject),
+                _ => {
+                    let rest = &self.body[self.at..];
+                    let ends = |b: &u8| {
+                        matches!(b, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"' | b' ' | b'\n' | b'\r' | b'\t')
+                    };
+                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
+                }
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn swap(body: &str, key: &str, model: &str) -> Option<String> {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let named = find(&bytes, key).unwrap()?;
+        Some(String::from_utf8(replace(&bytes, &named, model).to_vec()).unwrap())
+    }
+
+    #[test]
+    fn only_the_one_string_changes() {
+        let body =
+            "{ \"messages\" : [{\"model\":\"inner\", \"n\":1.50e3}],\t\"model\" :\"a.b\" , \"x\":{\"model\":null} }\n";
+        let expected = body.replace("\"a.b\"", "\"us.a.b\"");
+        assert_eq!(swap(body, "model", "us.a.b"), Some(expected));
+        assert_eq!(swap(r#"{"mod\u0065l":"a"}"#, "model", "b").as_deref(), Some(r#"{"mod\u0065l":"b"}"#));
+        assert_eq!(
+            swap(r#"{"a":"x\\\"model","modelId":"m"}"#, "modelId", "n").as_deref(),
+            Some(r#"{"a":"x\\\"model","modelId":"n"}"#)
+        );
+        assert_eq!(swap("{}", "model", "b"), None);
+        assert_eq!(swap(r#"{"a":[{}],"b":true}"#, "model", "b"), None);
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for body in [
+            r#"{"model":"a","model":"b"}"#,
+            r#"{"model":"a","mod\u0065l":"b"}"#,
+            r#"{"model":1}"#,
+            r#"["model"]"#,
+            "",
+            "{",
+            r#"{"model":"a""#,
+            r#"{"model":"a"} x"#,
+            r#"{"model":"a","#,
+            r#"{"x":,"model":"a"}"#,
+            r#"{"model":"a\"#,
+            "null",
+        ] {
+            assert!(find(body.as_bytes(), "model").is_err(), "{body}");
+        }
+    }
+}

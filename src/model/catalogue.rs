@@ -1,0 +1,259 @@
+//! What one commercial region offers: its foundation models and the inference profiles that reach them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use percent_encoding::utf8_percent_encode;
+use serde::{Deserialize, Serialize};
+
+use crate::credentials::Credentials;
+use crate::operation::{Plane, SEGMENT};
+use crate::upstream::answer::AwsError;
+use crate::upstream::{Ask, Upstream};
+
+/// More than any listing has; a bound against an upstream that never ends.
+const MAX_LISTING: usize = 16 * 1024 * 1024;
+const MAX_PAGES: usize = 200;
+
+/// A `modelSummary` of ListFoundationModels. Unknown values stay as they come: the service has more than SDK enums list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FoundationModel {
+    pub model_id: String,
+    pub model_arn: String,
+    pub model_name: String,
+    pub provider_name: String,
+    pub input_modalities: Vec<String>,
+    pub output_modalities: Vec<String>,
+    pub response_streaming_supported: Option<bool>,
+    pub customizations_supported: Vec<String>,
+    pub inference_types_supported: Vec<String>,
+    pub model_lifecycle: Option<Lifecycle>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lifecycle {
+    pub status: String,
+}
+
+/// A summary of ListInferenceProfiles.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Profile {
+    pub inference_profile_id: String,
+    pub inference_profile_arn: String,
+    pub inference_profile_name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub models: Vec<ProfileModel>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProfileModel {
+    pub model_arn: String,
+}
+
+/// Models and profiles of one region, as listed at one moment.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    models: HashMap<String, FoundationModel>,
+    profiles: Vec<Profile>,
+    /// By identifier and by ARN.
+    profile_index: HashMap<String, usize>,
+}
+
+impl Profile {
+    pub fn is_application(&self) -> bool {
+        self.kind == "APPLICATION"
+    }
+
+    fn is_active(&self) -> bool {
+        self.status.is_empty() || self.status == "ACTIVE"
+    }
+
+    fn is_system_profile_of(&self, model: &str) -> bool {
+        !self.is_application() && self.model_ids().contains(model)
+    }
+
+    /// The identifiers of the models behind it, without repetition.
+    pub fn model_ids(&self) -> BTreeSet<&str> {
+        self.models
+            .iter()
+            .filter_map(|model| model.model_arn.rsplit_once("foundation-model/"))
+            .map(|(_, id)| id)
+            .collect()
+    }
+
+    /// The regions that it may send to; the empty name stands for "anywhere".
+    pub fn regions(&self) -> BTreeSet<&str> {
+        self.models.iter().filter_map(|model| model.model_arn.split(':').nth(3)).collect()
+    }
+}
+
+impl FoundationModel {
+    pub fn on_demand(&self) -> bool {
+        self.inference_types_supported.iter().any(|kind| kind == "ON_DEMAND")
+    }
+
+    /// It is invoked through inference profiles.
+    pub fn by_profile(&self) -> bool {
+        self.inference_types_supported.iter().any(|kind| kind == "INFERENCE_PROFILE")
+    }
+}
+
+impl Catalogue {
+    pub fn new(models: Vec<FoundationModel>, profiles: Vec<Profile>) -> Catalogue {
+        let mut index = HashMap::with_capacity(profiles.len() * 2);
+        for (at, profile) in profiles.iter().enumerate() {
+            index.insert(profile.inference_profile_id.clone(), at);
+            index.insert(profile.inference_profile_arn.clone(), at);
+        }
+        let models = models.into_iter().map(|model| (model.model_id.clone(), model)).collect();
+        Catalogue { models, profiles, profile_index: index }
+    }
+
+    pub fn model(&self, id: &str) -> Option<&FoundationModel> {
+        self.models.get(id)
+    }
+
+    /// All models, by identifier.
+    pub fn models(&self) -> Vec<&FoundationModel> {
+        let mut models: Vec<_> = self.models.values().collect();
+        models.sort_by(|a, b| a.model_id.cmp(&b.model_id));
+        models
+    }
+
+    /// By identifier or ARN.
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profile_index.get(name).map(|at| &self.profiles[*at])
+    }
+
+    pub fn profiles(&self) -> &[Profile] {
+        &self.profiles
+    }
+
+    /// The system profile of a model in the first geography that has one.
+    pub fn system_profile(&self, model: &str, geographies: &[String]) -> Option<&Profile> {
+        geographies.iter().find_map(|geography| {
+            let prefix = format!("{geography}.");
+            let exact = self.profile(&format!("{prefix}{model}")).filter(|profile| profile.is_active());
+            let same_geography = |p: &&Profile| {
+                p.is_active() && p.inference_profile_id.starts_with(&prefix) && p.is_system_profile_of(model)
+            };
+            exact.or_else(|| self.profiles.iter().find(same_geography))
+        })
+    }
+
+    /// A system profile that reaches a model, in whatever geography.
+    pub fn any_system_profile(&self, model: &str) -> Option<&Profile> {
+        self.profiles.iter().find(|profile| profile.is_system_profile_of(model))
+    }
+
+    /// An application profile by its name.
+    pub fn application_profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.iter().find(|p| p.is_application() && p.is_active() && p.inference_profile_name == name)
+    }
+}
+
+/// Lists models and profiles, all pages.
+///
+/// # Errors
+/// A sentence with the upstream's own error.
+pub async fn fetch(upstream: &Upstream, credentials: &Credentials) -> Result<Catalogue, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Models {
+        model_summaries: Vec<FoundationModel>,
+    }
+    let body =
+        call(upstream, credentials, Method::GET, "/foundation-models", Bytes::new()).await.map_err(|e| e.sentence())?;
+    let models: Models = serde_json::from_slice(&body).map_err(|error| format!("ListFoundationModels: {error}"))?;
+    let mut profiles = list_profiles(upstream, credentials, "SYSTEM_DEFINED").await?;
+    profiles.extend(list_profiles(upstream, credentials, "APPLICATION").await?);
+    Ok(Catalogue::new(models.model_summaries, profiles))
+}
+
+/// All profiles of one type.
+pub async fn list_profiles(upstream: &Upstream, credentials: &Credentials, kind: &str) -> Result<Vec<Profile>, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        #[serde(default)]
+        inference_profile_summaries: Vec<Profile>,
+        next_token: Option<String>,
+    }
+    let mut profiles = Vec::new();
+    let mut token: Option<String> = None;
+    for _ in 0..MAX_PAGES {
+        let mut path = format!("/inference-profiles?maxResults=1000&type={kind}");
+        if let Some(token) = &token {
+            path.push_str("&nextToken=");
+            path.extend(utf8_percent_encode(token, SEGMENT));
+        }
+        let body = call(upstream, credentials, Method::GET, &path, Bytes::new()).await.map_err(|e| e.sentence())?;
+        let page: Page = serde_json::from_slice(&body).map_err(|error| format!("ListInferenceProfiles: {error}"))?;
+        profiles.extend(page.inference_profile_summaries);
+        token = page.next_token.filter(|token| !token.is_empty());
+        if token.is_none() {
+            return Ok(profiles);
+        }
+    }
+    Err(format!("ListInferenceProfiles did not end after {MAX_PAGES} pages"))
+}
+
+/// One profile by identifier or ARN.
+pub async fn profile(upstream: &Upstream, credentials: &Credentials, name: &str) -> Result<Profile, CallError> {
+    let path = format!("/inference-profiles/{}", utf8_percent_encode(name, SEGMENT));
+    let body = call(upstream, credentials, Method::GET, &path, Bytes::new()).await?;
+    serde_json::from_slice(&body).map_err(|error| CallError::Transport(format!("GetInferenceProfile: {error}")))
+}
+
+/// Why a control-plane call of our own failed.
+#[derive(Debug)]
+pub enum CallError {
+    /// The upstream answered with this error.
+    Answered(u16, AwsError),
+    Transport(String),
+}
+
+impl CallError {
+    pub fn sentence(&self) -> String {
+        match self {
+            CallError::Answered(status, error) => format!("{} ({status}): {}", error.error_type, error.message),
+            CallError::Transport(why) => why.clone(),
+        }
+    }
+}
+
+/// One call to Bedrock's control plane.
+pub async fn call(
+    upstream: &Upstream,
+    credentials: &Credentials,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Bytes, CallError> {
+    let path = PathAndQuery::try_from(path).map_err(|error| CallError::Transport(error.to_string()))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
+    if !body.is_empty() {
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    }
+    let ask = Ask { plane: Plane::Control, method, path, headers, body };
+    let answer = upstream
+        .exchange(&ask, credentials, &mut 0)
+        .await
+        .map_err(|failure| CallError::Transport(failure.refusal().message.into_owned()))?;
+    let (status, headers) = (answer.status, answer.headers.clone());
+    let body = answer.read(MAX_LISTING).await.map_err(CallError::Transport)?;
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(CallError::Answered(status.as_u16(), AwsError::new(&headers, &body)))
+    }
+}

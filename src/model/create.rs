@@ -1,0 +1,116 @@
+//! Making an application inference profile for a model that no usable profile reaches.
+
+use bytes::Bytes;
+use http::Method;
+
+use super::catalogue::{self, CallError};
+use crate::credentials::Credentials;
+use crate::error::{Kind, Refusal};
+use crate::upstream::Upstream;
+
+/// AWS's limits for `inferenceProfileName`: 64 characters of `([0-9a-zA-Z][ _-]?)+`.
+const MAX_NAME: usize = 64;
+
+/// The name under which this program creates, and finds again, its profile of a model.
+pub fn name_for(model: &str) -> String {
+    let mut name = String::from("bedrock-sidecar");
+    let mut separate = true;
+    for c in model.chars() {
+        if c.is_ascii_alphanumeric() {
+            if separate {
+                name.push('-');
+            }
+            separate = false;
+            name.push(c);
+        } else {
+            separate = true;
+        }
+    }
+    if name.len() > MAX_NAME {
+        // What is cut off would tell two models apart, so a checksum of the whole stands in for it.
+        let checksum = format!("{:08x}", crc32fast::hash(model.as_bytes()));
+        name.truncate(MAX_NAME - checksum.len() - 1);
+        let trimmed = name.trim_end_matches('-').len();
+        name.truncate(trimmed);
+        name.push('-');
+        name.push_str(&checksum);
+    }
+    name
+}
+
+/// Creates a profile from the model's ARN and returns the profile's ARN. A profile that has the name already is found by
+/// listing.
+pub async fn create(
+    upstream: &Upstream,
+    credentials: &Credentials,
+    model: &str,
+    source_arn: &str,
+) -> Result<String, Refusal> {
+    let name = name_for(model);
+    let request = serde_json::json!({
+        "inferenceProfileName": name,
+        "description": "Made by bedrock-sidecar for a model without an inference profile",
+        "clientRequestToken": uuid::Uuid::now_v7().to_string(),
+        "modelSource": { "copyFrom": source_arn },
+    });
+    let body = Bytes::from(request.to_string());
+    match catalogue::call(upstream, credentials, Method::POST, "/inference-profiles", body).await {
+        Ok(created) => {
+            let created: serde_json::Value = serde_json::from_slice(&created).unwrap_or_default();
+            let arn = created["inferenceProfileArn"].as_str().map(str::to_owned);
+            let arn = arn.ok_or_else(|| failed(model, "the answer to CreateInferenceProfile names no ARN"))?;
+            tracing::info!(model, profile = %arn, "inference profile created");
+            Ok(arn)
+        }
+        Err(CallError::Answered(_, error)) if error.error_type == "ConflictException" => {
+            let profiles = catalogue::list_profiles(upstream, credentials, "APPLICATION")
+                .await
+                .map_err(|why| failed(model, &why))?;
+            let found = profiles.into_iter().find(|profile| profile.inference_profile_name == name);
+            found
+                .map(|profile| profile.inference_profile_arn)
+                .ok_or_else(|| failed(model, "its name is taken by a profile that cannot be listed"))
+        }
+        Err(CallError::Answered(status, error)) if status < 500 && status != 429 => {
+            let kind = if status == 403 { Kind::AccessDenied } else { Kind::Validation };
+            let hint = if status == 403 {
+                "; allow bedrock:CreateInferenceProfile or create the profile yourself"
+            } else {
+                ""
+            };
+            Err(Refusal::new(
+                kind,
+                format!(
+                    "{model} needs an inference profile and none could be created: {}{hint}.",
+                    CallError::Answered(status, error).sentence()
+                ),
+            ))
+        }
+        Err(error) => Err(failed(model, &error.sentence())),
+    }
+}
+
+fn failed(model: &str, why: &str) -> Refusal {
+    Refusal::new(
+        Kind::ServiceUnavailable,
+        format!("{model} needs an inference profile and none could be created: {why}."),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_legal_and_tell_models_apart() {
+        assert_eq!(name_for("a.b-v1:0"), "bedrock-sidecar-a-b-v1-0");
+        let long = format!("vendor.{}-v1:0", "model-with-a-long-name".repeat(4));
+        let other = format!("{long}x");
+        for model in ["a..b", ".a.", "anthropic.claude-opus-4-1-20250805-v1:0", &long, &other] {
+            let name = name_for(model);
+            assert!(name.len() <= MAX_NAME && !name.contains("--") && name.starts_with('b'), "{name}");
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{name}");
+        }
+        assert_ne!(name_for(&long), name_for(&other));
+    }
+}

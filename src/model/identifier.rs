@@ -1,0 +1,159 @@
+//! What a model identifier says by itself: a model, a profile of some geography, or an ARN; and what a GovCloud identifier
+//! stands for on the commercial side.
+
+use crate::error::{Kind, Refusal};
+
+/// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
+const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
+
+/// An identifier, understood.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Identifier<'a> {
+    /// A foundation model; `wants_profile` when it was asked for through a GovCloud profile.
+    Model { id: &'a str, wants_profile: bool },
+    /// `us.anthropic.…`: a system profile and the model it is named after.
+    Profile { geography: &'a str, model: &'a str },
+    /// `arn:aws:bedrock:…:foundation-model/…`
+    ModelArn { id: &'a str },
+    /// `arn:aws:bedrock:…:inference-profile/us.…`
+    ProfileArn { id: &'a str, geography: &'a str, model: &'a str },
+    /// `arn:aws:bedrock:…:application-inference-profile/…`
+    ApplicationProfileArn,
+    /// Provisioned throughput, imported and custom models, prompts, marketplace endpoints: sent as they are.
+    OtherArn,
+}
+
+/// Reads an identifier. `is_profile` knows the profiles of the catalogue, for geographies that are newer than this program.
+pub fn read<'a>(identifier: &'a str, is_profile: impl Fn(&str) -> bool) -> Result<Identifier<'a>, Refusal> {
+    if let Some(arn) = identifier.strip_prefix("arn:") {
+        return read_arn(identifier, arn);
+    }
+    match split_geography(identifier, is_profile) {
+        Some(("us-gov", model)) => Ok(Identifier::Model { id: model, wants_profile: true }),
+        Some((geography, model)) => Ok(Identifier::Profile { geography, model }),
+        None => Ok(Identifier::Model { id: identifier, wants_profile: false }),
+    }
+}
+
+fn split_geography(identifier: &str, is_profile: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+    let (first, rest) = identifier.split_once('.')?;
+    // A model identifier is provider.model, so a geography has two dots behind it; model names may hold more.
+    (rest.contains('.') && (GEOGRAPHIES.contains(&first) || is_profile(identifier))).then_some((first, rest))
+}
+
+fn read_arn<'a>(identifier: &str, arn: &'a str) -> Result<Identifier<'a>, Refusal> {
+    let mut parts = arn.splitn(5, ':');
+    let (Some(partition), Some(service), Some(_), Some(_), Some(resource)) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::new(Kind::Validation, format!("\"{identifier}\" is not a complete ARN.")));
+    };
+    let (kind, id) = resource.split_once('/').unwrap_or((resource, ""));
+    let govcloud = match partition {
+        "aws" => false,
+        "aws-us-gov" => true,
+        other => {
+            return Err(Refusal::new(
+                Kind::Validation,
+                format!("\"{identifier}\" is of the partition {other}; commercial Bedrock serves arn:aws: only."),
+            ));
+        }
+    };
+    match (service, kind) {
+        ("bedrock", "foundation-model") if govcloud => Ok(Identifier::Model { id, wants_profile: false }),
+        ("bedrock", "foundation-model") => Ok(Identifier::ModelArn { id }),
+        ("bedrock", "inference-profile") => match split_geography(id, |_| true) {
+            Some(("us-gov", model)) => Ok(Identifier::Model { id: model, wants_profile: true }),
+            Some((geography, model)) if !govcloud => Ok(Identifier::ProfileArn { id, geography, model }),
+            _ if govcloud => Err(bound_to_govcloud(identifier)),
+            _ => Ok(Identifier::ApplicationProfileArn),
+        },
+        _ if govcloud => Err(bound_to_govcloud(identifier)),
+        ("bedrock", "application-inference-profile") => Ok(Identifier::ApplicationProfileArn),
+        _ => Ok(Identifier::OtherArn),
+    }
+}
+
+fn bound_to_govcloud(identifier: &str) -> Refusal {
+    Refusal::new(
+        Kind::Validation,
+        format!(
+            "\"{identifier}\" belongs to a GovCloud account and does not exist on the commercial side; name the model or a commercial profile."
+        ),
+    )
+}
+
+/// The regions that a geography keeps requests in (the user guide's table of cross-region inference).
+pub fn geography_holds(geography: &str, region: &str) -> bool {
+    match geography {
+        "global" => true,
+        "us" => region.starts_with("us-") && !region.starts_with("us-gov-"),
+        "eu" => region.starts_with("eu-"),
+        "apac" => region.starts_with("ap-"),
+        "jp" => matches!(region, "ap-northeast-1" | "ap-northeast-3"),
+        "au" => matches!(region, "ap-southeast-2" | "ap-southeast-4"),
+        "in" => matches!(region, "ap-south-1" | "ap-south-2"),
+        "ca" => region.starts_with("ca-"),
+        "sa" => region.starts_with("sa-"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(identifier: &str) -> Identifier<'_> {
+        read(identifier, |name| name == "mx.vendor.model-v1:0").unwrap()
+    }
+
+    #[test]
+    fn models_profiles_and_arns_are_told_apart() {
+        let plain = |id| Identifier::Model { id, wants_profile: false };
+        assert_eq!(known("anthropic.claude-3-haiku-20240307-v1:0"), plain("anthropic.claude-3-haiku-20240307-v1:0"));
+        assert_eq!(
+            known("us.anthropic.claude-v1:0"),
+            Identifier::Profile { geography: "us", model: "anthropic.claude-v1:0" }
+        );
+        assert_eq!(known("mx.vendor.model-v1:0"), Identifier::Profile { geography: "mx", model: "vendor.model-v1:0" });
+        assert_eq!(known("openai.gpt-5.5"), plain("openai.gpt-5.5"));
+        assert_eq!(known("us.claude"), plain("us.claude"));
+        assert_eq!(
+            known("arn:aws:bedrock:us-east-1::foundation-model/a.b-v1:0"),
+            Identifier::ModelArn { id: "a.b-v1:0" }
+        );
+        assert_eq!(
+            known("arn:aws:bedrock:us-east-1:1:inference-profile/us.a.b-v1:0"),
+            Identifier::ProfileArn { id: "us.a.b-v1:0", geography: "us", model: "a.b-v1:0" }
+        );
+        assert_eq!(
+            known("arn:aws:bedrock:us-east-1:1:application-inference-profile/x1"),
+            Identifier::ApplicationProfileArn
+        );
+        assert_eq!(known("arn:aws:bedrock:us-east-1:1:provisioned-model/x1"), Identifier::OtherArn);
+    }
+
+    #[test]
+    fn govcloud_forms_are_translated_or_refused() {
+        let wants = |id| Identifier::Model { id, wants_profile: true };
+        assert_eq!(known("us-gov.anthropic.claude-v1:0"), wants("anthropic.claude-v1:0"));
+        assert_eq!(
+            known("arn:aws-us-gov:bedrock:us-gov-west-1:1:inference-profile/us-gov.a.b-v1:0"),
+            wants("a.b-v1:0")
+        );
+        assert_eq!(
+            known("arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/a.b-v1:0"),
+            Identifier::Model { id: "a.b-v1:0", wants_profile: false }
+        );
+        for refused in [
+            "arn:aws-us-gov:bedrock:us-gov-west-1:1:application-inference-profile/x",
+            "arn:aws-us-gov:bedrock:us-gov-west-1:1:provisioned-model/x",
+            "arn:aws-us-gov:bedrock:us-gov-west-1:1:inference-profile/x",
+            "arn:aws-us-gov:sagemaker:us-gov-west-1:1:endpoint/x",
+            "arn:aws-cn:bedrock:cn-north-1::foundation-model/a.b",
+            "arn:aws:bedrock",
+        ] {
+            assert_eq!(read(refused, |_| false).unwrap_err().kind, Kind::Validation, "{refused}");
+        }
+    }
+}

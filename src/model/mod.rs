@@ -1,0 +1,344 @@
+//! Which identifier is sent upstream for the model that a client asks for.
+
+pub mod body;
+pub mod catalogue;
+pub mod create;
+pub mod identifier;
+pub mod resolve;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+
+pub use catalogue::Catalogue;
+pub use resolve::{How, Target};
+
+use crate::credentials::Credentials;
+use crate::error::{Kind, Refusal};
+use crate::settings;
+use crate::upstream::Upstream;
+use resolve::{Known, Resolution};
+
+/// What was learned is tried anew after this long.
+const LEARNED_FOR: Duration = Duration::from_secs(12 * 3600);
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// A catalogue younger than this is not read again because a model was not found in it.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// The models of one upstream, as far as they are known.
+#[derive(Debug)]
+pub struct Models {
+    settings: settings::Models,
+    catalogue: ArcSwapOption<Listed>,
+    /// By (account, model); the region is the upstream's.
+    learned: Mutex<HashMap<(String, String), Learned>>,
+    /// Application profiles that were looked up, by ARN.
+    looked_up: Mutex<HashMap<String, (Arc<catalogue::Profile>, Instant)>>,
+    /// One creation or listing at a time for each model.
+    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    catalogue: Catalogue,
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Learned {
+    identifier: String,
+    until: Instant,
+}
+
+impl Models {
+    pub fn new(settings: settings::Models) -> Models {
+        Models {
+            settings,
+            catalogue: ArcSwapOption::empty(),
+            learned: Mutex::default(),
+            looked_up: Mutex::default(),
+            busy: Mutex::default(),
+            refreshing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub fn settings(&self) -> &settings::Models {
+        &self.settings
+    }
+
+    /// Decides what to send for `asked`; creates a profile, or looks one up, where that is needed.
+    pub async fn target(&self, asked: &str, upstream: &Upstream, credentials: &Credentials) -> Result<Target, Refusal> {
+        crate::operation::check_identifier(asked)?;
+        let name = resolve::unalias(asked, &self.settings);
+        let account = account(credentials);
+        let resolution = {
+            let listed = self.catalogue.load();
+            let learned = self.learned(&account, name);
+            resolve::resolve(asked, self.known(listed.as_deref(), learned.as_deref(), None))?
+        };
+        self.carry_out(resolution, asked, upstream, credentials, &account).await
+    }
+
+    /// The profile for a model that the upstream would not serve by its identifier; none when there is no way.
+    pub async fn after_on_demand_refusal(
+        &self,
+        asked: &str,
+        sent: &Target,
+        upstream: &Upstream,
+        credentials: &Credentials,
+    ) -> Option<Result<Target, Refusal>> {
+        if sent.is_profile {
+            return None;
+        }
+        let model = match identifier::read(&sent.identifier, |_| false) {
+            Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
+            _ => return None,
+        };
+        self.refresh_unless_fresh(upstream, credentials).await;
+        let account = account(credentials);
+        let resolution = {
+            let listed = self.catalogue.load();
+            let learned = self.learned(&account, model);
+            resolve::profile_for(model, self.known(listed.as_deref(), learned.as_deref(), None))
+        };
+        let target = match resolution {
+            Ok(Resolution::Send(target)) if !target.is_profile => return None,
+            Ok(resolution) => self.carry_out(resolution, asked, upstream, credentials, &account).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Ok(target) = &target {
+            self.learn(&account, model, &target.identifier);
+        }
+        Some(target)
+    }
+
+    /// Forgets what was learned about a model whose profile the upstream no longer knows.
+    pub fn forget(&self, asked: &str, credentials: &Credentials) {
+        let name = resolve::unalias(asked, &self.settings).to_owned();
+        lock(&self.learned).remove(&(account(credentials), name));
+    }
+
+    /// Refuses to have a profile created from something that could not be invoked itself.
+    pub async fn check_copy_from(
+        &self,
+        source: &str,
+        upstream: &Upstream,
+        credentials: &Credentials,
+    ) -> Result<(), Refusal> {
+        let _ = self.profile_if_application(source, upstream, credentials).await?;
+        let listed = self.catalogue.load();
+        resolve::check(source, self.known(listed.as_deref(), None, None))
+    }
+
+    async fn profile_if_application(
+        &self,
+        source: &str,
+        upstream: &Upstream,
+        credentials: &Credentials,
+    ) -> Result<Option<Target>, Refusal> {
+        match identifier::read(source, |_| false)? {
+            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream, credentials).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        resolution: Resolution,
+        asked: &str,
+        upstream: &Upstream,
+        credentials: &Credentials,
+        account: &str,
+    ) -> Result<Target, Refusal> {
+        match resolution {
+            Resolution::Send(target) => Ok(target),
+            Resolution::LookUp { arn } => {
+                let profile = self.look_up(&arn, upstream, credentials).await?;
+                let listed = self.catalogue.load();
+                match resolve::resolve(asked, self.known(listed.as_deref(), None, Some(&profile)))? {
+                    Resolution::Send(target) => Ok(target),
+                    _ => Err(Refusal::new(Kind::Validation, format!("{arn} cannot be resolved."))),
+                }
+            }
+            Resolution::Create { model, source_arn } => {
+                let alone = Arc::clone(lock(&self.busy).entry(model.clone()).or_default());
+                let _alone = alone.lock().await;
+                if let Some(identifier) = self.learned(account, &model) {
+                    return Ok(Target { identifier, is_profile: true, how: How::Learned });
+                }
+                let existing = self.catalogue.load().as_ref().and_then(|listed| {
+                    let found = listed.catalogue.application_profile(&create::name_for(&model))?;
+                    Some(found.inference_profile_arn.clone())
+                });
+                let (identifier, how) = match existing {
+                    Some(arn) => (arn, How::Discovered),
+                    None => (create::create(upstream, credentials, &model, &source_arn).await?, How::Created),
+                };
+                self.learn(account, &model, &identifier);
+                Ok(Target { identifier, is_profile: true, how })
+            }
+        }
+    }
+
+    async fn look_up(
+        &self,
+        arn: &str,
+        upstream: &Upstream,
+        credentials: &Credentials,
+    ) -> Result<Arc<catalogue::Profile>, Refusal> {
+        if let Some((profile, until)) = lock(&self.looked_up).get(arn)
+            && *until > Instant::now()
+        {
+            return Ok(Arc::clone(profile));
+        }
+        let profile = catalogue::profile(upstream, credentials, arn).await.map_err(|error| match &error {
+            catalogue::CallError::Answered(404 | 400, _) => {
+                Refusal::new(Kind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error.sentence()))
+            }
+            catalogue::CallError::Answered(403, _) => Refusal::new(
+                Kind::AccessDenied,
+                format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error.sentence()),
+            ),
+            _ => Refusal::new(Kind::ServiceUnavailable, format!("{arn} cannot be looked up: {}.", error.sentence())),
+        })?;
+        let profile = Arc::new(profile);
+        let mut looked_up = lock(&self.looked_up);
+        let now = Instant::now();
+        looked_up.retain(|_, (_, until)| *until > now);
+        looked_up.insert(arn.to_owned(), (Arc::clone(&profile), now + self.settings.refresh_interval));
+        Ok(profile)
+    }
+
+    fn known<'a>(
+        &'a self,
+        listed: Option<&'a Listed>,
+        learned: Option<&'a str>,
+        looked_up: Option<&'a catalogue::Profile>,
+    ) -> Known<'a> {
+        Known { settings: &self.settings, catalogue: listed.map(|listed| &listed.catalogue), learned, looked_up }
+    }
+
+    fn learned(&self, account: &str, model: &str) -> Option<String> {
+        let learned = lock(&self.learned);
+        if learned.is_empty() {
+            return None;
+        }
+        let entry = learned.get(&(account.to_owned(), model.to_owned()))?;
+        (entry.until > Instant::now()).then(|| entry.identifier.clone())
+    }
+
+    fn learn(&self, account: &str, model: &str, identifier: &str) {
+        let entry = Learned { identifier: identifier.to_owned(), until: Instant::now() + LEARNED_FOR };
+        lock(&self.learned).insert((account.to_owned(), model.to_owned()), entry);
+    }
+
+    /// Reads the catalogue; the old one is kept on failure.
+    pub async fn refresh(&self, upstream: &Upstream, credentials: &Credentials) -> Result<(), String> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        self.fetch(upstream, credentials).await
+    }
+
+    async fn refresh_unless_fresh(&self, upstream: &Upstream, credentials: &Credentials) {
+        let _one_at_a_time = self.refreshing.lock().await;
+        if self.catalogue.load().as_ref().is_some_and(|listed| listed.at.elapsed() < FRESH) {
+            return;
+        }
+        if let Err(reason) = self.fetch(upstream, credentials).await {
+            tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
+        }
+    }
+
+    async fn fetch(&self, upstream: &Upstream, credentials: &Credentials) -> Result<(), String> {
+        let catalogue = catalogue::fetch(upstream, credentials).await?;
+        self.catalogue.store(Some(Arc::new(Listed { catalogue, at: Instant::now() })));
+        Ok(())
+    }
+
+    /// Keeps the catalogue fresh until dropped, and reads it anew when the credential changes.
+    pub async fn keep_fresh(&self, upstream: &Upstream, credentials: &Credentials) {
+        let mut changed = credentials.subscribe();
+        changed.mark_unchanged();
+        let mut retry = FIRST_RETRY;
+        loop {
+            let fresh = self
+                .catalogue
+                .load()
+                .as_ref()
+                .is_some_and(|listed| listed.at.elapsed() < self.settings.refresh_interval);
+            let pause = if fresh { self.settings.refresh_interval } else { retry };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = changed.changed() => {}
+            }
+            match self.refresh(upstream, credentials).await {
+                Ok(()) => retry = FIRST_RETRY,
+                Err(reason) => {
+                    tracing::warn!(region = %upstream.region, %reason, "models could not be listed; trying again");
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                }
+            }
+        }
+    }
+
+    /// The catalogue is known; for labels and listings.
+    pub fn is_listed(&self) -> bool {
+        self.catalogue.load().is_some()
+    }
+
+    /// A model that the catalogue knows, by the identifier or profile that was asked for: the bounded label of metrics.
+    pub fn label(&self, asked: &str) -> Option<String> {
+        let listed = self.catalogue.load();
+        let catalogue = &listed.as_ref()?.catalogue;
+        let name = resolve::unalias(asked, &self.settings);
+        if catalogue.model(name).is_some() {
+            return Some(name.to_owned());
+        }
+        let profile = catalogue.profile(name)?;
+        Some(if profile.is_application() {
+            profile.model_ids().first()?.to_string()
+        } else {
+            profile.inference_profile_id.clone()
+        })
+    }
+
+    /// Every model of the catalogue with what would be sent for it, or why it cannot be invoked.
+    pub fn overview(&self, account: &str) -> Vec<Overview> {
+        let listed = self.catalogue.load();
+        let Some(current) = listed.as_ref() else { return Vec::new() };
+        current.catalogue.models().into_iter().map(|model| self.overview_of(current, model, account)).collect()
+    }
+
+    fn overview_of(&self, listed: &Arc<Listed>, model: &catalogue::FoundationModel, account: &str) -> Overview {
+        let learned = self.learned(account, &model.model_id);
+        let sent = match resolve::resolve(&model.model_id, self.known(Some(listed), learned.as_deref(), None)) {
+            Ok(Resolution::Send(target)) if target.is_profile || model.on_demand() => Ok(target.identifier),
+            Ok(Resolution::Send(_)) => Err(format!("it offers {} only", model.inference_types_supported.join(", "))),
+            Ok(Resolution::Create { .. } | Resolution::LookUp { .. }) => {
+                Ok("(a profile is created at the first request)".to_owned())
+            }
+            Err(refusal) => Err(refusal.message.into_owned()),
+        };
+        Overview { model: model.clone(), sent }
+    }
+}
+
+/// One line of `bedrock-sidecar models`.
+#[derive(Debug)]
+pub struct Overview {
+    pub model: catalogue::FoundationModel,
+    /// What would be sent, or why the model cannot be invoked.
+    pub sent: Result<String, String>,
+}
+
+fn account(credentials: &Credentials) -> String {
+    credentials.account_key()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Every critical section here is a single insert, removal or look-up.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

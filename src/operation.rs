@@ -1,0 +1,341 @@
+//! Which operation a request is: one table of what Bedrock serves on the paths that SDKs send, matched on the raw path.
+//!
+//! A path is never decoded before it is matched: `..%2F..` decoded and then signed would be a signed traversal.
+
+use std::borrow::Cow;
+
+use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::error::{Kind, Refusal};
+
+/// RFC 3986 unreserved characters stand as they are, everything else is percent-encoded: what SigV4 and SDKs agree on.
+pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Which of Bedrock's hosts serves an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plane {
+    /// `bedrock-runtime`: inference.
+    Runtime,
+    /// `bedrock`: models and inference profiles.
+    Control,
+}
+
+/// Where a request names its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelPlace {
+    None,
+    /// The path segment after `/model/`.
+    Path,
+    /// The string under this key of the JSON body; the request is refused without it.
+    Body(&'static str),
+    /// The string under this key of the JSON body, if the body has it.
+    OptionalBody(&'static str),
+    /// `modelSource.copyFrom` of a profile that is to be created.
+    CopyFrom,
+    /// The segment names a foundation model or a profile that is only described.
+    Described,
+}
+
+/// One row of the table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// AWS's name; for the OpenAI and Anthropic shapes the name of the API.
+    pub name: &'static str,
+    method: &'static str,
+    /// `{}` stands for one segment, a final `*` for one or more.
+    path: &'static [&'static str],
+    pub plane: Plane,
+    pub model: ModelPlace,
+    /// The answer is always a stream. OpenAI and Anthropic answers may be: their content type says so.
+    pub streaming: bool,
+    /// Bedrock has it, the daemon does not relay it.
+    pub relayed: bool,
+}
+
+const fn row(
+    name: &'static str,
+    method: &'static str,
+    path: &'static [&'static str],
+    plane: Plane,
+    model: ModelPlace,
+) -> Operation {
+    Operation { name, method, path, plane, model, streaming: false, relayed: true }
+}
+
+const fn streaming(operation: Operation) -> Operation {
+    Operation { streaming: true, ..operation }
+}
+
+const fn not_yet(operation: Operation) -> Operation {
+    Operation { relayed: false, ..operation }
+}
+
+use ModelPlace::{Body, CopyFrom, Described, None as NoModel, OptionalBody, Path};
+use Plane::{Control, Runtime};
+
+/// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
+pub static OPERATIONS: [Operation; 25] = [
+    row("InvokeModel", "POST", &["model", "{}", "invoke"], Runtime, Path),
+    streaming(row(
+        "InvokeModelWithResponseStream",
+        "POST",
+        &["model", "{}", "invoke-with-response-stream"],
+        Runtime,
+        Path,
+    )),
+    row("Converse", "POST", &["model", "{}", "converse"], Runtime, Path),
+    streaming(row("ConverseStream", "POST", &["model", "{}", "converse-stream"], Runtime, Path)),
+    row("CountTokens", "POST", &["model", "{}", "count-tokens"], Runtime, Path),
+    not_yet(streaming(row(
+        "InvokeModelWithBidirectionalStream",
+        "POST",
+        &["model", "{}", "invoke-with-bidirectional-stream"],
+        Runtime,
+        Path,
+    ))),
+    row("ApplyGuardrail", "POST", &["guardrail", "{}", "version", "{}", "apply"], Runtime, NoModel),
+    row("InvokeGuardrailChecks", "POST", &["guardrail-checks", "invoke"], Runtime, NoModel),
+    row("StartAsyncInvoke", "POST", &["async-invoke"], Runtime, Body("modelId")),
+    row("ListAsyncInvokes", "GET", &["async-invoke"], Runtime, NoModel),
+    row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel),
+    row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model")),
+    row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model")),
+    row("OpenAI", "POST", &["openai", "v1", "*"], Runtime, OptionalBody("model")),
+    row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel),
+    row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel),
+    row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model")),
+    row("Anthropic", "POST", &["anthropic", "*"], Runtime, OptionalBody("model")),
+    row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel),
+    row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel),
+    row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described),
+    row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel),
+    row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described),
+    row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom),
+    row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described),
+];
+
+/// A request's operation and the identifier that its path carries.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Matched {
+    pub operation: &'static Operation,
+    /// The decoded identifier of the path, for `Path` and `Described`.
+    pub identifier: Option<String>,
+}
+
+/// Finds the operation of a method and a raw path (without its query).
+pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
+    let segments = segments(path)?;
+    for operation in &OPERATIONS {
+        if operation.method == method.as_str()
+            && let Some(raw) = matches(operation.path, &segments)
+        {
+            if !operation.relayed {
+                return Err(Refusal::new(
+                    Kind::NotImplemented,
+                    format!(
+                        "{} is not relayed yet; use ConverseStream or InvokeModelWithResponseStream.",
+                        operation.name
+                    ),
+                ));
+            }
+            let identifier = match operation.model {
+                Path | Described => Some(identifier(raw.unwrap_or_default())?),
+                _ => {
+                    raw.map(identifier).transpose()?;
+                    None
+                }
+            };
+            return Ok(Matched { operation, identifier });
+        }
+    }
+    Err(Refusal::new(
+        Kind::UnknownOperation,
+        format!(
+            "{method} on this path is no operation of bedrock-runtime, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given."
+        ),
+    ))
+}
+
+/// The operation named `InvokeModel`, for the seed's API, which has no Bedrock path.
+pub fn invoke_model() -> &'static Operation {
+    &OPERATIONS[0]
+}
+
+/// The operation named `ListFoundationModels`.
+pub fn list_models() -> &'static Operation {
+    &OPERATIONS[19]
+}
+
+/// The path of an operation with another identifier, encoded once.
+pub fn path_with(operation: &Operation, identifier: &str) -> String {
+    let mut path = String::with_capacity(identifier.len() + 48);
+    for segment in operation.path {
+        path.push('/');
+        match *segment {
+            "{}" => path.extend(utf8_percent_encode(identifier, SEGMENT)),
+            literal => path.push_str(literal),
+        }
+    }
+    path
+}
+
+/// The raw segments, after the checks that hold for every path.
+fn segments(path: &str) -> Result<Vec<&str>, Refusal> {
+    let invalid = |why: &'static str| Refusal::new(Kind::Validation, why);
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err(invalid("the request's target must be a path that starts with a slash."));
+    };
+    let segments: Vec<&str> = rest.split('/').collect();
+    for segment in &segments {
+        let decoded = decode(segment)?;
+        if decoded.split('/').any(|part| part == "." || part == "..") {
+            return Err(invalid("the path holds a dot segment; send the path of one operation."));
+        }
+        if decoded.contains(|c: char| c.is_control()) {
+            return Err(invalid("the path holds a control character."));
+        }
+    }
+    Ok(segments)
+}
+
+/// Matches a row; the first `{}` segment is returned raw.
+fn matches<'a>(pattern: &[&str], segments: &[&'a str]) -> Option<Option<&'a str>> {
+    let mut found = None;
+    for (index, expected) in pattern.iter().enumerate() {
+        if *expected == "*" {
+            return (segments.len() > index && !segments[index].is_empty()).then_some(found);
+        }
+        let segment = *segments.get(index)?;
+        match *expected {
+            "{}" if segment.is_empty() => return None,
+            "{}" => found = found.or(Some(segment)),
+            literal if literal == segment => {}
+            _ => return None,
+        }
+    }
+    (segments.len() == pattern.len()).then_some(found)
+}
+
+fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
+    let bytes = segment.as_bytes();
+    let mut rest = bytes;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        let hex = rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        if !hex {
+            return Err(Refusal::new(Kind::Validation, "the path holds a % that is not followed by two hex digits."));
+        }
+        rest = &rest[at + 3..];
+    }
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_| Refusal::new(Kind::Validation, "the path is not UTF-8 after percent-decoding."))
+}
+
+/// Decodes an identifier and demands the alphabet of model IDs, profile IDs and ARNs.
+fn identifier(raw: &str) -> Result<String, Refusal> {
+    let decoded = decode(raw)?;
+    check_identifier(&decoded)?;
+    Ok(decoded.into_owned())
+}
+
+/// Refuses an identifier that no model, profile, guardrail or ARN can have, so that nothing is smuggled into a path.
+pub fn check_identifier(identifier: &str) -> Result<(), Refusal> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'/' | b'-' | b'_');
+    // 2048 is the longest modelId of the service model.
+    if identifier.is_empty() || identifier.len() > 2048 || !identifier.bytes().all(plain) {
+        return Err(Refusal::new(
+            Kind::Validation,
+            "the identifier in the request is not one of a model, an inference profile or an ARN.",
+        ));
+    }
+    if identifier.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        return Err(Refusal::new(Kind::Validation, "the identifier in the request holds an empty or a dot segment."));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(method: Method, path: &str) -> Result<(&'static str, Option<String>), u16> {
+        find(&method, path).map(|m| (m.operation.name, m.identifier)).map_err(|refusal| refusal.kind.status().as_u16())
+    }
+
+    #[test]
+    fn both_spellings_of_a_model_are_one_segment() {
+        let expected = Ok(("InvokeModel", Some("anthropic.claude-3-haiku-20240307-v1:0".to_owned())));
+        assert_eq!(name(Method::POST, "/model/anthropic.claude-3-haiku-20240307-v1:0/invoke"), expected);
+        assert_eq!(name(Method::POST, "/model/anthropic.claude-3-haiku-20240307-v1%3A0/invoke"), expected);
+        assert_eq!(
+            name(Method::POST, "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A%3Afoundation-model%2Fa.b-v1%3A0/converse"),
+            Ok(("Converse", Some("arn:aws:bedrock:us-east-1::foundation-model/a.b-v1:0".to_owned())))
+        );
+    }
+
+    #[test]
+    fn every_row_matches_a_path_made_from_it() {
+        for operation in &OPERATIONS {
+            let path: String =
+                operation.path.iter().map(|s| format!("/{}", s.replace("{}", "x.y").replace('*', "z/z"))).collect();
+            let method: Method = operation.method.parse().unwrap();
+            match find(&method, &path) {
+                Ok(found) => assert_eq!(found.operation, operation, "{path}"),
+                Err(refusal) => assert!(!operation.relayed && refusal.kind == Kind::NotImplemented, "{path}"),
+            }
+        }
+    }
+
+    #[test]
+    fn traversal_and_smuggling_are_refused() {
+        for path in [
+            "/model/../invoke",
+            "/model/a%2F..%2Fb/invoke",
+            "/model/%2e%2e/invoke",
+            "/model/a%3Fb/invoke",
+            "/model/a%23b/invoke",
+            "/model/a%00b/invoke",
+            "/model/a%0Ab/invoke",
+            "/model/a%2/invoke",
+            "/model/a%zz/invoke",
+            "/model/%ff/invoke",
+            "/model/a b/invoke",
+            "/model/a%2Fb%2F/invoke",
+            "/openai/v1/../../x",
+            "model/a/invoke",
+        ] {
+            assert_eq!(name(Method::POST, path), Err(400), "{path}");
+        }
+    }
+
+    #[test]
+    fn unknown_paths_are_unknown_operations() {
+        for path in [
+            "/",
+            "/model",
+            "/model//invoke",
+            "/model/a/invokes",
+            "/model/a/b/invoke",
+            "/model/a/invoke/",
+            "/openai/v1/",
+            "/anthropic",
+        ] {
+            assert_eq!(name(Method::POST, path), Err(404), "{path}");
+        }
+        assert_eq!(name(Method::GET, "/model/a/invoke"), Err(404));
+        assert_eq!(name(Method::POST, "/model/a/invoke-with-bidirectional-stream"), Err(501));
+    }
+
+    #[test]
+    fn named_rows_are_where_they_are_said_to_be() {
+        assert_eq!((invoke_model().name, list_models().name), ("InvokeModel", "ListFoundationModels"));
+    }
+
+    #[test]
+    fn a_path_is_encoded_once() {
+        let converse = find(&Method::POST, "/model/a/converse").unwrap().operation;
+        assert_eq!(path_with(converse, "us.a.b-v1:0"), "/model/us.a.b-v1%3A0/converse");
+        assert_eq!(path_with(converse, "arn:aws:x/y"), "/model/arn%3Aaws%3Ax%2Fy/converse");
+    }
+}

@@ -1,0 +1,300 @@
+//! The REST API of the system that this one replaces: a thin front that walks the same road.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use crate::caller::Caller;
+use crate::error::{Kind, Refusal};
+use crate::exchange::{Body, Exchange};
+use crate::listen::{Client, guard};
+use crate::operation::{self, check_identifier};
+use crate::proxy::{Asked, Received, Road};
+use crate::receive;
+
+/// Serves a path below `/v1/`.
+pub async fn serve(
+    road: &Arc<Road>,
+    client: &Client,
+    mut exchange: Exchange,
+    head: Parts,
+    body: Incoming,
+) -> Response<Body> {
+    let request_id = exchange.record.request_id.clone();
+    match answer(road, client, &mut exchange, head, body).await {
+        Ok(Front::Own(value)) => {
+            let body = Bytes::from(value.to_string());
+            let mut response = json_response(body, &request_id);
+            exchange.mark(response.headers_mut());
+            exchange.completed_here(response.body().length());
+            response
+        }
+        Ok(Front::Invocation(invocation)) => finish_invocation(exchange, invocation, &request_id).await,
+        Err(refusal) => refused(exchange, &refusal, &request_id),
+    }
+}
+
+enum Front {
+    Own(Value),
+    Invocation(Invocation),
+}
+
+struct Invocation {
+    answer: crate::upstream::Answer,
+    sent: Option<String>,
+}
+
+async fn answer(
+    road: &Arc<Road>,
+    client: &Client,
+    exchange: &mut Exchange,
+    head: Parts,
+    body: Incoming,
+) -> Result<Front, Refusal> {
+    guard::check(client, &head)?;
+    match (&head.method, head.uri.path()) {
+        (&Method::POST, "/v1/bedrock/invoke-model") => {
+            exchange.operation(operation::invoke_model());
+            let (caller, body) = known(road, client, exchange, &head, body).await?;
+            let received = invocation(&body)?;
+            let model = received.model.as_ref();
+            if let Some(asked) = model {
+                exchange.record.model_id.clone_from(&asked.name);
+            }
+            let permit = road.permit(&caller, exchange, received.operation, model, &head.headers)?;
+            let admission = road.admit(permit, &caller, received.operation, model, &received.body).await?;
+            exchange.open(admission).await?;
+            let (answer, sent) = road.forward(exchange, &received).await?;
+            Ok(Front::Invocation(Invocation { answer, sent }))
+        }
+        (&Method::GET, "/v1/bedrock/invoke-model") => {
+            exchange.named("RoutingInformation");
+            known(road, client, exchange, &head, body).await?;
+            Ok(Front::Own(routing(road)))
+        }
+        (&Method::GET, "/v1/bedrock/models") => {
+            exchange.named("ListFoundationModels");
+            let (caller, _) = known(road, client, exchange, &head, body).await?;
+            road.permit(&caller, exchange, operation::list_models(), None, &head.headers)?;
+            models(road, &exchange.record.request_id).map(Front::Own)
+        }
+        (_, "/v1/bedrock/invoke-model" | "/v1/bedrock/models") => {
+            Err(Refusal::new(Kind::UnknownOperation, format!("{} is not served on this path.", head.method)))
+        }
+        _ => Err(Refusal::new(
+            Kind::UnknownOperation,
+            "there is no such path under /v1/; see /v1/bedrock/invoke-model and /v1/bedrock/models.",
+        )),
+    }
+}
+
+/// The caller, whose signature covers the body.
+async fn known(
+    road: &Road,
+    client: &Client,
+    exchange: &mut Exchange,
+    head: &Parts,
+    body: Incoming,
+) -> Result<(Caller, Bytes), Refusal> {
+    let body = receive::body(&head.headers, body, road.settings.max_body_bytes).await?;
+    exchange.record.request_size = body.len() as u64;
+    let caller = road.identify(client, exchange, head, &body).await?;
+    Ok((caller, body))
+}
+
+/// Reads `{modelId, contentType?, accept?, body}`.
+fn invocation(body: &[u8]) -> Result<Received, Refusal> {
+    let invalid = |message: &'static str| Refusal::new(Kind::Validation, message);
+    let json: Value = serde_json::from_slice(body).map_err(|_| invalid("the request's body is not valid JSON."))?;
+    let model = json["modelId"].as_str().ok_or_else(|| invalid("the request's body must hold modelId, a string."))?;
+    check_identifier(model)?;
+    let payload = match &json["body"] {
+        Value::Null => return Err(invalid("the request's body must hold body: the model's request.")),
+        Value::String(text) => decode(text)?,
+        other => Bytes::from(other.to_string()),
+    };
+    let mut headers = HeaderMap::new();
+    for (key, name) in [("contentType", CONTENT_TYPE), ("accept", http::header::ACCEPT)] {
+        let value = json[key].as_str().unwrap_or("application/json");
+        let value = HeaderValue::from_str(value).map_err(|_| invalid("contentType or accept is not a media type."))?;
+        headers.insert(name, value);
+    }
+    Ok(Received {
+        operation: operation::invoke_model(),
+        method: Method::POST,
+        headers,
+        query: None,
+        path: String::new(),
+        body: payload,
+        model: Some(Asked { name: model.to_owned(), in_body: None }),
+    })
+}
+
+/// A string body is the model's JSON itself, or base64 of it.
+fn decode(text: &str) -> Result<Bytes, Refusal> {
+    use base64::Engine;
+    if serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .is_ok_and(|_| !text.trim_start().starts_with(|c: char| c.is_ascii_digit()))
+    {
+        return Ok(Bytes::copy_from_slice(text.as_bytes()));
+    }
+    base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .map(Bytes::from)
+        .map_err(|_| Refusal::new(Kind::Validation, "body is a string that is neither JSON nor base64."))
+}
+
+fn routing(road: &Road) -> Value {
+    let region = road.first_region();
+    json!({
+        "service": "bedrock-sidecar",
+        "method": "POST",
+        "path": "/v1/bedrock/invoke-model",
+        "routing": {
+            "sourcePartition": "govcloud",
+            "destinationPartition": "commercial",
+            "destinationRegion": region,
+        },
+        "request": {
+            "modelId": "required: a model, inference profile or ARN",
+            "contentType": "optional: application/json",
+            "accept": "optional: application/json",
+            "body": "required: the model's request as an object, a JSON string or base64",
+        },
+    })
+}
+
+fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
+    let first = road.regions.first().filter(|region| region.models.is_listed());
+    let region = first.ok_or_else(|| {
+        let why = road.credentials.current(std::time::SystemTime::now()).err().map(|refusal| refusal.message);
+        let why =
+            why.unwrap_or_else(|| "the upstream's models have not been listed yet; try again in a moment.".into());
+        Refusal::new(Kind::ServiceUnavailable, why)
+    })?;
+    let name = &region.upstream.region;
+    let models: Vec<Value> = region
+        .models
+        .overview(&road.credentials.account_key())
+        .into_iter()
+        .map(|line| {
+            let model = line.model;
+            json!({
+                "modelId": model.model_id,
+                "modelName": model.model_name,
+                "providerName": model.provider_name,
+                "inputModalities": model.input_modalities,
+                "outputModalities": model.output_modalities,
+                "responseStreamingSupported": model.response_streaming_supported.unwrap_or(false),
+                "customizationsSupported": model.customizations_supported,
+                "inferenceTypesSupported": model.inference_types_supported,
+                "invokable": line.sent.is_ok(),
+                "invokedAs": line.sent.as_ref().ok(),
+                "reason": line.sent.as_ref().err(),
+            })
+        })
+        .collect();
+    Ok(json!({
+        "region": { "region": name, "partition": "aws", "description": format!("AWS commercial region {name}") },
+        "totalModels": models.len(),
+        "models": models,
+        "timestamp": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
+        "source": { "partition": "govcloud", "region": road.settings.audit.region, "requestId": request_id },
+    }))
+}
+
+/// Wraps the model's answer: its JSON as a string, its content type beside it.
+async fn finish_invocation(exchange: Exchange, invocation: Invocation, request_id: &str) -> Response<Body> {
+    let Invocation { answer, sent } = invocation;
+    let relayed = exchange.relay(answer, sent.as_deref());
+    let (parts, body) = relayed.into_parts();
+    let collected = match body.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) => {
+            let refusal = Refusal::new(Kind::ServiceUnavailable, format!("{error}."));
+            return error_response(&refusal, request_id);
+        }
+    };
+    let content_type =
+        parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let mut response = if parts.status.is_success() {
+        let text = match std::str::from_utf8(&collected) {
+            Ok(text) => text.to_owned(),
+            Err(_) => {
+                use base64::Engine;
+                base64::engine::general_purpose::STANDARD.encode(&collected)
+            }
+        };
+        json_response(Bytes::from(json!({ "body": text, "contentType": content_type }).to_string()), request_id)
+    } else {
+        let error = crate::upstream::answer::AwsError::new(&parts.headers, &collected);
+        let body = error_body(&error.error_type, &error.message, request_id);
+        let mut response = json_response(body, request_id);
+        *response.status_mut() = parts.status;
+        response
+    };
+    for (name, value) in &parts.headers {
+        if name.as_str().starts_with("x-bedrock-sidecar-")
+            || name.as_str().starts_with("x-amzn-")
+            || name == http::header::RETRY_AFTER
+        {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    response
+}
+
+fn refused(mut exchange: Exchange, refusal: &Refusal, request_id: &str) -> Response<Body> {
+    let mut response = error_response(refusal, request_id);
+    exchange.mark(response.headers_mut());
+    exchange.note_refusal(refusal, response.body().length());
+    response
+}
+
+fn error_response(refusal: &Refusal, request_id: &str) -> Response<Body> {
+    let body = error_body(refusal.kind.error_type(), &refusal.text(), request_id);
+    let mut response = json_response(body, request_id);
+    *response.status_mut() = refusal.kind.status();
+    refusal.headers(response.headers_mut());
+    response
+}
+
+fn error_body(code: &str, message: &str, request_id: &str) -> Bytes {
+    Bytes::from(json!({ "error": { "code": code, "message": message, "requestId": request_id } }).to_string())
+}
+
+fn json_response(body: Bytes, request_id: &str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HeaderName::from_static("x-source-partition"), HeaderValue::from_static("govcloud"));
+    headers.insert(HeaderName::from_static("x-destination-partition"), HeaderValue::from_static("commercial"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_an_object_a_json_string_or_base64() {
+        let body =
+            |value: &str| invocation(format!(r#"{{"modelId":"a.b","body":{value}}}"#).as_bytes()).map(|r| r.body);
+        assert_eq!(body(r#"{"a":1}"#).unwrap(), r#"{"a":1}"#);
+        assert_eq!(body(r#""{\"a\": 1}""#).unwrap(), r#"{"a": 1}"#);
+        assert_eq!(body(r#""eyJhIjogMX0=""#).unwrap(), r#"{"a": 1}"#);
+        assert_eq!(body(r#""{broken""#).unwrap_err().kind, Kind::Validation);
+        assert!(invocation(b"{}").is_err() && invocation(b"x").is_err());
+        assert!(invocation(br#"{"modelId":"a.b"}"#).is_err());
+        assert!(invocation(br#"{"modelId":"a/../b","body":{}}"#).is_err());
+    }
+}

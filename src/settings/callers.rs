@@ -1,0 +1,298 @@
+//! Who is known and what each may do: `[[callers]]` and `[policy]`, with every name resolved and every secret read.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::accounts::Accounts;
+use super::limits::Rates;
+pub use super::secrets::Secret;
+use super::secrets::secret;
+use crate::config::callers as written;
+use crate::config::{ConfigError, FilePath, Glob, Source};
+
+/// The longest access key id that is accepted, as IAM has it.
+pub const MAX_ACCESS_KEY_ID: usize = 128;
+
+/// A place in the configuration, as refusals name it: `config.toml:42`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    file: Arc<str>,
+    line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A default that no line says is not worth a number.
+        if self.line == 0 { f.write_str(&self.file) } else { write!(f, "{}:{}", self.file, self.line) }
+    }
+}
+
+/// A list of patterns and where it is written.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub patterns: Vec<Glob>,
+    pub place: Place,
+}
+
+/// What an admin hands to an app so that its SDK can sign.
+#[derive(Debug, Clone)]
+pub struct LocalKey {
+    pub access_key_id: String,
+    pub secret: Secret,
+}
+
+/// One known caller.
+#[derive(Debug, Clone)]
+pub struct CallerEntry {
+    pub name: String,
+    pub place: Place,
+    pub users: Vec<u32>,
+    pub groups: Vec<u32>,
+    pub key: Option<LocalKey>,
+    pub bearer: Option<Secret>,
+    pub certificate_names: Vec<Glob>,
+    pub host_role: bool,
+    /// None: every model that `[models]` allows.
+    pub models: Option<Rule>,
+    pub deny_models: Option<Rule>,
+    /// None: every operation.
+    pub operations: Option<Rule>,
+    pub deny_operations: Option<Rule>,
+    pub data_classification: Option<String>,
+    pub limits: Rates,
+}
+
+/// All `[[callers]]`, in the order of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Callers {
+    pub entries: Vec<Arc<CallerEntry>>,
+    /// Sentences for the log at start, such as a secret that every user can read.
+    pub warnings: Vec<String>,
+}
+
+/// What holds for everybody.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Where `require_known_caller = true` is written; none when anybody on the host may call.
+    pub require_known_caller: Option<Place>,
+    /// Levels, the lowest first; empty when levels are only recorded.
+    pub data_classifications: Vec<String>,
+    pub data_classifications_place: Place,
+    pub allow_models: Rule,
+    pub deny_models: Rule,
+}
+
+pub(super) fn policy(
+    policy: written::Policy,
+    allow: &Spanned<Vec<Glob>>,
+    deny: &Spanned<Vec<Glob>>,
+    source: &Source,
+) -> Result<Policy, ConfigError> {
+    let require = policy.require_known_caller.filter(|require| *require.get_ref());
+    let list = policy.data_classifications.unwrap_or_else(|| Spanned::new(0..0, Vec::new()));
+    let place_of_list = place(&list.span(), source);
+    let mut levels = Vec::<String>::new();
+    for level in list.into_inner() {
+        let (span, level) = (level.span(), level.into_inner());
+        if !is_classification(&level) {
+            return Err(source.error(span, not_a_classification(&level)));
+        }
+        if levels.contains(&level) {
+            return Err(source.error(span, format!("data classification \"{level}\" is named twice.")));
+        }
+        levels.push(level);
+    }
+    Ok(Policy {
+        require_known_caller: require.map(|require| place(&require.span(), source)),
+        data_classifications: levels,
+        data_classifications_place: place_of_list,
+        allow_models: rule(allow, source),
+        deny_models: rule(deny, source),
+    })
+}
+
+pub(super) fn callers(
+    tables: Vec<Spanned<written::Caller>>,
+    policy: &Policy,
+    has_prices: bool,
+    source: &Source,
+) -> Result<Callers, ConfigError> {
+    let mut callers = Callers::default();
+    if tables.is_empty() {
+        return Ok(callers);
+    }
+    let accounts = Accounts::read();
+    for table in tables {
+        let line = place(&table.span(), source);
+        let entry = entry(table, line, &accounts, policy, has_prices, source, &mut callers)?;
+        callers.entries.push(Arc::new(entry));
+    }
+    Ok(callers)
+}
+
+fn entry(
+    table: Spanned<written::Caller>,
+    place_of_table: Place,
+    accounts: &Accounts,
+    policy: &Policy,
+    has_prices: bool,
+    source: &Source,
+    known: &mut Callers,
+) -> Result<CallerEntry, ConfigError> {
+    let span = table.span();
+    let mut table = table.into_inner();
+    let limits = Rates::new(table.rates(), has_prices, source)?;
+    let name = table.name.get_ref().clone();
+    if !is_classification(&name) {
+        return Err(source.error(
+            table.name.span(),
+            "a caller's name has 1 to 64 letters, digits, spaces or any of \"_.:/@-\"; it stands in logs and records.",
+        ));
+    }
+    if known.entries.iter().any(|other| other.name == name) {
+        return Err(source.error(table.name.span(), format!("two callers are named \"{name}\".")));
+    }
+    let users = ids(&table.users, "user", |user| accounts.uid(user), source)?;
+    let groups = ids(&table.groups, "group", |group| accounts.gid(group), source)?;
+    let key = key(&table, known, source)?;
+    let bearer = table.bearer_token_file.as_ref().map(|file| bearer(file, &name, known, source)).transpose()?;
+    let certificate_names: Vec<Glob> = table.certificate_names.into_iter().map(Spanned::into_inner).collect();
+    let criteria = [
+        !users.is_empty(),
+        !groups.is_empty(),
+        key.is_some(),
+        bearer.is_some(),
+        !certificate_names.is_empty(),
+        table.host_role,
+    ];
+    if !criteria.contains(&true) {
+        return Err(source.error(
+            span,
+            format!("nobody can be the caller \"{name}\"; give users, groups, access_key_id, bearer_token_file, certificate_names or host_role."),
+        ));
+    }
+    let data_classification =
+        table.data_classification.map(|level| classification(level, policy, source)).transpose()?;
+    let to_rule = |list: Option<Spanned<Vec<Glob>>>| list.map(|list| rule(&list, source));
+    Ok(CallerEntry {
+        name,
+        place: place_of_table,
+        users,
+        groups,
+        key,
+        bearer,
+        certificate_names,
+        host_role: table.host_role,
+        models: to_rule(table.models),
+        deny_models: to_rule(table.deny_models),
+        operations: to_rule(table.operations),
+        deny_operations: to_rule(table.deny_operations),
+        data_classification,
+        limits,
+    })
+}
+
+fn ids(
+    names: &[Spanned<String>],
+    what: &str,
+    find: impl Fn(&str) -> Option<u32>,
+    source: &Source,
+) -> Result<Vec<u32>, ConfigError> {
+    names
+        .iter()
+        .map(|name| {
+            find(name.get_ref()).ok_or_else(|| {
+                let sentence = format!(
+                    "this host has no {what} \"{}\" in /etc/{}; create it, or give the number if a directory service knows it.",
+                    name.get_ref(),
+                    if what == "user" { "passwd" } else { "group" },
+                );
+                source.error(name.span(), sentence)
+            })
+        })
+        .collect()
+}
+
+fn key(table: &written::Caller, known: &mut Callers, source: &Source) -> Result<Option<LocalKey>, ConfigError> {
+    let (id, file) = match (&table.access_key_id, &table.secret_access_key_file) {
+        (None, None) => return Ok(None),
+        (Some(id), Some(file)) => (id, file),
+        (Some(id), None) => {
+            return Err(source.error(id.span(), "access_key_id needs secret_access_key_file beside it."));
+        }
+        (None, Some(file)) => {
+            return Err(source.error(file.span(), "secret_access_key_file needs access_key_id beside it."));
+        }
+    };
+    let access_key_id = id.get_ref().clone();
+    if !is_access_key_id(&access_key_id) {
+        return Err(source.error(
+            id.span(),
+            "an access_key_id has 1 to 128 visible characters, without \"/\", \",\" or \"=\"; for example \"LOCALBILLING\".",
+        ));
+    }
+    let taken = |entry: &Arc<CallerEntry>| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id);
+    if known.entries.iter().any(taken) {
+        return Err(source.error(id.span(), format!("two callers have the access_key_id \"{access_key_id}\".")));
+    }
+    let secret = secret(file, &mut known.warnings, source)?;
+    Ok(Some(LocalKey { access_key_id, secret }))
+}
+
+fn bearer(file: &Spanned<FilePath>, name: &str, known: &mut Callers, source: &Source) -> Result<Secret, ConfigError> {
+    let token = secret(file, &mut known.warnings, source)?;
+    let same = |entry: &&Arc<CallerEntry>| entry.bearer.as_ref().is_some_and(|other| other.expose() == token.expose());
+    if let Some(other) = known.entries.iter().find(same) {
+        let sentence = format!("the callers \"{}\" and \"{name}\" have the same bearer token.", other.name);
+        return Err(source.error(file.span(), sentence));
+    }
+    Ok(token)
+}
+
+fn classification(level: Spanned<String>, policy: &Policy, source: &Source) -> Result<String, ConfigError> {
+    let (span, level) = (level.span(), level.into_inner());
+    if !is_classification(&level) {
+        return Err(source.error(span, not_a_classification(&level)));
+    }
+    if !policy.data_classifications.is_empty() && !policy.data_classifications.contains(&level) {
+        let levels = policy.data_classifications.join("\", \"");
+        let sentence = format!(
+            "data classification \"{level}\" is not one of policy.data_classifications (\"{levels}\"); add it there or choose one of them."
+        );
+        return Err(source.error(span, sentence));
+    }
+    Ok(level)
+}
+
+/// The spelling of an access key id: what AWS issues, and what people write into a configuration for local use.
+pub fn is_access_key_id(text: &str) -> bool {
+    (1..=MAX_ACCESS_KEY_ID).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b',' | b'=' | b'"'))
+}
+
+/// The spelling of a data classification (and of a caller's name): it stands in headers, records and logs.
+pub fn is_classification(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.trim() == text
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b" _.:/@-".contains(&b))
+}
+
+fn not_a_classification(level: &str) -> String {
+    format!("\"{level}\" is not a data classification; it has 1 to 64 letters, digits, spaces or any of \"_.:/@-\".")
+}
+
+fn rule(list: &Spanned<Vec<Glob>>, source: &Source) -> Rule {
+    Rule { patterns: list.get_ref().clone(), place: place(&list.span(), source) }
+}
+
+fn place(span: &std::ops::Range<usize>, source: &Source) -> Place {
+    let file = source.path.file_name().map_or_else(|| PathBuf::from(&source.path), PathBuf::from);
+    let line = if span.is_empty() { 0 } else { source.line(span.start) };
+    Place { file: file.to_string_lossy().into(), line }
+}
+
+#[cfg(test)]
+mod tests;

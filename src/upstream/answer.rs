@@ -1,0 +1,159 @@
+//! What an upstream's error answer asks for: another credential, another clock, a profile, another region, or nothing.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode};
+
+use crate::error::ERROR_TYPE;
+
+/// The class and text of an error, as AWS services word them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AwsError {
+    /// Without the `:http://…` suffix that some services append.
+    pub error_type: String,
+    pub message: String,
+}
+
+/// What could help.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Remedy {
+    None,
+    /// The key is not (or no longer) valid.
+    Credential,
+    /// The signature's date is off; the answer's `Date` header tells the upstream's time.
+    Clock(SystemTime),
+    /// The model can only be invoked through an inference profile.
+    Profile,
+}
+
+impl AwsError {
+    pub fn new(headers: &HeaderMap, body: &[u8]) -> AwsError {
+        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |key: &str| json.get(key).and_then(serde_json::Value::as_str);
+        let header = headers.get(ERROR_TYPE).and_then(|value| value.to_str().ok());
+        let named = header.or_else(|| text("__type")).or_else(|| text("code")).unwrap_or_default();
+        let named = named.split(':').next().unwrap_or_default();
+        let named = named.rsplit('#').next().unwrap_or_default();
+        AwsError {
+            error_type: named.to_owned(),
+            message: text("message").or_else(|| text("Message")).unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// By the texts that Bedrock uses (bedrock-runtime error references and issue threads of its SDKs).
+    pub fn remedy(&self, status: StatusCode, headers: &HeaderMap) -> Remedy {
+        let text = self.message.to_ascii_lowercase();
+        let has = |part: &str| text.contains(part);
+        if status == StatusCode::BAD_REQUEST && has("on-demand throughput") {
+            return Remedy::Profile;
+        }
+        if !matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST) {
+            return Remedy::None;
+        }
+        let about_time = has("signature expired")
+            || has("signature not yet current")
+            || self.error_type == "RequestTimeTooSkewed"
+            || self.error_type == "RequestExpired";
+        if about_time {
+            return date(headers).map_or(Remedy::None, Remedy::Clock);
+        }
+        if status == StatusCode::BAD_REQUEST {
+            return Remedy::None;
+        }
+        let by_type = matches!(
+            self.error_type.as_str(),
+            "UnrecognizedClientException"
+                | "ExpiredTokenException"
+                | "ExpiredToken"
+                | "InvalidSignatureException"
+                | "InvalidClientTokenId"
+        );
+        let by_text = has("invalid api key format")
+            || has("authentication failed: please make sure your api key is valid")
+            || has("bearer token has expired")
+            || has("security token included in the request is invalid")
+            || has("security token included in the request is expired");
+        if by_type || by_text { Remedy::Credential } else { Remedy::None }
+    }
+
+    /// What the ledger keeps. Texts of 400 and 424 may quote the prompt, so only their type is kept.
+    pub fn for_record(&self, status: StatusCode) -> String {
+        let may_quote_input = matches!(status.as_u16(), 400 | 422 | 424);
+        let kind = if self.error_type.is_empty() { status.as_str() } else { &self.error_type };
+        if may_quote_input || self.message.is_empty() {
+            return kind.to_owned();
+        }
+        let mut text = format!("{kind}: {}", self.message);
+        if text.len() > 512 {
+            let end = (0..=512).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
+        }
+        text
+    }
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(http::header::DATE)?.to_str().ok()?).ok()
+}
+
+/// How far the upstream's clock is ahead of ours, in whole milliseconds; negative when it is behind.
+pub fn clock_offset(theirs: SystemTime, ours: SystemTime) -> i64 {
+    let millis = |gap: Duration| i64::try_from(gap.as_millis()).unwrap_or(i64::MAX);
+    match theirs.duration_since(ours) {
+        Ok(ahead) => millis(ahead),
+        Err(behind) => -millis(behind.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remedy(status: u16, error_type: &str, message: &str) -> Remedy {
+        let mut headers = HeaderMap::new();
+        headers.insert(ERROR_TYPE, format!("{error_type}:http://internal.amazon.com/coral/").parse().unwrap());
+        headers.insert(http::header::DATE, "Sat, 31 Jan 2026 23:59:59 GMT".parse().unwrap());
+        let body = serde_json::json!({ "Message": message }).to_string();
+        AwsError::new(&headers, body.as_bytes()).remedy(StatusCode::from_u16(status).unwrap(), &headers)
+    }
+
+    #[test]
+    fn texts_of_bedrock_lead_to_their_remedy() {
+        let on_demand = "Invocation of model ID a.b with on-demand throughput isn\u{2019}t supported. Retry your request with the ID or ARN of an inference profile that contains this model.";
+        assert_eq!(remedy(400, "ValidationException", on_demand), Remedy::Profile);
+        assert_eq!(remedy(400, "ValidationException", &on_demand.replace('\u{2019}', "'")), Remedy::Profile);
+        for (kind, text) in [
+            ("AccessDeniedException", "Invalid API Key format: Must start with pre-defined prefix"),
+            ("AccessDeniedException", "Authentication failed: Please make sure your API Key is valid."),
+            ("AccessDeniedException", "Bearer Token has expired"),
+            ("UnrecognizedClientException", "The security token included in the request is invalid."),
+            ("ExpiredTokenException", "The security token included in the request is expired"),
+            ("InvalidSignatureException", "The request signature we calculated does not match"),
+        ] {
+            assert_eq!(remedy(403, kind, text), Remedy::Credential, "{text}");
+        }
+        assert!(matches!(
+            remedy(403, "InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier than …"),
+            Remedy::Clock(_)
+        ));
+        for text in [
+            "You don't have access to the model with the specified model ID.",
+            "User: arn:aws:iam::1:user/x is not authorized to perform: bedrock:InvokeModel on resource: arn:…",
+        ] {
+            assert_eq!(remedy(403, "AccessDeniedException", text), Remedy::None, "{text}");
+        }
+        assert_eq!(remedy(400, "ValidationException", "Malformed input request"), Remedy::None);
+        assert_eq!(
+            remedy(429, "ThrottlingException", "Too many tokens, please wait before trying again."),
+            Remedy::None
+        );
+    }
+
+    #[test]
+    fn a_text_that_may_quote_the_prompt_is_not_recorded() {
+        let error = AwsError { error_type: "ValidationException".into(), message: "unexpected \"CANARY\"".into() };
+        assert_eq!(error.for_record(StatusCode::BAD_REQUEST), "ValidationException");
+        let error = AwsError { error_type: "ThrottlingException".into(), message: "Too many tokens".into() };
+        assert_eq!(error.for_record(StatusCode::TOO_MANY_REQUESTS), "ThrottlingException: Too many tokens");
+    }
+}

@@ -1,0 +1,271 @@
+//! One commercial region: its hosts, its clock, and what it takes to have one request answered there.
+
+pub mod answer;
+pub mod body;
+pub mod pool;
+pub mod sign;
+pub mod strip;
+pub mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+
+use answer::{AwsError, Remedy};
+use body::UpstreamBody;
+use pool::{Pool, SendError};
+
+use crate::credentials::{Credential, Credentials};
+use crate::error::{Kind, Refusal};
+use crate::operation::Plane;
+use crate::settings;
+
+/// Error answers are read up to this size to learn what they ask for; longer ones are relayed unread.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+/// A clock that is off by less than this is not what a refused signature is about.
+const NOTABLE_SKEW_MS: i64 = 30_000;
+/// So many connects in a row must fail before an upstream is left alone for a while.
+const BREAKER_FAILURES: u32 = 3;
+const BREAKER_PAUSE: Duration = Duration::from_secs(10);
+
+/// A commercial region that requests can be sent to.
+#[derive(Debug)]
+pub struct Upstream {
+    pub region: String,
+    runtime: Arc<Pool>,
+    control: Arc<Pool>,
+    timeouts: settings::Timeouts,
+    /// How far the upstream's clock is ahead of ours, in milliseconds.
+    clock_offset: AtomicI64,
+    connect_failures: AtomicU32,
+    /// Milliseconds of the Unix clock until which the upstream is passed over.
+    paused_until: AtomicU64,
+}
+
+/// A request as it is to be sent, without credential. It can be sent more than once.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub plane: Plane,
+    pub method: Method,
+    pub path: PathAndQuery,
+    /// After `strip::request_headers`.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// What the upstream answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: AnswerBody,
+}
+
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// An error's body that has been looked at: the same bytes.
+    Read(Bytes),
+    Passing(UpstreamBody),
+}
+
+/// Why an upstream gave no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was sent: another upstream may be tried.
+    NotSent(String),
+    /// The request may have been received: only the client may repeat it.
+    Broke(String),
+    /// There is no credential for this upstream.
+    NoCredential(Refusal),
+}
+
+impl Upstream {
+    /// # Errors
+    /// A sentence for the admin when no root certificates can be found.
+    pub fn new(upstream: &settings::Upstream, timeouts: settings::Timeouts) -> Result<Upstream, String> {
+        let needs_tls = upstream.runtime.tls || upstream.control.tls;
+        let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
+        let pool = |endpoint: &crate::config::Endpoint| {
+            Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
+        };
+        Ok(Upstream {
+            region: upstream.region.clone(),
+            runtime: pool(&upstream.runtime)?,
+            control: pool(&upstream.control)?,
+            timeouts,
+            clock_offset: AtomicI64::new(0),
+            connect_failures: AtomicU32::new(0),
+            paused_until: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
+    /// once; so is one whose date was off. `attempts` counts what was sent.
+    pub async fn exchange(&self, ask: &Ask, credentials: &Credentials, attempts: &mut u32) -> Result<Answer, Failure> {
+        let mut credential = credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
+        let (mut may_refresh, mut may_shift) = (true, true);
+        loop {
+            credential.check_region(&self.region).map_err(Failure::NoCredential)?;
+            let began = Instant::now();
+            *attempts += 1;
+            let answer = self.attempt(ask, &credential).await?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            let Some(error) = answer.error() else { return Ok(answer) };
+            match error.remedy(answer.status, &answer.headers) {
+                Remedy::Credential if may_refresh => {
+                    may_refresh = false;
+                    tracing::warn!(region = %self.region, error = %error.error_type, "the upstream refused the credential; refreshing it");
+                    let Some(other) = credentials.after_rejection(&credential, began).await else { return Ok(answer) };
+                    credential = other;
+                }
+                Remedy::Clock(theirs) if may_shift && self.shift_clock(theirs) => may_shift = false,
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    async fn attempt(&self, ask: &Ask, credential: &Credential) -> Result<Answer, Failure> {
+        let pool = match ask.plane {
+            Plane::Runtime => &self.runtime,
+            Plane::Control => &self.control,
+        };
+        let mut request = http::Request::new(Full::new(ask.body.clone()));
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = http::Uri::from(ask.path.clone());
+        *request.headers_mut() = ask.headers.clone();
+        let authority = pool.endpoint().authority();
+        let signed = sign::Signed {
+            method: ask.method.as_str(),
+            uri: &format!("{}{}", pool.endpoint(), ask.path),
+            authority: &authority,
+            region: &self.region,
+            body: &ask.body,
+            now: self.now(),
+        };
+        sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
+        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request)).await;
+        let (response, lease) = match sent {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error @ SendError::Connect { .. })) => {
+                self.connect_failed();
+                return Err(Failure::NotSent(error.to_string()));
+            }
+            Ok(Err(error @ SendError::Broke { .. })) => return Err(Failure::Broke(error.to_string())),
+            Err(_) => {
+                let seconds = self.timeouts.first_byte.as_secs();
+                return Err(Failure::Broke(format!("{} gave no answer within {seconds} s", pool.endpoint())));
+            }
+        };
+        self.connect_failures.store(0, Ordering::Relaxed);
+        let (head, incoming) = response.into_parts();
+        let body = UpstreamBody::new(incoming, lease, self.timeouts.idle);
+        let body = match head.status.as_u16() {
+            400 | 401 | 403 => {
+                read_error(body).await.map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?
+            }
+            _ => AnswerBody::Passing(body),
+        };
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// Signing time: our clock, corrected.
+    fn now(&self) -> SystemTime {
+        let offset = self.clock_offset.load(Ordering::Relaxed);
+        let shift = Duration::from_millis(offset.unsigned_abs());
+        if offset >= 0 { SystemTime::now() + shift } else { SystemTime::now() - shift }
+    }
+
+    /// Takes over the upstream's clock if that changes anything.
+    fn shift_clock(&self, theirs: SystemTime) -> bool {
+        let offset = answer::clock_offset(theirs, SystemTime::now());
+        let before = self.clock_offset.swap(offset, Ordering::Relaxed);
+        let notable = (offset - before).abs() > NOTABLE_SKEW_MS;
+        if notable {
+            tracing::warn!(
+                seconds = offset / 1000,
+                "this host's clock differs from the upstream's; requests are signed with the upstream's time, but the clock should be synchronised (chronyc tracking)"
+            );
+        }
+        notable
+    }
+
+    /// How far the upstream's clock is ahead of ours as far as it mattered, in milliseconds.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset.load(Ordering::Relaxed)
+    }
+
+    fn connect_failed(&self) {
+        if self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES {
+            let until = unix_millis() + BREAKER_PAUSE.as_millis() as u64;
+            self.paused_until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    /// The breaker is open: connects have failed in a row a moment ago.
+    pub fn is_paused(&self) -> bool {
+        unix_millis() < self.paused_until.load(Ordering::Relaxed)
+    }
+}
+
+impl Answer {
+    /// The error that an inspected answer carries.
+    pub fn error(&self) -> Option<AwsError> {
+        match &self.body {
+            AnswerBody::Read(bytes) => Some(AwsError::new(&self.headers, bytes)),
+            AnswerBody::Passing(_) => None,
+        }
+    }
+
+    /// The whole body, for answers to requests of our own.
+    pub async fn read(self, most: usize) -> Result<Bytes, String> {
+        match self.body {
+            AnswerBody::Read(bytes) => Ok(bytes),
+            AnswerBody::Passing(body) => match http_body_util::Limited::new(body, most).collect().await {
+                Ok(collected) => Ok(collected.to_bytes()),
+                Err(error) => Err(error.to_string()),
+            },
+        }
+    }
+}
+
+/// Reads an error's body as long as it is as small as errors are.
+async fn read_error(mut body: UpstreamBody) -> Result<AnswerBody, String> {
+    use http_body::Body;
+    if body.size_hint().lower() > MAX_ERROR_BODY as u64 {
+        return Ok(AnswerBody::Passing(body));
+    }
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        if let Some(data) = frame.data_ref() {
+            read.extend_from_slice(data);
+        }
+        if read.len() > 16 * MAX_ERROR_BODY {
+            return Err("an error answer of more than 1 MiB".to_owned());
+        }
+    }
+    Ok(AnswerBody::Read(read.freeze()))
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Failure {
+    /// The answer of our own that says so.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Failure::NoCredential(refusal) => refusal.clone(),
+            Failure::NotSent(why) | Failure::Broke(why) => {
+                Refusal::new(Kind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
+            }
+        }
+    }
+}

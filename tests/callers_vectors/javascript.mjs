@@ -1,0 +1,11 @@
+import {BedrockRuntimeClient,InvokeModelCommand,ConverseCommand} from '@aws-sdk/client-bedrock-runtime';
+import AnthropicBedrock from '@anthropic-ai/bedrock-sdk';
+const S="localSecretThatOnlyTestsKnow0123456789ABC",E="http://127.0.0.1:18999";
+const M="us.anthropic.claude-opus-4-1-20250805-v1:0",A="arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
+const c=new BedrockRuntimeClient({region:'us-gov-west-1',endpoint:E,credentials:{accessKeyId:'VECJSV3',secretAccessKey:S,sessionToken:'tok/en=='},maxAttempts:1});
+const t=async f=>{try{await f()}catch(e){console.log(String(e).slice(0,200))}};
+await t(()=>c.send(new InvokeModelCommand({modelId:M,body:'{"a":1}',contentType:'application/json'})));
+await t(()=>c.send(new ConverseCommand({modelId:A,messages:[{role:'user',content:[{text:'hi'}]}]})));
+const a=new AnthropicBedrock({awsAccessKey:'VECANTHROPICJS',awsSecretKey:S,awsRegion:'us-gov-west-1',baseURL:E,maxRetries:0});
+await t(()=>a.messages.create({model:M,max_tokens:5,messages:[{role:'user',content:'hi'}]}));
+process.exit(0);
