@@ -60,6 +60,21 @@ impl Home {
         Ok(to)
     }
 
+    /// Moves a file with its companions, whose names are its own and a suffix, into a directory of their own under their
+    /// names. Returns where the file is.
+    pub fn set_aside_together(&self, path: &Path, suffixes: &[&str]) -> io::Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let directory = self.corrupt().join(format!("{name}.{}", uuid::Uuid::now_v7().simple()));
+        private_directory(&directory)?;
+        for suffix in suffixes {
+            let from = path.with_file_name(format!("{name}{suffix}"));
+            if from.exists() {
+                std::fs::rename(&from, directory.join(format!("{name}{suffix}")))?;
+            }
+        }
+        Ok(directory.join(name.as_ref()))
+    }
+
     /// Creates the directories, for this user only, and takes the lock that makes us the only writer.
     pub fn occupy(&self) -> Result<Lock, AuditError> {
         let broken = |source| AuditError::Directory { path: self.root.clone(), source };

@@ -26,6 +26,8 @@ pub enum Task {
     Wake,
     /// Records have reached the table, or never will; of which generation of the store.
     Shipped(u64, Vec<Shipped>),
+    /// A reader found the store damaged.
+    Damaged(StoreError),
     /// Say when everything that has ended by now is in SQLite.
     Flush(oneshot::Sender<()>),
     /// Carry over what there is and end.
@@ -40,6 +42,8 @@ pub struct Keeper {
     pub progress: watch::Sender<Progress>,
     /// Counts the stores that were opened: ids of one mean nothing in the next.
     pub generation: u64,
+    /// Why the store has to be rebuilt.
+    pub damage: Option<StoreError>,
 }
 
 /// How far the store is, for the shipper.
@@ -64,19 +68,20 @@ impl Keeper {
             };
             let mut stop = false;
             let mut flushes = Vec::new();
+            let mut damaged = None;
             match self.inbox.recv_timeout(patience) {
                 Ok(first) => {
-                    if matches!(first, Task::Wake) && !failed {
-                        #[expect(clippy::disallowed_methods, reason = "the keeper is a thread of its own")]
-                        std::thread::sleep(GATHER);
-                    }
-                    for task in std::iter::once(first).chain(self.inbox.try_iter()) {
+                    let gathers = matches!(first, Task::Wake) && !failed;
+                    let next = if gathers { self.inbox.recv_timeout(GATHER).ok() } else { None };
+                    for task in std::iter::once(first).chain(next).chain(self.inbox.try_iter()) {
                         match task {
                             Task::Wake => {}
                             Task::Shipped(generation, progress) if generation == self.generation => {
-                                marks.extend(progress)
+                                marks.extend(progress);
                             }
                             Task::Shipped(..) => {}
+                            // A second report of what is mended by then is not told apart; it costs another rebuilding.
+                            Task::Damaged(error) => damaged = Some(error),
                             Task::Flush(done) => flushes.push(done),
                             Task::Stop => stop = true,
                         }
@@ -85,6 +90,9 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => stop = true,
             }
+            if let Some(error) = damaged {
+                self.stumble(&mut marks, error);
+            }
             self.core.listen_again();
             self.core.pay();
             self.core.probe();
@@ -92,7 +100,7 @@ impl Keeper {
             failed = result.is_err();
             match result {
                 Ok(()) => self.core.works(Part::Database),
-                Err(error) => self.stumble(&mut marks, &error),
+                Err(error) => self.stumble(&mut marks, error),
             }
             // Even when it failed: whoever waits must not wait for a disk to be emptied.
             for done in flushes {
@@ -119,12 +127,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// After a failure, the store is opened anew and everything is counted again.
+    /// A store that failed or was damaged is opened anew, and everything is counted again.
     fn reopen(&mut self) -> Result<(), StoreError> {
         if self.store.is_some() {
             return Ok(());
         }
-        let store = Store::open(&self.core.home, self.core.settings.load().durability)?;
+        let durability = self.core.settings.load().durability;
+        let store = match &self.damage {
+            Some(why) => Store::rebuild(&self.core.home, durability, why)?,
+            None => Store::open(&self.core.home, durability)?,
+        };
+        self.damage = None;
         // The road waits meanwhile, so that nothing ends between counting and the count.
         let journal = self.core.journal();
         if let Ok(found) = recover(&self.core.home, store.state.position) {
@@ -219,13 +232,13 @@ impl Keeper {
         }
     }
 
-    fn stumble(&mut self, marks: &mut Vec<Shipped>, error: &StoreError) {
+    fn stumble(&mut self, marks: &mut Vec<Shipped>, error: StoreError) {
         self.core.trouble(Part::Database, &format!("the database {}: {error}", self.core.home.database().display()));
         if error.is_corrupt() {
             // Dropped before it is moved: the last connection tidies up the file it has open.
             self.store = None;
+            self.damage = Some(error);
             marks.clear();
-            Store::move_aside(&self.core.home, error);
         }
     }
 }

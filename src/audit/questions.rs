@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use super::Audit;
+use super::keeper::Task;
 use crate::error::{Kind, Refusal};
 
 /// Records of one answer, unless the question says otherwise, and at most.
@@ -217,7 +218,13 @@ impl Audit {
                 tokio::task::spawn_blocking(move || super::store::select::select(&path, &query, &who, since))
                     .await
                     .map_err(|error| unavailable(&error))?
-                    .map_err(|error| unavailable(&error))?
+                    .map_err(|error| {
+                        let refusal = unavailable(&error);
+                        if error.is_corrupt() {
+                            self.core.tell(Task::Damaged(error));
+                        }
+                        refusal
+                    })?
             }
             Source::Dynamodb => {
                 let settings = self.core.settings.load();

@@ -77,7 +77,7 @@ pub fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Arc<A
     core.counts.set_aside.store(set_aside, std::sync::atomic::Ordering::Relaxed);
     let (progress, watched) =
         watch::channel(Progress { generation: 1, last_id: state.last_id, shipped_id: state.shipped_id });
-    let keeper = Keeper { core: core.clone(), store, inbox, progress, generation: 1 };
+    let keeper = Keeper { core: core.clone(), store, inbox, progress, generation: 1, damage: None };
     let mut threads = vec![spawn("audit-keeper", move || keeper.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client.clone());

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use bedrock_sidecar::audit::{Audit, Record};
+use bedrock_sidecar::audit::questions::TimeRange;
+use bedrock_sidecar::audit::{Audit, Query, Record, Scope};
 use bedrock_sidecar::config::OnFailure;
 use bedrock_sidecar::settings;
 
@@ -146,6 +147,53 @@ async fn a_database_that_is_damaged_while_the_daemon_runs_is_rebuilt() {
     audit.flush().await;
     audit.flush().await;
     assert_eq!(kit::items(directory.path()).len(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_damaged_database_every_readable_record_is_kept_though_the_journal_is_past_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings::Audit { max_ledger_bytes: 8 << 20, ..settings(directory.path()) };
+    let audit = start(&settings).await;
+    for number in 0..5000 {
+        serve(&audit, &record(number)).await;
+        if number % 1000 == 0 {
+            audit.flush().await;
+        }
+    }
+    audit.stop(kit::far()).await;
+    drop(audit);
+    assert!(!directory.path().join("journal/0000000001.journal").exists(), "the journal has moved on");
+    // A page of records in the middle is overwritten (13 marks a leaf of a table).
+    let database = directory.path().join("ledger.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    let page = (middle..bytes.len()).step_by(4096).find(|page| bytes[*page] == 13).unwrap();
+    bytes[page..page + 4096].fill(0x5A);
+    std::fs::write(&database, &bytes).unwrap();
+    let audit = start(&settings).await;
+    // It is found when it is read.
+    let mut query = Query { range: TimeRange::All, limit: 1000, ..Query::default() };
+    let told = loop {
+        match audit.answer(&query, Scope::All).await {
+            Ok(answer) => {
+                query = Query {
+                    range: TimeRange::All,
+                    ..Query::parse(&format!("limit=1000&nextToken={}", answer["nextToken"].as_str().unwrap())).unwrap()
+                }
+            }
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(told.message.contains("malformed"), "{}", told.message);
+    serve(&audit, &record(5000)).await;
+    audit.flush().await;
+    audit.flush().await;
+    let items = kit::items(directory.path());
+    assert!((4970..5001).contains(&items.len()), "{} of 5001", items.len());
+    assert_eq!(items.iter().filter_map(|item| item["chainSeq"].as_u64()).max(), Some(5001));
+    let (whole, report) = child::audit(directory.path(), None, "verify");
+    assert!(!whole && report.contains("MISSING"), "{report}");
+    assert!(!report.contains("CHANGED"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

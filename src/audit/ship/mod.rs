@@ -88,6 +88,9 @@ impl Shipper {
                             .core
                             .trouble(Part::Shipping, &format!("records cannot be read for shipping: {error}"));
                         self.cursor.db = None;
+                        if error.is_corrupt() {
+                            self.lane.core.tell(Task::Damaged(error));
+                        }
                         tokio::time::sleep(Duration::from_secs(1)).await;
                         break;
                     }

@@ -3,16 +3,20 @@
 
 pub mod prune;
 pub mod read;
+mod salvage;
 pub mod select;
 pub mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::chain::Chain;
 use super::home::Home;
-use super::journal::read::Position;
+use super::journal::Header;
+use super::journal::frame::Kind;
+use super::journal::read::{Position, Reader};
 use crate::config::Durability;
 
 /// The schema this version reads and writes.
@@ -69,33 +73,30 @@ impl Store {
     /// Opens the file, creating or migrating it. A damaged one is moved aside, said loudly, and a new one begun.
     pub fn open(home: &Home, durability: Durability) -> Result<Store, StoreError> {
         match Store::open_as_it_is(&home.database(), durability) {
-            Err(error) if error.is_corrupt() => {
-                Store::move_aside(home, &error);
-                Store::open_as_it_is(&home.database(), durability)
-            }
+            Err(error) if error.is_corrupt() => Store::rebuild(home, durability, &error),
             opened => opened,
         }
     }
 
-    /// Moves the file and its companions to where damaged files are kept.
-    pub fn move_aside(home: &Home, why: &StoreError) {
+    /// Moves a damaged file and its companions to where damaged files are kept, and begins a new one with what can be read
+    /// of it; the journal is read into it anew.
+    pub fn rebuild(home: &Home, durability: Durability, why: &StoreError) -> Result<Store, StoreError> {
         let database = home.database();
-        let mut moved = Vec::new();
-        for companion in ["", "-wal", "-shm"] {
-            let path = PathBuf::from(format!("{}{companion}", database.display()));
-            if path.exists() {
-                match home.set_aside(&path, false) {
-                    Ok(to) => moved.push(to.display().to_string()),
-                    Err(error) => {
-                        tracing::error!(file = %path.display(), %error, "a damaged file cannot be moved aside")
-                    }
-                }
+        let aside = match home.set_aside_together(&database, &["", "-wal", "-shm"]) {
+            Ok(aside) => aside,
+            Err(error) => {
+                tracing::error!(file = %database.display(), %why, %error, "the ledger's database is damaged and cannot be moved aside");
+                return Err(StoreError::Journal(error.to_string()));
             }
-        }
+        };
+        let mut store = Store::open_as_it_is(&database, durability)?;
+        let journal = first_chain(home);
+        let saved = store.salvage(&aside, journal.as_ref()).unwrap_or(0);
         tracing::error!(
-            file = %database.display(), %why, moved = moved.join(" "),
-            "the ledger's database is damaged; it was moved aside and is rebuilt from the journal, older records are in the file that was moved and, if shipped, in DynamoDB"
+            file = %database.display(), %why, aside = %aside.display(), saved,
+            "the ledger's database was damaged: it was moved aside, and a new one is filled from what could be read of it and from the journal; `bedrock-sidecar audit verify` names the records that are missing"
         );
+        Ok(store)
     }
 
     fn open_as_it_is(path: &Path, durability: Durability) -> Result<Store, StoreError> {
@@ -169,4 +170,15 @@ pub fn unsigned(number: i64) -> u64 {
 /// See [`unsigned`].
 pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Where the chain stood when the journal's first file was begun.
+fn first_chain(home: &Home) -> Option<Chain> {
+    let mut reader = Reader::new(home.journal(), Position::default());
+    let step = reader.step(None).ok()?;
+    let (kind, range) = step.frames.into_iter().next()?;
+    if kind != Kind::Header {
+        return None;
+    }
+    serde_json::from_slice::<Header>(&reader.piece[range]).ok().map(|header| header.chain)
 }
