@@ -184,9 +184,11 @@ impl Agent {
         let declared = self.record.as_ref().map_or(Pair::default(), |record| record.wanted);
         let held = self.record.as_ref().map_or(Pair::default(), |record| record.held);
         let wish = |asked: u64, want: u64, unit: u64, limit: u64| {
-            // Up at once, down by halves with each renewal: demand that comes in gusts keeps its lease.
+            // Up at once. Down with a renewal: at once when most of it has gone, else by halves, so that demand that comes
+            // in gusts keeps its lease.
             let want = match asked.checked_sub(want) {
                 Some(_) => asked,
+                None if renew && asked < want / 2 => asked,
                 None if renew => want - (want - asked).div_ceil(2),
                 None => want,
             };
@@ -412,7 +414,8 @@ impl Meter {
             return self.take(aim - held, free).unwrap_or(keep);
         }
         let scarce = free < limit / 20 || self.free < 0;
-        let slack = (aim / 10).max(unit);
+        // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units.
+        let slack = if aim == 0 { 0 } else { (aim / 10).max(unit) };
         if held > aim + slack && scarce || held > aim.saturating_mul(2).saturating_add(slack) {
             // Room is made as use grows old.
             let hold = held.min(aim.max(used));
