@@ -326,7 +326,7 @@ fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bo
     short.extend(phase(&mut world, "twice the limit on all hosts, from idle", 8, 2, 0.95));
     short.extend(phase(&mut world, "the same, steady", 12, 4, 0.95));
     world.demand(|host| if host % 20 == 0 { per_host * 20.0 } else { 0.0 });
-    short.extend(phase(&mut world, "twice the limit on 50 hosts", 19, 3, 0.95));
+    short.extend(phase(&mut world, "twice the limit on 50 hosts", 19, 2, 0.95));
     world.demand(|_| per_host);
     for host in 100..200 {
         world.hosts[host].alive = false;

@@ -184,11 +184,11 @@ impl Agent {
         let declared = self.record.as_ref().map_or(Pair::default(), |record| record.wanted);
         let held = self.record.as_ref().map_or(Pair::default(), |record| record.held);
         let wish = |asked: u64, want: u64, unit: u64, limit: u64| {
-            // Up at once. Down with a renewal: at once when most of it has gone, else by halves, so that demand that comes
-            // in gusts keeps its lease.
+            // Up at once; down at once when a minute has brought nothing. Else down with a renewal, by halves unless most
+            // of it has gone, so that demand that comes in gusts keeps its lease.
             let want = match asked.checked_sub(want) {
                 Some(_) => asked,
-                None if renew && asked < want / 2 => asked,
+                None if asked == 0 || renew && asked < want / 2 => asked,
                 None if renew => want - (want - asked).div_ceil(2),
                 None => want,
             };
