@@ -331,20 +331,21 @@ fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bo
     for host in 100..200 {
         world.hosts[host].alive = false;
     }
-    short.extend(phase(&mut world, "100 hosts died, demand on the rest", 29, 4, 0.95));
+    // Two upheavals at once: measured after nine minutes, and not all has found its place by then.
+    short.extend(phase(&mut world, "100 hosts died, demand on the rest", 31, 3, 0.94));
     // All at once, everywhere: what idle hosts hold must not add up to more.
     for host in 0..1_000 {
         (0..20).for_each(|_| world.one_request(host));
     }
-    short.extend(phase(&mut world, "a storm on every host", 31, 1, 0.95));
+    short.extend(phase(&mut world, "a storm on every host", 33, 1, 0.95));
     world.down = true;
-    short.extend(phase(&mut world, "the table is down", 40, 1, 0.0));
+    short.extend(phase(&mut world, "the table is down", 42, 1, 0.0));
     world.down = false;
-    short.extend(phase(&mut world, "the table is back", 48, 3, 0.95));
+    short.extend(phase(&mut world, "the table is back", 50, 3, 0.95));
     world.tries = 0;
-    short.extend(phase(&mut world, "the same demand, and nobody tries again", 52, 2, 0.0));
+    short.extend(phase(&mut world, "the same demand, and nobody tries again", 54, 2, 0.7));
     world.demand(|_| per_host / 6.0);
-    short.extend(phase(&mut world, "a third of the limit, and nobody tries again", 57, 2, 0.0));
+    short.extend(phase(&mut world, "a third of the limit, and nobody tries again", 59, 2, 0.2));
     let worst = world.worst();
     println!(
         "{name}: at most {:.2} % of requests and {:.2} % of tokens in any sixty seconds; {} reads a minute; {:.1} s",

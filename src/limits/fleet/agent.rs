@@ -194,18 +194,30 @@ impl Agent {
             };
             if want == 0 { 0 } else { want.max(unit).min(limit) }
         };
-        self.want = Pair {
-            requests: wish(asked.requests, self.want.requests, 1, pool.limit.requests),
-            tokens: wish(asked.tokens, self.want.tokens, largest.tokens, pool.limit.tokens),
-        };
-        let want = self.want;
         let lots = (lot(self.seed, now), lot(mix(self.seed), now));
-        let requests = View::requests(pool, declared.requests, want.requests);
-        let tokens = View::tokens(pool, declared.tokens, want.tokens);
-        let aim = Pair {
-            requests: requests.aim(want.requests, 1, lots.0),
-            tokens: tokens.aim(want.tokens, largest.tokens, lots.1),
+        // Clients that try again ask for the same many times. So of the one no more is of use than the other would serve, and
+        // a quarter on top: else what is plenty would look short, be shared by lot, and become short.
+        let useful = match used.tokens {
+            0 => u64::MAX,
+            _ if pool.limit.tokens == 0 => u64::MAX,
+            tokens => u64::try_from(u128::from(held.tokens) * u128::from(used.requests) / u128::from(tokens))
+                .unwrap_or(u64::MAX),
         };
+        let useful = useful.saturating_add(useful / 4).max(pool.limit.requests / pool.hosts.max(1)).saturating_add(1);
+        self.want.requests = wish(asked.requests.min(useful), self.want.requests.min(useful), 1, pool.limit.requests);
+        let requests = View::requests(pool, declared.requests, self.want.requests);
+        let aimed = requests.aim(self.want.requests, 1, lots.0);
+        let useful = match used.requests {
+            _ if pool.limit.requests == 0 => u64::MAX,
+            0 => aimed.max(held.requests).saturating_mul(largest.tokens),
+            count => (used.tokens / count).saturating_mul(aimed.max(held.requests)),
+        };
+        let useful = useful.saturating_add(useful / 4).saturating_add(largest.tokens);
+        let asked_tokens = asked.tokens.min(useful);
+        self.want.tokens = wish(asked_tokens, self.want.tokens.min(useful), largest.tokens, pool.limit.tokens);
+        let tokens = View::tokens(pool, declared.tokens, self.want.tokens);
+        let want = self.want;
+        let aim = Pair { requests: aimed, tokens: tokens.aim(want.tokens, largest.tokens, lots.1) };
         let requests = Meter {
             aim: aim.requests,
             held: held.requests,
