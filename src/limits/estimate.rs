@@ -184,6 +184,47 @@ mod tests {
         }
     }
 
+    /// The fuzz target's claims, on mutations of real bodies, wherever the tests run.
+    #[test]
+    fn mutated_bodies_are_read_as_serde_json_reads_them() {
+        let seeds = [
+            r#"{"max_tokens":77,"messages":[{"role":"user","content":"a\"b\\"}]}"#,
+            r#"{"a":{"b":[1,{"c":"}"}]},"max\u005ftokens" : 1e2,"z":null}"#,
+            r#"{"inferenceConfig":{"maxTokens":5},"max_tokens":9}"#,
+        ];
+        let mut random = 99u64;
+        let mut next = |bound: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % bound as u64) as usize
+        };
+        let mut objects = 0;
+        for round in 0..60_000 {
+            let mut body = seeds[round % seeds.len()].as_bytes().to_vec();
+            for _ in 0..=next(3) {
+                let at = next(body.len());
+                match next(4) {
+                    0 => body[at] = b"\"\\{}[]:,0 \xff"[next(11)],
+                    1 => drop(body.remove(at)),
+                    2 => body.insert(at, b"\"\\{}[]:,0 \xff"[next(11)]),
+                    _ => body.truncate(at + 1),
+                }
+            }
+            let estimate = estimate("InvokeModel", &body);
+            assert!(estimate.output <= MOST_OUTPUT);
+            if let Ok(serde_json::Value::Object(top)) = serde_json::from_slice::<serde_json::Value>(&body)
+                && let Some(most) = top.get("max_tokens").and_then(serde_json::Value::as_f64)
+                && most >= 0.0
+            {
+                objects += 1;
+                let text = String::from_utf8_lossy(&body);
+                assert!(estimate.output >= (most as u64).min(MOST_OUTPUT), "{most} {text}");
+            }
+        }
+        assert!(objects > 1_000, "{objects}");
+    }
+
     #[test]
     fn input_follows_the_size_and_media_are_counted_soberly() {
         let text = format!(r#"{{"max_tokens":1,"prompt":"{}"}}"#, "word and word ".repeat(1_000));

@@ -69,6 +69,8 @@ enum Event {
     Arrive(usize),
     Answer(usize),
     Ask(usize, u64),
+    /// A request that was refused, its tokens, and how often it will be tried again.
+    Retry(usize, u64, u32),
 }
 
 struct World {
@@ -80,6 +82,8 @@ struct World {
     now: u64,
     limit: Pair,
     tokens: std::ops::Range<u64>,
+    /// How often a refused request is tried again, some six seconds later.
+    tries: u32,
     /// The table answers nobody.
     down: bool,
     /// A host's call: as it was sent, and as it was answered.
@@ -126,6 +130,7 @@ impl World {
             now: 0,
             limit,
             tokens,
+            tries: 12,
             down: false,
             calls: (0..count).map(|_| None).collect(),
             answers: (0..count).map(|_| None).collect(),
@@ -166,6 +171,7 @@ impl World {
                 }
                 Event::Ask(host, asks) if self.hosts[host].asks == asks => self.ask(host),
                 Event::Ask(..) => {}
+                Event::Retry(host, tokens, tries) => self.try_request(host, tokens, tries),
             }
         }
         self.now = end;
@@ -235,6 +241,13 @@ impl World {
 
     fn one_request(&mut self, host: usize) {
         let tokens = self.tokens.start + self.random.below(self.tokens.end - self.tokens.start);
+        self.try_request(host, tokens, self.tries);
+    }
+
+    fn try_request(&mut self, host: usize, tokens: u64, tries: u32) {
+        if !self.hosts[host].alive {
+            return;
+        }
         let clock = self.hosts[host].clock(self.now);
         if self.hosts[host].local.draw(tokens, clock).is_some() {
             let tenth = (self.now / (SECOND / 10)) as usize;
@@ -246,6 +259,10 @@ impl World {
             self.hosts[host].wake += 1;
             let wake = self.hosts[host].wake;
             self.at(self.now + 20_000_000, Event::Wake(host, wake));
+            if tries > 0 {
+                let again = self.now + 4 * SECOND + self.random.below(4 * SECOND);
+                self.at(again, Event::Retry(host, tokens, tries - 1));
+            }
         }
     }
 
@@ -290,7 +307,7 @@ impl World {
     }
 }
 
-/// Runs all that can happen to a fleet, and reports what was used. `per_host`: requests a minute that make 1.4 limits.
+/// Runs all that can happen to a fleet, and reports what was used. `per_host`: requests a minute that make two limits.
 fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bound: fn((f64, f64)) -> f64) {
     let started = std::time::Instant::now();
     let mut world = World::new(1_000, limit, tokens, OnUnavailable::LocalShare);
@@ -304,30 +321,31 @@ fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bo
         (used < least).then(|| format!("{what}: {used}"))
     };
     let mut short = Vec::new();
-    short.extend(phase(&mut world, "idle", 4, 1, 0.0));
+    short.extend(phase(&mut world, "idle", 3, 1, 0.0));
     world.demand(|_| per_host);
-    short.extend(phase(&mut world, "1.4 times the limit on all hosts, from idle", 9, 4, 0.95));
-    short.extend(phase(&mut world, "the same, steady", 16, 6, 0.95));
-    world.demand(|host| if host % 20 == 0 { per_host * 30.0 } else { 0.0 });
-    short.extend(phase(&mut world, "twice the limit on 50 hosts", 22, 3, 0.95));
+    short.extend(phase(&mut world, "twice the limit on all hosts, from idle", 8, 2, 0.95));
+    short.extend(phase(&mut world, "the same, steady", 12, 4, 0.95));
+    world.demand(|host| if host % 20 == 0 { per_host * 20.0 } else { 0.0 });
+    short.extend(phase(&mut world, "twice the limit on 50 hosts", 19, 2, 0.95));
     world.demand(|_| per_host);
     for host in 100..200 {
         world.hosts[host].alive = false;
     }
-    short.extend(phase(&mut world, "100 hosts died, demand on the rest", 32, 5, 0.95));
+    // Two upheavals at once: measured after nine minutes, and not all has found its place by then.
+    short.extend(phase(&mut world, "100 hosts died, demand on the rest", 31, 3, 0.94));
     // All at once, everywhere: what idle hosts hold must not add up to more.
     for host in 0..1_000 {
-        if world.hosts[host].alive {
-            (0..20).for_each(|_| world.one_request(host));
-        }
+        (0..20).for_each(|_| world.one_request(host));
     }
-    short.extend(phase(&mut world, "a storm on every host", 34, 1, 0.95));
+    short.extend(phase(&mut world, "a storm on every host", 33, 1, 0.95));
     world.down = true;
-    short.extend(phase(&mut world, "the table is down", 44, 1, 0.0));
+    short.extend(phase(&mut world, "the table is down", 42, 1, 0.0));
     world.down = false;
-    short.extend(phase(&mut world, "the table is back", 54, 5, 0.95));
-    world.demand(|_| per_host / 4.0);
-    short.extend(phase(&mut world, "a third of the limit", 60, 3, 0.25));
+    short.extend(phase(&mut world, "the table is back", 50, 3, 0.95));
+    world.tries = 0;
+    short.extend(phase(&mut world, "the same demand, and nobody tries again", 54, 2, 0.7));
+    world.demand(|_| per_host / 6.0);
+    short.extend(phase(&mut world, "a third of the limit, and nobody tries again", 59, 2, 0.2));
     let worst = world.worst();
     println!(
         "{name}: at most {:.2} % of requests and {:.2} % of tokens in any sixty seconds; {} reads a minute; {:.1} s",
@@ -342,10 +360,10 @@ fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bo
 
 #[test]
 fn a_thousand_hosts_share_requests() {
-    life("requests", Pair { requests: 3_000, tokens: 2_000_000 }, 200..600, 4.2, |share| share.0);
+    life("requests", Pair { requests: 3_000, tokens: 2_000_000 }, 200..600, 6.0, |share| share.0);
 }
 
 #[test]
 fn a_thousand_hosts_share_tokens() {
-    life("tokens", Pair { requests: 30_000, tokens: 20_000_000 }, 200..4_000, 13.3, |share| share.1);
+    life("tokens", Pair { requests: 30_000, tokens: 20_000_000 }, 200..4_000, 19.0, |share| share.1);
 }

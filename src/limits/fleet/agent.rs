@@ -184,26 +184,40 @@ impl Agent {
         let declared = self.record.as_ref().map_or(Pair::default(), |record| record.wanted);
         let held = self.record.as_ref().map_or(Pair::default(), |record| record.held);
         let wish = |asked: u64, want: u64, unit: u64, limit: u64| {
-            // Up at once, down by halves with each renewal: demand that comes in gusts keeps its lease.
+            // Up at once; down at once when a minute has brought nothing. Else down with a renewal, by halves unless most
+            // of it has gone, so that demand that comes in gusts keeps its lease.
             let want = match asked.checked_sub(want) {
                 Some(_) => asked,
+                None if asked == 0 || renew && asked < want / 2 => asked,
                 None if renew => want - (want - asked).div_ceil(2),
                 None => want,
             };
             if want == 0 { 0 } else { want.max(unit).min(limit) }
         };
-        self.want = Pair {
-            requests: wish(asked.requests, self.want.requests, 1, pool.limit.requests),
-            tokens: wish(asked.tokens, self.want.tokens, largest.tokens, pool.limit.tokens),
-        };
-        let want = self.want;
         let lots = (lot(self.seed, now), lot(mix(self.seed), now));
-        let requests = View::requests(pool, declared.requests, want.requests);
-        let tokens = View::tokens(pool, declared.tokens, want.tokens);
-        let aim = Pair {
-            requests: requests.aim(want.requests, 1, lots.0),
-            tokens: tokens.aim(want.tokens, largest.tokens, lots.1),
+        // Clients that try again ask for the same many times. So of the one no more is of use than the other would serve, and
+        // a quarter on top: else what is plenty would look short, be shared by lot, and become short.
+        let useful = match used.tokens {
+            0 => u64::MAX,
+            _ if pool.limit.tokens == 0 => u64::MAX,
+            tokens => u64::try_from(u128::from(held.tokens) * u128::from(used.requests) / u128::from(tokens))
+                .unwrap_or(u64::MAX),
         };
+        let useful = useful.saturating_add(useful / 4).max(pool.limit.requests / pool.hosts.max(1)).saturating_add(1);
+        self.want.requests = wish(asked.requests.min(useful), self.want.requests.min(useful), 1, pool.limit.requests);
+        let requests = View::requests(pool, declared.requests, self.want.requests);
+        let aimed = requests.aim(self.want.requests, 1, lots.0);
+        let useful = match used.requests {
+            _ if pool.limit.requests == 0 => u64::MAX,
+            0 => aimed.max(held.requests).saturating_mul(largest.tokens),
+            count => (used.tokens / count).saturating_mul(aimed.max(held.requests)),
+        };
+        let useful = useful.saturating_add(useful / 4).saturating_add(largest.tokens);
+        let asked_tokens = asked.tokens.min(useful);
+        self.want.tokens = wish(asked_tokens, self.want.tokens.min(useful), largest.tokens, pool.limit.tokens);
+        let tokens = View::tokens(pool, declared.tokens, self.want.tokens);
+        let want = self.want;
+        let aim = Pair { requests: aimed, tokens: tokens.aim(want.tokens, largest.tokens, lots.1) };
         let requests = Meter {
             aim: aim.requests,
             held: held.requests,
@@ -412,7 +426,8 @@ impl Meter {
             return self.take(aim - held, free).unwrap_or(keep);
         }
         let scarce = free < limit / 20 || self.free < 0;
-        let slack = (aim / 10).max(unit);
+        // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units.
+        let slack = if aim == 0 { 0 } else { (aim / 10).max(unit) };
         if held > aim + slack && scarce || held > aim.saturating_mul(2).saturating_add(slack) {
             // Room is made as use grows old.
             let hold = held.min(aim.max(used));

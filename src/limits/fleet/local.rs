@@ -120,8 +120,11 @@ impl Local {
         let patience = self.lease.patience;
         let requests = self.requests.check(1, cap.requests, patience, now);
         let tokens_wait = self.tokens.check(tokens, cap.tokens, patience, now);
-        if fresh && (requests > 0 || tokens_wait > 0) {
+        // Only what is short is asked for: clients that try again would make the other look short too.
+        if fresh && requests > 0 {
             self.requests.refused.add(1, now);
+        }
+        if fresh && tokens_wait > 0 {
             self.tokens.refused.add(tokens, now);
         }
         self.tokens.saw(tokens, now);
@@ -179,7 +182,7 @@ impl Local {
 
     /// Requests were refused for want of a lease within the last minute.
     pub fn starved(&mut self, now: u64) -> bool {
-        self.requests.refused.sum(now) > 0
+        self.requests.refused.sum(now) > 0 || self.tokens.refused.sum(now) > 0
     }
 
     /// The largest single amount asked for lately.
