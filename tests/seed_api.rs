@@ -209,3 +209,12 @@ async fn health_is_told_on_both_addresses_and_needs_no_credential() {
     }
     assert_eq!(bedrock.requests().len(), 0, "health spends nothing");
 }
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_and_not_half_an_answer() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    bedrock.inject(Fault::once(Effect::Cut { after_bytes: Some(10_000), after_events: None, how: Ending::Rst }));
+    let body = json!({ "modelId": ON_DEMAND, "body": converse("repeat 200000") }).to_string();
+    failed(&daemon.post(INVOKE, body).await, 503, "ServiceUnavailableException");
+}
