@@ -225,7 +225,13 @@ async fn finish_invocation(exchange: Exchange, invocation: Invocation, request_i
         Ok(collected) => collected.to_bytes(),
         Err(error) => {
             let refusal = Refusal::new(Kind::ServiceUnavailable, format!("{error}."));
-            return error_response(&refusal, request_id);
+            let mut response = error_response(&refusal, request_id);
+            for (name, value) in &parts.headers {
+                if name.as_str().starts_with("x-bedrock-sidecar-") {
+                    response.headers_mut().insert(name.clone(), value.clone());
+                }
+            }
+            return response;
         }
     };
     let content_type =

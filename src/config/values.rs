@@ -14,10 +14,9 @@ pub struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-        let text = text(deserializer, "a duration such as \"30s\", \"5m\" or \"30d\"")?;
-        parse_span(&text)
-            .map(Span)
-            .ok_or_else(|| D::Error::custom(format!("\"{text}\" is not a duration; write a number above 0 and a unit, such as \"30s\", \"5m\", \"12h\" or \"30d\"")))
+        read(deserializer, "a duration such as \"30s\", \"5m\" or \"30d\"", |text| {
+            parse_span(text).map(Span).ok_or_else(|| format!("\"{text}\" is not a duration; write a number above 0 and a unit, such as \"30s\", \"5m\", \"12h\" or \"30d\""))
+        })
     }
 }
 
@@ -43,17 +42,20 @@ pub struct Address(pub SocketAddr);
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
-        let text = text(deserializer, "an address and a port such as \"127.0.0.1:8790\"")?;
-        let parsed = match text.strip_prefix("localhost:") {
-            Some(port) => format!("127.0.0.1:{port}").parse(),
-            None => text.parse(),
-        };
-        parsed.map(Address).map_err(|_| {
-            D::Error::custom(format!(
-                "\"{text}\" is not an IP address and a port; write for example \"127.0.0.1:8790\" or \"[::1]:8790\""
-            ))
-        })
+        read(deserializer, AN_ADDRESS, parse_address)
     }
+}
+
+const AN_ADDRESS: &str = "an address and a port such as \"127.0.0.1:8790\"";
+
+fn parse_address(text: &str) -> Result<Address, String> {
+    let parsed = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}").parse(),
+        None => text.parse(),
+    };
+    parsed.map(Address).map_err(|_| {
+        format!("\"{text}\" is not an IP address and a port; write for example \"127.0.0.1:8790\" or \"[::1]:8790\"")
+    })
 }
 
 /// An address that only this host can reach.
@@ -62,13 +64,15 @@ pub struct LoopbackAddress(pub SocketAddr);
 
 impl<'de> Deserialize<'de> for LoopbackAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<LoopbackAddress, D::Error> {
-        let Address(address) = Address::deserialize(deserializer)?;
-        if address.ip().is_loopback() {
-            return Ok(LoopbackAddress(address));
-        }
-        Err(D::Error::custom(format!(
-            "{address} can be reached from other hosts; use a loopback address such as 127.0.0.1, or [listen.tls] with client certificates"
-        )))
+        read(deserializer, AN_ADDRESS, |text| {
+            let Address(address) = parse_address(text)?;
+            if address.ip().is_loopback() {
+                return Ok(LoopbackAddress(address));
+            }
+            Err(format!(
+                "{address} can be reached from other hosts; use a loopback address such as 127.0.0.1, or [listen.tls] with client certificates"
+            ))
+        })
     }
 }
 
@@ -78,17 +82,18 @@ pub struct FilePath(pub PathBuf);
 
 impl<'de> Deserialize<'de> for FilePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FilePath, D::Error> {
-        let text = text(deserializer, "the path of a file")?;
-        let Some(rest) = text.strip_prefix('$') else {
-            return Ok(FilePath(PathBuf::from(text)));
-        };
-        let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
-        match std::env::var_os(name) {
-            Some(base) if !base.is_empty() => Ok(FilePath(PathBuf::from(base).join(below))),
-            _ => Err(D::Error::custom(format!(
-                "\"{text}\" names the environment variable {name}, which is not set; systemd sets CREDENTIALS_DIRECTORY for a unit with LoadCredential="
-            ))),
-        }
+        read(deserializer, "the path of a file", |text| {
+            let Some(rest) = text.strip_prefix('$') else {
+                return Ok(FilePath(PathBuf::from(text)));
+            };
+            let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
+            match std::env::var_os(name) {
+                Some(base) if !base.is_empty() => Ok(FilePath(PathBuf::from(base).join(below))),
+                _ => Err(format!(
+                    "\"{text}\" names the environment variable {name}, which is not set; systemd sets CREDENTIALS_DIRECTORY for a unit with LoadCredential="
+                )),
+            }
+        })
     }
 }
 
@@ -126,8 +131,9 @@ impl fmt::Debug for Endpoint {
 
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
-        let text = text(deserializer, "a URL such as \"https://bedrock-runtime.us-east-1.amazonaws.com\"")?;
-        parse_endpoint(&text).map_err(|why| D::Error::custom(format!("\"{text}\" is not an endpoint: {why}")))
+        read(deserializer, "a URL such as \"https://bedrock-runtime.us-east-1.amazonaws.com\"", |text| {
+            parse_endpoint(text).map_err(|why| format!("\"{text}\" is not an endpoint: {why}"))
+        })
     }
 }
 
@@ -183,31 +189,31 @@ impl fmt::Debug for Glob {
 
 impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Glob, D::Error> {
-        let text = text(deserializer, "a pattern such as \"anthropic.*\"")?;
-        if text.trim().is_empty() {
-            return Err(D::Error::custom(
-                "an empty pattern matches nothing; write \"*\" for every model or leave it out",
-            ));
-        }
-        Ok(Glob::new(&text))
+        read(deserializer, "a pattern such as \"anthropic.*\"", |text| match text.trim() {
+            "" => Err("an empty pattern matches nothing; write \"*\" for every model or leave it out".to_owned()),
+            _ => Ok(Glob::new(text)),
+        })
     }
 }
 
-fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<String, D::Error> {
-    struct Visitor(&'static str);
-    impl serde::de::Visitor<'_> for Visitor {
-        type Value = String;
+/// Reads a string and what it means at once: TOML's reader tells the place of a value in a list only with errors that arise
+/// while that value is visited.
+fn read<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    meaning: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    struct Visitor<F>(&'static str, F);
+    impl<T, F: FnOnce(&str) -> Result<T, String>> serde::de::Visitor<'_> for Visitor<F> {
+        type Value = T;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str(self.0)
         }
-        fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-        fn visit_string<E: Error>(self, text: String) -> Result<String, E> {
-            Ok(text)
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            (self.1)(text).map_err(E::custom)
         }
     }
-    deserializer.deserialize_string(Visitor(expected))
+    deserializer.deserialize_string(Visitor(expected, meaning))
 }
 
 #[cfg(test)]

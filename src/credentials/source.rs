@@ -4,7 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::meta::region::ProvideRegion;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
@@ -14,7 +16,7 @@ use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata, S
 use zeroize::Zeroizing;
 
 use super::secret::{Credential, parse};
-use crate::settings::Secret;
+use crate::settings::{self, Secret};
 
 /// A place that can be read again and again.
 #[derive(Debug)]
@@ -40,9 +42,12 @@ impl Source {
             Secret::Environment => Source::Environment,
             Secret::File(path) => Source::File(path.clone()),
             Secret::Profile(name) => {
-                let context = aws_config::provider_config::ProviderConfig::with_default_region()
-                    .await
-                    .with_http_client(http_client());
+                let context = ProviderConfig::without_region().with_http_client(http_client());
+                // The keys are of the commercial partition: this host's own region, from its environment or IMDS, would send
+                // AssumeRole to GovCloud's STS, which knows none of them.
+                let region = ProfileFileRegionProvider::builder().configure(&context).profile_name(name).build();
+                let region = region.region().await.unwrap_or_else(|| Region::from_static(settings::DEFAULT_REGION));
+                let context = context.with_region(Some(region));
                 let provider = ProfileFileCredentialsProvider::builder().configure(&context).profile_name(name).build();
                 Source::Profile { provider: Box::new(provider), name: name.clone() }
             }

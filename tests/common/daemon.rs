@@ -1,0 +1,328 @@
+//! The binary as a child process with a directory, an environment and a log of its own.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use simulator::Simulator;
+use tempfile::TempDir;
+
+use super::{Answer, get, until, until_async};
+
+/// What must not stand in any log, whatever a test does.
+const SECRETS: [&str; 6] = [
+    simulator::DEFAULT_BEARER_TOKEN,
+    simulator::ROTATED_BEARER_TOKEN,
+    simulator::DEFAULT_SECRET_ACCESS_KEY,
+    simulator::DEFAULT_TEMPORARY_SECRET_ACCESS_KEY,
+    simulator::DEFAULT_SESSION_TOKEN,
+    "not-a-real-secret-only-for-the-simulator",
+];
+
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_bedrock-sidecar"))
+}
+
+/// Runs the program to its end, with nothing of this process's environment.
+pub async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = program();
+    command.args(arguments).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// A configuration that is being written, and the directory in which it will stand.
+#[derive(Debug)]
+pub struct Setup {
+    pub directory: TempDir,
+    listen: String,
+    upstreams: String,
+    credentials: String,
+    more: String,
+    environment: BTreeMap<String, String>,
+}
+
+impl Setup {
+    /// Any port, no upstream: for what never gets that far.
+    pub fn alone() -> Setup {
+        Setup::of("[[upstreams]]\nregion = \"us-east-1\"\nruntime_endpoint = \"http://127.0.0.1:1\"\ncontrol_endpoint = \"http://127.0.0.1:1\"\n".to_owned(), None)
+    }
+
+    /// The stand-in over TLS, with h2 if it offers it.
+    pub fn tls(bedrock: &Simulator) -> Setup {
+        Setup::several(&[(bedrock, "us-east-1")])
+    }
+
+    /// The stand-in over plain HTTP/1.1.
+    pub fn plain(bedrock: &Simulator) -> Setup {
+        Setup::of(upstream("us-east-1", &bedrock.plain_endpoint(), None), None)
+    }
+
+    /// Several upstreams over TLS, in order.
+    pub fn several(upstreams: &[(&Simulator, &str)]) -> Setup {
+        let directory = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for (at, (bedrock, region)) in upstreams.iter().enumerate() {
+            let ca = directory.path().join(format!("ca-{at}.pem"));
+            std::fs::write(&ca, bedrock.ca_pem()).unwrap();
+            text.push_str(&upstream(region, &bedrock.tls_endpoint(), Some(&ca)));
+        }
+        Setup::of(text, Some(directory))
+    }
+
+    fn of(upstreams: String, directory: Option<TempDir>) -> Setup {
+        let directory = directory.unwrap_or_else(|| tempfile::tempdir().unwrap());
+        std::fs::write(directory.path().join("secret"), simulator::DEFAULT_BEARER_TOKEN).unwrap();
+        let credentials =
+            format!("[credentials]\nsource = \"file\"\nfile = \"{}\"\n", directory.path().join("secret").display());
+        Setup {
+            listen: "addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\n".to_owned(),
+            upstreams,
+            credentials,
+            more: String::new(),
+            environment: BTreeMap::new(),
+            directory,
+        }
+    }
+
+    /// Replaces what stands under `[listen]`.
+    pub fn listen(mut self, keys: &str) -> Setup {
+        keys.clone_into(&mut self.listen);
+        self
+    }
+
+    /// Replaces the upstreams.
+    pub fn upstreams(mut self, text: &str) -> Setup {
+        text.clone_into(&mut self.upstreams);
+        self
+    }
+
+    /// Replaces the section on credentials.
+    pub fn credentials(mut self, section: &str) -> Setup {
+        section.clone_into(&mut self.credentials);
+        self
+    }
+
+    /// What the credentials file holds.
+    pub fn secret(self, text: &str) -> Setup {
+        std::fs::write(self.secret_path(), text).unwrap();
+        self
+    }
+
+    /// Further sections.
+    pub fn with(mut self, sections: &str) -> Setup {
+        self.more.push_str(sections);
+        self.more.push('\n');
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Setup {
+        self.environment.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn secret_path(&self) -> PathBuf {
+        self.path().join("secret")
+    }
+
+    pub fn text(&self) -> String {
+        format!("[listen]\n{}\n{}\n{}\n{}", self.listen, self.upstreams, self.credentials, self.more)
+    }
+
+    /// Writes the file, for commands that end by themselves.
+    pub fn write(&self) -> String {
+        let path = self.path().join("config.toml");
+        std::fs::write(&path, self.text()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// `bedrock-sidecar WORDS --config …` with this configuration and environment.
+    pub async fn command(&self, words: &[&str]) -> Output {
+        let path = self.write();
+        let arguments: Vec<&str> = words.iter().copied().chain(["--config", &path]).collect();
+        let environment: Vec<(&str, &str)> =
+            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        command(&arguments, &environment).await
+    }
+
+    /// Starts the daemon; it listens when this returns.
+    pub async fn start(self) -> Daemon {
+        let config = self.write();
+        let mut program = program();
+        program.args(["run", "--config", &config]);
+        Daemon::spawn(program, self.environment, self.directory).await
+    }
+
+    /// Starts the daemon; it can serve when this returns.
+    pub async fn ready(self) -> Daemon {
+        let daemon = self.start().await;
+        daemon.until_ready().await;
+        daemon
+    }
+}
+
+/// `[[upstreams]]` with both planes on one endpoint.
+pub fn upstream(region: &str, endpoint: &str, ca: Option<&Path>) -> String {
+    let ca = ca.map(|ca| format!("ca_file = \"{}\"\n", ca.display())).unwrap_or_default();
+    format!(
+        "[[upstreams]]\nregion = \"{region}\"\nruntime_endpoint = \"{endpoint}\"\ncontrol_endpoint = \"{endpoint}\"\n{ca}"
+    )
+}
+
+/// A running daemon; killed by its own pid when dropped, and its log searched for keys.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// As the daemon names them: `127.0.0.1:PORT`, or a path.
+    pub places: Vec<String>,
+    pub admin: SocketAddr,
+    pub directory: TempDir,
+}
+
+impl Daemon {
+    pub async fn spawn(mut program: Command, environment: BTreeMap<String, String>, directory: TempDir) -> Daemon {
+        let state = directory.path().join("state");
+        std::fs::create_dir_all(&state).unwrap();
+        program.env_clear().env("STATE_DIRECTORY", &state).env("HOME", directory.path()).envs(environment);
+        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                lines.lock().unwrap().push(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.clear();
+            }
+        });
+        let placeholder = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut daemon = Daemon { child, log, places: Vec::new(), admin: placeholder, directory };
+        let line = until("the daemon to listen", || {
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", daemon.log_text());
+            }
+            daemon.lines().into_iter().find(|line| line["message"] == "listening")
+        })
+        .await;
+        daemon.places = line["addresses"].as_str().unwrap().split(',').map(str::to_owned).collect();
+        daemon.admin = line["admin_address"].as_str().unwrap().parse().unwrap();
+        daemon
+    }
+
+    /// The first TCP address.
+    pub fn address(&self) -> SocketAddr {
+        self.places.iter().find_map(|place| place.parse().ok()).expect("a TCP address")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn secret_path(&self) -> PathBuf {
+        self.directory.path().join("secret")
+    }
+
+    pub async fn until_ready(&self) {
+        until_async("readiness", || async { (self.admin_get("/ready").await.status == 200).then_some(()) }).await;
+    }
+
+    pub async fn admin_get(&self, path: &str) -> Answer {
+        get(self.admin, path).await
+    }
+
+    pub async fn metrics(&self) -> String {
+        let page = self.admin_get("/metrics").await;
+        assert_eq!(page.status, 200);
+        page.text()
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        get(self.address(), path).await
+    }
+
+    /// POST of JSON on a connection of its own.
+    pub async fn post(&self, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
+        super::post(self.address(), path, body).await
+    }
+
+    /// Sends a signal by the pid of the child.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
+    /// The exit status, once it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the daemon to end", || child.try_wait().unwrap()).await
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn log_text(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The log's lines that are JSON.
+    pub fn lines(&self) -> Vec<Value> {
+        self.log.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// One line a request, in the order of their ends.
+    pub fn records(&self) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line["message"] == "request").collect()
+    }
+
+    /// Waits for a line of a request.
+    pub async fn record(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("the log line of {what}"), || self.records().into_iter().find(|record| fits(record))).await
+    }
+
+    /// Waits for the line of the request that got this answer.
+    pub async fn record_of(&self, answer: &Answer) -> Value {
+        let id = answer.header("x-bedrock-sidecar-request-id").expect("the request id").to_owned();
+        self.record("a request", |record| record["requestId"] == id.as_str()).await
+    }
+
+    /// Waits for a line whose message is so.
+    pub async fn says(&self, message: &str) -> Value {
+        until(message, || self.lines().into_iter().find(|line| line["message"] == message)).await
+    }
+
+    /// The resident set and its peak in KiB, from /proc.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log_text());
+            return;
+        }
+        let log = self.log_text();
+        for secret in SECRETS {
+            assert!(!log.contains(secret), "a key stands in the log");
+        }
+        assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
+    }
+}
