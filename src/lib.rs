@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod error;
 pub mod exchange;
 pub mod lifecycle;
+pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod meter;

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod callers;
+pub mod limits;
 pub mod secrets;
 pub mod tls;
 
@@ -34,6 +35,7 @@ pub struct Settings {
     pub max_body_bytes: usize,
     pub callers: callers::Callers,
     pub policy: callers::Policy,
+    pub limits: limits::Limits,
     pub audit: Audit,
     pub drain_timeout: Duration,
     pub log: config::LogFormat,
@@ -141,9 +143,10 @@ impl Settings {
             },
             credentials: credentials(config.credentials, source)?,
             models: models(config.models, source)?,
-            callers: callers::callers(config.callers, &policy, source)?,
+            callers: callers::callers(config.callers, &policy, config.limits.prices_file.is_some(), source)?,
             policy,
             max_body_bytes: config.limits.max_body_bytes.get(),
+            limits: limits::Limits::new(config.limits, config.fleet, source)?,
             audit: audit(config.audit, source)?,
             drain_timeout: config.drain.timeout.0,
             log: format(&config.log),

@@ -155,7 +155,8 @@ mod tests {
             assert_eq!(call, Ok(Call::InvokeModel { model: "a.b-v1:0".into(), stream: false }));
         }
         let arn = route("POST", "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A%3Afoundation-model%2Fx/converse");
-        assert_eq!(arn.ok().and_then(|call| call.model().map(str::len)), Some(46));
+        let model = "arn:aws:bedrock:us-east-1::foundation-model/x".to_owned();
+        assert_eq!(arn.map_err(|error| error.message), Ok(Call::Converse { model, stream: false }));
         assert!(route("POST", "/model/arn:aws:bedrock:us-east-1::foundation-model/x/converse").is_err());
     }
 

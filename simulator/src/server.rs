@@ -108,7 +108,13 @@ where
     // Both arms are the same but for a type that has no common trait.
     if http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).max_header_list_size(128 * 1024).max_concurrent_streams(2000);
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(128 * 1024)
+            .max_concurrent_streams(2000)
+            // Wide enough that images do not wait for window updates.
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(8 * 1024 * 1024);
         let served = builder.serve_connection(io, service);
         tokio::pin!(served);
         loop {

@@ -5,7 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Address, FilePath, Glob, Span};
+use super::limits::{Rates, Usd, Wait};
+use super::{Address, FilePath, Glob};
 
 /// One `[[callers]]` table. A request belongs to the first table of which any one criterion fits: `users`, `groups`,
 /// the local key, the bearer token, `certificate_names` or `host_role`.
@@ -37,42 +38,29 @@ pub struct Caller {
 
     // The keys of [limits], one by one: `flatten` would cost an error its line and column.
     pub requests_per_minute: Option<NonZeroU32>,
-    pub request_burst: Option<NonZeroU32>,
+    pub request_burst: Option<Spanned<NonZeroU32>>,
     pub concurrent_requests: Option<NonZeroU32>,
     pub tokens_per_minute: Option<NonZeroU64>,
     pub tokens_per_day: Option<NonZeroU64>,
-    pub max_wait: Option<Span>,
-    pub usd_per_day: Option<Spanned<f64>>,
-    pub usd_per_month: Option<Spanned<f64>>,
+    pub usd_per_day: Option<Spanned<Usd>>,
+    pub usd_per_month: Option<Spanned<Usd>>,
+    pub max_wait: Option<Wait>,
 }
 
 impl Caller {
-    /// LIMITS ENGINEER: the one place where a caller's keys of `[limits]` are gathered.
-    pub fn limits(&self) -> CallerLimits {
-        CallerLimits {
+    /// The one place where a caller's keys of `[limits]` are gathered.
+    pub fn rates(&mut self) -> Rates {
+        Rates {
             requests_per_minute: self.requests_per_minute,
-            request_burst: self.request_burst,
+            request_burst: self.request_burst.take(),
             concurrent_requests: self.concurrent_requests,
             tokens_per_minute: self.tokens_per_minute,
             tokens_per_day: self.tokens_per_day,
-            max_wait: self.max_wait,
-            usd_per_day: self.usd_per_day.as_ref().map(|usd| *usd.get_ref()),
-            usd_per_month: self.usd_per_month.as_ref().map(|usd| *usd.get_ref()),
+            usd_per_day: self.usd_per_day.take(),
+            usd_per_month: self.usd_per_month.take(),
+            max_wait: self.max_wait.take(),
         }
     }
-}
-
-/// LIMITS ENGINEER: to be replaced by the type of `config/limits.rs`. None means "no limit of this caller's own".
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct CallerLimits {
-    pub requests_per_minute: Option<NonZeroU32>,
-    pub request_burst: Option<NonZeroU32>,
-    pub concurrent_requests: Option<NonZeroU32>,
-    pub tokens_per_minute: Option<NonZeroU64>,
-    pub tokens_per_day: Option<NonZeroU64>,
-    pub max_wait: Option<Span>,
-    pub usd_per_day: Option<f64>,
-    pub usd_per_month: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! The configuration file as it is written. What it means is in `settings`.
 
 pub mod callers;
+pub mod limits;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -25,9 +26,10 @@ pub struct Config {
     pub upstream_timeouts: UpstreamTimeouts,
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
-    pub limits: Limits,
     pub callers: Vec<Spanned<callers::Caller>>,
     pub policy: callers::Policy,
+    pub limits: limits::Limits,
+    pub fleet: Option<Spanned<limits::Fleet>>,
     pub audit: Audit,
     pub drain: Drain,
     pub log: Log,
@@ -92,12 +94,6 @@ pub struct Models {
     pub create_profiles: bool,
     pub refresh_interval: Span,
     pub aliases: BTreeMap<String, Spanned<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    pub max_body_bytes: NonZeroUsize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,12 +191,6 @@ impl Default for Models {
             refresh_interval: seconds(3600),
             aliases: BTreeMap::new(),
         }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { max_body_bytes: NonZeroUsize::MIN.saturating_add(24_999_999) }
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::accounts::Accounts;
+use super::limits::Rates;
 pub use super::secrets::Secret;
 use super::secrets::secret;
 use crate::config::callers as written;
-use crate::config::callers::CallerLimits;
 use crate::config::{ConfigError, FilePath, Glob, Source};
 
 /// The longest access key id that is accepted, as IAM has it.
@@ -62,7 +62,7 @@ pub struct CallerEntry {
     pub operations: Option<Rule>,
     pub deny_operations: Option<Rule>,
     pub data_classification: Option<String>,
-    pub limits: CallerLimits,
+    pub limits: Rates,
 }
 
 /// All `[[callers]]`, in the order of the file.
@@ -117,6 +117,7 @@ pub(super) fn policy(
 pub(super) fn callers(
     tables: Vec<Spanned<written::Caller>>,
     policy: &Policy,
+    has_prices: bool,
     source: &Source,
 ) -> Result<Callers, ConfigError> {
     let mut callers = Callers::default();
@@ -126,7 +127,7 @@ pub(super) fn callers(
     let accounts = Accounts::read();
     for table in tables {
         let line = place(&table.span(), source);
-        let entry = entry(table, line, &accounts, policy, source, &mut callers)?;
+        let entry = entry(table, line, &accounts, policy, has_prices, source, &mut callers)?;
         callers.entries.push(Arc::new(entry));
     }
     Ok(callers)
@@ -137,12 +138,13 @@ fn entry(
     place_of_table: Place,
     accounts: &Accounts,
     policy: &Policy,
+    has_prices: bool,
     source: &Source,
     known: &mut Callers,
 ) -> Result<CallerEntry, ConfigError> {
     let span = table.span();
-    let table = table.into_inner();
-    let limits = table.limits();
+    let mut table = table.into_inner();
+    let limits = Rates::new(table.rates(), has_prices, source)?;
     let name = table.name.get_ref().clone();
     if !is_classification(&name) {
         return Err(source.error(
@@ -157,11 +159,6 @@ fn entry(
     let groups = ids(&table.groups, "group", |group| accounts.gid(group), source)?;
     let key = key(&table, known, source)?;
     let bearer = table.bearer_token_file.as_ref().map(|file| bearer(file, &name, known, source)).transpose()?;
-    for usd in [&table.usd_per_day, &table.usd_per_month].into_iter().flatten() {
-        if !(usd.get_ref().is_finite() && *usd.get_ref() > 0.0) {
-            return Err(source.error(usd.span(), "a budget is a number of US dollars above 0."));
-        }
-    }
     let certificate_names: Vec<Glob> = table.certificate_names.into_iter().map(Spanned::into_inner).collect();
     let criteria = [
         !users.is_empty(),

@@ -68,7 +68,10 @@ fn errors_name_their_place_and_what_to_do() {
             "6:21: the callers \"a\" and \"b\" have the same bearer token.",
         ),
         (format!("{entry}users = [\"0\"]\n{entry}users = [\"1\"]"), "5:8: two callers are named \"a\"."),
-        (format!("{entry}users = [\"0\"]\nusd_per_day = -1.0"), "4:15: a budget is a number of US dollars above 0."),
+        (
+            format!("{entry}users = [\"0\"]\nusd_per_day = -1.0"),
+            "4:15: -1 is not an amount of US dollars; write a number from 0 to 1000000000",
+        ),
         (
             format!(
                 "[policy]\ndata_classifications = [\"low\", \"high\"]\n{entry}users = [\"0\"]\ndata_classification = \"top\""
@@ -102,7 +105,7 @@ fn an_entry_means_what_it_says() {
     assert_eq!((entry.users.as_slice(), entry.groups.as_slice()), ([0, 1007].as_slice(), [0].as_slice()));
     let key = entry.key.as_ref().unwrap();
     assert_eq!((key.access_key_id.as_str(), key.secret.expose()), ("LOCAL", "localSecretThatOnlyTestsKnow"));
-    assert_eq!(entry.limits.requests_per_minute.map(u32::from), Some(60));
+    assert_eq!(entry.limits.requests_per_minute, Some(60));
     assert_eq!(entry.models.as_ref().map(|rule| rule.place.to_string()).as_deref(), Some("config.toml:10"));
     assert_eq!(entry.place.to_string(), "config.toml:1");
     assert!(settings.callers.warnings.is_empty());

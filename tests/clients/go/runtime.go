@@ -86,7 +86,7 @@ func usage(counted *types.TokenUsage) []int32 {
 
 func invoke(c call) (result, error) {
 	answer, err := c.runtime.InvokeModel(c.ctx, &bedrockruntime.InvokeModelInput{
-		ModelId: aws.String(c.Model), Body: messagesBody(c),
+		ModelId: aws.String(c.Model), Body: messagesBody(c), ContentType: aws.String("application/json"),
 	})
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func invoke(c call) (result, error) {
 
 func invokeStream(c call) (result, error) {
 	answer, err := c.runtime.InvokeModelWithResponseStream(c.ctx, &bedrockruntime.InvokeModelWithResponseStreamInput{
-		ModelId: aws.String(c.Model), Body: messagesBody(c),
+		ModelId: aws.String(c.Model), Body: messagesBody(c), ContentType: aws.String("application/json"),
 	})
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func converseTools(c call) (result, error) {
 	results := []types.ContentBlock{}
 	for _, block := range message.Content {
 		if use, ok := block.(*types.ContentBlockMemberToolUse); ok {
-			sky := document.NewLazyDocument(map[string]string{"sky": "clear"})
+			sky := document.NewLazyDocument(map[string]string{"output": "clear"})
 			results = append(results, &types.ContentBlockMemberToolResult{Value: types.ToolResultBlock{
 				ToolUseId: use.Value.ToolUseId,
 				Content:   []types.ToolResultContentBlock{&types.ToolResultContentBlockMemberJson{Value: sky}},

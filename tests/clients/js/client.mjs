@@ -117,7 +117,7 @@ const cases = {
     const { message } = first.output;
     const results = message.content
       .filter((block) => block.toolUse)
-      .map(({ toolUse }) => ({ toolResult: { toolUseId: toolUse.toolUseId, content: [{ json: { sky: "clear" } }] } }));
+      .map(({ toolUse }) => ({ toolResult: { toolUseId: toolUse.toolUseId, content: [{ json: { output: "clear" } }] } }));
     ask.messages = [...ask.messages, message, { role: "user", content: results }];
     return { first: said(first), second: said(await send(request, new runtime.ConverseCommand(ask))) };
   },

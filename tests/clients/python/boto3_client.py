@@ -109,7 +109,7 @@ def converse_tools(request, _emit):
     first = runtime(request).converse(**ask)
     ask["messages"] = ask["messages"] + [first["output"]["message"]]
     uses = [block["toolUse"] for block in first["output"]["message"]["content"] if "toolUse" in block]
-    results = [{"toolResult": {"toolUseId": use["toolUseId"], "content": [{"json": {"sky": "clear"}}]}} for use in uses]
+    results = [{"toolResult": {"toolUseId": use["toolUseId"], "content": [{"json": {"output": "clear"}}]}} for use in uses]
     ask["messages"] = ask["messages"] + [{"role": "user", "content": results}]
     return {"first": said(first), "second": said(runtime(request).converse(**ask))}
 

@@ -1,0 +1,110 @@
+//! Time as the limits see it, so that tests can turn it by hand.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+/// Nanoseconds in a second.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// A clock that never goes back, and the calendar's time.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Nanoseconds since some start. They go on while the host sleeps: a lease that ran out meanwhile has run out.
+    fn now(&self) -> u64;
+
+    /// Seconds since 1970-01-01T00:00:00Z. May be wrong, and may jump.
+    fn utc(&self) -> u64;
+
+    /// Returns once `now` has reached `at`.
+    fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+impl<C: Clock> Clock for Arc<C> {
+    fn now(&self) -> u64 {
+        C::now(self)
+    }
+
+    fn utc(&self) -> u64 {
+        C::utc(self)
+    }
+
+    fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        C::sleep_until(self, at)
+    }
+}
+
+/// The host's clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> u64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        time.tv_sec.unsigned_abs() * SECOND + time.tv_nsec.unsigned_abs()
+    }
+
+    fn utc(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // The timer wheel counts whole milliseconds; a nanosecond too early would only cost another turn.
+        Box::pin(tokio::time::sleep(Duration::from_nanos(at.saturating_sub(self.now()))))
+    }
+}
+
+/// A clock that stands still until it is advanced.
+#[derive(Debug, Default)]
+pub struct VirtualClock {
+    now: AtomicU64,
+    utc: AtomicU64,
+    advanced: Notify,
+}
+
+impl VirtualClock {
+    /// Starts at noon, 2025-11-22 UTC.
+    pub fn new() -> Arc<VirtualClock> {
+        Arc::new(VirtualClock { now: 0.into(), utc: 1_763_812_800_000_000_000.into(), advanced: Notify::new() })
+    }
+
+    pub fn advance(&self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.now.fetch_add(by, Ordering::SeqCst);
+        self.utc.fetch_add(by, Ordering::SeqCst);
+        self.advanced.notify_waiters();
+    }
+
+    /// Sets the calendar alone, as a step of the host's clock does.
+    pub fn set_utc(&self, seconds: u64) {
+        self.utc.store(seconds * SECOND, Ordering::SeqCst);
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> u64 {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn utc(&self) -> u64 {
+        self.utc.load(Ordering::SeqCst) / SECOND
+    }
+
+    fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                let advanced = self.advanced.notified();
+                tokio::pin!(advanced);
+                // Registered before the check, so that no step falls between.
+                advanced.as_mut().enable();
+                if self.now() >= at {
+                    return;
+                }
+                advanced.await;
+            }
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! What a request weighs, in tokens and in money.
+
+use super::scope::Cost;
+use super::state::Slots;
+use super::{Estimate, Plan};
+use crate::audit::Usage;
+use crate::config::Glob;
+use crate::settings::limits::{Price, Prices, Rates};
+
+/// A request, weighed and matched, so that little is left to do under the lock.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub caller: Option<Box<str>>,
+    pub caller_limits: Option<Rates>,
+    pub models: Slots,
+    pub estimate: Estimate,
+    pub price: Option<Price>,
+    pub cost: Cost,
+    /// It has not been refused by the fleet's lease yet, so it is new demand.
+    pub fresh: bool,
+}
+
+impl Ask {
+    pub fn new(ask: &super::Ask<'_>, plan: &Plan) -> Ask {
+        let mut models = Slots::default();
+        let mut price = None;
+        if let Some(model) = ask.model {
+            for (glob, slot) in &plan.models {
+                if fits(glob, model) {
+                    models.push(*slot);
+                }
+            }
+            if !plan.settings.prices.is_empty() {
+                price = plan.settings.prices.of(|glob| fits(glob, model));
+            }
+        }
+        let Estimate { input, output } = ask.estimate;
+        let nano_usd = price.map_or(0, |price| nano_usd(&[(input, price.input), (output, price.output)]));
+        Ask {
+            caller: ask.caller.map(Into::into),
+            caller_limits: ask.caller_limits.copied(),
+            models,
+            estimate: ask.estimate,
+            price,
+            cost: Cost { tokens: ask.estimate.tokens(), nano_usd },
+            fresh: true,
+        }
+    }
+}
+
+/// What was used, as limits count it: input, written cache and output. Tokens that were read from the cache are not
+/// counted against token limits, as AWS does not count them against its quotas. What the upstream did not report stays
+/// at its estimate.
+pub(super) fn actual(usage: &Usage, estimate: Estimate, price: Option<Price>) -> Cost {
+    let input = usage.input_tokens.unwrap_or(estimate.input);
+    let output = usage.output_tokens.unwrap_or(estimate.output);
+    let (read, write) = (usage.cache_read_tokens.unwrap_or(0), usage.cache_write_tokens.unwrap_or(0));
+    let nano_usd = price.map_or(0, |price| {
+        nano_usd(&[(input, price.input), (output, price.output), (read, price.cache_read), (write, price.cache_write)])
+    });
+    Cost { tokens: input.saturating_add(output).saturating_add(write), nano_usd }
+}
+
+/// Nano-dollars; none when no price fits, or when neither input nor output is known.
+pub(super) fn cost(prices: &Prices, model: &str, usage: &Usage) -> Option<u64> {
+    let price = prices.of(|glob| fits(glob, model))?;
+    if usage.input_tokens.is_none() && usage.output_tokens.is_none() {
+        return None;
+    }
+    Some(actual(usage, Estimate::NONE, Some(price)).nano_usd)
+}
+
+/// The sum of tokens times pico-dollars, rounded up to a nano-dollar.
+fn nano_usd(parts: &[(u64, u64)]) -> u64 {
+    let pico =
+        parts.iter().fold(0u128, |sum, (tokens, price)| sum.saturating_add(u128::from(*tokens) * u128::from(*price)));
+    u64::try_from(pico.div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+/// Whether a pattern fits a model under any of its names: as it was written, without the ARN before it, and without the
+/// geography of an inference profile. So `anthropic.*` also limits `us.anthropic.…`, and no spelling evades a limit.
+pub(super) fn fits(glob: &Glob, model: &str) -> bool {
+    if glob.matches(model) {
+        return true;
+    }
+    let resource = model.rsplit('/').next().unwrap_or(model);
+    if resource.len() != model.len() && glob.matches(resource) {
+        return true;
+    }
+    match resource.split_once('.') {
+        Some((geography, rest)) if is_geography(geography) => glob.matches(rest),
+        _ => false,
+    }
+}
+
+fn is_geography(text: &str) -> bool {
+    matches!(text, "global" | "apac" | "us-gov")
+        || (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_still_its_model() {
+        let glob = Glob::new("anthropic.*");
+        for model in [
+            "anthropic.claude-v2",
+            "us.anthropic.claude-v2",
+            "global.anthropic.claude-v2",
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-v2",
+            "arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-v2",
+        ] {
+            assert!(fits(&glob, model), "{model}");
+        }
+        for model in ["amazon.anthropic.x", "meta.llama", "", "us.", "usa.anthropic.x"] {
+            assert!(!fits(&glob, model), "{model}");
+        }
+    }
+
+    #[test]
+    fn cost_is_exact_and_unknown_usage_has_none() {
+        let price = Price { input: 3_000_000, output: 15_000_000, cache_read: 300_000, cache_write: 3_750_000 };
+        let prices = Prices::new(vec![(Glob::new("anthropic.*"), price)]);
+        let usage = Usage {
+            input_tokens: Some(1_000),
+            output_tokens: Some(100),
+            cache_read_tokens: Some(10),
+            cache_write_tokens: Some(1),
+        };
+        // 0.003 + 0.0015 + 0.000003 + 0.00000375 dollars
+        assert_eq!(cost(&prices, "us.anthropic.claude", &usage), Some(4_506_750));
+        assert_eq!(cost(&prices, "meta.llama", &usage), None);
+        assert_eq!(cost(&prices, "anthropic.claude", &Usage::default()), None);
+        assert_eq!(actual(&usage, Estimate::NONE, Some(price)).tokens, 1_101);
+        let broken = Usage { input_tokens: Some(7), ..Usage::default() };
+        assert_eq!(actual(&broken, Estimate { input: 5, output: 50 }, None).tokens, 57);
+        let all = Usage {
+            input_tokens: Some(u64::MAX),
+            output_tokens: Some(u64::MAX),
+            cache_read_tokens: Some(u64::MAX),
+            cache_write_tokens: Some(u64::MAX),
+        };
+        let price = Price { input: u64::MAX, output: u64::MAX, cache_read: u64::MAX, cache_write: u64::MAX };
+        assert_eq!(actual(&all, Estimate::NONE, Some(price)), Cost { tokens: u64::MAX, nano_usd: u64::MAX });
+    }
+}

@@ -1,0 +1,10 @@
+//! Limits that all hosts keep together, by leases on items of a DynamoDB table.
+//!
+//! A lease is the right to so many requests and tokens **in any sixty seconds**. The leases of all hosts never add up to
+//! more than the limit, and no host uses more than its lease in any sixty seconds: so neither does the fleet, whatever the
+//! hosts' clocks say and whenever leases change hands. docs/limits.md tells the whole of it.
+
+pub mod local;
+pub mod window;
+
+pub use local::FleetStatus;

@@ -1,0 +1,86 @@
+//! The sentence of a 429.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::scope::{Block, Limit, Whose};
+use crate::error::{Kind, Refusal};
+
+/// The shortest hint that is worth giving; also what stands in for a wait that nobody knows.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Names the limit, its scope, its value and when to come back.
+pub(super) fn refusal(whose: &Whose, block: &Block, waited: bool) -> Refusal {
+    let wait = Duration::from_nanos(block.wait).max(SHORTEST);
+    let key = block.limit.key();
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let value = Value(block.limit, block.configured);
+    let also = if waited { ", and no place became free within max_wait" } else { "" };
+    Refusal::new(
+        Kind::Throttling,
+        match block.limit {
+            Limit::ConcurrentRequests => format!(
+                "{whose} may run {value} requests at once ({key} = {value}), and they are running{also}; try again in {seconds} s."
+            ),
+            _ => format!("{whose} has used up {key} = {value}{also}; try again in {seconds} s."),
+        },
+    )
+    .retry_after(wait)
+}
+
+struct Value(Limit, u64);
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Limit::UsdPerDay | Limit::UsdPerMonth => f.write_str(&usd(self.1)),
+            _ => write!(f, "{}", self.1),
+        }
+    }
+}
+
+/// Nano-dollars as dollars, with as many decimals as they have and no fewer than two.
+pub(super) fn usd(nano: u64) -> String {
+    let text = format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000);
+    let keep = text.trim_end_matches('0').len().max(text.len() - 7);
+    text[..keep].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_names_limit_scope_value_and_time() {
+        let block = |limit, configured, wait| Block { limit, configured, wait, hopeful: false };
+        let text = |whose: Whose, block: Block| {
+            let refusal = refusal(&whose, &block, false);
+            (refusal.message.into_owned(), refusal.retry_after.unwrap())
+        };
+        assert_eq!(
+            text(Whose::Host, block(Limit::RequestsPerMinute, 600, 11_500_000_000)),
+            (
+                "this host has used up requests_per_minute = 600; try again in 12 s.".into(),
+                Duration::from_millis(11_500)
+            )
+        );
+        assert_eq!(
+            text(Whose::Caller("billing".into()), block(Limit::ConcurrentRequests, 4, 0)),
+            (
+                "the caller \"billing\" may run 4 requests at once (concurrent_requests = 4), and they are running; try again in 1 s.".into(),
+                Duration::from_secs(1)
+            )
+        );
+        assert_eq!(
+            text(Whose::Model("anthropic.*".into()), block(Limit::UsdPerDay, 12_500_000_000, 1_000_000_000)).0,
+            "the group of models \"anthropic.*\" has used up usd_per_day = 12.50; try again in 1 s."
+        );
+    }
+
+    #[test]
+    fn dollars_keep_their_small_change() {
+        for (nano, text) in [(0, "0.00"), (1, "0.000000001"), (12_500_000_000, "12.50"), (1_234_000_000, "1.234")] {
+            assert_eq!(usd(nano), text);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! How much may be called: the meaning of `[limits]`, of the same keys per caller and model, of prices and `[fleet]`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::any_region;
+use crate::config::limits as written;
+use crate::config::limits::OnUnavailable;
+use crate::config::{ConfigError, Glob, Source};
+
+/// Everything that the limits need. Reloading hands over a new one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Limits {
+    /// Of all requests on this host.
+    pub host: Rates,
+    /// Of all requests whose model fits a pattern. Several may fit; each must admit.
+    pub models: Vec<(Glob, Rates)>,
+    /// Requests that may wait at once, over all callers.
+    pub max_waiting: usize,
+    pub prices: Arc<Prices>,
+    /// Of all hosts together.
+    pub fleet: Option<Fleet>,
+}
+
+/// The limits of one scope; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    pub requests_per_minute: Option<u64>,
+    /// Requests that may come at once after a quiet time; `requests_per_minute` when left out.
+    pub request_burst: Option<u64>,
+    pub concurrent_requests: Option<u64>,
+    pub tokens_per_minute: Option<u64>,
+    /// By UTC day.
+    pub tokens_per_day: Option<u64>,
+    /// In nano-dollars, by UTC day.
+    pub usd_per_day: Option<u64>,
+    /// In nano-dollars, by UTC month.
+    pub usd_per_month: Option<u64>,
+    /// How long a request may wait before its 429. A caller's own replaces the host's.
+    pub max_wait: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    pub table: String,
+    pub region: String,
+    pub requests_per_minute: Option<u64>,
+    pub tokens_per_minute: Option<u64>,
+    pub on_unavailable: OnUnavailable,
+}
+
+/// What tokens cost, by pattern on models. The first that fits holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prices(Vec<(Glob, Price)>);
+
+/// Pico-dollars for one token: a dollar for a million tokens is a million pico-dollars for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Price {
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
+}
+
+impl Prices {
+    pub fn new(prices: Vec<(Glob, Price)>) -> Prices {
+        Prices(prices)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The price of a model; none when no pattern fits.
+    pub fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
+        self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| *price)
+    }
+
+    /// Reads the admin's file. An error names its place in that file.
+    fn read(file: &Spanned<crate::config::FilePath>, source: &Source) -> Result<Prices, ConfigError> {
+        let path = &file.get_ref().0;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            source.error(file.span(), format!("the price file {} cannot be read: {error}.", path.display()))
+        })?;
+        let read = Source::new(path, text.clone());
+        let parsed: written::PriceFile = toml::from_str(&text)
+            .map_err(|error| read.error(error.span().unwrap_or(0..0), error.message().trim().replace('\n', "; ")))?;
+        // Nano-dollars for a million tokens are a thousandth of pico-dollars for one.
+        let of = |usd: written::Usd| usd.0 / 1_000;
+        let price = |price: &written::Price| Price {
+            input: of(price.input),
+            output: of(price.output),
+            cache_read: of(price.cache_read),
+            cache_write: of(price.cache_write),
+        };
+        Ok(Prices(parsed.prices.into_iter().map(|row| (row.model.clone(), price(&row))).collect()))
+    }
+}
+
+impl Limits {
+    pub(super) fn new(
+        limits: written::Limits,
+        fleet: Option<Spanned<written::Fleet>>,
+        source: &Source,
+    ) -> Result<Limits, ConfigError> {
+        let prices = limits.prices_file.as_ref().map(|file| Prices::read(file, source)).transpose()?;
+        let has_prices = prices.is_some();
+        let host = written::Rates {
+            requests_per_minute: limits.requests_per_minute,
+            request_burst: limits.request_burst,
+            concurrent_requests: limits.concurrent_requests,
+            tokens_per_minute: limits.tokens_per_minute,
+            tokens_per_day: limits.tokens_per_day,
+            usd_per_day: limits.usd_per_day,
+            usd_per_month: limits.usd_per_month,
+            max_wait: limits.max_wait,
+        };
+        let mut models = Vec::new();
+        for (pattern, written) in limits.models {
+            if pattern.get_ref().trim().is_empty() {
+                return Err(source.error(pattern.span(), "an empty pattern matches no model; write for example \"*\"."));
+            }
+            let rates = Rates::new(written, has_prices, source)?;
+            if rates.max_wait.is_some() {
+                return Err(source.error(
+                    pattern.span(),
+                    "max_wait belongs to [limits] or to one of [[callers]]; a model has none of its own.",
+                ));
+            }
+            models.push((Glob::new(pattern.get_ref()), rates));
+        }
+        Ok(Limits {
+            host: Rates::new(host, has_prices, source)?,
+            models,
+            max_waiting: limits.max_waiting.get(),
+            prices: Arc::new(prices.unwrap_or_default()),
+            fleet: fleet.map(|fleet| Fleet::new(fleet, source)).transpose()?,
+        })
+    }
+}
+
+impl Rates {
+    /// `has_prices`: a price file is named, without which an amount of dollars cannot be kept.
+    pub fn new(rates: written::Rates, has_prices: bool, source: &Source) -> Result<Rates, ConfigError> {
+        if let Some(burst) = &rates.request_burst
+            && rates.requests_per_minute.is_none()
+        {
+            return Err(source.error(burst.span(), "request_burst needs requests_per_minute beside it."));
+        }
+        for (key, usd) in [("usd_per_day", &rates.usd_per_day), ("usd_per_month", &rates.usd_per_month)] {
+            let Some(usd) = usd else { continue };
+            if !has_prices {
+                return Err(source.error(usd.span(), format!("{key} needs prices: name a prices_file in [limits].")));
+            }
+            if usd.get_ref().0 == 0 {
+                return Err(source.error(usd.span(), format!("{key} = 0 would refuse everything; leave it out.")));
+            }
+        }
+        Ok(Rates {
+            requests_per_minute: rates.requests_per_minute.map(|n| n.get().into()),
+            request_burst: rates.request_burst.map(|n| n.into_inner().get().into()),
+            concurrent_requests: rates.concurrent_requests.map(|n| n.get().into()),
+            tokens_per_minute: rates.tokens_per_minute.map(|n| n.get()),
+            tokens_per_day: rates.tokens_per_day.map(|n| n.get()),
+            usd_per_day: rates.usd_per_day.map(|usd| usd.into_inner().0),
+            usd_per_month: rates.usd_per_month.map(|usd| usd.into_inner().0),
+            max_wait: rates.max_wait.map(|wait| wait.0),
+        })
+    }
+}
+
+impl Fleet {
+    fn new(fleet: Spanned<written::Fleet>, source: &Source) -> Result<Fleet, ConfigError> {
+        let span = fleet.span();
+        let fleet = fleet.into_inner();
+        if fleet.table.get_ref().trim().is_empty() {
+            return Err(source.error(fleet.table.span(), "the fleet's table has no name."));
+        }
+        if fleet.requests_per_minute.is_none() && fleet.tokens_per_minute.is_none() {
+            return Err(source.error(
+                span,
+                "[fleet] limits nothing; give it requests_per_minute or tokens_per_minute, or remove it.",
+            ));
+        }
+        Ok(Fleet {
+            region: any_region(&fleet.region, source)?,
+            table: fleet.table.into_inner(),
+            requests_per_minute: fleet.requests_per_minute.map(|n| n.get().into()),
+            tokens_per_minute: fleet.tokens_per_minute.map(|n| n.get()),
+            on_unavailable: fleet.on_unavailable,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn settings(text: &str) -> Result<Limits, String> {
+        let source = Source::new(Path::new("config.toml"), text.to_owned());
+        let config = source.parse().map_err(|error| error.to_string())?;
+        Limits::new(config.limits, config.fleet, &source).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_contract_s_example_is_understood() {
+        let limits = settings(
+            r#"
+            [limits]
+            requests_per_minute = 600
+            request_burst = 50
+            concurrent_requests = 100
+            tokens_per_minute = 400000
+            tokens_per_day = 50000000
+            max_body_bytes = 25000000
+            max_wait = "0s"
+            [limits.models."anthropic.*"]
+            requests_per_minute = 60
+            [fleet]
+            table = "bedrock-sidecar-fleet"
+            region = "us-gov-west-1"
+            tokens_per_minute = 2000000
+            requests_per_minute = 3000
+            on_unavailable = "deny"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(limits.host.request_burst, Some(50));
+        assert_eq!(limits.models[0].1.requests_per_minute, Some(60));
+        assert_eq!(limits.fleet.unwrap().on_unavailable, OnUnavailable::Deny);
+        assert_eq!(settings("").unwrap().host, Rates::default());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_at_its_place() {
+        for (text, error) in [
+            ("[limits]\nrequest_burst = 5", "config.toml:2:17: request_burst needs requests_per_minute beside it."),
+            (
+                "[limits]\nusd_per_day = 5",
+                "config.toml:2:15: usd_per_day needs prices: name a prices_file in [limits].",
+            ),
+            (
+                "[limits]\nprices_file = \"/nonexistent/prices\"",
+                "config.toml:2:15: the price file /nonexistent/prices cannot be read: No such file or directory (os error 2).",
+            ),
+            (
+                "[limits.models.\"a*\"]\nmax_wait = \"1s\"",
+                "config.toml:1:16: max_wait belongs to [limits] or to one of [[callers]]; a model has none of its own.",
+            ),
+            (
+                "[fleet]\ntable = \"t\"",
+                "config.toml:1:1: [fleet] limits nothing; give it requests_per_minute or tokens_per_minute, or remove it.",
+            ),
+            ("[fleet]\ntable = \"\"\nrequests_per_minute = 1", "config.toml:2:9: the fleet's table has no name."),
+        ] {
+            assert_eq!(settings(text).unwrap_err(), error, "{text}");
+        }
+        for text in ["[limits]\nrequests_per_minute = 0", "[limits]\nnothing = 1", "[limits.models.x]\nfoo = 1"] {
+            assert!(settings(text).unwrap_err().starts_with("config.toml:2:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn prices_come_from_the_admin_s_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("prices.toml");
+        let config = format!("[limits]\nprices_file = \"{}\"\nusd_per_day = 12.5", path.display());
+        std::fs::write(&path, "[[prices]]\nmodel = \"a.*\"\ninput = 3\noutput = 15.5\ncache_read = 0.0375\n").unwrap();
+        let limits = settings(&config).unwrap();
+        assert_eq!(limits.host.usd_per_day, Some(12_500_000_000));
+        let price = limits.prices.of(|glob| glob.matches("a.b")).unwrap();
+        assert_eq!(price, Price { input: 3_000_000, output: 15_500_000, cache_read: 37_500, cache_write: 0 });
+        assert_eq!(limits.prices.of(|glob| glob.matches("b.a")), None);
+
+        std::fs::write(&path, "[[prices]]\nmodel = \"a.*\"\ninput = -3\noutput = 1\n").unwrap();
+        let error = settings(&config).unwrap_err();
+        assert_eq!(
+            error,
+            format!("{}:3:9: -3 is not an amount of US dollars; write a number from 0 to 1000000000", path.display())
+        );
+    }
+}
