@@ -39,7 +39,10 @@ async fn main() -> Result<(), Failure> {
     let daemon = tokio::spawn(app.run(Events::of_channel(stop)));
     wait_until_ready(&admin).await?;
     let endpoint = format!("http://127.0.0.1:{port}");
-    say(&format!("bedrock-sidecar listens on {endpoint}; commercial Bedrock is simulated at {}", simulator.tls_endpoint()));
+    say(&format!(
+        "bedrock-sidecar listens on {endpoint}; commercial Bedrock is simulated at {}",
+        simulator.tls_endpoint()
+    ));
 
     tour(&govcloud_app(&endpoint), &simulator).await?;
 
@@ -81,7 +84,13 @@ async fn tour(app: &Client, simulator: &Simulator) -> Result<(), Failure> {
 
 /// The app: an unmodified SDK client with GovCloud keys, whose endpoint is the only thing that has changed.
 fn govcloud_app(endpoint: &str) -> Client {
-    let keys = Credentials::new("AKIAGOVCLOUDEXAMPLE", "govcloud/secret/EXAMPLEKEY", Some("govcloud-session-token".to_owned()), None, "demo");
+    let keys = Credentials::new(
+        "AKIAGOVCLOUDEXAMPLE",
+        "govcloud/secret/EXAMPLEKEY",
+        Some("govcloud-session-token".to_owned()),
+        None,
+        "demo",
+    );
     let config = aws_sdk_bedrockruntime::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-gov-west-1"))
@@ -93,10 +102,11 @@ fn govcloud_app(endpoint: &str) -> Client {
 }
 
 async fn converse(app: &Client, model: &str, text: &str) -> Result<String, Failure> {
-    let answer = app.converse().model_id(model).messages(user(text)?).send().await.map_err(|error| match error.code() {
-        Some(code) => format!("{code}: {}", error.message().unwrap_or_default()),
-        None => DisplayErrorContext(&error).to_string(),
-    })?;
+    let answer =
+        app.converse().model_id(model).messages(user(text)?).send().await.map_err(|error| match error.code() {
+            Some(code) => format!("{code}: {}", error.message().unwrap_or_default()),
+            None => DisplayErrorContext(&error).to_string(),
+        })?;
     let message = answer.output().and_then(|output| output.as_message().ok()).ok_or("the answer has no message")?;
     let text = message.content().first().and_then(|block| block.as_text().ok()).ok_or("the message has no text")?;
     Ok(format!("\"{text}\""))
@@ -115,7 +125,8 @@ async fn stream(app: &Client, text: &str) -> Result<(), Failure> {
             write(word);
         }
     }
-    let span = arrivals.last().copied().unwrap_or_default().saturating_sub(arrivals.first().copied().unwrap_or_default());
+    let span =
+        arrivals.last().copied().unwrap_or_default().saturating_sub(arrivals.first().copied().unwrap_or_default());
     say(&format!("\n   {} pieces over {} ms", arrivals.len(), span.as_millis()));
     if arrivals.len() < 2 || span < Duration::from_millis(50) {
         return Err("the stream did not arrive piece by piece".into());
@@ -140,7 +151,12 @@ fn stripped_and_injected(received: &Received) -> Result<(), Failure> {
     }
     say("   stripped: the GovCloud SigV4 signature, x-amz-date, x-amz-security-token, x-amz-user-agent");
     say("   injected: Authorization: Bearer ABSK… (the commercial Bedrock API key)");
-    say(&format!("   received: {} over {} {}", received.path, received.http_version, if received.tls { "with TLS" } else { "in the clear" }));
+    say(&format!(
+        "   received: {} over {} {}",
+        received.path,
+        received.http_version,
+        if received.tls { "with TLS" } else { "in the clear" }
+    ));
     Ok(())
 }
 
@@ -181,7 +197,9 @@ async fn wait_until_ready(admin: &str) -> Result<(), Failure> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for _ in 0..200 {
         if let Ok(mut stream) = tokio::net::TcpStream::connect(admin).await {
-            stream.write_all(format!("GET /ready HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+            stream
+                .write_all(format!("GET /ready HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").as_bytes())
+                .await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
             if answer.starts_with("HTTP/1.1 200") {
@@ -203,7 +221,9 @@ fn by_hand(endpoint: &str, admin: &str) {
         format!("   curl -s '{admin}/v1/dashboard/requests?timeRange=1h'"),
         format!("   curl -s {admin}/metrics"),
         "   or with any AWS SDK, whatever keys it has:".to_owned(),
-        format!("   export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={endpoint} AWS_REGION=us-gov-west-1 AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=x"),
+        format!(
+            "   export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={endpoint} AWS_REGION=us-gov-west-1 AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=x"
+        ),
     ] {
         say(&line);
     }
