@@ -2,6 +2,9 @@
 //!
 //! Start with `proxy`, which is the road of a request in its order; `ARCHITECTURE.md` is the map.
 
+// Only `cli` speaks to a person; tests and benches print what they measured.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod admin;
 pub mod app;
 pub mod audit;

@@ -45,12 +45,13 @@ struct Line<'a> {
     message: &'static str,
     source_partition: &'static str,
     destination_partition: &'static str,
+    host_id: &'a str,
     #[serde(flatten)]
     record: &'a Record,
 }
 
 /// One line with the fields of the audit item.
-pub fn request(record: &Record) {
+pub fn request(record: &Record, host_id: &str) {
     let level = if record.status_code >= 500 { tracing::Level::WARN } else { tracing::Level::INFO };
     match FORMAT.get() {
         None => {}
@@ -64,6 +65,7 @@ pub fn request(record: &Record) {
                 message: "request",
                 source_partition: "govcloud",
                 destination_partition: "commercial",
+                host_id,
                 record,
             };
             if let Ok(mut text) = serde_json::to_vec(&line) {

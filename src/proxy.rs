@@ -279,7 +279,7 @@ impl Road {
     pub fn ended(&self, record: &Record, took: Duration) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
         self.metrics.ended(record, label.as_deref(), took);
-        log::request(record);
+        log::request(record, self.audit.host_id());
     }
 }
 

@@ -289,7 +289,8 @@ async fn the_next_upstream_answers_when_the_first_is_throttled_or_broken() {
         Effect::ServiceUnavailable,
         Effect::ModelNotReady,
     ] {
-        (east.clear(), west.clear());
+        east.clear();
+        west.clear();
         east.inject(Fault::once(effect.clone()));
         let answer = send(daemon.address(), ask()).await;
         assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{effect:?}");
@@ -298,7 +299,8 @@ async fn the_next_upstream_answers_when_the_first_is_throttled_or_broken() {
         assert_eq!((&record["destinationRegion"], &record["attempts"]), (&json!("us-west-2"), &json!(2)), "{record}");
     }
     // Both are throttled: the client gets an upstream's own answer, and each was asked once.
-    (east.clear(), west.clear());
+    east.clear();
+    west.clear();
     east.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
     west.inject(Fault::once(Effect::Throttle { text: ThrottleText::Requests }));
     let answer = send(daemon.address(), ask()).await;

@@ -105,6 +105,11 @@ impl HostRole {
         known.keys.iter().filter(live).find(|key| key.access_key_id == access_key_id).cloned()
     }
 
+    /// The ids of the keys that are known.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.known.load().keys.iter().map(|key| key.access_key_id.clone()).collect()
+    }
+
     pub fn has_keys(&self) -> bool {
         !self.known.load().keys.is_empty()
     }

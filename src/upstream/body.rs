@@ -18,7 +18,7 @@ use super::pool::Lease;
 pub enum BodyError {
     #[error("the upstream broke its answer off: {0}")]
     Broke(hyper::Error),
-    #[error("the upstream sent nothing for {} s", .0.as_secs())]
+    #[error("the upstream sent nothing for {} s", .0.as_secs_f32())]
     Idle(Duration),
 }
 

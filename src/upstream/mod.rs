@@ -159,7 +159,7 @@ impl Upstream {
             }
             Ok(Err(error @ SendError::Broke { .. })) => return Err(Failure::Broke(error.to_string())),
             Err(_) => {
-                let seconds = self.timeouts.first_byte.as_secs();
+                let seconds = self.timeouts.first_byte.as_secs_f32();
                 return Err(Failure::Broke(format!("{} gave no answer within {seconds} s", pool.endpoint())));
             }
         };

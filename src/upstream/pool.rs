@@ -123,8 +123,11 @@ impl Pool {
     /// Sends one request on a connection of the pool. A pooled connection that turns out to be closed before it took the
     /// request is replaced; a request that may have been received is never sent twice.
     pub async fn send(self: &Arc<Pool>, mut request: Outgoing) -> Result<(Response<Incoming>, Lease), SendError> {
+        let mut may_repeat = true;
         loop {
             let mut lease = Lease { pool: Arc::clone(self), connection: Some(self.connection().await?) };
+            // Bodies are shared, so this copies the head alone, and only where a peer can say what it did not process.
+            let copy = matches!(lease.connection, Some(Connection::Stream(_))).then(|| request.clone());
             let sent = match &mut lease.connection {
                 Some(Connection::Own(sender)) => sender.try_send_request(self.for_http1(request)).await,
                 Some(Connection::Stream(shared)) => {
@@ -136,9 +139,13 @@ impl Pool {
                 Ok(response) => return Ok((response, lease)),
                 Err(mut error) => {
                     lease.discard();
-                    match error.take_message() {
-                        Some(unsent) => request = unsent,
-                        None => {
+                    match (error.take_message(), copy) {
+                        (Some(unsent), _) => request = unsent,
+                        (None, Some(copy)) if may_repeat && was_not_processed(error.error()) => {
+                            may_repeat = false;
+                            request = copy;
+                        }
+                        _ => {
                             let reason = describe(error.error());
                             return Err(SendError::Broke { endpoint: self.endpoint.to_string(), reason });
                         }
@@ -311,6 +318,21 @@ impl Drop for Lease {
             shared.streams.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// The peer has said that it did nothing with the request: it was refused as a stream, or came after a graceful GOAWAY
+/// (RFC 9113, 8.7).
+fn was_not_processed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let graceful = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (graceful || refused);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The innermost cause: the outer ones only say that something failed.

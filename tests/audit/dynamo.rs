@@ -33,6 +33,7 @@ pub fn port() -> u16 {
              com.amazonaws.services.dynamodbv2.local.main.ServerRunner -inMemory -port {port} -disableTelemetry \
              >server.log 2>&1 & child=$!; echo started; cat >/dev/null; kill $child"
         );
+        #[expect(clippy::zombie_processes, reason = "it ends with this process, which reads its output to the end")]
         let mut shell =
             Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -42,6 +43,7 @@ pub fn port() -> u16 {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return port;
             }
+            #[expect(clippy::disallowed_methods, reason = "no runtime runs yet")]
             std::thread::sleep(Duration::from_millis(100));
         }
         panic!("DynamoDB Local does not listen");
