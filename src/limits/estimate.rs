@@ -203,8 +203,9 @@ mod tests {
         for round in 0..60_000 {
             let mut body = seeds[round % seeds.len()].as_bytes().to_vec();
             for _ in 0..=next(3) {
-                let at = next(body.len());
+                let at = next(body.len().max(1));
                 match next(4) {
+                    _ if body.is_empty() => {}
                     0 => body[at] = b"\"\\{}[]:,0 \xff"[next(11)],
                     1 => drop(body.remove(at)),
                     2 => body.insert(at, b"\"\\{}[]:,0 \xff"[next(11)]),
