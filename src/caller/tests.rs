@@ -204,13 +204,32 @@ fn groups_count_by_membership_and_by_the_unix_peer() {
 }
 
 #[test]
-fn what_is_no_signature_is_refused() {
+fn what_cannot_be_read_proves_nothing_and_is_refused_only_under_a_key_of_ours() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "a-secret-of-some-length").unwrap();
+    let with_key = callers(&format!(
+        "[[callers]]\nname = \"billing\"\naccess_key_id = \"LOCALBILLING\"\nsecret_access_key_file = \"{}\"\n",
+        secret.display()
+    ));
     let mut headers = HeaderMap::new();
-    headers.insert("authorization", HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=x"));
-    let refusal = identify(&callers(""), &uid(1000), &headers).unwrap_err();
-    assert_eq!(refusal.kind, Kind::Validation);
-    headers.insert("authorization", HeaderValue::from_static("Basic dXNlcjpwYXNz"));
-    assert!(identify(&callers(""), &uid(1000), &headers).is_ok());
+    for (text, foreign_is_fine) in [
+        ("AWS4-HMAC-SHA256 Credential=x", true),
+        (
+            "AWS4-HMAC-SHA256 Credential=AKIAX/20260101/us-gov-west-1/bedrock/aws4_request, SignedHeaders=host, Signature=00",
+            true,
+        ),
+        ("AWS4-HMAC-SHA256 Credential=LOCALBILLING/20260101, Signature=00", false),
+        ("Basic dXNlcjpwYXNz", true),
+    ] {
+        headers.insert("authorization", HeaderValue::from_static(text));
+        let found = identify(&callers(""), &uid(1000), &headers).unwrap();
+        assert!(!found.identity_verified, "{text}");
+        match identify(&with_key, &uid(1000), &headers) {
+            Ok(found) => assert!(foreign_is_fine && !found.identity_verified && found.name().is_none(), "{text}"),
+            Err(refusal) => assert!(!foreign_is_fine && refusal.kind == Kind::Validation, "{text}"),
+        }
+    }
 }
 
 #[tokio::test]
