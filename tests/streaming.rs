@@ -392,6 +392,17 @@ async fn a_stream_survives_the_upstreams_goaway() {
     assert_ne!(streams.last().unwrap().connection, calls.last().unwrap().connection, "a connection of its own");
 }
 
+/// A request that a graceful GOAWAY has overtaken was not processed, and is sent again on another connection.
+#[tokio::test]
+async fn requests_that_race_a_goaway_are_all_answered() {
+    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    for turn in 0..20 {
+        bedrock.inject(Fault::once(Effect::CloseAfter).on("Converse"));
+        let answer = daemon.post(&converse_path(ON_DEMAND), converse("and again")).await;
+        assert_eq!(answer.status, 200, "turn {turn}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_slow_first_byte_is_waited_for_up_to_the_limit() {
     let (bedrock, daemon) = pair(Road::Plain, "[upstream_timeouts]\nfirst_byte = \"1s\"").await;
