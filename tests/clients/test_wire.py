@@ -11,7 +11,12 @@ from harness import COMMERCIAL_BEARER, DEADLINE, Daemon
 LIMIT = 1_000_000
 PATH = "/model/anthropic.claude-3-haiku-20240307-v1%3A0/converse"
 BODY = json.dumps({"messages": [{"role": "user", "content": [{"text": CANARY}]}]}).encode()
-SECRET_HEADERS = b"Authorization: AWS4-HMAC-SHA256 Credential=x\r\n"
+CREDENTIAL = b"ASIAGOVCLOUDEXAMPLE1/20250101/us-gov-west-1/bedrock/aws4_request"
+SIGNATURE = b"0" * 64
+AUTHORIZATION = (
+    b"Authorization: AWS4-HMAC-SHA256 Credential=%b, SignedHeaders=host;x-amz-date, Signature=%b\r\n"
+    % (CREDENTIAL, SIGNATURE)
+)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +291,7 @@ def test_headers_of_one_hop_and_cookies_stay_here(wire, simulator):
     wire.request(
         b"Connection: keep-alive, X-Private\r\nX-Private: yes\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n"
         b"Cookie: session=1\r\nX-Amz-Security-Token: client-token\r\nX-Amz-Date: 20250101T000000Z\r\n"
-        b"X-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nProxy-Authorization: Basic x\r\n" + SECRET_HEADERS
+        b"X-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nProxy-Authorization: Basic x\r\n" + AUTHORIZATION
     )
     wire.answered()
     (request,) = simulator.from_daemon("Converse")
@@ -297,7 +302,11 @@ def test_headers_of_one_hop_and_cookies_stay_here(wire, simulator):
 
 
 def test_presigned_query_parameters_stay_here(wire, simulator):
-    query = b"?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=x&X-Amz-Security-Token=client-token&X-Amz-Signature=0"
+    query = (
+        b"?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=%b&X-Amz-Date=20250101T000000Z&X-Amz-Expires=900"
+        b"&X-Amz-SignedHeaders=host&X-Amz-Security-Token=client-token&X-Amz-Signature=%b"
+        % (CREDENTIAL.replace(b"/", b"%2F"), SIGNATURE)
+    )
     wire.request(line=b"POST " + PATH.encode() + query + b" HTTP/1.1")
     wire.answered()
     (request,) = simulator.from_daemon("Converse")

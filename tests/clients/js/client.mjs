@@ -29,6 +29,13 @@ const messagesBody = (request) =>
     messages: [{ role: "user", content: request.text }],
   });
 
+// Without a content type this SDK calls every body application/octet-stream.
+const invocation = (request) => ({
+  modelId: request.model,
+  contentType: "application/json",
+  body: messagesBody(request),
+});
+
 const conversation = (request) => ({
   modelId: request.model,
   system: [{ text: "Answer in one word." }],
@@ -84,8 +91,7 @@ async function readConversation(stream, emit) {
 
 const cases = {
   async invoke(request) {
-    const command = new runtime.InvokeModelCommand({ modelId: request.model, body: messagesBody(request) });
-    const answer = await send(request, command);
+    const answer = await send(request, new runtime.InvokeModelCommand(invocation(request)));
     const body = json(answer.body);
     return { text: body.content[0].text, contentType: answer.contentType, raw: body };
   },
@@ -93,7 +99,7 @@ const cases = {
   async invoke_stream(request, emit) {
     const answer = await send(
       request,
-      new runtime.InvokeModelWithResponseStreamCommand({ modelId: request.model, body: messagesBody(request) }),
+      new runtime.InvokeModelWithResponseStreamCommand(invocation(request)),
     );
     let text = "";
     const chunks = [];
