@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
+use super::stream::Duplex;
 use crate::error::{Kind, Refusal};
 
 /// Carries the number of a `Fault` in the request that stands in for a refused head. Clients that send it are refused.
@@ -123,7 +124,7 @@ pub async fn detect<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<(Protocol, B
 
 /// A connection whose HTTP/1 heads are checked; HTTP/2 passes, its frames have no such ambiguities.
 #[derive(Debug)]
-pub struct Guarded<T> {
+pub struct Guarded<T: Duplex> {
     io: T,
     state: State,
     /// Received, not yet judged.
@@ -131,7 +132,17 @@ pub struct Guarded<T> {
     /// Judged, not yet taken.
     output: BytesMut,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Our side has been closed in order.
     lingering: bool,
+}
+
+/// A connection that ends without an orderly close ends in the middle of an answer, and must not look finished.
+impl<T: Duplex> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        if !self.lingering {
+            self.io.reset_when_dropped();
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +172,7 @@ enum Chunk {
     TrailerLf { length: usize, line_empty: bool },
 }
 
-impl<T> Guarded<T> {
+impl<T: Duplex> Guarded<T> {
     /// `start` is what `detect` has read already.
     pub fn new(io: T, protocol: Protocol, start: BytesMut) -> Guarded<T> {
         let state = if protocol == Protocol::Http1 { State::Head } else { State::Through };
@@ -385,7 +396,7 @@ fn stand_in(fault: Fault) -> String {
     format!("GET / HTTP/1.1\r\nhost: localhost\r\n{FAULT_HEADER}: {number}\r\nconnection: close\r\n\r\n")
 }
 
-impl<T: AsyncRead + Unpin> Guarded<T> {
+impl<T: Duplex> Guarded<T> {
     /// Reads more into `input`; true at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let wanted = match self.state {
@@ -407,7 +418,7 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Read for Guarded<T> {
+impl<T: Duplex> Read for Guarded<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -440,7 +451,7 @@ impl<T: AsyncRead + Unpin> Read for Guarded<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Write for Guarded<T> {
+impl<T: Duplex> Write for Guarded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, data)
     }

@@ -2,6 +2,7 @@
 
 pub mod guard;
 pub mod head;
+pub mod stream;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -17,7 +18,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -230,10 +230,7 @@ impl Way {
     }
 }
 
-/// A byte stream of whatever kind.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-type Stream = Box<dyn Duplex>;
+type Stream = Box<dyn stream::Duplex>;
 
 async fn connection<F, S, B>(
     accepted: Accepted,
