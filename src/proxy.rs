@@ -233,6 +233,7 @@ impl Road {
         let Some(asked) = &received.model else {
             let ask = received.ask(headers, None)?;
             let answer = upstream.exchange(&ask, credentials, &mut exchange.record.attempts).await?;
+            self.metrics.attempt(&upstream.region, answer.status.as_u16());
             return Ok((answer, None));
         };
         if received.operation.model == ModelPlace::CopyFrom {

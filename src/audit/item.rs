@@ -57,6 +57,7 @@ pub fn draft(record: &Record, context: Context<'_>) -> Draft {
         first_byte_latency,
         streaming,
         usage: Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens },
+        cost_nano_usd,
         success,
         status_code,
         error_message,
@@ -77,6 +78,7 @@ pub fn draft(record: &Record, context: Context<'_>) -> Draft {
     let before_seq = json.bytes;
 
     let mut json = Canonical { bytes: Vec::with_capacity(1024), first: false };
+    json.number_if("costNanoUsd", *cost_nano_usd);
     json.text_if("dataClassification", data_classification);
     json.text("destinationPartition", "commercial");
     json.text("destinationRegion", destination_region);
@@ -230,6 +232,7 @@ mod tests {
                 cache_read_tokens: Some(7),
                 cache_write_tokens: Some(8),
             },
+            cost_nano_usd: Some(9),
             success: true,
             status_code: 200,
             error_message: Some("é".repeat(2000)),

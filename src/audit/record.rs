@@ -96,6 +96,9 @@ pub struct Record {
     pub streaming: bool,
     #[serde(flatten)]
     pub usage: Usage,
+    /// Billionths of a US dollar, by the admin's prices; unknown without a price or usage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_nano_usd: Option<u64>,
 
     pub success: bool,
     pub status_code: u16,
