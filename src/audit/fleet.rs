@@ -148,9 +148,10 @@ impl Filter {
                 // Another host's uid is another person.
                 let uid = filter.term("callerUid", AttributeValue::N(uid.to_string()));
                 let host = filter.term("hostId", AttributeValue::S(host_id.to_owned()));
-                own.push(format!("({uid} AND {host})"));
+                own.push(format!("{uid} AND {host}"));
             }
             let own = if own.is_empty() { "attribute_not_exists(requestId)".to_owned() } else { own.join(" OR ") };
+            // DynamoDB refuses parentheses around parentheses; AND binds before OR without them.
             filter.and(&format!("({own})"));
         }
         filter

@@ -178,7 +178,7 @@ impl Audit {
             }
             OnFailure::Deny => {
                 self.core.trouble(Part::Recording, &format!("requests are refused: {reason}"));
-                let message = format!("the request cannot be recorded, and unrecorded requests are refused: {reason}");
+                let message = format!("the request cannot be recorded, and unrecorded requests are refused: {reason}.");
                 Err(Refusal::new(Kind::ServiceUnavailable, message).retry_after(Duration::from_secs(5)))
             }
         }

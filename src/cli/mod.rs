@@ -64,7 +64,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigPath {
     /// The configuration file [default: /etc/bedrock-sidecar/config.toml]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     config: Option<PathBuf>,
 }
 
