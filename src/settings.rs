@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use toml::Spanned;
 
 use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Glob, Log, LoopbackAddress, OnFailure, Source,
+    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, Source,
 };
 
 /// Everything the daemon was told.
@@ -90,8 +90,8 @@ pub enum Secret {
 
 #[derive(Debug, Clone)]
 pub struct Models {
-    pub allow: Vec<Glob>,
-    pub deny: Vec<Glob>,
+    pub allow: callers::Rule,
+    pub deny: callers::Rule,
     pub geographies: Vec<String>,
     pub create_profiles: bool,
     pub refresh_interval: Duration,
@@ -119,8 +119,13 @@ pub const DEFAULT_REGION: &str = "us-east-1";
 impl Settings {
     /// Reads, parses and checks a file.
     pub fn load(path: &Path) -> Result<Settings, ConfigError> {
-        let source = Source::read(path)?;
-        Settings::new(source.parse()?, &source).map(|settings| Settings { path: Some(path.to_owned()), ..settings })
+        let settings = Settings::from_source(&Source::read(path)?)?;
+        Ok(Settings { path: Some(path.to_owned()), ..settings })
+    }
+
+    /// Parses and checks the text of a file.
+    pub fn from_source(source: &Source) -> Result<Settings, ConfigError> {
+        Settings::new(source.parse()?, source)
     }
 
     /// What holds without a file.
@@ -130,7 +135,7 @@ impl Settings {
 
     fn new(config: Config, source: &Source) -> Result<Settings, ConfigError> {
         let upstream_is_default = config.upstreams.is_none();
-        let policy = callers::policy(config.policy, &config.models.allow, &config.models.deny, source)?;
+        let policy = callers::policy(config.policy, source)?;
         Ok(Settings {
             path: None,
             listen: listen(config.listen, source)?,
@@ -386,8 +391,8 @@ fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError
         aliases.insert(alias, target.into_inner());
     }
     Ok(Models {
-        allow: models.allow.into_inner(),
-        deny: models.deny.into_inner(),
+        allow: callers::rule(&models.allow, source),
+        deny: callers::rule(&models.deny, source),
         geographies,
         create_profiles: models.create_profiles,
         refresh_interval: models.refresh_interval.0,

@@ -90,7 +90,8 @@ pub fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
             send(name, true, as_is)
         }
         Identifier::ApplicationProfileArn => {
-            let explicit = known.settings.allow.iter().any(|glob| glob.to_string() != "*" && glob.matches(name));
+            let explicit =
+                known.settings.allow.patterns.iter().any(|glob| glob.to_string() != "*" && glob.matches(name));
             if !explicit && application_profile(name, known).is_none() {
                 return Ok(Resolution::LookUp { arn: name.to_owned() });
             }
@@ -216,11 +217,11 @@ fn check_application_profile(settings: &Models, profile: &Profile) -> Result<(),
 
 fn check_names(settings: &Models, shown: &str, names: &[&str]) -> Result<(), Refusal> {
     let denied = |why: Cow<'_, str>| Err(Refusal::new(Kind::AccessDenied, format!("{shown} {why}.")));
-    if let Some(glob) = settings.deny.iter().find(|glob| names.iter().any(|name| glob.matches(name))) {
-        return denied(format!("is refused by \"{glob}\" in models.deny").into());
+    if let Some(glob) = settings.deny.matched(names) {
+        return denied(format!("is refused by \"{glob}\" in models.deny at {}", settings.deny.place).into());
     }
-    if !settings.allow.iter().any(|glob| names.iter().any(|name| glob.matches(name))) {
-        return denied("is not in models.allow".into());
+    if settings.allow.matched(names).is_none() {
+        return denied(format!("is not in models.allow at {}", settings.allow.place).into());
     }
     Ok(())
 }

@@ -1,19 +1,14 @@
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use super::*;
 use crate::config::Glob;
 use crate::model::catalogue::{FoundationModel, ProfileModel};
+use crate::settings::Settings;
 
 fn settings() -> Models {
-    Models {
-        allow: vec![Glob::new("*")],
-        deny: vec![],
-        geographies: vec!["us".into()],
-        create_profiles: true,
-        refresh_interval: Duration::from_secs(1),
-        aliases: BTreeMap::from([("claude".to_owned(), "a.profile-only-v1:0".to_owned())]),
-    }
+    let text = "[models.aliases]
+claude = \"a.profile-only-v1:0\"
+";
+    let source = crate::config::Source::new(std::path::Path::new("config.toml"), text.to_owned());
+    Settings::from_source(&source).unwrap().models
 }
 
 fn model(id: &str, types: &[&str]) -> FoundationModel {
@@ -121,8 +116,8 @@ fn geographies_hold_for_what_is_asked_and_for_what_is_behind_it() {
 #[test]
 fn allow_and_deny_look_at_the_model_behind_a_name() {
     let mut strict = settings();
-    strict.allow = vec![Glob::new("a.*")];
-    strict.deny = vec![Glob::new("*profile-only*")];
+    strict.allow.patterns = vec![Glob::new("a.*")];
+    strict.deny.patterns = vec![Glob::new("*profile-only*")];
     for (asked, allowed) in [
         ("a.on-demand-v1:0", true),
         ("us.a.both-v1:0", true),
@@ -136,7 +131,7 @@ fn allow_and_deny_look_at_the_model_behind_a_name() {
     ] {
         assert_eq!(ask_with(asked, &strict).is_ok(), allowed, "{asked}");
     }
-    strict.deny = vec![Glob::new("us.*")];
+    strict.deny.patterns = vec![Glob::new("us.*")];
     assert!(ask_with("a.profile-only-v1:0", &strict).is_err(), "what would be sent counts too");
 }
 
@@ -153,7 +148,7 @@ fn what_was_learned_is_used_and_still_checked() {
     };
     let Ok(Resolution::Send(target)) = ask(&settings) else { panic!() };
     assert_eq!((target.identifier.as_str(), target.how, target.is_profile), (arn, How::Learned, true));
-    settings.deny = vec![Glob::new("*profile-only*")];
+    settings.deny.patterns = vec![Glob::new("*profile-only*")];
     assert!(ask(&settings).is_err());
 }
 

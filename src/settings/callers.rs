@@ -37,6 +37,13 @@ pub struct Rule {
     pub place: Place,
 }
 
+impl Rule {
+    /// The first pattern that fits one of the names.
+    pub fn matched(&self, names: &[&str]) -> Option<&Glob> {
+        self.patterns.iter().find(|glob| names.iter().any(|name| glob.matches(name)))
+    }
+}
+
 /// What an admin hands to an app so that its SDK can sign.
 #[derive(Debug, Clone)]
 pub struct LocalKey {
@@ -81,16 +88,9 @@ pub struct Policy {
     /// Levels, the lowest first; empty when levels are only recorded.
     pub data_classifications: Vec<String>,
     pub data_classifications_place: Place,
-    pub allow_models: Rule,
-    pub deny_models: Rule,
 }
 
-pub(super) fn policy(
-    policy: written::Policy,
-    allow: &Spanned<Vec<Glob>>,
-    deny: &Spanned<Vec<Glob>>,
-    source: &Source,
-) -> Result<Policy, ConfigError> {
+pub(super) fn policy(policy: written::Policy, source: &Source) -> Result<Policy, ConfigError> {
     let require = policy.require_known_caller.filter(|require| *require.get_ref());
     let list = policy.data_classifications.unwrap_or_else(|| Spanned::new(0..0, Vec::new()));
     let place_of_list = place(&list.span(), source);
@@ -109,8 +109,6 @@ pub(super) fn policy(
         require_known_caller: require.map(|require| place(&require.span(), source)),
         data_classifications: levels,
         data_classifications_place: place_of_list,
-        allow_models: rule(allow, source),
-        deny_models: rule(deny, source),
     })
 }
 
@@ -284,7 +282,7 @@ fn not_a_classification(level: &str) -> String {
     format!("\"{level}\" is not a data classification; it has 1 to 64 letters, digits, spaces or any of \"_.:/@-\".")
 }
 
-fn rule(list: &Spanned<Vec<Glob>>, source: &Source) -> Rule {
+pub(super) fn rule(list: &Spanned<Vec<Glob>>, source: &Source) -> Rule {
     Rule { patterns: list.get_ref().clone(), place: place(&list.span(), source) }
 }
 

@@ -129,5 +129,5 @@ fn a_secret_that_everybody_can_read_is_worth_a_warning() {
 fn without_policy_anybody_may_call() {
     let settings = load("[policy]\nrequire_known_caller = false\n").unwrap();
     assert!(settings.policy.require_known_caller.is_none());
-    assert_eq!(settings.policy.allow_models.place.to_string(), "config.toml");
+    assert_eq!(settings.models.allow.place.to_string(), "config.toml");
 }
