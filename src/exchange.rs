@@ -41,6 +41,8 @@ pub struct Exchange {
     admission: Option<Admission>,
     /// The opening that the ledger holds; none before the request goes upstream.
     opened: Option<Opened>,
+    /// No upstream could be reached, so nothing can have been used.
+    never_sent: bool,
     _in_flight: crate::admin::metrics::InFlight,
 }
 
@@ -65,6 +67,7 @@ impl Exchange {
             closed: false,
             admission: None,
             opened: None,
+            never_sent: false,
             _in_flight: in_flight,
         }
     }
@@ -106,6 +109,11 @@ impl Exchange {
     pub fn sent_as(&mut self, identifier: &str, is_profile: bool, region: &str) {
         self.record.inference_profile_used = is_profile.then(|| identifier.to_owned());
         region.clone_into(&mut self.record.destination_region);
+    }
+
+    /// The request is refused because no upstream took it.
+    pub fn never_sent(&mut self) {
+        self.never_sent = true;
     }
 
     /// Ends with an answer of our own.
@@ -198,7 +206,7 @@ impl Exchange {
         let model = self.record.inference_profile_used.as_deref().unwrap_or(&self.record.model_id);
         self.record.cost_nano_usd = self.road.limits.cost(model, &self.record.usage);
         if let Some(admission) = self.admission.take() {
-            settle(admission, &self.record);
+            settle(admission, &self.record, self.never_sent);
         }
         match self.opened.take() {
             Some(opened) => self.road.audit.close(opened, &self.record),
@@ -210,10 +218,12 @@ impl Exchange {
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
 /// upstream refused; one whose answer broke off may have used all that it reserved.
-fn settle(mut admission: Admission, record: &Record) {
-    if record.attempts == 0 {
-        admission.cancel();
-    } else if record.outcome == Outcome::UpstreamError && record.status_code >= 400 {
+fn settle(mut admission: Admission, record: &Record, never_sent: bool) {
+    if record.attempts == 0 || never_sent {
+        return admission.cancel();
+    }
+    let failed = record.outcome == Outcome::UpstreamError && record.status_code >= 400;
+    if failed || record.outcome == Outcome::Refused {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);
     } else {

@@ -209,7 +209,12 @@ impl Road {
                     }
                     return match missed {
                         Some(Ok(answered)) if matches!(failure, Failure::NotSent(_)) => Ok(answered),
-                        _ => Err(failure.refusal()),
+                        _ => {
+                            if matches!(failure, Failure::NotSent(_)) {
+                                exchange.never_sent();
+                            }
+                            Err(failure.refusal())
+                        }
                     };
                 }
                 Err(Stop::Refused(refusal)) => return Err(refusal),
