@@ -217,6 +217,7 @@ level = "{level}"
             AWS_ACCESS_KEY_ID="AKIAHOSTROLEEXAMPLE1",
             AWS_SECRET_ACCESS_KEY="host/role/secret",
             AWS_ENDPOINT_URL_SECRETS_MANAGER=secrets.endpoint,
+            AWS_ENDPOINT_URL_STS=secrets.endpoint,
         )
         self.process = subprocess.Popen(
             [BINARIES / "bedrock-sidecar", "run", "--config", config],

@@ -13,6 +13,10 @@ use tempfile::TempDir;
 
 use super::{Answer, get, until, until_async};
 
+/// Keeps the SDKs of a child on this host: no instance metadata, and an STS that nobody listens for.
+const CLOSED: [(&str, &str); 2] =
+    [("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")];
+
 /// What must not stand in any log, whatever a test does.
 const SECRETS: [&str; 6] = [
     simulator::DEFAULT_BEARER_TOKEN,
@@ -30,7 +34,7 @@ pub fn program() -> Command {
 /// Runs the program to its end, with nothing of this process's environment.
 pub async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = program();
-    command.args(arguments).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(CLOSED).envs(environment.iter().copied()).stdin(Stdio::null());
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -191,7 +195,7 @@ impl Daemon {
     pub async fn spawn(mut program: Command, environment: BTreeMap<String, String>, directory: TempDir) -> Daemon {
         let state = directory.path().join("state");
         std::fs::create_dir_all(&state).unwrap();
-        program.env_clear().env("STATE_DIRECTORY", &state).env("HOME", directory.path()).envs(environment);
+        program.env_clear().envs(CLOSED).env("STATE_DIRECTORY", &state).env("HOME", directory.path()).envs(environment);
         program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = program.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
