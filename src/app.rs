@@ -26,8 +26,8 @@ use crate::upstream::Upstream;
 
 /// How long a start or a reload waits for credentials and models before it goes on without them.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What the ledger gets for shipping the last records when draining has taken all its time.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// What shipping gets at the end. What is not shipped by then is in the ledger, and goes after the next start.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -177,8 +177,7 @@ impl App {
         if let Err(error) = spent.stop().await {
             tracing::error!(%error, "the use of daily limits and budgets could not be written");
         }
-        // Records of the last requests have a moment to reach the table even when draining took all its time.
-        lasting.audit.stop(deadline.max(Instant::now() + LAST_WORDS)).await;
+        lasting.audit.stop(Instant::now() + LAST_WORDS).await;
         tracing::info!("stopped");
         Ok(())
     }

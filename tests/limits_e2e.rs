@@ -504,11 +504,11 @@ async fn table() -> Option<Table> {
         return None;
     }
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let setup = root.join("tests/limits/setup");
-    let done = tokio::task::spawn_blocking(move || Command::new(setup).status()).await.unwrap().unwrap();
-    assert!(done.success(), "tests/limits/setup could not get DynamoDB Local");
+    let setup = root.join("tests/dynamodb-local");
+    let done = tokio::task::spawn_blocking(move || Command::new(setup).output()).await.unwrap().unwrap();
+    assert!(done.status.success(), "tests/dynamodb-local could not get it: {}", String::from_utf8_lossy(&done.stderr));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let library = root.join("target/dynamodb-local/lib");
+    let library = std::path::Path::new(String::from_utf8_lossy(&done.stdout).trim()).join("lib");
     let child = Command::new("java")
         .arg(format!("-Djava.library.path={}", library.display()))
         .args(["-Xmx256m", "-cp", &format!("{}/*", library.display())])

@@ -4,6 +4,7 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use common::*;
 use http::Method;
@@ -346,6 +347,27 @@ async fn a_connection_above_the_cap_waits_until_another_ends() {
     assert!(!received(&bedrock, "Converse").iter().any(|request| request.body == converse("third").as_bytes()));
     drop(second);
     assert!(raw::rest(&mut waiting).await.unwrap().contains("echo: third"), "served once there is a place");
+}
+
+/// Out of file descriptors: accepting pauses, says so, and goes on when connections have ended.
+#[tokio::test]
+async fn without_file_descriptors_accepting_waits() {
+    let daemon = Setup::alone().start().await;
+    let limit = |most: usize| {
+        let pid = daemon.pid().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status().unwrap();
+        assert!(status.success(), "prlimit");
+    };
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    limit(open + 5);
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        connections.push(TcpStream::connect(daemon.address()).await.unwrap());
+    }
+    until("the pause", || daemon.lines().into_iter().find(|line| line["message"] == "cannot accept; waiting")).await;
+    drop(connections);
+    limit(open + 200);
+    assert_eq!(daemon.get("/health").await.status, 200);
 }
 
 #[tokio::test]

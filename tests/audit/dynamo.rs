@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 pub fn port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
     *PORT.get_or_init(|| {
-        let setup = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audit/setup/dynamodb-local.sh");
+        let setup = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dynamodb-local");
         let output = Command::new(setup).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "DynamoDB Local cannot be had: see above");
         let home = String::from_utf8(output.stdout).unwrap().trim().to_owned();

@@ -34,14 +34,14 @@ impl Drop for Server {
 
 fn server() -> Option<Server> {
     if std::env::var_os("SKIP_DYNAMODB_LOCAL").is_some() {
-        println!("left out: SKIP_DYNAMODB_LOCAL is set");
+        println!("NOT RUN: the fleet on DynamoDB Local: SKIP_DYNAMODB_LOCAL is set");
         return None;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let setup = Command::new(root.join("tests/limits/setup")).status().unwrap();
-    assert!(setup.success(), "tests/limits/setup could not get DynamoDB Local");
+    let setup = Command::new(root.join("tests/dynamodb-local")).stderr(Stdio::inherit()).output().unwrap();
+    assert!(setup.status.success(), "tests/dynamodb-local could not get it");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let library = root.join("target/dynamodb-local/lib");
+    let library = Path::new(String::from_utf8_lossy(&setup.stdout).trim()).join("lib");
     let child = Command::new("java")
         .arg(format!("-Djava.library.path={}", library.display()))
         .args(["-Xmx256m", "-cp", &format!("{}/*", library.display())])
