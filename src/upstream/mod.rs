@@ -166,10 +166,9 @@ impl Upstream {
         self.connect_failures.store(0, Ordering::Relaxed);
         let (head, incoming) = response.into_parts();
         let body = UpstreamBody::new(incoming, lease, self.timeouts.idle);
+        // An error is small; what it says decides about another attempt, and stands in the record.
         let body = match head.status.as_u16() {
-            400 | 401 | 403 => {
-                read_error(body).await.map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?
-            }
+            400.. => read_error(body).await.map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?,
             _ => AnswerBody::Passing(body),
         };
         Ok(Answer { status: head.status, headers: head.headers, body })
