@@ -240,7 +240,7 @@ impl Judge<'_> {
 }
 
 fn check_signed_headers(signed: &[&str], headers: &[(String, String)]) -> Result<(), AwsError> {
-    if !signed.contains(&"host") {
+    if !signed.contains(&"host") && !signed.contains(&":authority") {
         return Err(invalid_signature("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."));
     }
     let sorted = signed.is_sorted() && signed.iter().all(|name| **name == name.to_ascii_lowercase());

@@ -166,10 +166,11 @@ async fn read(request: Request<Incoming>) -> Result<Arrived, hyper::Error> {
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     if let Some(authority) = parts.uri.authority() {
-        // HTTP/2 sends `:authority` in place of Host; signatures cover it under the name `host`.
+        // HTTP/2 sends `:authority` in place of Host; signatures cover it under the name `host`, JavaScript's under its own.
         if !parts.headers.contains_key("host") {
             headers.insert(0, ("host".to_owned(), authority.to_string()));
         }
+        headers.insert(0, (":authority".to_owned(), authority.to_string()));
     }
     let mut body = BytesMut::new();
     let mut body_length = 0;

@@ -151,8 +151,10 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
             ),
         ));
     }
-    let arn = known.catalogue.and_then(|catalogue| catalogue.model(model)).map(|entry| entry.model_arn.clone());
-    match arn {
+    // A model that is offered as provisioned throughput alone is reached through no profile either.
+    let entry =
+        known.catalogue.and_then(|catalogue| catalogue.model(model)).filter(|e| e.on_demand() || e.by_profile());
+    match entry.map(|entry| entry.model_arn.clone()) {
         Some(source_arn) if known.settings.create_profiles => {
             Ok(Resolution::Create { model: model.to_owned(), source_arn })
         }

@@ -153,6 +153,14 @@ fn what_was_learned_is_used_and_still_checked() {
 }
 
 #[test]
+fn no_profile_is_made_of_a_model_that_none_can_reach() {
+    let (settings, catalogue) = (settings(), catalogue());
+    let known = Known { settings: &settings, catalogue: Some(&catalogue), learned: None, looked_up: None };
+    let made = |model| matches!(profile_for(model, known), Ok(Resolution::Create { .. }));
+    assert!(made("a.on-demand-v1:0") && made("a.no-profile-v1:0") && !made("a.provisioned-v1:0"));
+}
+
+#[test]
 fn without_a_catalogue_the_name_goes_as_it_is() {
     let settings = settings();
     let known = Known { settings: &settings, catalogue: None, learned: None, looked_up: None };
