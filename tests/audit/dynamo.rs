@@ -39,7 +39,7 @@ pub fn port() -> u16 {
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         std::mem::forget(shell.stdin.take());
-        for _ in 0..600 {
+        for _ in 0..1800 {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return port;
             }
