@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admin::{self, metrics::Metrics};
+use crate::admin;
 use crate::audit::home::Home;
 use crate::audit::{Audit, AuditError};
 use crate::caller::{Callers, HostRole};
@@ -17,17 +17,20 @@ use crate::credentials::Credentials;
 use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, SystemClock};
-use crate::listen::tls::{Material, TlsError};
+use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener};
+use crate::metrics::Metrics;
 use crate::model::Models;
-use crate::proxy::{Region, Road};
+use crate::road::{Region, Road};
+use crate::service;
+use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings};
 use crate::upstream::Upstream;
 
 /// How long a start or a reload waits for credentials and models before it goes on without them.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// What shipping gets at the end. What is not shipped by then is in the ledger, and goes after the next start.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const SHIPPING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +125,7 @@ impl App {
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let road = Arc::clone(&road);
-            let service = move |client, request| road.load_full().serve(client, request);
+            let service = move |client, request| service::serve(road.load_full(), client, request);
             accepting.spawn(listener.serve(Arc::clone(&places), Arc::clone(&drain), stopping.clone(), service));
         }
         // The admin address has places of its own: a flood of requests must not hide the daemon from its admin.
@@ -177,7 +180,7 @@ impl App {
         if let Err(error) = spent.stop().await {
             tracing::error!(%error, "the use of daily limits and budgets could not be written");
         }
-        lasting.audit.stop(Instant::now() + LAST_WORDS).await;
+        lasting.audit.stop(Instant::now() + SHIPPING_TIMEOUT).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -186,7 +189,7 @@ impl App {
 /// The keys of this host's role, by which apps on it are recognised. Where the environment holds the commercial keys, the
 /// default chain would find those, so there it is not asked.
 async fn host_role(settings: &Settings) -> Arc<HostRole> {
-    let commercial_keys = matches!(settings.credentials.source, settings::Secret::Environment)
+    let commercial_keys = matches!(settings.credentials.source, settings::SecretLocation::Environment)
         && std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
     if commercial_keys {
         return Arc::new(HostRole::unknown());
@@ -224,7 +227,7 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
     });
-    let _ = tokio::time::timeout(PATIENCE, prepare(&road)).await;
+    let _ = tokio::time::timeout(STARTUP_TIMEOUT, prepare(&road)).await;
     let mut tasks = JoinSet::new();
     let fresh = Arc::clone(&road);
     tasks.spawn(async move { fresh.credentials.keep_fresh().await });
@@ -232,18 +235,18 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         let fresh = Arc::clone(&road);
         tasks.spawn(async move {
             let region = &fresh.regions[index];
-            region.models.keep_fresh(&region.upstream, &fresh.credentials).await;
+            region.models.keep_fresh(&region.upstream).await;
         });
     }
     Ok(Built { road, _tasks: tasks })
 }
 
 /// The commercial side that settings describe. Nothing is contacted, unless the secret has to tell the region.
-pub async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Credentials), StartError> {
-    let credentials = Credentials::new(&settings.credentials).await;
+pub(crate) async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Arc<Credentials>), StartError> {
+    let credentials = Arc::new(Credentials::new(&settings.credentials).await);
     let mut upstreams = settings.upstreams.clone();
     if settings.upstream_is_default {
-        let _ = tokio::time::timeout(PATIENCE, credentials.load()).await;
+        let _ = tokio::time::timeout(STARTUP_TIMEOUT, credentials.load()).await;
         if let Some(region) = credentials.region() {
             upstreams = vec![settings::Upstream::of_region(&region)];
         }
@@ -252,7 +255,7 @@ pub async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Credentials
         .iter()
         .map(|upstream| {
             let models = Models::new(settings.models.clone());
-            Ok(Region { upstream: Upstream::new(upstream, settings.timeouts)?, models })
+            Ok(Region { upstream: Upstream::new(upstream, settings.timeouts, Arc::clone(&credentials))?, models })
         })
         .collect();
     Ok((regions.map_err(StartError::Upstream)?, credentials))
@@ -267,7 +270,7 @@ async fn prepare(road: &Road) {
         return;
     }
     for region in &road.regions {
-        if let Err(reason) = region.models.refresh(&region.upstream, &road.credentials).await {
+        if let Err(reason) = region.models.refresh(&region.upstream).await {
             tracing::warn!(region = %region.upstream.region, %reason, "models could not be listed; trying again");
         }
     }

@@ -18,8 +18,10 @@ use crate::error::Refusal;
 use crate::limits::Admission;
 use crate::listen::Client;
 use crate::meter::Meter;
-use crate::operation::Operation;
-use crate::proxy::Road;
+use crate::metrics::InFlight;
+use crate::model::Target;
+use crate::operation::{ModelPlace, Operation};
+use crate::road::Road;
 use crate::upstream::answer::AwsError;
 use crate::upstream::body::{BodyError, UpstreamBody};
 use crate::upstream::{Answer, AnswerBody, strip};
@@ -32,7 +34,7 @@ const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// A request between its head and the end of its answer.
-pub struct Exchange {
+pub(crate) struct Exchange {
     road: Arc<Road>,
     pub record: Record,
     started: Instant,
@@ -43,10 +45,48 @@ pub struct Exchange {
     opened: Option<Opened>,
     /// No upstream could be reached, so nothing can have been used.
     never_sent: bool,
-    _in_flight: crate::admin::metrics::InFlight,
+    _in_flight: InFlight,
+}
+
+/// An exchange whose opening is in the ledger. Forwarding demands one, so nothing can go upstream unrecorded.
+pub(crate) struct OpenExchange<'a>(&'a mut Exchange);
+
+/// What an upstream answered, and the identifier that was sent for the model; none where the request names no model.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub answer: Answer,
+    pub model_sent: Option<String>,
+}
+
+impl OpenExchange<'_> {
+    /// The region that is being tried.
+    pub fn region(&mut self, region: &str) {
+        region.clone_into(&mut self.0.record.destination_region);
+    }
+
+    /// What is sent in place of the model that was asked for.
+    pub fn sent_as(&mut self, target: &Target) {
+        self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
+    }
+
+    /// The request was sent so many times more.
+    pub fn attempted(&mut self, attempts: u32) {
+        self.0.record.attempts += attempts;
+    }
+
+    /// The upstream gave no answer, or broke before one.
+    pub fn upstream_broke(&mut self) {
+        self.0.record.outcome = Outcome::UpstreamBroke;
+    }
+
+    /// No upstream took the request, so nothing can have been used.
+    pub fn never_sent(&mut self) {
+        self.0.never_sent = true;
+    }
 }
 
 impl Exchange {
+    /// Begins the record of a request whose head has arrived.
     pub fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
         let now = jiff::Timestamp::now();
         let record = Record {
@@ -72,9 +112,13 @@ impl Exchange {
         }
     }
 
-    pub fn operation(&mut self, operation: &'static Operation) {
+    /// What the request is; `identifier` is what its path carries.
+    pub fn operation(&mut self, operation: &'static Operation, identifier: Option<&str>) {
         self.record.operation = Cow::Borrowed(operation.name);
         self.record.streaming = operation.streaming;
+        if operation.model == ModelPlace::Path {
+            self.record.model_id = identifier.unwrap_or_default().to_owned();
+        }
     }
 
     /// A request that the daemon answers from what it knows.
@@ -99,21 +143,13 @@ impl Exchange {
     }
 
     /// Writes the request into the ledger, before its first byte goes upstream. Only an admitted request gets here.
-    pub async fn open(&mut self, admission: Admission) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
+    pub async fn open(&mut self, admission: Admission) -> Result<OpenExchange<'_>, Refusal> {
         self.admission = Some(admission);
         self.opened = Some(self.road.audit.open(&self.record).await?);
-        Ok(())
-    }
-
-    /// What is sent in place of the model that was asked for.
-    pub fn sent_as(&mut self, identifier: &str, is_profile: bool, region: &str) {
-        self.record.inference_profile_used = is_profile.then(|| identifier.to_owned());
-        region.clone_into(&mut self.record.destination_region);
-    }
-
-    /// The request is refused because no upstream took it.
-    pub fn never_sent(&mut self) {
-        self.never_sent = true;
+        Ok(OpenExchange(self))
     }
 
     /// Ends with an answer of our own.
@@ -135,11 +171,11 @@ impl Exchange {
     }
 
     /// Hands an upstream's answer on: status, headers and body as they came, and what we add to the headers.
-    pub fn relay(mut self, answer: Answer, model_sent: Option<&str>) -> Response<Body> {
-        let Answer { status, mut headers, body } = answer;
+    pub fn relay(mut self, answered: Answered) -> Response<Body> {
+        let Answered { answer: Answer { status, mut headers, body }, model_sent } = answered;
         strip::response_headers(&mut headers);
         self.mark(&mut headers);
-        if let Some(model) = model_sent.and_then(|model| HeaderValue::from_str(model).ok()) {
+        if let Some(model) = model_sent.and_then(|model| HeaderValue::from_str(&model).ok()) {
             headers.insert(MODEL, model);
         }
         self.record.upstream_request_id =
@@ -158,13 +194,13 @@ impl Exchange {
                 Body::whole(bytes)
             }
             AnswerBody::Passing(body) => {
-                Body(Kind::Relay(Box::new(Relay { body, passage: Some(Passage { exchange: self, meter }) })))
+                Body(BodyKind::Relay(Box::new(Relay { body, passage: Some(Passage { exchange: self, meter }) })))
             }
         };
-        if let Body(Kind::Relay(relay)) = body {
+        if let Body(BodyKind::Relay(relay)) = body {
             // An answer without a body has ended before its first frame.
             let relay = if relay.body.is_end_stream() { relay.ended() } else { relay };
-            return respond(status, headers, Body(Kind::Relay(relay)));
+            return respond(status, headers, Body(BodyKind::Relay(relay)));
         }
         respond(status, headers, body)
     }
@@ -265,10 +301,10 @@ fn error_for_record(status: StatusCode, headers: &HeaderMap, body: &AnswerBody) 
 
 /// The body of an answer to a client.
 #[derive(Debug)]
-pub struct Body(Kind);
+pub(crate) struct Body(BodyKind);
 
 #[derive(Debug)]
-enum Kind {
+enum BodyKind {
     Whole(Option<Bytes>),
     Relay(Box<Relay>),
 }
@@ -289,7 +325,7 @@ struct Passage {
 
 impl Body {
     pub fn whole(bytes: Bytes) -> Body {
-        Body(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// Bytes, as far as they are known.
@@ -344,8 +380,8 @@ impl HttpBody for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let relay = match &mut self.0 {
-            Kind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Relay(relay) => relay,
+            BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyKind::Relay(relay) => relay,
         };
         let polled = Pin::new(&mut relay.body).poll_frame(cx);
         match &polled {
@@ -367,15 +403,15 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Relay(relay) => relay.body.is_end_stream(),
+            BodyKind::Whole(bytes) => bytes.is_none(),
+            BodyKind::Relay(relay) => relay.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Relay(relay) => relay.body.size_hint(),
+            BodyKind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            BodyKind::Relay(relay) => relay.body.size_hint(),
         }
     }
 }

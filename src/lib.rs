@@ -1,11 +1,12 @@
 //! bedrock-sidecar: commercial Amazon Bedrock for AWS GovCloud hosts, behind a Bedrock-compatible endpoint on localhost.
 //!
-//! Start with `proxy`, which is the road of a request in its order; `ARCHITECTURE.md` is the map.
+//! Start with `proxy.rs`, the request pipeline in its order; `ARCHITECTURE.md` is the map. The crate is a program: what is
+//! public here is what its tests, benchmarks and examples use.
 
 // Only `cli` speaks to a person; tests and benches print what they measured.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod admin;
+mod admin;
 pub mod app;
 pub mod audit;
 pub mod caller;
@@ -13,17 +14,23 @@ pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod error;
-pub mod exchange;
+mod exchange;
+mod file_stamp;
+mod forward;
+mod legacy_rest;
 pub mod lifecycle;
 pub mod limits;
-pub mod listen;
-pub mod log;
-pub mod meter;
-pub mod model;
-pub mod operation;
-pub mod policy;
-pub mod proxy;
-pub mod receive;
-pub mod rest;
+mod listen;
+mod log;
+mod meter;
+mod metrics;
+mod model;
+mod operation;
+mod policy;
+mod proxy;
+mod receive;
+mod request;
+mod road;
+mod service;
 pub mod settings;
-pub mod upstream;
+mod upstream;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::audit::questions::{Query, Scope};
 use crate::caller::{Caller, Callers, Peer};
 use crate::error::{Kind, Refusal};
-use crate::proxy::Road;
+use crate::road::Road;
 
 pub const PATH: &str = "/v1/dashboard/requests";
 

@@ -1,7 +1,6 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
 pub mod dashboard;
-pub mod metrics;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,7 +15,8 @@ use serde_json::json;
 use crate::error::{Kind, Refusal};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
-use crate::proxy::Road;
+use crate::metrics;
+use crate::road::Road;
 
 /// Answers on the admin address.
 pub async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {

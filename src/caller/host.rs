@@ -24,7 +24,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(1800);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// For the credential chain and for STS each; both run beside the requests.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The current keys and those before them, which apps may use until they expire.
 const KEPT: usize = 2;
@@ -116,7 +116,7 @@ impl HostRole {
 
     /// Waits, a second at most, for a key that apps may hold before we do: after the instance's keys have changed. Costs
     /// nothing where the host has no role, and at most one look every ten seconds however many keys are made up.
-    pub async fn settle(&self, access_key_id: &str, now: SystemTime) {
+    pub async fn await_new_key(&self, access_key_id: &str, now: SystemTime) {
         let temporary = access_key_id.starts_with("ASIA");
         if !temporary || !self.has_keys() || self.key(access_key_id, now).is_some() {
             return;
@@ -162,7 +162,7 @@ impl HostRole {
     /// One look at the credential chain, and at STS for keys without a name. True when the keys are new ones.
     pub async fn refresh(&self, config: &SdkConfig) -> bool {
         let Some(provider) = config.credentials_provider() else { return false };
-        let credentials = match timeout(PATIENCE, provider.provide_credentials()).await {
+        let credentials = match timeout(LOOKUP_TIMEOUT, provider.provide_credentials()).await {
             Ok(Ok(credentials)) => credentials,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "this host has no role keys; callers' signatures are not verified by them");
@@ -183,7 +183,7 @@ impl HostRole {
         let access_key_id = credentials.access_key_id().to_owned();
         let config = aws_sdk_sts::config::Builder::from(config).credentials_provider(credentials).build();
         let sts = aws_sdk_sts::Client::from_conf(config);
-        match timeout(PATIENCE, sts.get_caller_identity().send()).await {
+        match timeout(LOOKUP_TIMEOUT, sts.get_caller_identity().send()).await {
             Ok(Ok(identity)) => {
                 if let Some(arn) = identity.arn() {
                     tracing::info!(user_arn = arn, "this host's role is known");

@@ -122,7 +122,7 @@ impl Callers {
             read => read,
         };
         let found = claim.map_err(Refusal::from).and_then(|claim| {
-            let proof = self.prove(&claim, &request, now)?;
+            let proof = self.verify_claim(&claim, &request, now)?;
             Ok(self.caller(peer, &claim, proof, now))
         });
         if let Err(refusal) = &found {
@@ -139,12 +139,12 @@ impl Callers {
 
     /// To be awaited before `identify`: gives keys of the host's role that have just changed a second to arrive. Returns
     /// at once in every other case, and always where the host has no role.
-    pub async fn settle(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) {
+    pub async fn await_new_key(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) {
         if self.host.has_keys()
             && let Ok(Claim::Signature(authorization)) = claim(headers, query)
             && !self.is_local_key(&authorization.access_key_id)
         {
-            self.host.settle(&authorization.access_key_id, now).await;
+            self.host.await_new_key(&authorization.access_key_id, now).await;
         }
     }
 
@@ -176,7 +176,7 @@ impl Callers {
         self.entries.iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id))
     }
 
-    fn prove(&self, claim: &Claim<'_>, request: &sigv4::Request<'_>, now: SystemTime) -> Result<Proof, Refusal> {
+    fn verify_claim(&self, claim: &Claim<'_>, request: &sigv4::Request<'_>, now: SystemTime) -> Result<Proof, Refusal> {
         match claim {
             Claim::Nothing => Ok(Proof::Nothing),
             Claim::Bearer(token) => Ok(self.holder_of(token).map_or(Proof::Nothing, Proof::Entry)),

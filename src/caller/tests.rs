@@ -236,7 +236,7 @@ fn what_cannot_be_read_proves_nothing_and_is_refused_only_under_a_key_of_ours() 
 async fn without_a_role_nothing_is_waited_for() {
     let callers = callers(KEYED);
     let start = std::time::Instant::now();
-    callers.settle(&signed("ASIAUNKNOWN", SECRET, now()), None, now()).await;
+    callers.await_new_key(&signed("ASIAUNKNOWN", SECRET, now()), None, now()).await;
     assert!(start.elapsed() < Duration::from_millis(50));
 }
 

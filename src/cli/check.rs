@@ -7,8 +7,8 @@ use super::{complain, say};
 use crate::app;
 use crate::audit::check::{Verdict, check_online};
 use crate::model::catalogue;
-use crate::proxy::Region;
-use crate::settings::{Secret, Settings};
+use crate::road::Region;
+use crate::settings::{SecretLocation, Settings};
 
 pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
@@ -68,10 +68,10 @@ async fn contact(settings: &Settings) -> Vec<Line> {
     };
     credentials.load().await;
     let source = match &settings.credentials.source {
-        Secret::SecretsManager { secret_id, region } => format!("secret {secret_id} in {region}"),
-        Secret::Environment => "credentials from the environment".into(),
-        Secret::File(path) => format!("credentials file {}", path.display()),
-        Secret::Profile(name) => format!("AWS profile {name}"),
+        SecretLocation::SecretsManager { secret_id, region } => format!("secret {secret_id} in {region}"),
+        SecretLocation::Environment => "credentials from the environment".into(),
+        SecretLocation::File(path) => format!("credentials file {}", path.display()),
+        SecretLocation::Profile(name) => format!("AWS profile {name}"),
     };
     let credential = credentials.current(SystemTime::now());
     let found = match &credential {
@@ -89,25 +89,24 @@ async fn contact(settings: &Settings) -> Vec<Line> {
                 });
                 continue;
             }
-            lines.extend(upstream(region, &credentials).await);
+            lines.extend(upstream(region).await);
         }
     }
     lines
 }
 
-async fn upstream(region: &Region, credentials: &crate::credentials::Credentials) -> Vec<Line> {
+async fn upstream(region: &Region) -> Vec<Line> {
     let upstream = &region.upstream;
     let name = &upstream.region;
     let mut lines = Vec::new();
-    let models =
-        catalogue::call(upstream, credentials, http::Method::GET, "/foundation-models", bytes::Bytes::new()).await;
+    let models = catalogue::call(upstream, http::Method::GET, "/foundation-models", bytes::Bytes::new()).await;
     lines.push(Line {
         what: format!("key accepted by {name} (ListFoundationModels)"),
-        outcome: models.map(|_| "yes".to_owned()).map_err(|error| {
-            format!("{}; check the key, and that it may bedrock:ListFoundationModels", error.sentence())
-        }),
+        outcome: models
+            .map(|_| "yes".to_owned())
+            .map_err(|error| format!("{}; check the key, and that it may bedrock:ListFoundationModels", error)),
     });
-    let profiles = catalogue::list_profiles(upstream, credentials, "SYSTEM_DEFINED").await;
+    let profiles = catalogue::list_profiles(upstream, "SYSTEM_DEFINED").await;
     lines.push(Line {
         what: format!("inference profiles of {name} (ListInferenceProfiles)"),
         outcome: profiles

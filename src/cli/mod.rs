@@ -84,11 +84,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line's definition, for man pages.
-pub fn command() -> clap::Command {
-    Cli::command()
-}
-
 fn with_settings(config: ConfigPath, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     match load(config.config.as_deref()) {
         Ok(settings) => command(settings),

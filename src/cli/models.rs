@@ -39,7 +39,7 @@ async fn list(settings: &Settings) -> Result<Vec<Overview>, String> {
     credentials.load().await;
     credentials.current(std::time::SystemTime::now()).map_err(|refusal| refusal.message.into_owned())?;
     let Some(region) = regions.first() else { return Ok(Vec::new()) };
-    region.models.refresh(&region.upstream, &credentials).await?;
+    region.models.refresh(&region.upstream).await.map_err(|error| error.to_string())?;
     Ok(region.models.overview(&credentials.account_key()))
 }
 

@@ -13,6 +13,7 @@ pub use secret::{Credential, Kind};
 pub use source::Source;
 
 use crate::error::{Kind as ErrorKind, Refusal};
+use crate::file_stamp::FileStamp;
 use crate::settings;
 
 /// A key is replaced this long before it expires.
@@ -215,7 +216,7 @@ impl Credentials {
         left.saturating_sub(BEFORE_EXPIRY).clamp(FIRST_RETRY * 5, self.refresh_interval.max(FIRST_RETRY * 5))
     }
 
-    async fn sleep_or_file_change(&self, pause: Duration, stamp: &mut Option<source::FileStamp>) {
+    async fn sleep_or_file_change(&self, pause: Duration, stamp: &mut Option<FileStamp>) {
         let end = Instant::now() + pause;
         if !matches!(self.source, Source::File(_)) {
             return tokio::time::sleep(pause).await;
@@ -250,12 +251,12 @@ fn unavailable(message: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Secret;
+    use crate::settings::SecretLocation;
 
     async fn on_file(text: &str) -> (Credentials, tempfile::NamedTempFile) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let source = Secret::File(file.path().to_owned());
+        let source = SecretLocation::File(file.path().to_owned());
         let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
         (Credentials::new(&settings).await, file)
     }

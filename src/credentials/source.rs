@@ -1,7 +1,5 @@
 //! Where the commercial credential is read from. Each read is one attempt; when to read again is decided in `mod`.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use aws_config::meta::region::ProvideRegion;
@@ -16,7 +14,8 @@ use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata, S
 use zeroize::Zeroizing;
 
 use super::secret::{Credential, parse};
-use crate::settings::{self, Secret};
+use crate::file_stamp::FileStamp;
+use crate::settings::{self, SecretLocation};
 
 /// A place that can be read again and again.
 #[derive(Debug)]
@@ -29,9 +28,9 @@ pub enum Source {
 
 impl Source {
     /// Prepares the client; nothing is contacted yet.
-    pub async fn new(secret: &Secret) -> Source {
-        match secret {
-            Secret::SecretsManager { secret_id, region } => {
+    pub async fn new(location: &SecretLocation) -> Source {
+        match location {
+            SecretLocation::SecretsManager { secret_id, region } => {
                 let config = aws_sdk_config(region).await;
                 Source::SecretsManager {
                     client: SecretsManager::new(&config),
@@ -39,9 +38,9 @@ impl Source {
                     region: region.clone(),
                 }
             }
-            Secret::Environment => Source::Environment,
-            Secret::File(path) => Source::File(path.clone()),
-            Secret::Profile(name) => {
+            SecretLocation::Environment => Source::Environment,
+            SecretLocation::File(path) => Source::File(path.clone()),
+            SecretLocation::Profile(name) => {
                 let context = ProviderConfig::without_region().with_http_client(http_client());
                 // The keys are of the commercial partition: this host's own region, from its environment or IMDS, would send
                 // AssumeRole to GovCloud's STS, which knows none of them.
@@ -81,27 +80,11 @@ impl Source {
     }
 
     /// What changes when a file is replaced or rewritten; none for other sources and missing files.
-    pub fn file_stamp(&self) -> Option<FileStamp> {
+    pub(crate) fn file_stamp(&self) -> Option<FileStamp> {
         match self {
             Source::File(path) => FileStamp::of(path),
             _ => None,
         }
-    }
-}
-
-/// Identifies one version of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileStamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl FileStamp {
-    pub fn of(path: &Path) -> Option<FileStamp> {
-        let metadata = std::fs::metadata(path).ok()?;
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Some(FileStamp { inode: metadata.ino(), size: metadata.size(), modified })
     }
 }
 

@@ -7,7 +7,7 @@ use http::header::{HOST, HOST as HOST_HEADER, ORIGIN, VIA};
 use http::request::Parts;
 
 use super::head::Fault;
-use super::{Client, Way};
+use super::{Client, Transport};
 use crate::error::{Kind, Refusal};
 
 /// Refuses what cannot come from an app on this host.
@@ -27,7 +27,7 @@ pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
             "the request came through a proxy (X-Forwarded-*, Forwarded or Via); apps must call this endpoint directly.",
         );
     }
-    if client.way == Way::Unix {
+    if client.transport == Transport::Unix {
         return Ok(());
     }
     let hosts = head.headers.get_all(HOST_HEADER).iter().filter_map(|value| value.to_str().ok());
@@ -36,7 +36,7 @@ pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
     if names.peek().is_none() && !head.headers.contains_key(HOST) {
         return Err(Fault::Host.refusal());
     }
-    if names.all(|name| client.way.answers_to(name)) {
+    if names.all(|name| client.transport.answers_to(name)) {
         return Ok(());
     }
     refuse("the Host header names another host; use the address of this endpoint, such as 127.0.0.1 or localhost.")

@@ -495,5 +495,4 @@ impl<T: Duplex> Write for Guarded<T> {
 }
 
 #[cfg(test)]
-#[path = "head_tests.rs"]
 mod tests;

@@ -33,7 +33,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Transport {
     Tcp,
     Unix,
     /// TLS, with the client's certificate checked if it showed one.
@@ -43,7 +43,7 @@ pub enum Way {
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pub way: Way,
+    pub transport: Transport,
     pub peer: Peer,
 }
 
@@ -159,17 +159,17 @@ impl Listener {
         let accepted = match self {
             Listener::Tcp(listener) => {
                 let (stream, peer) = accept_tcp(listener).await?;
-                Accepted { stream: Box::new(stream), client: Client { way: Way::Tcp, peer }, tls: None }
+                Accepted { stream: Box::new(stream), client: Client { transport: Transport::Tcp, peer }, tls: None }
             }
             Listener::Tls(listener, material) => {
                 let (stream, peer) = accept_tcp(listener).await?;
                 let tls = Some(material.acceptor());
-                Accepted { stream: Box::new(stream), client: Client { way: Way::Tls, peer }, tls }
+                Accepted { stream: Box::new(stream), client: Client { transport: Transport::Tls, peer }, tls }
             }
             Listener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer::of_unix(&stream);
-                Accepted { stream: Box::new(stream), client: Client { way: Way::Unix, peer }, tls: None }
+                Accepted { stream: Box::new(stream), client: Client { transport: Transport::Unix, peer }, tls: None }
             }
         };
         Ok((accepted, place))
@@ -219,13 +219,13 @@ impl Drop for Listener {
     }
 }
 
-impl Way {
+impl Transport {
     /// Whether a Host header may say so.
     pub fn answers_to(self, name: &str) -> bool {
         match self {
-            Way::Tcp => guard::is_loopback_name(name),
+            Transport::Tcp => guard::is_loopback_name(name),
             // A browser cannot be led to a unix socket, nor past a certificate that it does not trust.
-            Way::Unix | Way::Tls => true,
+            Transport::Unix | Transport::Tls => true,
         }
     }
 }

@@ -1,42 +1,21 @@
-//! Certificates and keys of the TLS listener, read anew when they change, and the names of client certificates.
+//! Certificates and keys of the TLS listener, reloaded when they change, and the names of client certificates.
 //!
 //! A whole `ServerConfig` is exchanged on reload, not only the certificate: clients' CAs change too, and sessions that an
 //! old CA vouched for must not be resumed. Connections that are open keep what they were made with.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::settings::tls::Tls;
+use crate::file_stamp::FileStamp;
+use crate::settings::tls::{Tls, TlsError, server_config};
 
 /// How often the files are looked at. Agents that renew certificates replace them well before they expire.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Which file is to blame, and a sentence's worth of why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} cannot be used: {why}.", path.display())]
-pub struct TlsError {
-    pub file: File,
-    pub path: PathBuf,
-    pub why: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum File {
-    Certificate,
-    PrivateKey,
-    ClientCa,
-}
+pub const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The listener's material, exchangeable while it serves.
 #[derive(Debug)]
@@ -44,11 +23,8 @@ pub struct Material {
     tls: Tls,
     current: ArcSwap<ServerConfig>,
     /// What the files looked like when they were last read.
-    seen: Mutex<Vec<Option<Stamp>>>,
+    seen: Mutex<Vec<Option<FileStamp>>>,
 }
-
-/// Inode, size, seconds and nanoseconds: a replaced file differs in one of them.
-type Stamp = (u64, u64, i64, i64);
 
 impl Material {
     pub fn load(tls: Tls) -> Result<Material, TlsError> {
@@ -82,7 +58,7 @@ impl Material {
     /// are looked at again once either changes.
     pub async fn follow(&self) {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             match self.reload_if_changed() {
                 Ok(true) => tracing::info!("the TLS certificate was reloaded"),
                 Ok(false) => {}
@@ -92,55 +68,9 @@ impl Material {
     }
 }
 
-/// Reads the files: TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.
-pub fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
-    let fail = |file, path: &Path, why: String| TlsError { file, path: path.to_owned(), why };
-    let chain =
-        certificates(&tls.certificate_file).map_err(|why| fail(File::Certificate, &tls.certificate_file, why))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.private_key_file)
-        .map_err(|error| fail(File::PrivateKey, &tls.private_key_file, error.to_string()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| fail(File::Certificate, &tls.certificate_file, error.to_string()))?;
-    let builder = match &tls.client_ca_file {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let fail = |why| fail(File::ClientCa, path, why);
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path).map_err(fail)? {
-                roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if tls.client_certificate_required() { verifier } else { verifier.allow_unauthenticated() };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| fail(error.to_string()))?)
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => fail(
-            File::PrivateKey,
-            &tls.private_key_file,
-            format!("it is not the key of the certificate {}", tls.certificate_file.display()),
-        ),
-        error => fail(File::Certificate, &tls.certificate_file, error.to_string()),
-    })?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err("it holds no PEM certificate".to_owned()),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn stamps(tls: &Tls) -> Vec<Option<Stamp>> {
-    let stamp = |file: Metadata| (file.ino(), file.size(), file.mtime(), file.mtime_nsec());
+fn stamps(tls: &Tls) -> Vec<Option<FileStamp>> {
     let paths = [Some(&tls.certificate_file), Some(&tls.private_key_file), tls.client_ca_file.as_ref()];
-    paths.into_iter().flatten().map(|path| std::fs::metadata(path).map(stamp).ok()).collect()
+    paths.into_iter().flatten().map(|path| FileStamp::of(path)).collect()
 }
 
 /// What the verified client certificate of a connection is called; empty without one.

@@ -8,7 +8,7 @@ use crate::error::{Kind, Refusal};
 
 /// The string value of a top-level key: where it stands (quotes included) and what it says.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedModel {
     pub span: Range<usize>,
     pub model: String,
 }
@@ -18,7 +18,7 @@ pub struct Named {
 /// # Errors
 /// A body that is not a JSON object, a value that is not a string, and a key that stands twice (readers disagree
 /// about which one counts) are refused.
-pub fn find(body: &[u8], key: &str) -> Result<Option<Named>, Refusal> {
+pub fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
     let mut scanner = Scanner { body, at: 0 };
     scanner.find(key).map_err(|fault| {
         Refusal::new(
@@ -35,7 +35,7 @@ pub fn find(body: &[u8], key: &str) -> Result<Option<Named>, Refusal> {
 }
 
 /// The body with another model under the same key.
-pub fn replace(body: &Bytes, named: &Named, model: &str) -> Bytes {
+pub fn replace(body: &Bytes, named: &NamedModel, model: &str) -> Bytes {
     let mut edited = BytesMut::with_capacity(body.len() + model.len());
     edited.extend_from_slice(&body[..named.span.start]);
     edited.extend_from_slice(serde_json::Value::from(model).to_string().as_bytes());
@@ -56,7 +56,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    fn find(&mut self, key: &str) -> Result<Option<Named>, Fault> {
+    fn find(&mut self, key: &str) -> Result<Option<NamedModel>, Fault> {
         let mut found = None;
         self.expect(b'{')?;
         if self.peek()? == b'}' {
@@ -73,7 +73,7 @@ impl Scanner<'_> {
                 }
                 let span = self.string()?;
                 let model = self.text(&span)?;
-                if found.replace(Named { span, model }).is_some() {
+                if found.replace(NamedModel { span, model }).is_some() {
                     return Err(Fault::Twice);
                 }
             } else {
@@ -87,7 +87,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn end(&mut self, found: Option<Named>) -> Result<Option<Named>, Fault> {
+    fn end(&mut self, found: Option<NamedModel>) -> Result<Option<NamedModel>, Fault> {
         self.skip_space();
         if self.at == self.body.len() { Ok(found) } else { Err(Fault::NotAnObject) }
     }

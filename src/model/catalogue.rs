@@ -8,10 +8,9 @@ use http::{HeaderMap, Method};
 use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
 
-use crate::credentials::Credentials;
 use crate::operation::{Plane, SEGMENT};
 use crate::upstream::answer::AwsError;
-use crate::upstream::{Ask, Upstream};
+use crate::upstream::{Upstream, UpstreamRequest};
 
 /// More than any listing has; a bound against an upstream that never ends.
 const MAX_LISTING: usize = 16 * 1024 * 1024;
@@ -133,10 +132,6 @@ impl Catalogue {
         self.profile_index.get(name).map(|at| &self.profiles[*at])
     }
 
-    pub fn profiles(&self) -> &[Profile] {
-        &self.profiles
-    }
-
     /// The system profile of a model in the first geography that has one.
     pub fn system_profile(&self, model: &str, geographies: &[String]) -> Option<&Profile> {
         geographies.iter().find_map(|geography| {
@@ -164,22 +159,22 @@ impl Catalogue {
 ///
 /// # Errors
 /// A sentence with the upstream's own error.
-pub async fn fetch(upstream: &Upstream, credentials: &Credentials) -> Result<Catalogue, String> {
+pub async fn fetch(upstream: &Upstream) -> Result<Catalogue, CallError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Models {
         model_summaries: Vec<FoundationModel>,
     }
-    let body =
-        call(upstream, credentials, Method::GET, "/foundation-models", Bytes::new()).await.map_err(|e| e.sentence())?;
-    let models: Models = serde_json::from_slice(&body).map_err(|error| format!("ListFoundationModels: {error}"))?;
-    let mut profiles = list_profiles(upstream, credentials, "SYSTEM_DEFINED").await?;
-    profiles.extend(list_profiles(upstream, credentials, "APPLICATION").await?);
+    let body = call(upstream, Method::GET, "/foundation-models", Bytes::new()).await?;
+    let models: Models = serde_json::from_slice(&body)
+        .map_err(|error| CallError::Transport(format!("ListFoundationModels: {error}")))?;
+    let mut profiles = list_profiles(upstream, "SYSTEM_DEFINED").await?;
+    profiles.extend(list_profiles(upstream, "APPLICATION").await?);
     Ok(Catalogue::new(models.model_summaries, profiles))
 }
 
 /// All profiles of one type.
-pub async fn list_profiles(upstream: &Upstream, credentials: &Credentials, kind: &str) -> Result<Vec<Profile>, String> {
+pub async fn list_profiles(upstream: &Upstream, kind: &str) -> Result<Vec<Profile>, CallError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {
@@ -195,60 +190,47 @@ pub async fn list_profiles(upstream: &Upstream, credentials: &Credentials, kind:
             path.push_str("&nextToken=");
             path.extend(utf8_percent_encode(token, SEGMENT));
         }
-        let body = call(upstream, credentials, Method::GET, &path, Bytes::new()).await.map_err(|e| e.sentence())?;
-        let page: Page = serde_json::from_slice(&body).map_err(|error| format!("ListInferenceProfiles: {error}"))?;
+        let body = call(upstream, Method::GET, &path, Bytes::new()).await?;
+        let page: Page = serde_json::from_slice(&body)
+            .map_err(|error| CallError::Transport(format!("ListInferenceProfiles: {error}")))?;
         profiles.extend(page.inference_profile_summaries);
         token = page.next_token.filter(|token| !token.is_empty());
         if token.is_none() {
             return Ok(profiles);
         }
     }
-    Err(format!("ListInferenceProfiles did not end after {MAX_PAGES} pages"))
+    Err(CallError::Transport(format!("ListInferenceProfiles did not end after {MAX_PAGES} pages")))
 }
 
 /// One profile by identifier or ARN.
-pub async fn profile(upstream: &Upstream, credentials: &Credentials, name: &str) -> Result<Profile, CallError> {
+pub async fn profile(upstream: &Upstream, name: &str) -> Result<Profile, CallError> {
     let path = format!("/inference-profiles/{}", utf8_percent_encode(name, SEGMENT));
-    let body = call(upstream, credentials, Method::GET, &path, Bytes::new()).await?;
+    let body = call(upstream, Method::GET, &path, Bytes::new()).await?;
     serde_json::from_slice(&body).map_err(|error| CallError::Transport(format!("GetInferenceProfile: {error}")))
 }
 
 /// Why a control-plane call of our own failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The upstream answered with this error.
+    /// The upstream answered with this status and error.
+    #[error("{} ({}): {}", .1.error_type, .0, .1.message)]
     Answered(u16, AwsError),
+    /// No answer came, or none that could be read.
+    #[error("{0}")]
     Transport(String),
 }
 
-impl CallError {
-    pub fn sentence(&self) -> String {
-        match self {
-            CallError::Answered(status, error) => format!("{} ({status}): {}", error.error_type, error.message),
-            CallError::Transport(why) => why.clone(),
-        }
-    }
-}
-
 /// One call to Bedrock's control plane.
-pub async fn call(
-    upstream: &Upstream,
-    credentials: &Credentials,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<Bytes, CallError> {
+pub async fn call(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Result<Bytes, CallError> {
     let path = PathAndQuery::try_from(path).map_err(|error| CallError::Transport(error.to_string()))?;
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
     if !body.is_empty() {
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     }
-    let ask = Ask { plane: Plane::Control, method, path, headers, body };
-    let answer = upstream
-        .exchange(&ask, credentials, &mut 0)
-        .await
-        .map_err(|failure| CallError::Transport(failure.refusal().message.into_owned()))?;
+    let request = UpstreamRequest { plane: Plane::Control, method, path, headers, body };
+    let answer = upstream.exchange(&request).await.result;
+    let answer = answer.map_err(|failure| CallError::Transport(failure.refusal().message.into_owned()))?;
     let (status, headers) = (answer.status, answer.headers.clone());
     let body = answer.read(MAX_LISTING).await.map_err(CallError::Transport)?;
     if status.is_success() {

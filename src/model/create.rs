@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::Method;
 
 use super::catalogue::{self, CallError};
-use crate::credentials::Credentials;
 use crate::error::{Kind, Refusal};
 use crate::upstream::Upstream;
 
@@ -40,12 +39,7 @@ pub fn name_for(model: &str) -> String {
 
 /// Creates a profile from the model's ARN and returns the profile's ARN. A profile that has the name already is found by
 /// listing.
-pub async fn create(
-    upstream: &Upstream,
-    credentials: &Credentials,
-    model: &str,
-    source_arn: &str,
-) -> Result<String, Refusal> {
+pub async fn create(upstream: &Upstream, model: &str, source_arn: &str) -> Result<String, Refusal> {
     let name = name_for(model);
     let request = serde_json::json!({
         "inferenceProfileName": name,
@@ -54,7 +48,7 @@ pub async fn create(
         "modelSource": { "copyFrom": source_arn },
     });
     let body = Bytes::from(request.to_string());
-    match catalogue::call(upstream, credentials, Method::POST, "/inference-profiles", body).await {
+    match catalogue::call(upstream, Method::POST, "/inference-profiles", body).await {
         Ok(created) => {
             let created: serde_json::Value = serde_json::from_slice(&created).unwrap_or_default();
             let arn = created["inferenceProfileArn"].as_str().map(str::to_owned);
@@ -63,9 +57,9 @@ pub async fn create(
             Ok(arn)
         }
         Err(CallError::Answered(_, error)) if error.error_type == "ConflictException" => {
-            let profiles = catalogue::list_profiles(upstream, credentials, "APPLICATION")
+            let profiles = catalogue::list_profiles(upstream, "APPLICATION")
                 .await
-                .map_err(|why| failed(model, &why))?;
+                .map_err(|why| failed(model, &why.to_string()))?;
             let found = profiles.into_iter().find(|profile| profile.inference_profile_name == name);
             found
                 .map(|profile| profile.inference_profile_arn)
@@ -82,11 +76,11 @@ pub async fn create(
                 kind,
                 format!(
                     "{model} needs an inference profile and none could be created: {}{hint}.",
-                    CallError::Answered(status, error).sentence()
+                    CallError::Answered(status, error).to_string()
                 ),
             ))
         }
-        Err(error) => Err(failed(model, &error.sentence())),
+        Err(error) => Err(failed(model, &error.to_string())),
     }
 }
 

@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-pub use catalogue::Catalogue;
+pub use catalogue::{CallError, Catalogue};
 pub use resolve::{How, Target};
 
-use crate::credentials::Credentials;
 use crate::error::{Kind, Refusal};
 use crate::settings;
 use crate::upstream::Upstream;
@@ -66,21 +65,17 @@ impl Models {
         }
     }
 
-    pub fn settings(&self) -> &settings::Models {
-        &self.settings
-    }
-
     /// Decides what to send for `asked`; creates a profile, or looks one up, where that is needed.
-    pub async fn target(&self, asked: &str, upstream: &Upstream, credentials: &Credentials) -> Result<Target, Refusal> {
+    pub async fn target(&self, asked: &str, upstream: &Upstream) -> Result<Target, Refusal> {
         crate::operation::check_identifier(asked)?;
         let name = resolve::unalias(asked, &self.settings);
-        let account = account(credentials);
+        let account = account(upstream);
         let resolution = {
             let listed = self.catalogue.load();
             let learned = self.learned(&account, name);
             resolve::resolve(asked, self.known(listed.as_deref(), learned.as_deref(), None))?
         };
-        self.carry_out(resolution, asked, upstream, credentials, &account).await
+        self.carry_out(resolution, asked, upstream, &account).await
     }
 
     /// The profile for a model that the upstream would not serve by its identifier; none when there is no way.
@@ -89,7 +84,6 @@ impl Models {
         asked: &str,
         sent: &Target,
         upstream: &Upstream,
-        credentials: &Credentials,
     ) -> Option<Result<Target, Refusal>> {
         if sent.is_profile {
             return None;
@@ -98,8 +92,8 @@ impl Models {
             Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
             _ => return None,
         };
-        self.refresh_unless_fresh(upstream, credentials).await;
-        let account = account(credentials);
+        self.refresh_unless_fresh(upstream).await;
+        let account = account(upstream);
         let resolution = {
             let listed = self.catalogue.load();
             let learned = self.learned(&account, model);
@@ -107,7 +101,7 @@ impl Models {
         };
         let target = match resolution {
             Ok(Resolution::Send(target)) if !target.is_profile => return None,
-            Ok(resolution) => self.carry_out(resolution, asked, upstream, credentials, &account).await,
+            Ok(resolution) => self.carry_out(resolution, asked, upstream, &account).await,
             Err(refusal) => Err(refusal),
         };
         if let Ok(target) = &target {
@@ -117,31 +111,21 @@ impl Models {
     }
 
     /// Forgets what was learned about a model whose profile the upstream no longer knows.
-    pub fn forget(&self, asked: &str, credentials: &Credentials) {
+    pub fn forget(&self, asked: &str, upstream: &Upstream) {
         let name = resolve::unalias(asked, &self.settings).to_owned();
-        lock(&self.learned).remove(&(account(credentials), name));
+        lock(&self.learned).remove(&(account(upstream), name));
     }
 
     /// Refuses to have a profile created from something that could not be invoked itself.
-    pub async fn check_copy_from(
-        &self,
-        source: &str,
-        upstream: &Upstream,
-        credentials: &Credentials,
-    ) -> Result<(), Refusal> {
-        let _ = self.profile_if_application(source, upstream, credentials).await?;
+    pub async fn check_copy_from(&self, source: &str, upstream: &Upstream) -> Result<(), Refusal> {
+        let _ = self.profile_if_application(source, upstream).await?;
         let listed = self.catalogue.load();
         resolve::check(source, self.known(listed.as_deref(), None, None))
     }
 
-    async fn profile_if_application(
-        &self,
-        source: &str,
-        upstream: &Upstream,
-        credentials: &Credentials,
-    ) -> Result<Option<Target>, Refusal> {
+    async fn profile_if_application(&self, source: &str, upstream: &Upstream) -> Result<Option<Target>, Refusal> {
         match identifier::read(source, |_| false)? {
-            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream, credentials).await.map(Some),
+            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -151,13 +135,12 @@ impl Models {
         resolution: Resolution,
         asked: &str,
         upstream: &Upstream,
-        credentials: &Credentials,
         account: &str,
     ) -> Result<Target, Refusal> {
         match resolution {
             Resolution::Send(target) => Ok(target),
             Resolution::LookUp { arn } => {
-                let profile = self.look_up(&arn, upstream, credentials).await?;
+                let profile = self.look_up(&arn, upstream).await?;
                 let listed = self.catalogue.load();
                 match resolve::resolve(asked, self.known(listed.as_deref(), None, Some(&profile)))? {
                     Resolution::Send(target) => Ok(target),
@@ -176,7 +159,7 @@ impl Models {
                 });
                 let (identifier, how) = match existing {
                     Some(arn) => (arn, How::Discovered),
-                    None => (create::create(upstream, credentials, &model, &source_arn).await?, How::Created),
+                    None => (create::create(upstream, &model, &source_arn).await?, How::Created),
                 };
                 self.learn(account, &model, &identifier);
                 Ok(Target { identifier, is_profile: true, how })
@@ -184,26 +167,21 @@ impl Models {
         }
     }
 
-    async fn look_up(
-        &self,
-        arn: &str,
-        upstream: &Upstream,
-        credentials: &Credentials,
-    ) -> Result<Arc<catalogue::Profile>, Refusal> {
+    async fn look_up(&self, arn: &str, upstream: &Upstream) -> Result<Arc<catalogue::Profile>, Refusal> {
         if let Some((profile, until)) = lock(&self.looked_up).get(arn)
             && *until > Instant::now()
         {
             return Ok(Arc::clone(profile));
         }
-        let profile = catalogue::profile(upstream, credentials, arn).await.map_err(|error| match &error {
+        let profile = catalogue::profile(upstream, arn).await.map_err(|error| match &error {
             catalogue::CallError::Answered(404 | 400, _) => {
-                Refusal::new(Kind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error.sentence()))
+                Refusal::new(Kind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error.to_string()))
             }
             catalogue::CallError::Answered(403, _) => Refusal::new(
                 Kind::AccessDenied,
-                format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error.sentence()),
+                format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error.to_string()),
             ),
-            _ => Refusal::new(Kind::ServiceUnavailable, format!("{arn} cannot be looked up: {}.", error.sentence())),
+            _ => Refusal::new(Kind::ServiceUnavailable, format!("{arn} cannot be looked up: {}.", error.to_string())),
         })?;
         let profile = Arc::new(profile);
         let mut looked_up = lock(&self.looked_up);
@@ -237,30 +215,30 @@ impl Models {
     }
 
     /// Reads the catalogue; the old one is kept on failure.
-    pub async fn refresh(&self, upstream: &Upstream, credentials: &Credentials) -> Result<(), String> {
+    pub async fn refresh(&self, upstream: &Upstream) -> Result<(), CallError> {
         let _one_at_a_time = self.refreshing.lock().await;
-        self.fetch(upstream, credentials).await
+        self.fetch(upstream).await
     }
 
-    async fn refresh_unless_fresh(&self, upstream: &Upstream, credentials: &Credentials) {
+    async fn refresh_unless_fresh(&self, upstream: &Upstream) {
         let _one_at_a_time = self.refreshing.lock().await;
         if self.catalogue.load().as_ref().is_some_and(|listed| listed.at.elapsed() < FRESH) {
             return;
         }
-        if let Err(reason) = self.fetch(upstream, credentials).await {
+        if let Err(reason) = self.fetch(upstream).await {
             tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
         }
     }
 
-    async fn fetch(&self, upstream: &Upstream, credentials: &Credentials) -> Result<(), String> {
-        let catalogue = catalogue::fetch(upstream, credentials).await?;
+    async fn fetch(&self, upstream: &Upstream) -> Result<(), CallError> {
+        let catalogue = catalogue::fetch(upstream).await?;
         self.catalogue.store(Some(Arc::new(Listed { catalogue, at: Instant::now() })));
         Ok(())
     }
 
     /// Keeps the catalogue fresh until dropped, and reads it anew when the credential changes.
-    pub async fn keep_fresh(&self, upstream: &Upstream, credentials: &Credentials) {
-        let mut changed = credentials.subscribe();
+    pub async fn keep_fresh(&self, upstream: &Upstream) {
+        let mut changed = upstream.credentials().subscribe();
         changed.mark_unchanged();
         let mut retry = FIRST_RETRY;
         loop {
@@ -274,7 +252,7 @@ impl Models {
                 () = tokio::time::sleep(pause) => {}
                 _ = changed.changed() => {}
             }
-            match self.refresh(upstream, credentials).await {
+            match self.refresh(upstream).await {
                 Ok(()) => retry = FIRST_RETRY,
                 Err(reason) => {
                     tracing::warn!(region = %upstream.region, %reason, "models could not be listed; trying again");
@@ -334,8 +312,8 @@ pub struct Overview {
     pub sent: Result<String, String>,
 }
 
-fn account(credentials: &Credentials) -> String {
-    credentials.account_key()
+fn account(upstream: &Upstream) -> String {
+    upstream.credentials().account_key()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -168,6 +168,22 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
     }
 }
 
+/// What to send for a model or profile that is described, deleted or copied and not invoked: its name as it is. Only
+/// GovCloud's own names are translated or refused.
+pub fn described(name: &str) -> Result<Target, Refusal> {
+    let identifier = match read(name, |_| false)? {
+        Identifier::Model { id, .. } if name.starts_with("arn:aws-us-gov:") => id,
+        _ if name.starts_with("us-gov.") => {
+            return Err(Refusal::new(
+                Kind::ResourceNotFound,
+                format!("{name} is a GovCloud profile; list the commercial ones with ListInferenceProfiles."),
+            ));
+        }
+        _ => name,
+    };
+    Ok(Target { identifier: identifier.to_owned(), is_profile: false, how: How::AsIs })
+}
+
 /// Whether an identifier may be sent: allow and deny lists on it and on the models behind it, and its geography.
 pub fn check(identifier: &str, known: Known<'_>) -> Result<(), Refusal> {
     let settings = known.settings;
@@ -245,5 +261,4 @@ fn understand<'a>(identifier: &'a str, catalogue: Option<&Catalogue>) -> Result<
 }
 
 #[cfg(test)]
-#[path = "resolve_tests.rs"]
 mod tests;

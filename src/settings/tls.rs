@@ -1,20 +1,41 @@
 //! `[listen.tls]`: the one listener that other hosts may be let near.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use toml::Spanned;
 
 use crate::config::callers as written;
 use crate::config::{Address, ConfigError, FilePath, Source};
-use crate::listen::tls::{File, server_config};
 
+/// What `[listen.tls]` means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     pub address: SocketAddr,
     pub certificate_file: PathBuf,
     pub private_key_file: PathBuf,
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// Which file is to blame, and a sentence's worth of why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot be used: {why}.", path.display())]
+pub struct TlsError {
+    pub(crate) file: TlsFile,
+    pub(crate) path: PathBuf,
+    pub(crate) why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsFile {
+    Certificate,
+    PrivateKey,
+    ClientCa,
 }
 
 impl Tls {
@@ -49,11 +70,63 @@ pub(super) fn tls(tls: written::Tls, taken: &[SocketAddr], source: &Source) -> R
         Ok(_) => Ok(settings),
         Err(error) => {
             let span = match error.file {
-                File::Certificate => tls.certificate_file.span(),
-                File::PrivateKey => tls.private_key_file.span(),
-                File::ClientCa => tls.client_ca_file.map_or(span, |file| file.span()),
+                TlsFile::Certificate => tls.certificate_file.span(),
+                TlsFile::PrivateKey => tls.private_key_file.span(),
+                TlsFile::ClientCa => tls.client_ca_file.map_or(span, |file| file.span()),
             };
             Err(source.error(span, error.to_string()))
         }
+    }
+}
+
+/// Reads the files: TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.
+///
+/// # Errors
+/// Names the file that cannot be used.
+pub(crate) fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
+    let fail = |file, path: &Path, why: String| TlsError { file, path: path.to_owned(), why };
+    let chain =
+        certificates(&tls.certificate_file).map_err(|why| fail(TlsFile::Certificate, &tls.certificate_file, why))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.private_key_file)
+        .map_err(|error| fail(TlsFile::PrivateKey, &tls.private_key_file, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| fail(TlsFile::Certificate, &tls.certificate_file, error.to_string()))?;
+    let builder = match &tls.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let fail = |why| fail(TlsFile::ClientCa, path, why);
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path).map_err(fail)? {
+                roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if tls.client_certificate_required() { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| fail(error.to_string()))?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => fail(
+            TlsFile::PrivateKey,
+            &tls.private_key_file,
+            format!("it is not the key of the certificate {}", tls.certificate_file.display()),
+        ),
+        error => fail(TlsFile::Certificate, &tls.certificate_file, error.to_string()),
+    })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Reads the certificates of a PEM file.
+///
+/// # Errors
+/// Half a sentence that says why the file cannot be used.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err("it holds no PEM certificate".to_owned()),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -1,4 +1,5 @@
-//! What an upstream's error answer asks for: another credential, another clock, a profile, another region, or nothing.
+//! What an upstream's error answer asks for: another credential, another clock, a profile, another upstream (failover), or
+//! nothing.
 
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +91,11 @@ impl AwsError {
         }
         text
     }
+}
+
+/// Failover: answers for which another upstream may do better, because this one is throttled, broken or unavailable.
+pub fn leads_to_failover(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 500 | 503)
 }
 
 fn date(headers: &HeaderMap) -> Option<SystemTime> {

@@ -37,6 +37,7 @@ const BREAKER_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Upstream {
     pub region: String,
+    credentials: Arc<Credentials>,
     runtime: Arc<Pool>,
     control: Arc<Pool>,
     timeouts: settings::Timeouts,
@@ -49,7 +50,7 @@ pub struct Upstream {
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct UpstreamRequest {
     pub plane: Plane,
     pub method: Method,
     pub path: PathAndQuery,
@@ -73,6 +74,14 @@ pub enum AnswerBody {
     Passing(UpstreamBody),
 }
 
+/// What came of sending a request.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// How often the request was sent, the answer's own attempt included.
+    pub attempts: u32,
+    pub result: Result<Answer, Failure>,
+}
+
 /// Why an upstream gave no answer.
 #[derive(Debug)]
 pub enum Failure {
@@ -87,7 +96,11 @@ pub enum Failure {
 impl Upstream {
     /// # Errors
     /// A sentence for the admin when no root certificates can be found.
-    pub fn new(upstream: &settings::Upstream, timeouts: settings::Timeouts) -> Result<Upstream, String> {
+    pub fn new(
+        upstream: &settings::Upstream,
+        timeouts: settings::Timeouts,
+        credentials: Arc<Credentials>,
+    ) -> Result<Upstream, String> {
         let needs_tls = upstream.runtime.tls || upstream.control.tls;
         let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
         let pool = |endpoint: &crate::config::Endpoint| {
@@ -95,6 +108,7 @@ impl Upstream {
         };
         Ok(Upstream {
             region: upstream.region.clone(),
+            credentials,
             runtime: pool(&upstream.runtime)?,
             control: pool(&upstream.control)?,
             timeouts,
@@ -104,25 +118,35 @@ impl Upstream {
         })
     }
 
+    /// The credential that requests to this upstream are authenticated with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
-    /// once; so is one whose date was off. `attempts` counts what was sent.
-    pub async fn exchange(&self, ask: &Ask, credentials: &Credentials, attempts: &mut u32) -> Result<Answer, Failure> {
-        let mut credential = credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
+    /// once; so is one whose date was off.
+    pub async fn exchange(&self, request: &UpstreamRequest) -> Exchanged {
+        let mut attempts = 0;
+        let result = self.answer(request, &mut attempts).await;
+        Exchanged { attempts, result }
+    }
+
+    async fn answer(&self, request: &UpstreamRequest, attempts: &mut u32) -> Result<Answer, Failure> {
+        let mut credential = self.credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
         let (mut may_refresh, mut may_shift) = (true, true);
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
             *attempts += 1;
-            let answer = self.attempt(ask, &credential).await?;
-            if answer.status.is_success() {
-                return Ok(answer);
-            }
-            let Some(error) = answer.error() else { return Ok(answer) };
-            match error.remedy(answer.status, &answer.headers) {
+            let answer = self.attempt(request, &credential).await?;
+            match answer.remedy() {
                 Remedy::Credential if may_refresh => {
                     may_refresh = false;
-                    tracing::warn!(region = %self.region, error = %error.error_type, "the upstream refused the credential; refreshing it");
-                    let Some(other) = credentials.after_rejection(&credential, began).await else { return Ok(answer) };
+                    let error = answer.error().unwrap_or_default().error_type;
+                    tracing::warn!(region = %self.region, %error, "the upstream refused the credential; refreshing it");
+                    let Some(other) = self.credentials.after_rejection(&credential, began).await else {
+                        return Ok(answer);
+                    };
                     credential = other;
                 }
                 Remedy::Clock(theirs) if may_shift && self.shift_clock(theirs) => may_shift = false,
@@ -131,22 +155,22 @@ impl Upstream {
         }
     }
 
-    async fn attempt(&self, ask: &Ask, credential: &Credential) -> Result<Answer, Failure> {
-        let pool = match ask.plane {
+    async fn attempt(&self, outgoing: &UpstreamRequest, credential: &Credential) -> Result<Answer, Failure> {
+        let pool = match outgoing.plane {
             Plane::Runtime => &self.runtime,
             Plane::Control => &self.control,
         };
-        let mut request = http::Request::new(Full::new(ask.body.clone()));
-        *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = http::Uri::from(ask.path.clone());
-        *request.headers_mut() = ask.headers.clone();
+        let mut request = http::Request::new(Full::new(outgoing.body.clone()));
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = http::Uri::from(outgoing.path.clone());
+        *request.headers_mut() = outgoing.headers.clone();
         let authority = pool.endpoint().authority();
         let signed = sign::Signed {
-            method: ask.method.as_str(),
-            uri: &format!("{}{}", pool.endpoint(), ask.path),
+            method: outgoing.method.as_str(),
+            uri: &format!("{}{}", pool.endpoint(), outgoing.path),
             authority: &authority,
             region: &self.region,
-            body: &ask.body,
+            body: &outgoing.body,
             now: self.now(),
         };
         sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
@@ -222,6 +246,11 @@ impl Answer {
         }
     }
 
+    /// What would help against the error that the answer carries; `None` for a success.
+    pub fn remedy(&self) -> Remedy {
+        self.error().map_or(Remedy::None, |error| error.remedy(self.status, &self.headers))
+    }
+
     /// The whole body, for answers to requests of our own.
     pub async fn read(self, most: usize) -> Result<Bytes, String> {
         match self.body {
@@ -258,6 +287,11 @@ fn unix_millis() -> u64 {
 }
 
 impl Failure {
+    /// Failover: nothing was sent, so the next upstream may be tried.
+    pub fn leads_to_failover(&self) -> bool {
+        matches!(self, Failure::NotSent(_))
+    }
+
     /// The answer of our own that says so.
     pub fn refusal(&self) -> Refusal {
         match self {

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use toml::Spanned;
 
 use crate::config::{
@@ -75,13 +74,13 @@ pub struct Timeouts {
 
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    pub source: Secret,
+    pub source: SecretLocation,
     pub refresh_interval: Duration,
 }
 
 /// Where the commercial credential is.
 #[derive(Debug, Clone)]
-pub enum Secret {
+pub enum SecretLocation {
     SecretsManager { secret_id: String, region: String },
     Environment,
     File(PathBuf),
@@ -230,7 +229,7 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
         ));
     }
     let fips = upstream.fips.unwrap_or(has_fips);
-    let ca = upstream.ca_file.map(|file| certificates(&file, source)).transpose()?;
+    let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
     Ok(Upstream {
         runtime: upstream.runtime_endpoint.unwrap_or_else(|| host("bedrock-runtime", &region, fips)),
         control: upstream.control_endpoint.unwrap_or_else(|| host("bedrock", &region, fips)),
@@ -292,25 +291,19 @@ fn any_region(region: &Spanned<String>, source: &Source) -> Result<String, Confi
     Err(source.error(region.span(), format!("\"{name}\" is not an AWS region; write for example \"us-gov-west-1\".")))
 }
 
-fn certificates(
+fn ca_certificates(
     file: &Spanned<config::FilePath>,
     source: &Source,
 ) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let path = &file.get_ref().0;
     let fail =
         |why: String| source.error(file.span(), format!("the CA file {} cannot be used: {why}.", path.display()));
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| fail(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(fail("it holds no PEM certificate".to_owned()));
-    }
-    Ok(certificates)
+    tls::certificates(path).map_err(fail)
 }
 
 fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Source) -> Result<Credentials, ConfigError> {
     let Some(credentials) = credentials else {
-        return Ok(Credentials { source: Secret::Environment, refresh_interval: Duration::from_secs(300) });
+        return Ok(Credentials { source: SecretLocation::Environment, refresh_interval: Duration::from_secs(300) });
     };
     let span = credentials.span();
     let written = credentials.into_inner();
@@ -342,22 +335,24 @@ fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Sourc
                     None => "us-gov-west-1".to_owned(),
                 },
             };
-            Secret::SecretsManager { secret_id, region }
+            SecretLocation::SecretsManager { secret_id, region }
         }
         CredentialSource::Environment => {
             refuse_stray(
                 "environment",
                 &[("secret_id", has_secret), ("region", has_region), ("file", has_file), ("profile", has_profile)],
             )?;
-            Secret::Environment
+            SecretLocation::Environment
         }
         CredentialSource::File => {
             refuse_stray("file", &[("secret_id", has_secret), ("region", has_region), ("profile", has_profile)])?;
-            Secret::File(written.file.ok_or_else(|| needs("file", "file"))?.0)
+            SecretLocation::File(written.file.ok_or_else(|| needs("file", "file"))?.0)
         }
         CredentialSource::Profile => {
             refuse_stray("profile", &[("secret_id", has_secret), ("region", has_region), ("file", has_file)])?;
-            Secret::Profile(written.profile.filter(|name| !name.is_empty()).ok_or_else(|| needs("profile", "profile"))?)
+            SecretLocation::Profile(
+                written.profile.filter(|name| !name.is_empty()).ok_or_else(|| needs("profile", "profile"))?,
+            )
         }
     };
     Ok(Credentials { source: secret, refresh_interval: written.refresh_interval.0 })

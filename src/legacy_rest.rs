@@ -1,4 +1,5 @@
-//! The REST API of the system that this one replaces: a thin front that walks the same road.
+//! The legacy REST API: paths below `/v1/` that older clients use instead of Bedrock's own. A thin front before the same
+//! request pipeline.
 
 use std::sync::Arc;
 
@@ -11,16 +12,17 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::admin::dashboard;
-use crate::caller::Caller;
 use crate::error::{Kind, Refusal};
-use crate::exchange::{Body, Exchange};
+use crate::exchange::{Answered, Body, Exchange};
 use crate::listen::{Client, guard};
 use crate::operation::{self, check_identifier};
-use crate::proxy::{Asked, Received, Road};
-use crate::receive;
+use crate::policy::CLASSIFICATION_HEADER;
+use crate::proxy;
+use crate::request::{Received, RequestedModel};
+use crate::road::Road;
 
 /// Serves a path below `/v1/`.
-pub async fn serve(
+pub(crate) async fn serve(
     road: &Arc<Road>,
     client: &Client,
     mut exchange: Exchange,
@@ -36,19 +38,17 @@ pub async fn serve(
             exchange.completed_here(response.body().length());
             response
         }
-        Ok(Front::Invocation(invocation)) => finish_invocation(exchange, invocation, &request_id).await,
+        Ok(Front::Invocation(answered)) => finish_invocation(exchange, answered, &request_id).await,
         Err(refusal) => refused(exchange, &refusal, &request_id),
     }
 }
 
+/// Where the answer comes from.
 enum Front {
+    /// The daemon itself.
     Own(Value),
-    Invocation(Invocation),
-}
-
-struct Invocation {
-    answer: crate::upstream::Answer,
-    sent: Option<String>,
+    /// A model.
+    Invocation(Answered),
 }
 
 async fn answer(
@@ -61,33 +61,25 @@ async fn answer(
     guard::check(client, &head)?;
     match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/bedrock/invoke-model") => {
-            exchange.operation(operation::invoke_model());
-            let (caller, body) = known(road, client, exchange, &head, body).await?;
-            let received = invocation(&body)?;
-            let model = received.model.as_ref();
-            if let Some(asked) = model {
-                exchange.record.model_id.clone_from(&asked.name);
-            }
-            let permit = road.permit(&caller, exchange, received.operation, model, &head.headers)?;
-            let admission = road.admit(permit, &caller, received.operation, model, &received.body).await?;
-            exchange.open(admission).await?;
-            let (answer, sent) = road.forward(exchange, &received).await?;
-            Ok(Front::Invocation(Invocation { answer, sent }))
+            exchange.operation(operation::invoke_model(), None);
+            let (caller, body) = proxy::identified(road, client, exchange, &head, body).await?;
+            let received = invocation(&body, &head.headers)?;
+            proxy::process(road, exchange, &caller, &received).await.map(Front::Invocation)
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");
-            known(road, client, exchange, &head, body).await?;
+            proxy::identified(road, client, exchange, &head, body).await?;
             Ok(Front::Own(routing(road)))
         }
         (&Method::GET, "/v1/bedrock/models") => {
             exchange.named("ListFoundationModels");
-            let (caller, _) = known(road, client, exchange, &head, body).await?;
-            road.permit(&caller, exchange, operation::list_models(), None, &head.headers)?;
+            let (caller, _) = proxy::identified(road, client, exchange, &head, body).await?;
+            proxy::permit(road, exchange, &caller, operation::list_models(), None, &head.headers)?;
             models(road, &exchange.record.request_id).map(Front::Own)
         }
         (&Method::GET, dashboard::PATH) => {
             exchange.named("DashboardRequests");
-            let (caller, _) = known(road, client, exchange, &head, body).await?;
+            let (caller, _) = proxy::identified(road, client, exchange, &head, body).await?;
             let query = head.uri.query().unwrap_or_default();
             dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)
         }
@@ -101,22 +93,9 @@ async fn answer(
     }
 }
 
-/// The caller, whose signature covers the body.
-async fn known(
-    road: &Road,
-    client: &Client,
-    exchange: &mut Exchange,
-    head: &Parts,
-    body: Incoming,
-) -> Result<(Caller, Bytes), Refusal> {
-    let body = receive::body(&head.headers, body, road.settings.max_body_bytes).await?;
-    exchange.record.request_size = body.len() as u64;
-    let caller = road.identify(client, exchange, head, &body).await?;
-    Ok((caller, body))
-}
-
-/// Reads `{modelId, contentType?, accept?, body}`.
-fn invocation(body: &[u8]) -> Result<Received, Refusal> {
+/// Reads `{modelId, contentType?, accept?, body}`. The client's own headers are for the policy; only the two of the model's
+/// request go upstream.
+fn invocation(body: &[u8], client: &HeaderMap) -> Result<Received, Refusal> {
     let invalid = |message: &'static str| Refusal::new(Kind::Validation, message);
     let json: Value = serde_json::from_slice(body).map_err(|_| invalid("the request's body is not valid JSON."))?;
     let model = json["modelId"].as_str().ok_or_else(|| invalid("the request's body must hold modelId, a string."))?;
@@ -127,6 +106,9 @@ fn invocation(body: &[u8]) -> Result<Received, Refusal> {
         other => Bytes::from(other.to_string()),
     };
     let mut headers = HeaderMap::new();
+    if let Some(level) = client.get(CLASSIFICATION_HEADER) {
+        headers.insert(CLASSIFICATION_HEADER, level.clone());
+    }
     for (key, name) in [("contentType", CONTENT_TYPE), ("accept", http::header::ACCEPT)] {
         let value = json[key].as_str().unwrap_or("application/json");
         let value = HeaderValue::from_str(value).map_err(|_| invalid("contentType or accept is not a media type."))?;
@@ -139,7 +121,7 @@ fn invocation(body: &[u8]) -> Result<Received, Refusal> {
         query: None,
         path: String::new(),
         body: payload,
-        model: Some(Asked { name: model.to_owned(), in_body: None }),
+        model: Some(RequestedModel { name: model.to_owned(), in_body: None }),
     })
 }
 
@@ -217,9 +199,8 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
 }
 
 /// Wraps the model's answer: its JSON as a string, its content type beside it.
-async fn finish_invocation(exchange: Exchange, invocation: Invocation, request_id: &str) -> Response<Body> {
-    let Invocation { answer, sent } = invocation;
-    let relayed = exchange.relay(answer, sent.as_deref());
+async fn finish_invocation(exchange: Exchange, answered: Answered, request_id: &str) -> Response<Body> {
+    let relayed = exchange.relay(answered);
     let (parts, body) = relayed.into_parts();
     let collected = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
@@ -300,14 +281,16 @@ mod tests {
 
     #[test]
     fn a_body_is_an_object_a_json_string_or_base64() {
-        let body =
-            |value: &str| invocation(format!(r#"{{"modelId":"a.b","body":{value}}}"#).as_bytes()).map(|r| r.body);
+        let none = HeaderMap::new();
+        let body = |value: &str| {
+            invocation(format!(r#"{{"modelId":"a.b","body":{value}}}"#).as_bytes(), &none).map(|r| r.body)
+        };
         assert_eq!(body(r#"{"a":1}"#).unwrap(), r#"{"a":1}"#);
         assert_eq!(body(r#""{\"a\": 1}""#).unwrap(), r#"{"a": 1}"#);
         assert_eq!(body(r#""eyJhIjogMX0=""#).unwrap(), r#"{"a": 1}"#);
         assert_eq!(body(r#""{broken""#).unwrap_err().kind, Kind::Validation);
-        assert!(invocation(b"{}").is_err() && invocation(b"x").is_err());
-        assert!(invocation(br#"{"modelId":"a.b"}"#).is_err());
-        assert!(invocation(br#"{"modelId":"a/../b","body":{}}"#).is_err());
+        assert!(invocation(b"{}", &none).is_err() && invocation(b"x", &none).is_err());
+        assert!(invocation(br#"{"modelId":"a.b"}"#, &none).is_err());
+        assert!(invocation(br#"{"modelId":"a/../b","body":{}}"#, &none).is_err());
     }
 }

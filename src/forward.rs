@@ -1,0 +1,172 @@
+//! Sending an opened request on: failover over the upstreams in their order, the model each of them needs, and the one
+//! retry through an inference profile.
+
+use http::HeaderMap;
+
+use crate::error::{Kind, Refusal};
+use crate::exchange::{Answered, OpenExchange};
+use crate::model::{self, How};
+use crate::operation::ModelPlace;
+use crate::request::{Received, RequestedModel};
+use crate::road::{Region, Road};
+use crate::upstream::answer::{Remedy, leads_to_failover};
+use crate::upstream::{Answer, Failure, UpstreamRequest, strip};
+
+/// Sends a request to the first upstream that answers for it. Each is tried once at most, and none after an answer has
+/// begun to reach the client.
+///
+/// # Errors
+/// A refusal of our own when no upstream answers, or the model cannot be resolved.
+pub(crate) async fn forward(
+    road: &Road,
+    mut exchange: OpenExchange<'_>,
+    received: &Received,
+) -> Result<Answered, Refusal> {
+    let headers = strip::request_headers(&received.headers);
+    let last = road.regions.len() - 1;
+    // What an earlier upstream gave, if it was nothing to be content with.
+    let mut missed: Option<Result<Answered, Refusal>> = None;
+    for (at, region) in road.regions.iter().enumerate() {
+        if at < last && region.upstream.is_paused() {
+            continue;
+        }
+        match try_region(road, region, &mut exchange, received, &headers).await {
+            Ok(answered) if at < last && leads_to_failover(answered.answer.status) => {
+                tracing::warn!(region = %region.upstream.region, status = answered.answer.status.as_u16(), "failing over to the next upstream");
+                missed = Some(Ok(Answered { model_sent: None, ..answered }));
+            }
+            Ok(answered) => return Ok(answered),
+            Err(Stop::Failed(failure)) if at < last && failure.leads_to_failover() => {
+                tracing::warn!(region = %region.upstream.region, reason = %failure.refusal(), "failing over to the next upstream");
+                missed = Some(Err(failure.refusal()));
+            }
+            Err(Stop::Failed(failure)) => return last_failure(&mut exchange, &failure, missed),
+            Err(Stop::Refused(refusal)) => return Err(refusal),
+        }
+    }
+    missed.unwrap_or_else(|| Err(Refusal::new(Kind::ServiceUnavailable, "no upstream can be reached at the moment.")))
+}
+
+/// No upstream is left. An answer that an earlier one gave is better than none.
+fn last_failure(
+    exchange: &mut OpenExchange<'_>,
+    failure: &Failure,
+    missed: Option<Result<Answered, Refusal>>,
+) -> Result<Answered, Refusal> {
+    if !matches!(failure, Failure::NoCredential(_)) {
+        exchange.upstream_broke();
+    }
+    if !matches!(failure, Failure::NotSent(_)) {
+        return Err(failure.refusal());
+    }
+    match missed {
+        Some(Ok(answered)) => Ok(answered),
+        _ => {
+            exchange.never_sent();
+            Err(failure.refusal())
+        }
+    }
+}
+
+/// Why an upstream gave no answer.
+#[derive(Debug)]
+enum Stop {
+    Failed(Failure),
+    Refused(Refusal),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failed(failure)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}
+
+/// One upstream: resolves the model and sends, and once more through a profile if the upstream demands one.
+async fn try_region(
+    road: &Road,
+    region: &Region,
+    exchange: &mut OpenExchange<'_>,
+    received: &Received,
+    headers: &HeaderMap,
+) -> Result<Answered, Stop> {
+    exchange.region(&region.upstream.region);
+    let Some(requested) = &received.model else {
+        let request = received.to_upstream(headers.clone(), None)?;
+        let answer = send(road, region, exchange, &request).await?;
+        return Ok(Answered { answer, model_sent: None });
+    };
+    match received.operation.model {
+        ModelPlace::CopyFrom => {
+            region.models.check_copy_from(&requested.name, &region.upstream).await?;
+            describe(road, region, exchange, received, requested, headers).await
+        }
+        ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,
+        _ => invoke(road, region, exchange, received, requested, headers).await,
+    }
+}
+
+/// What is described, deleted or copied is named as it is.
+async fn describe(
+    road: &Road,
+    region: &Region,
+    exchange: &mut OpenExchange<'_>,
+    received: &Received,
+    requested: &RequestedModel,
+    headers: &HeaderMap,
+) -> Result<Answered, Stop> {
+    let target = model::resolve::described(&requested.name)?;
+    exchange.sent_as(&target);
+    road.metrics.resolved(target.how.as_str());
+    let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
+    let answer = send(road, region, exchange, &request).await?;
+    Ok(Answered { answer, model_sent: Some(target.identifier) })
+}
+
+async fn invoke(
+    road: &Road,
+    region: &Region,
+    exchange: &mut OpenExchange<'_>,
+    received: &Received,
+    requested: &RequestedModel,
+    headers: &HeaderMap,
+) -> Result<Answered, Stop> {
+    let Region { upstream, models } = region;
+    let mut target = models.target(&requested.name, upstream).await?;
+    let mut may_retry = true;
+    loop {
+        exchange.sent_as(&target);
+        road.metrics.resolved(target.how.as_str());
+        let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
+        let answer = send(road, region, exchange, &request).await?;
+        if answer.remedy() == Remedy::Profile && may_retry {
+            may_retry = false;
+            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream).await {
+                target = profile?;
+                continue;
+            }
+        }
+        if matches!(target.how, How::Learned | How::Created) && matches!(answer.status.as_u16(), 400 | 404) {
+            models.forget(&requested.name, upstream);
+        }
+        return Ok(Answered { answer, model_sent: Some(target.identifier) });
+    }
+}
+
+async fn send(
+    road: &Road,
+    region: &Region,
+    exchange: &mut OpenExchange<'_>,
+    request: &UpstreamRequest,
+) -> Result<Answer, Failure> {
+    let sent = region.upstream.exchange(request).await;
+    exchange.attempted(sent.attempts);
+    let answer = sent.result?;
+    road.metrics.attempt(&region.upstream.region, answer.status.as_u16());
+    Ok(answer)
+}

@@ -1,0 +1,124 @@
+//! A request that has arrived whole: its operation, the model it names, and the form in which it goes upstream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+
+use crate::error::{Kind, Refusal};
+use crate::model::body::{self, NamedModel};
+use crate::operation::{self, ModelPlace, Operation};
+use crate::upstream::{UpstreamRequest, strip};
+
+/// A request whose operation is known and whose body has arrived.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub operation: &'static Operation,
+    pub method: http::Method,
+    pub headers: HeaderMap,
+    /// Without the parameters of a presigned request.
+    pub query: Option<String>,
+    /// The raw path; used as it is where it names no model.
+    pub path: String,
+    pub body: Bytes,
+    pub model: Option<RequestedModel>,
+}
+
+/// The model as the client names it, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestedModel {
+    pub name: String,
+    /// The string in the body that is to be replaced; none when the path names the model.
+    pub in_body: Option<Arc<NamedModel>>,
+}
+
+impl Received {
+    /// Reads which model the request names. `identifier` is what the path carries, decoded.
+    ///
+    /// # Errors
+    /// A body that should name the model and does not, or names it in a way that two readers could read differently.
+    pub fn new(
+        operation: &'static Operation,
+        identifier: Option<String>,
+        head: Parts,
+        body: Bytes,
+    ) -> Result<Received, Refusal> {
+        let model = requested_model(operation, identifier, &head.headers, &body)?;
+        Ok(Received {
+            operation,
+            method: head.method,
+            query: head.uri.query().and_then(strip::query),
+            path: head.uri.path().to_owned(),
+            headers: head.headers,
+            body,
+            model,
+        })
+    }
+
+    /// The identifier that policy and limits decide over; none where the operation invokes no model.
+    pub fn invoked_model(&self) -> Option<&str> {
+        let invokes = self.operation.model != ModelPlace::Described;
+        self.model.as_ref().filter(|_| invokes).map(|model| model.name.as_str())
+    }
+
+    /// The request with `model` in the place of the one that was asked for. `headers` are those that go upstream.
+    ///
+    /// # Errors
+    /// A target that cannot be written as a path; `operation` refuses those before.
+    pub fn to_upstream(&self, mut headers: HeaderMap, model: Option<&str>) -> Result<UpstreamRequest, Refusal> {
+        let requested = self.model.as_ref().map(|model| model.name.as_str());
+        let mut path = match (self.operation.model, model) {
+            (ModelPlace::Path | ModelPlace::Described, Some(model)) => operation::path_with(self.operation, model),
+            _ => self.path.clone(),
+        };
+        if let Some(query) = &self.query {
+            path.push('?');
+            path.push_str(query);
+        }
+        let body = match (self.model.as_ref().and_then(|model| model.in_body.as_deref()), model) {
+            (Some(named), Some(model)) if Some(model) != requested => body::replace(&self.body, named, model),
+            _ => self.body.clone(),
+        };
+        let path = PathAndQuery::try_from(path)
+            .map_err(|_| Refusal::new(Kind::Validation, "the request's target cannot be sent on."))?;
+        headers.remove(CONTENT_LENGTH);
+        Ok(UpstreamRequest { plane: self.operation.plane, method: self.method.clone(), path, headers, body })
+    }
+}
+
+/// The model that a request names.
+fn requested_model(
+    operation: &Operation,
+    identifier: Option<String>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Option<RequestedModel>, Refusal> {
+    let in_body = |key: &str| {
+        if headers.contains_key(CONTENT_ENCODING) {
+            return Err(Refusal::new(Kind::Validation, "a body that names the model must not be compressed."));
+        }
+        let named = body::find(body, key)?;
+        Ok(named.map(|named| RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
+    };
+    match operation.model {
+        ModelPlace::None => Ok(None),
+        ModelPlace::Path | ModelPlace::Described => Ok(identifier.map(|name| RequestedModel { name, in_body: None })),
+        ModelPlace::OptionalBody(_) if body.is_empty() => Ok(None),
+        ModelPlace::OptionalBody(key) => in_body(key),
+        ModelPlace::Body(key) => match in_body(key)? {
+            Some(model) => Ok(Some(model)),
+            None => Err(Refusal::new(
+                Kind::Validation,
+                format!("the request's body does not name the model under \"{key}\"."),
+            )),
+        },
+        ModelPlace::CopyFrom => {
+            let json: serde_json::Value = serde_json::from_slice(body)
+                .map_err(|_| Refusal::new(Kind::Validation, "the request's body is not valid JSON."))?;
+            let source = json["modelSource"]["copyFrom"].as_str().unwrap_or_default();
+            Ok(Some(RequestedModel { name: source.to_owned(), in_body: None }))
+        }
+    }
+}

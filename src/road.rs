@@ -1,0 +1,50 @@
+//! What a request meets on its way: the upstreams, the callers, the limits, the ledger and the settings that belong together.
+//!
+//! A reload builds a second `Road` beside the first. Requests that are under way keep the one they began with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::{Audit, Record};
+use crate::caller::Callers;
+use crate::credentials::Credentials;
+use crate::limits::Limits;
+use crate::log;
+use crate::metrics::Metrics;
+use crate::model::Models;
+use crate::settings::Settings;
+use crate::upstream::Upstream;
+
+/// Everything that the request pipeline (`proxy.rs`) works with, built from one reading of the configuration.
+#[derive(Debug)]
+pub(crate) struct Road {
+    /// In the order in which they are tried; never empty.
+    pub regions: Vec<Region>,
+    pub credentials: Arc<Credentials>,
+    pub callers: Callers,
+    pub limits: Arc<Limits>,
+    pub audit: Arc<Audit>,
+    pub settings: Settings,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One upstream and what is known of its models.
+#[derive(Debug)]
+pub(crate) struct Region {
+    pub upstream: Upstream,
+    pub models: Models,
+}
+
+impl Road {
+    /// The region that is tried first.
+    pub fn first_region(&self) -> &str {
+        self.regions.first().map_or("", |region| &region.upstream.region)
+    }
+
+    /// Writes the log line of a request that has ended, and counts it.
+    pub fn ended(&self, record: &Record, took: Duration) {
+        let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
+        self.metrics.ended(record, label.as_deref(), took);
+        log::request(record, self.audit.host_id());
+    }
+}
