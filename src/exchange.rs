@@ -228,7 +228,7 @@ impl Exchange {
 
     /// Milliseconds since the request's head.
     fn elapsed(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn close(&mut self, outcome: Outcome, status: u16) {
@@ -330,7 +330,7 @@ impl Body {
 
     /// Bytes, as far as they are known.
     pub fn length(&self) -> usize {
-        self.size_hint().lower() as usize
+        usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX)
     }
 }
 

@@ -31,7 +31,8 @@ pub async fn body(headers: &HeaderMap, mut body: Incoming, limit: usize) -> Resu
     if body.is_end_stream() {
         return if first.len() > limit { Err(too_large(limit)) } else { Ok(first) };
     }
-    let mut whole = BytesMut::with_capacity((announced as usize).min(MAX_RESERVED).max(first.len()));
+    let reserved = usize::try_from(announced).map_or(MAX_RESERVED, |length| length.min(MAX_RESERVED));
+    let mut whole = BytesMut::with_capacity(reserved.max(first.len()));
     whole.extend_from_slice(&first);
     while let Some(next) = frame(&mut body).await? {
         if whole.len() + next.len() > limit {

@@ -63,11 +63,11 @@ impl Connection {
         let v6 = self.local.0.is_ipv6() || self.remote.0.is_ipv6();
         let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
         let mut request = [0; REQUEST];
-        request[0..4].copy_from_slice(&(REQUEST as u32).to_ne_bytes());
+        request[0..4].copy_from_slice(&u32::try_from(REQUEST).unwrap_or(u32::MAX).to_ne_bytes());
         request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
         request[8..12].copy_from_slice(&SEQUENCE.to_ne_bytes());
-        request[16] = family.as_raw() as u8;
+        request[16] = u8::try_from(family.as_raw()).unwrap_or_default();
         request[17] = IPPROTO_TCP;
         request[20..24].copy_from_slice(&u32::MAX.to_ne_bytes());
         request[24..26].copy_from_slice(&self.local.1.to_be_bytes());

@@ -76,7 +76,7 @@ pub async fn create(upstream: &Upstream, model: &str, source_arn: &str) -> Resul
                 kind,
                 format!(
                     "{model} needs an inference profile and none could be created: {}{hint}.",
-                    CallError::Answered(status, error).to_string()
+                    CallError::Answered(status, error)
                 ),
             ))
         }

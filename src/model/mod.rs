@@ -175,13 +175,13 @@ impl Models {
         }
         let profile = catalogue::profile(upstream, arn).await.map_err(|error| match &error {
             catalogue::CallError::Answered(404 | 400, _) => {
-                Refusal::new(Kind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error.to_string()))
+                Refusal::new(Kind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error))
             }
             catalogue::CallError::Answered(403, _) => Refusal::new(
                 Kind::AccessDenied,
-                format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error.to_string()),
+                format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error),
             ),
-            _ => Refusal::new(Kind::ServiceUnavailable, format!("{arn} cannot be looked up: {}.", error.to_string())),
+            _ => Refusal::new(Kind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}.")),
         })?;
         let profile = Arc::new(profile);
         let mut looked_up = lock(&self.looked_up);

@@ -226,7 +226,7 @@ impl Upstream {
 
     fn connect_failed(&self) {
         if self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES {
-            let until = unix_millis() + BREAKER_PAUSE.as_millis() as u64;
+            let until = unix_millis() + millis(BREAKER_PAUSE);
             self.paused_until.store(until, Ordering::Relaxed);
         }
     }
@@ -283,7 +283,11 @@ async fn read_error(mut body: UpstreamBody) -> Result<AnswerBody, String> {
 }
 
 fn unix_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Failure {

@@ -35,6 +35,8 @@ const MAX_IDLE: usize = 256;
 const MAX_STREAMS: usize = 100;
 /// What one stream may have in flight; a slow client stops its own stream and no other.
 const STREAM_WINDOW: u32 = 256 * 1024;
+/// What all streams of one connection may have in flight: the windows of `MAX_STREAMS` streams.
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
 /// The connections to one endpoint.
 #[derive(Debug)]
@@ -256,7 +258,7 @@ impl Pool {
         let (mut sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS as u32)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .max_header_list_size(64 * 1024)

@@ -1,12 +1,16 @@
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
-use rustls::pki_types::ServerName;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::settings::Settings;
+use crate::settings::tls::{TlsFile, certificates};
 
 /// A CA, a server and a client certificate in a folder, as PEM files.
 struct Pki {
@@ -162,7 +166,7 @@ async fn a_new_certificate_serves_the_next_connection_and_a_bad_one_does_not() {
     let new_key = std::fs::read(pki.path("server.key")).unwrap();
     std::fs::write(pki.path("server.key"), key).unwrap();
     let error = material.reload_if_changed().unwrap_err();
-    assert_eq!(error.file, File::PrivateKey);
+    assert_eq!(error.file, TlsFile::PrivateKey);
     assert!(error.to_string().contains("it is not the key of the certificate"), "{error}");
     assert!(Arc::ptr_eq(&first, &served(&material)));
     // An error is reported once, until something changes.
