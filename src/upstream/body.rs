@@ -1,23 +1,34 @@
-//! The body of an upstream's answer: its frames as they come, the idle limit between them, and the connection given back
-//! at its end.
+//! The body of an upstream's answer: its frames as they come, the idle limit between them, where it ends, and the
+//! connection given back at that end.
+//!
+//! An answer is complete when its announced length has passed, or when the protocol says that it has ended. Servers may
+//! send the end of an HTTP/2 stream in a frame of its own, after the last byte. A client may not wait for that frame. The
+//! rest of the stream is then read in the background, because to drop it would cancel an answer that was whole.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::pool::Lease;
+
+/// How long the end of a stream is waited for after the last byte of its answer.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the upstream broke its answer off: {0}")]
     Broke(hyper::Error),
+    /// RST_STREAM with NO_ERROR, which the HTTP library takes for an end.
+    #[error("the upstream reset its answer before the end")]
+    Reset,
     #[error("the upstream sent nothing for {} s", .0.as_secs_f32())]
     Idle(Duration),
 }
@@ -25,7 +36,10 @@ pub enum BodyError {
 /// Bytes from upstream, untouched.
 #[derive(Debug)]
 pub struct UpstreamBody {
-    incoming: Incoming,
+    /// None once its end is read in the background.
+    incoming: Option<Incoming>,
+    /// Bytes that are still to come; none where the answer does not announce its length.
+    remaining: Option<u64>,
     lease: Option<Lease>,
     idle: Duration,
     /// Made when the body first has to be waited for.
@@ -34,16 +48,23 @@ pub struct UpstreamBody {
 
 impl UpstreamBody {
     pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> UpstreamBody {
-        let mut body = UpstreamBody { incoming, lease: Some(lease), idle, timer: None };
-        body.release_if_ended();
+        let remaining = incoming.size_hint().exact();
+        let mut body = UpstreamBody { incoming: Some(incoming), remaining, lease: Some(lease), idle, timer: None };
+        body.release_if_complete();
         body
     }
 
-    fn release_if_ended(&mut self) {
-        if self.incoming.is_end_stream()
+    /// The whole answer has passed.
+    fn is_complete(&self) -> bool {
+        self.remaining == Some(0) || self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn release_if_complete(&mut self) {
+        if self.is_complete()
             && let Some(lease) = self.lease.take()
+            && let Some(incoming) = self.incoming.take()
         {
-            lease.give_back();
+            read_tail(incoming, lease);
         }
     }
 
@@ -60,13 +81,17 @@ impl Body for UpstreamBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let idle = self.idle;
                 if let Some(timer) = &mut self.timer {
                     timer.as_mut().reset(Instant::now() + idle);
                 }
-                self.release_if_ended();
+                if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
+                }
+                self.release_if_complete();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -74,7 +99,12 @@ impl Body for UpstreamBody {
                 Poll::Ready(Some(Err(BodyError::Broke(error))))
             }
             Poll::Ready(None) => {
-                if let Some(lease) = self.lease.take() {
+                let lease = self.lease.take();
+                let ended = self.is_complete() || lease.as_ref().is_none_or(|lease| !lease.is_stream());
+                if !ended {
+                    return Poll::Ready(Some(Err(BodyError::Reset)));
+                }
+                if let Some(lease) = lease {
                     lease.give_back();
                 }
                 Poll::Ready(None)
@@ -90,10 +120,37 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.is_complete()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match (self.remaining, &self.incoming) {
+            (Some(remaining), _) => SizeHint::with_exact(remaining),
+            (None, Some(incoming)) => incoming.size_hint(),
+            (None, None) => SizeHint::with_exact(0),
+        }
     }
+}
+
+/// Reads what is behind the last byte of an answer (END_STREAM, trailers) and gives the connection back. Usually it has
+/// come already; otherwise it is waited for, but not by the client.
+fn read_tail(mut incoming: Incoming, lease: Lease) {
+    let mut cx = Context::from_waker(Waker::noop());
+    while !incoming.is_end_stream() {
+        match Pin::new(&mut incoming).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(_))) => return drop(lease),
+            Poll::Ready(None) => break,
+            Poll::Pending => {
+                tokio::spawn(async move {
+                    let tail = async { while let Some(Ok(_)) = incoming.frame().await {} };
+                    if tokio::time::timeout(TAIL_TIMEOUT, tail).await.is_ok() {
+                        lease.give_back();
+                    }
+                });
+                return;
+            }
+        }
+    }
+    lease.give_back();
 }

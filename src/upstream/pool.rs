@@ -290,6 +290,11 @@ impl Pool {
 }
 
 impl Lease {
+    /// It is one stream of an HTTP/2 connection.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.connection, Some(Connection::Stream(_)))
+    }
+
     /// Gives the connection back after a whole answer.
     pub fn give_back(mut self) {
         if let Some(Connection::Own(sender)) = self.connection.take_if(|c| matches!(c, Connection::Own(_))) {
