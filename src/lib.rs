@@ -24,6 +24,7 @@ pub mod operation;
 pub mod policy;
 pub mod proxy;
 pub mod receive;
+pub mod record;
 pub mod rest;
 pub mod settings;
 pub mod upstream;

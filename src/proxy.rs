@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::admin::metrics::Metrics;
-use crate::audit::{Audit, Outcome, Record};
+use crate::audit::Audit;
 use crate::caller::{Caller, Callers};
 use crate::credentials::Credentials;
 use crate::error::{Kind, Refusal};
@@ -21,6 +21,7 @@ use crate::listen::{self, Client};
 use crate::model::{self, Models, Target};
 use crate::operation::{self, Matched, ModelPlace, Operation};
 use crate::policy::{self, Permit};
+use crate::record::{Outcome, Record};
 use crate::settings::Settings;
 use crate::upstream::answer::Remedy;
 use crate::upstream::{Answer, Ask, Failure, Upstream, strip};
