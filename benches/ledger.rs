@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bedrock_sidecar::audit::{Audit, Outcome, Record};
+use bedrock_sidecar::audit::Audit;
 use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::record::{Outcome, Record};
 use bedrock_sidecar::settings;
 
 fn main() {

@@ -7,9 +7,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bedrock_sidecar::audit::Usage;
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::limits::{Ask, Estimate, Limits, SystemClock, estimate};
+use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Rates};
 
 fn main() {

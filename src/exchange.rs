@@ -12,7 +12,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::audit::{Opened, Outcome, Record, Usage};
+use crate::audit::Opened;
 use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::limits::Admission;
@@ -21,6 +21,7 @@ use crate::meter::Meter;
 use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::operation::{ModelPlace, Operation};
+use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
 use crate::upstream::body::{BodyError, UpstreamBody};
@@ -216,8 +217,8 @@ impl Exchange {
     }
 
     fn complete(&mut self, meter: Meter) {
-        let (tokens, exception) = meter.finish();
-        self.record.usage = tokens.into();
+        let (usage, exception) = meter.finish();
+        self.record.usage = usage;
         let status = self.record.status_code;
         let success = (200..300).contains(&status) && exception.is_none();
         if exception.is_some() {
@@ -357,8 +358,8 @@ impl Relay {
 
     fn broke(&mut self, error: &BodyError) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            let (tokens, exception) = meter.finish();
-            exchange.record.usage = tokens.into();
+            let (usage, exception) = meter.finish();
+            exchange.record.usage = usage;
             exchange.record.error_message = Some(exception.unwrap_or_else(|| error.to_string()));
             let status = exchange.record.status_code;
             exchange.close(Outcome::UpstreamBroke, status);
@@ -369,7 +370,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            exchange.record.usage = meter.finish().0.into();
+            exchange.record.usage = meter.finish().0;
         }
     }
 }

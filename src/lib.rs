@@ -29,6 +29,7 @@ mod operation;
 mod policy;
 mod proxy;
 mod receive;
+pub mod record;
 mod request;
 mod road;
 mod service;

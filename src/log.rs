@@ -9,8 +9,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::audit::Record;
 use crate::config::{LogFormat, LogLevel};
+use crate::record::Record;
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 

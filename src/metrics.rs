@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::audit::{Outcome, Record};
+use crate::record::{Outcome, Record};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Text(std::borrow::Cow<'static, str>);
@@ -294,7 +294,7 @@ mod tests {
             model_id: "secret-model".into(),
             status_code: 200,
             first_byte_latency: Some(3),
-            usage: crate::audit::Usage { input_tokens: Some(5), output_tokens: Some(7), ..Default::default() },
+            usage: crate::record::Usage { input_tokens: Some(5), output_tokens: Some(7), ..Default::default() },
             ..Record::default()
         };
         metrics.ended(&record, None, Duration::from_millis(5));

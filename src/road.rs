@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{Audit, Record};
+use crate::audit::Audit;
 use crate::caller::Callers;
 use crate::credentials::Credentials;
 use crate::limits::Limits;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::model::Models;
+use crate::record::Record;
 use crate::settings::Settings;
 use crate::upstream::Upstream;
 

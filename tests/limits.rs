@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bedrock_sidecar::audit::Usage;
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Kind, Refusal};
 use bedrock_sidecar::limits::{Admission, Ask, Estimate, Limits, VirtualClock};
+use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -14,8 +14,8 @@ use super::home::Home;
 use super::item::{Context, Draft, draft, opening};
 use super::journal::Journal;
 use super::keeper::Task;
-use super::record::Record;
 use super::store::State;
+use crate::record::Record;
 use crate::settings;
 
 /// Ends that could not be written and wait in memory for room; behind them, requests stay open in the journal and are

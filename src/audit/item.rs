@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::record::{Record, Usage};
+use crate::record::{Record, Usage};
 
 /// Longest text of an item, in bytes: far below DynamoDB's 400 KiB, and room for every AWS identifier.
 const MAX_TEXT: usize = 2048;
@@ -200,7 +200,7 @@ impl Canonical {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Outcome;
+    use crate::record::Outcome;
 
     const CONTEXT: Context<'static> =
         Context { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400) };

@@ -17,7 +17,6 @@ pub mod journal;
 mod keeper;
 pub mod questions;
 mod reading;
-pub mod record;
 mod recovery;
 pub mod ship;
 mod start;
@@ -33,11 +32,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use questions::{Query, Scope};
-pub use record::{Outcome, Record, Usage};
 
 use self::core::{Part, Shared};
 use crate::config::OnFailure;
 use crate::error::{Kind, Refusal};
+use crate::record::{Outcome, Record};
 use crate::settings;
 use flush::Flusher;
 use keeper::Task;

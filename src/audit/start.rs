@@ -16,8 +16,9 @@ use super::keeper::{Keeper, Progress, Task};
 use super::recovery::recover;
 use super::ship::{self, source::Clients};
 use super::store::{Store, StoreError};
-use super::{Audit, AuditError, Outcome, Record};
+use super::{Audit, AuditError};
 use crate::config::Durability;
+use crate::record::{Outcome, Record};
 use crate::settings;
 
 /// Bytes reserved for a journal file.

@@ -7,7 +7,7 @@ use super::Inner;
 use super::refusal::usd;
 use super::scope::Warning;
 use super::state::Hold;
-use crate::audit::Usage;
+use crate::record::Usage;
 
 /// A request's place among those that run, and what it has reserved. Dropping it frees the place.
 ///

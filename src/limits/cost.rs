@@ -3,8 +3,8 @@
 use super::scope::Cost;
 use super::state::Slots;
 use super::{Estimate, Plan};
-use crate::audit::Usage;
 use crate::config::Glob;
+use crate::record::Usage;
 use crate::settings::limits::{Price, Prices, Rates};
 
 /// A request, weighed and matched, so that little is left to do under the lock.

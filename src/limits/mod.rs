@@ -30,9 +30,9 @@ pub use persist::Keeper;
 pub use scope::{Limit, Whose};
 pub use status::{Limited, ScopeStatus, Status};
 
-use crate::audit::Usage;
 use crate::config::Glob;
 use crate::error::Refusal;
+use crate::record::Usage;
 use crate::settings::limits as settings;
 use crate::settings::limits::Rates;
 use cost::Ask as Weighed;

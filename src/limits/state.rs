@@ -11,8 +11,8 @@ use super::queue::Queue;
 use super::refusal::refusal;
 use super::scope::{Block, Cost, Limit, Scope, Warning, Whose};
 use super::status::Status;
-use crate::audit::Usage;
 use crate::error::Refusal;
+use crate::record::Usage;
 use crate::settings::limits::{self as settings, Rates};
 
 /// A scope's place in the state. Slots are never freed: their number is bounded by what admins have ever configured.

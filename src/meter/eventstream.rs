@@ -4,7 +4,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::usage::{self, Tokens};
+use super::usage;
+use crate::record::Usage;
 
 const PRELUDE: usize = 12;
 const TRAILER: usize = 4;
@@ -19,7 +20,7 @@ pub struct EventStream {
     skip: usize,
     /// The payload of the last `chunk`, in which InvokeModelWithResponseStream puts its metrics.
     last_chunk: Option<Bytes>,
-    tokens: Tokens,
+    usage: Usage,
     exception: Option<String>,
     /// The bytes are no event stream, so nothing more is learned from them.
     lost: bool,
@@ -71,7 +72,7 @@ impl EventStream {
             Event::Chunk => self.last_chunk = Some(payload()),
             Event::Metadata => {
                 let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
-                self.tokens.merge(usage::of_object(&json["usage"]));
+                self.usage.merge(usage::of_object(&json["usage"]));
             }
             Event::Exception(name) => self.exception = Some(name),
             Event::Other => {}
@@ -79,16 +80,16 @@ impl EventStream {
     }
 
     /// What the stream said, up to where it came.
-    pub fn finish(self) -> (Tokens, Option<String>) {
-        let mut tokens = self.tokens;
+    pub fn finish(self) -> (Usage, Option<String>) {
+        let mut usage = self.usage;
         if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
-            tokens.merge(metrics);
+            usage.merge(metrics);
         }
-        (tokens, self.exception)
+        (usage, self.exception)
     }
 }
 
-fn invocation_metrics(payload: &[u8]) -> Option<Tokens> {
+fn invocation_metrics(payload: &[u8]) -> Option<Usage> {
     use base64::Engine;
     let chunk: serde_json::Value = serde_json::from_slice(payload).ok()?;
     let bytes = base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes")?.as_str()?).ok()?;
@@ -174,7 +175,7 @@ pub(crate) mod tests {
         )
     }
 
-    fn read(bytes: &[u8], piece: usize) -> (Tokens, Option<String>) {
+    fn read(bytes: &[u8], piece: usize) -> (Usage, Option<String>) {
         let mut stream = EventStream::default();
         for part in bytes.chunks(piece) {
             stream.feed(&Bytes::copy_from_slice(part));
@@ -190,9 +191,9 @@ pub(crate) mod tests {
             r#"{"usage":{"inputTokens":3,"outputTokens":5,"cacheReadInputTokens":7},"metrics":{"latencyMs":1}}"#,
         ));
         for piece in 1..=bytes.len() {
-            let (tokens, exception) = read(&bytes, piece);
+            let (usage, exception) = read(&bytes, piece);
             assert_eq!(
-                (tokens.input, tokens.output, tokens.cache_read, tokens.cache_write),
+                (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens),
                 (Some(3), Some(5), Some(7), None)
             );
             assert_eq!(exception, None);
@@ -209,11 +210,11 @@ pub(crate) mod tests {
         let mut bytes = chunk(r#"{"type":"content_block_delta"}"#);
         bytes.extend(chunk(r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":11,"outputTokenCount":13,"invocationLatency":5,"firstByteLatency":3}}"#));
         for piece in [1, 7, 64, bytes.len()] {
-            let (tokens, _) = read(&bytes, piece);
-            assert_eq!((tokens.input, tokens.output), (Some(11), Some(13)));
+            let (usage, _) = read(&bytes, piece);
+            assert_eq!((usage.input_tokens, usage.output_tokens), (Some(11), Some(13)));
         }
-        let (tokens, _) = read(&bytes[..bytes.len() - 1], 10);
-        assert_eq!(tokens.input, None, "a stream that was cut short has no usage");
+        let (usage, _) = read(&bytes[..bytes.len() - 1], 10);
+        assert_eq!(usage.input_tokens, None, "a stream that was cut short has no usage");
     }
 
     #[test]
@@ -222,8 +223,8 @@ pub(crate) mod tests {
         assert_eq!(read(&exception, 9).1.as_deref(), Some("throttlingException"));
         let mut bytes = event("chunk", &"x".repeat(2 * MAX_FRAME));
         bytes.extend(event("metadata", r#"{"usage":{"inputTokens":1}}"#));
-        assert_eq!(read(&bytes, 4096).0.input, Some(1));
-        let (tokens, exception) = read(&[0xff; 100], 10);
-        assert!(tokens.is_empty() && exception.is_none());
+        assert_eq!(read(&bytes, 4096).0.input_tokens, Some(1));
+        let (usage, exception) = read(&[0xff; 100], 10);
+        assert!(usage.is_empty() && exception.is_none());
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::usage::{self, TOP_LEVEL_KEYS, Tokens};
+use super::usage::{self, TOP_LEVEL_KEYS};
+use crate::record::Usage;
 
 /// Longer than any usage object.
 const MAX_VALUE: usize = 8 * 1024;
@@ -106,7 +107,7 @@ impl JsonAnswer {
         }
     }
 
-    pub fn finish(self) -> Tokens {
+    pub fn finish(self) -> Usage {
         usage::of_answer(&Value::Object(self.found)).unwrap_or_default()
     }
 }
@@ -115,7 +116,7 @@ impl JsonAnswer {
 mod tests {
     use super::*;
 
-    fn read(text: &str, piece: usize) -> Tokens {
+    fn read(text: &str, piece: usize) -> Usage {
         let mut answer = JsonAnswer::default();
         for part in text.as_bytes().chunks(piece) {
             answer.feed(part);
@@ -130,13 +131,13 @@ mod tests {
         let openai = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5},"x":[1,2]}"#;
         for text in [converse, anthropic, openai] {
             for piece in 1..=text.len() {
-                let tokens = read(text, piece);
-                assert_eq!((tokens.input, tokens.output), (Some(3), Some(5)), "{text} cut at {piece}");
+                let usage = read(text, piece);
+                assert_eq!((usage.input_tokens, usage.output_tokens), (Some(3), Some(5)), "{text} cut at {piece}");
             }
         }
-        assert_eq!(read(converse, 9).cache_write, Some(2));
+        assert_eq!(read(converse, 9).cache_write_tokens, Some(2));
         let llama = r#"{"generation":"x","prompt_token_count":3,"generation_token_count":5,"stop_reason":"stop"}"#;
-        assert_eq!((read(llama, 4).input, read(llama, 4).output), (Some(3), Some(5)));
+        assert_eq!((read(llama, 4).input_tokens, read(llama, 4).output_tokens), (Some(3), Some(5)));
     }
 
     #[test]

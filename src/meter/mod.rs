@@ -9,16 +9,16 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
+use crate::record::Usage;
 use eventstream::EventStream;
 use json::JsonAnswer;
 use sse::ServerSentEvents;
-use usage::Tokens;
 
 /// Reads a copy of one answer's bytes.
 #[derive(Debug)]
 pub struct Meter {
     /// From the headers; they count more than the body where both speak.
-    headers: Tokens,
+    headers: Usage,
     body: Format,
 }
 
@@ -59,14 +59,14 @@ impl Meter {
     }
 
     /// What is known at the end, however it came: usage, and the type of an exception in the stream.
-    pub fn finish(self) -> (Tokens, Option<String>) {
-        let (mut tokens, exception) = match self.body {
+    pub fn finish(self) -> (Usage, Option<String>) {
+        let (mut usage, exception) = match self.body {
             Format::EventStream(stream) => stream.finish(),
             Format::ServerSentEvents(stream) => stream.finish(),
             Format::Json(answer) => (answer.finish(), None),
-            Format::Other => (Tokens::default(), None),
+            Format::Other => (Usage::default(), None),
         };
-        tokens.merge(self.headers);
-        (tokens, exception)
+        usage.merge(self.headers);
+        (usage, exception)
     }
 }

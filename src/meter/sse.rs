@@ -1,6 +1,7 @@
 //! Server-sent events of the OpenAI and Anthropic shapes, read from a copy of the passing bytes.
 
-use super::usage::{self, Tokens};
+use super::usage;
+use crate::record::Usage;
 
 /// A line longer than this passes unread.
 const MAX_LINE: usize = 1024 * 1024;
@@ -10,7 +11,7 @@ const MAX_LINE: usize = 1024 * 1024;
 pub struct ServerSentEvents {
     line: Vec<u8>,
     skipping: bool,
-    tokens: Tokens,
+    usage: Usage,
     exception: Option<String>,
 }
 
@@ -47,8 +48,8 @@ impl ServerSentEvents {
             return;
         }
         let Ok(event) = serde_json::from_slice::<serde_json::Value>(data) else { return };
-        if let Some(tokens) = usage::of_answer(&event) {
-            self.tokens.merge(tokens);
+        if let Some(usage) = usage::of_answer(&event) {
+            self.usage.merge(usage);
         }
         let error = &event["error"];
         if error.is_object() {
@@ -57,10 +58,10 @@ impl ServerSentEvents {
         }
     }
 
-    pub fn finish(mut self) -> (Tokens, Option<String>) {
+    pub fn finish(mut self) -> (Usage, Option<String>) {
         let line = std::mem::take(&mut self.line);
         self.read(&line);
-        (self.tokens, self.exception)
+        (self.usage, self.exception)
     }
 }
 
@@ -68,7 +69,7 @@ impl ServerSentEvents {
 mod tests {
     use super::*;
 
-    fn read(text: &str, piece: usize) -> (Tokens, Option<String>) {
+    fn read(text: &str, piece: usize) -> (Usage, Option<String>) {
         let mut stream = ServerSentEvents::default();
         for part in text.as_bytes().chunks(piece) {
             stream.feed(part);
@@ -83,8 +84,12 @@ mod tests {
         let responses = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":1}}}}";
         for text in [anthropic, openai, responses] {
             for piece in 1..text.len() {
-                let (tokens, exception) = read(text, piece);
-                assert_eq!((tokens.input, tokens.output, tokens.cache_read), (Some(3), Some(5), Some(1)), "{text}");
+                let (usage, exception) = read(text, piece);
+                assert_eq!(
+                    (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens),
+                    (Some(3), Some(5), Some(1)),
+                    "{text}"
+                );
                 assert_eq!(exception, None);
             }
         }
@@ -99,6 +104,6 @@ mod tests {
         assert_eq!(exception.as_deref(), Some("overloaded_error"));
         let long =
             format!("data: {{\"usage\":\"{}\"}}\ndata: {{\"usage\":{{\"input_tokens\":1}}}}\n", "x".repeat(MAX_LINE));
-        assert_eq!(read(&long, 4096).0.input, Some(1));
+        assert_eq!(read(&long, 4096).0.input_tokens, Some(1));
     }
 }

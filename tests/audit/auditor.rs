@@ -1,7 +1,8 @@
 //! Questions, exports, and what `audit verify` makes of records that were edited by hand.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use bedrock_sidecar::audit::{Audit, Query, Record, Scope};
+use bedrock_sidecar::audit::{Audit, Query, Scope};
+use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 use rusqlite::Connection;
 use serde_json::Value;

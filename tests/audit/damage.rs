@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bedrock_sidecar::audit::questions::TimeRange;
-use bedrock_sidecar::audit::{Audit, Query, Record, Scope};
+use bedrock_sidecar::audit::{Audit, Query, Scope};
 use bedrock_sidecar::config::OnFailure;
+use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
 use crate::child;

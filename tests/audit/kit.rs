@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bedrock_sidecar::audit::home::Home;
-use bedrock_sidecar::audit::{Audit, Outcome, Record, store};
+use bedrock_sidecar::audit::{Audit, store};
 use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::record::{Outcome, Record};
 use bedrock_sidecar::settings;
 use serde_json::Value;
 

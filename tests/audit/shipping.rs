@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bedrock_sidecar::audit::{Audit, Record};
+use bedrock_sidecar::audit::Audit;
 use bedrock_sidecar::config::OnFailure;
+use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
 use crate::dynamo::{self, Fault, Proxy, create_table};

@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn csv_has_a_column_for_every_attribute() {
-        let record = serde_json::to_value(crate::audit::Record::default()).unwrap();
+        let record = serde_json::to_value(crate::record::Record::default()).unwrap();
         for field in record.as_object().unwrap().keys().filter(|field| *field != "startedMs") {
             assert!(COLUMNS.contains(&field.as_str()), "{field}");
         }

@@ -1,6 +1,6 @@
-//! The audit record of one request: contract.md's item, filled as the request travels.
+//! The audit record of one request, filled in while the request is served.
 //!
-//! It holds sizes, counts, names and outcomes. Prompt and answer text and keys have no field here.
+//! It holds sizes, counts, names and outcomes. Prompts, answers and secret keys have no field here.
 
 use std::borrow::Cow;
 
@@ -26,6 +26,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The name that records, metrics and the log use, in snake_case.
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Completed => "completed",
@@ -52,7 +53,7 @@ pub struct Usage {
     pub cache_write_tokens: Option<u64>,
 }
 
-/// One request. Field names on the wire (ledger, DynamoDB, log, exports) are contract.md's, in camelCase.
+/// One request. In the ledger, in DynamoDB, in the log and in exports the field names are in camelCase.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Record {
