@@ -7,13 +7,14 @@
 
 pub mod admin;
 pub mod app;
-pub mod audit;
+pub mod auditor;
 pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod error;
 pub mod exchange;
+pub mod ledger;
 pub mod lifecycle;
 pub mod limits;
 pub mod listen;

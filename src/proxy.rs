@@ -11,11 +11,11 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::admin::metrics::Metrics;
-use crate::audit::Audit;
 use crate::caller::{Caller, Callers};
 use crate::credentials::Credentials;
 use crate::error::{Kind, Refusal};
 use crate::exchange::{Body, Exchange};
+use crate::ledger::Ledger;
 use crate::limits::{self, Admission, Limits};
 use crate::listen::{self, Client};
 use crate::model::{self, Models, Target};
@@ -35,7 +35,7 @@ pub struct Road {
     pub credentials: Credentials,
     pub callers: Callers,
     pub limits: Arc<Limits>,
-    pub audit: Arc<Audit>,
+    pub audit: Arc<Ledger>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
 }
