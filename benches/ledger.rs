@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bedrock_sidecar::audit::Audit;
+use bedrock_sidecar::auditor;
 use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::{Outcome, Record};
 use bedrock_sidecar::settings;
 
@@ -29,7 +30,7 @@ fn main() {
 
 async fn throughput(name: &str, durability: Durability, tasks: u64, count: u64) {
     let directory = tempfile::tempdir_in(".").unwrap();
-    let audit = Audit::start(&settings(directory.path(), durability, None)).await.unwrap();
+    let audit = Ledger::start(&settings(directory.path(), durability, None)).await.unwrap();
     let (begin, cpu) = (Instant::now(), cpu());
     run(&audit, tasks, count).await;
     let road = begin.elapsed();
@@ -56,7 +57,7 @@ async fn unshipped(count: u64) {
         .build();
     let settings = settings(directory.path(), Durability::Process, Some("away"));
     let client = aws_sdk_dynamodb::Client::from_conf(nowhere);
-    let audit = Audit::start_with(&settings, Some(client.clone())).await.unwrap();
+    let audit = Ledger::start_with(&settings, Some(client.clone())).await.unwrap();
     println!("resident before: {}", resident());
     run(&audit, 64, count).await;
     audit.flush().await;
@@ -68,7 +69,7 @@ async fn unshipped(count: u64) {
     );
     drop(audit);
     let begin = Instant::now();
-    let audit = Audit::start_with(&settings, Some(client)).await.unwrap();
+    let audit = Ledger::start_with(&settings, Some(client)).await.unwrap();
     println!(
         "started on them in {:.0} ms, {} pending: resident {}",
         begin.elapsed().as_secs_f64() * 1e3,
@@ -76,8 +77,7 @@ async fn unshipped(count: u64) {
         resident()
     );
     let begin = Instant::now();
-    let answer =
-        audit.answer(&bedrock_sidecar::audit::Query::default(), bedrock_sidecar::audit::Scope::All).await.unwrap();
+    let answer = auditor::answer(&audit, &auditor::Query::default(), auditor::Scope::All).await.unwrap();
     println!(
         "a question over all {} of them: {:.0} ms, resident {}",
         answer["totalCount"],
@@ -87,7 +87,7 @@ async fn unshipped(count: u64) {
     audit.stop(Instant::now()).await;
 }
 
-async fn run(audit: &Arc<Audit>, tasks: u64, count: u64) {
+async fn run(audit: &Arc<Ledger>, tasks: u64, count: u64) {
     let tasks: Vec<_> = (0..tasks)
         .map(|task| {
             let audit = audit.clone();

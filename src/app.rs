@@ -10,10 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin;
-use crate::audit::home::Home;
-use crate::audit::{Audit, AuditError};
 use crate::caller::{Callers, HostRole};
 use crate::credentials::Credentials;
+use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, SystemClock};
@@ -40,7 +39,7 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{0}.")]
-    Audit(#[from] AuditError),
+    Audit(#[from] LedgerError),
     #[error("limits.json in the state directory cannot be used: {0}.")]
     Limits(#[from] std::io::Error),
     #[error("{0}.")]
@@ -61,7 +60,7 @@ pub struct App {
 /// What outlives a reload.
 #[derive(Debug)]
 struct Lasting {
-    audit: Arc<Audit>,
+    audit: Arc<Ledger>,
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
@@ -107,9 +106,9 @@ impl App {
     pub async fn run(self, mut events: Events) -> Result<(), StartError> {
         let App { mut settings, listeners, material, admin, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
-        let audit = Audit::start(&settings.audit).await?;
+        let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
-        let spent = limits.persist_to(Home::find(&settings.audit).root.join("limits.json"))?;
+        let spent = limits.persist_to(StateDir::find(&settings.audit).root.join("limits.json"))?;
         let fleet = match &settings.limits.fleet {
             Some(fleet) => Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await)),
             None => None,

@@ -12,9 +12,9 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::audit::Opened;
 use crate::caller::Caller;
 use crate::error::Refusal;
+use crate::ledger::Opened;
 use crate::limits::Admission;
 use crate::listen::Client;
 use crate::meter::Meter;

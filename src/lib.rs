@@ -8,7 +8,7 @@
 
 mod admin;
 pub mod app;
-pub mod audit;
+pub mod auditor;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -17,6 +17,7 @@ pub mod error;
 mod exchange;
 mod file_stamp;
 mod forward;
+pub mod ledger;
 mod legacy_rest;
 pub mod lifecycle;
 pub mod limits;

@@ -100,7 +100,7 @@ pub struct Metrics {
 pub struct Readings {
     pub credential: crate::credentials::Status,
     pub limits: crate::limits::Status,
-    pub audit: crate::audit::Status,
+    pub audit: crate::ledger::Status,
 }
 
 /// Counts one request while it is in flight.
@@ -312,7 +312,7 @@ mod tests {
             fleet: None,
             limited: vec![crate::limits::Limited { limit: "requests_per_minute", scope: "host", count: 3 }],
         };
-        let audit = crate::audit::Status {
+        let audit = crate::ledger::Status {
             pending: 4,
             bytes: 0,
             open: 0,

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::Audit;
 use crate::caller::Callers;
 use crate::credentials::Credentials;
+use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::log;
 use crate::metrics::Metrics;
@@ -24,7 +24,7 @@ pub(crate) struct Road {
     pub credentials: Arc<Credentials>,
     pub callers: Callers,
     pub limits: Arc<Limits>,
-    pub audit: Arc<Audit>,
+    pub audit: Arc<Ledger>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
 }

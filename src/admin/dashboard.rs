@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::audit::questions::{Query, Scope};
+use crate::auditor::{self, Query, Scope};
 use crate::caller::{Caller, Callers, Peer};
 use crate::error::{Kind, Refusal};
 use crate::road::Road;
@@ -15,7 +15,7 @@ const AUDITORS: &str = "bedrock-sidecar";
 /// Answers a question of a local user or of a recognised caller.
 pub async fn answer(road: &Road, peer: &Peer, caller: Option<&Caller>, raw_query: &str) -> Result<Value, Refusal> {
     let scope = scope(&road.callers, peer, caller)?;
-    road.audit.answer(&Query::parse(raw_query)?, scope).await
+    auditor::answer(&road.audit, &Query::parse(raw_query)?, scope).await
 }
 
 /// Whose records may be seen: by the kernel's word on the peer, never by what the request says of itself unproven.

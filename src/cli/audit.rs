@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::complain;
-use crate::audit::cli::{Command, run};
+use crate::auditor::cli::{Command, run};
 use crate::settings::Settings;
 
 pub(super) fn audit(settings: Settings, command: &Command) -> ExitCode {
@@ -18,7 +18,7 @@ pub(super) fn audit(settings: Settings, command: &Command) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         // `audit list | head` is no failure.
-        Err(crate::audit::cli::CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+        Err(crate::auditor::cli::CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
         Err(error) => {

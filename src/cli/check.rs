@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{complain, say};
 use crate::app;
-use crate::audit::check::{Verdict, check_online};
+use crate::auditor::check::{Verdict, check_online};
 use crate::model::catalogue;
 use crate::road::Region;
 use crate::settings::{SecretLocation, Settings};
@@ -37,8 +37,8 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
             Verdict::Bad => "FAIL ",
             Verdict::Unknown => "?    ",
         };
-        let mend = line.mend.as_ref().map(|mend| format!("; {mend}")).unwrap_or_default();
-        say(&format!("{label} {}{mend}", line.finding));
+        let remedy = line.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        say(&format!("{label} {}{remedy}", line.finding));
     }
     let recorded = ledger.iter().all(|line| matches!(line.verdict, Verdict::Good | Verdict::Advice));
     if recorded && lines.iter().all(|line| line.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -51,7 +51,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigPath,
         #[command(subcommand)]
-        command: crate::audit::cli::Command,
+        command: crate::auditor::cli::Command,
     },
     /// Ask the running daemon how it is
     Status(ConfigPath),

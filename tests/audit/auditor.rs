@@ -1,7 +1,8 @@
 //! Questions, exports, and what `audit verify` makes of records that were edited by hand.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use bedrock_sidecar::audit::{Audit, Query, Scope};
+use bedrock_sidecar::auditor::{self, Query, Scope};
+use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 use rusqlite::Connection;
@@ -11,7 +12,7 @@ use crate::child;
 use crate::dynamo::{self, create_table};
 use crate::kit::{self, completed, record, serve, start};
 
-async fn served(directory: &std::path::Path, count: u64) -> std::sync::Arc<Audit> {
+async fn served(directory: &std::path::Path, count: u64) -> std::sync::Arc<Ledger> {
     let audit = start(&kit::settings(directory)).await;
     for number in 0..count {
         if number % 5 == 4 {
@@ -32,7 +33,7 @@ fn ids(answer: &Value) -> Vec<String> {
 async fn answers_have_the_seeds_shape_and_pages_that_fit_together() {
     let directory = tempfile::tempdir().unwrap();
     let audit = served(directory.path(), 50).await;
-    let ask = async |raw: &str, who: Scope| audit.answer(&Query::parse(raw).unwrap(), who).await.unwrap();
+    let ask = async |raw: &str, who: Scope| auditor::answer(&audit, &Query::parse(raw).unwrap(), who).await.unwrap();
 
     let answer = ask("", Scope::All).await;
     assert_eq!(answer["totalCount"], 50);
@@ -77,7 +78,7 @@ async fn answers_have_the_seeds_shape_and_pages_that_fit_together() {
 }
 
 /// A record that is older than all others of the test, and outside of the day.
-async fn serve_quietly(audit: &Audit) {
+async fn serve_quietly(audit: &Ledger) {
     let old = record(0);
     serve(audit, &Record { started_ms: old.started_ms - 40 * 86_400_000, ..old }).await;
 }
@@ -161,18 +162,18 @@ async fn the_table_is_held_against_the_ledger() {
     let client = create_table("verified", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
     let settings = settings::Audit { table: Some("verified".into()), ..kit::settings(directory.path()) };
-    let audit = Audit::start_with(&settings, Some(dynamo::client(dynamo::port()))).await.unwrap();
+    let audit = Ledger::start_with(&settings, Some(dynamo::client(dynamo::port()))).await.unwrap();
     for number in 0..30 {
         serve(&audit, &record(number)).await;
     }
     audit.stop(kit::far()).await;
 
-    let fleet = audit.answer(&Query::parse("source=dynamodb&limit=7").unwrap(), Scope::All).await.unwrap();
+    let fleet = auditor::answer(&audit, &Query::parse("source=dynamodb&limit=7").unwrap(), Scope::All).await.unwrap();
     let mut found = ids(&fleet);
     let mut token = fleet["nextToken"].as_str().map(str::to_owned);
     while let Some(next) = token {
         let page = Query::parse(&format!("source=dynamodb&limit=7&nextToken={next}")).unwrap();
-        let page = audit.answer(&page, Scope::All).await.unwrap();
+        let page = auditor::answer(&audit, &page, Scope::All).await.unwrap();
         found.extend(ids(&page));
         token = page["nextToken"].as_str().map(str::to_owned);
     }
@@ -180,7 +181,7 @@ async fn the_table_is_held_against_the_ledger() {
     found.dedup();
     assert_eq!(found.len(), 30);
     let everywhere = Query::parse("source=dynamodb").unwrap();
-    let own = audit.answer(&everywhere, Scope::Own { caller: Some("billing".into()), uid: None });
+    let own = auditor::answer(&audit, &everywhere, Scope::Own { caller: Some("billing".into()), uid: None });
     assert_eq!(own.await.unwrap()["totalCount"], 15);
     drop(audit);
 

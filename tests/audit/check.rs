@@ -1,12 +1,12 @@
 //! `check --online` on tables in every state.
 
 use aws_sdk_dynamodb::types::TimeToLiveSpecification;
-use bedrock_sidecar::audit::check::{Verdict, check_table};
+use bedrock_sidecar::auditor::check::{Verdict, check_table};
 
 use crate::dynamo::{self, create_table};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_state_of_the_table_is_told_with_the_command_that_mends_it() {
+async fn each_state_of_the_table_is_told_with_the_command_that_repairs_it() {
     let client = dynamo::client(tokio::task::spawn_blocking(dynamo::port).await.unwrap());
     let check = async |table: &str| check_table(&client, table, "us-gov-west-1").await;
 
@@ -14,7 +14,7 @@ async fn each_state_of_the_table_is_told_with_the_command_that_mends_it() {
     assert_eq!(missing[0].verdict, Verdict::Bad);
     assert!(
         missing[0]
-            .mend
+            .remedy
             .as_ref()
             .unwrap()
             .starts_with("aws dynamodb create-table --region us-gov-west-1 --table-name checked ")
@@ -26,7 +26,7 @@ async fn each_state_of_the_table_is_told_with_the_command_that_mends_it() {
     assert!(lines[0].finding.contains("keyed on requestId and timestamp"), "{}", lines[0].finding);
     assert_eq!(lines[1].verdict, Verdict::Advice);
     assert!(
-        lines[1].mend.as_ref().unwrap().contains("update-time-to-live --region us-gov-west-1 --table-name checked")
+        lines[1].remedy.as_ref().unwrap().contains("update-time-to-live --region us-gov-west-1 --table-name checked")
     );
 
     let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name("ttl").build().unwrap();

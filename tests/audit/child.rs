@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bedrock_sidecar::audit::cli;
+use bedrock_sidecar::auditor::cli;
 use clap::Parser;
 
 use crate::{dynamo, kill, kit};

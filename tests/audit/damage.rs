@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use bedrock_sidecar::audit::questions::TimeRange;
-use bedrock_sidecar::audit::{Audit, Query, Scope};
+use bedrock_sidecar::auditor::query::TimeRange;
+use bedrock_sidecar::auditor::{self, Query, Scope};
 use bedrock_sidecar::config::OnFailure;
+use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
@@ -42,7 +43,7 @@ async fn recovered(directory: &Path, journal: &[u8]) -> Vec<serde_json::Value> {
 }
 
 fn frames(journal: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let found = bedrock_sidecar::audit::journal::frame::decode(journal, true);
+    let found = bedrock_sidecar::ledger::journal::frame::decode(journal, true);
     found.frames.into_iter().map(|(_, range)| range.start - 12..range.end).collect()
 }
 
@@ -175,7 +176,7 @@ async fn of_a_damaged_database_every_readable_record_is_kept_though_the_journal_
     // It is found when it is read.
     let mut query = Query { range: TimeRange::All, limit: 1000, ..Query::default() };
     let told = loop {
-        match audit.answer(&query, Scope::All).await {
+        match auditor::answer(&audit, &query, Scope::All).await {
             Ok(answer) => {
                 query = Query {
                     range: TimeRange::All,
@@ -204,7 +205,7 @@ async fn a_schema_from_the_future_is_refused_with_a_sentence() {
     let db = rusqlite::Connection::open(directory.path().join("ledger.db")).unwrap();
     db.pragma_update(None, "user_version", 99).unwrap();
     drop(db);
-    let refused = Audit::start(&settings(directory.path())).await.unwrap_err().to_string();
+    let refused = Ledger::start(&settings(directory.path())).await.unwrap_err().to_string();
     assert!(refused.contains("written by a newer bedrock-sidecar (schema 99)"), "{refused}");
 }
 

@@ -84,7 +84,7 @@ pub async fn items(client: &Client, table: &str) -> std::collections::BTreeMap<S
     loop {
         let page = client.scan().table_name(table).set_exclusive_start_key(from).send().await.unwrap();
         for item in page.items() {
-            let item = bedrock_sidecar::audit::ship::dynamo::json(item.clone());
+            let item = bedrock_sidecar::ledger::dynamo::item_to_json(item.clone());
             let id = item["requestId"].as_str().unwrap().to_owned();
             assert!(items.insert(id, item).is_none(), "two items for one request");
         }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bedrock_sidecar::audit::Audit;
 use bedrock_sidecar::config::Durability;
+use bedrock_sidecar::ledger::Ledger;
 
 use crate::kit::{self, completed, record, serve, settings, start};
 
@@ -57,7 +57,7 @@ async fn a_second_daemon_is_refused_with_a_sentence() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let first = start(&settings).await;
-    let refused = Audit::start(&settings).await.unwrap_err().to_string();
+    let refused = Ledger::start(&settings).await.unwrap_err().to_string();
     assert!(refused.starts_with(&format!("another bedrock-sidecar (pid {}) uses", std::process::id())), "{refused}");
     drop(first);
     start(&settings).await;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bedrock_sidecar::audit::Audit;
+use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::settings;
 
 use crate::child;
@@ -17,7 +17,7 @@ use crate::kit::{self, completed, record};
 pub async fn load(settings: &settings::Audit) {
     // The test harness has begun a line.
     println!();
-    let audit = Audit::start(settings).await.unwrap();
+    let audit = Ledger::start(settings).await.unwrap();
     let mut tasks = Vec::new();
     for worker in 0..4_u64 {
         let audit = audit.clone();
@@ -89,7 +89,7 @@ async fn nothing_that_was_promised_is_lost_by_kill_9() {
             }
         }
     }
-    let audit = Audit::start_with(&settings, Some(dynamo::client(dynamo::port()))).await.unwrap();
+    let audit = Ledger::start_with(&settings, Some(dynamo::client(dynamo::port()))).await.unwrap();
     audit.stop(kit::far()).await;
     assert_eq!(audit.status().pending, 0);
     drop(audit);

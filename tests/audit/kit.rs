@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bedrock_sidecar::audit::home::Home;
-use bedrock_sidecar::audit::{Audit, store};
 use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::ledger::StateDir;
+use bedrock_sidecar::ledger::{Ledger, index};
 use bedrock_sidecar::record::{Outcome, Record};
 use bedrock_sidecar::settings;
 use serde_json::Value;
@@ -55,22 +55,22 @@ pub fn completed(record: &Record) -> Record {
     }
 }
 
-pub async fn serve(audit: &Audit, record: &Record) {
+pub async fn serve(audit: &Ledger, record: &Record) {
     let opened = audit.open(record).await.unwrap();
     audit.close(opened, &completed(record));
 }
 
 /// Every item that is stored, in the order of the chain.
 pub fn items(directory: &Path) -> Vec<Value> {
-    let home = Home { root: directory.to_owned() };
-    let db = store::open_to_read(&home.database()).unwrap();
+    let home = StateDir { root: directory.to_owned() };
+    let db = index::open_to_read(&home.database()).unwrap();
     let mut select = db.prepare("SELECT item FROM records ORDER BY id").unwrap();
     let items = select.query_map([], |row| row.get::<_, String>(0)).unwrap();
     items.map(|item| serde_json::from_str(&item.unwrap()).unwrap()).collect()
 }
 
-pub async fn start(settings: &settings::Audit) -> Arc<Audit> {
-    Audit::start(settings).await.unwrap()
+pub async fn start(settings: &settings::Audit) -> Arc<Ledger> {
+    Ledger::start(settings).await.unwrap()
 }
 
 /// An end to waiting that never decides a test by itself.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bedrock_sidecar::audit::Audit;
 use bedrock_sidecar::config::OnFailure;
+use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
@@ -26,8 +26,8 @@ impl Scene {
         Scene { directory, settings, proxy: Proxy::start().await }
     }
 
-    async fn start(&self) -> Arc<Audit> {
-        Audit::start_with(&self.settings, Some(self.proxy.client())).await.unwrap()
+    async fn start(&self) -> Arc<Ledger> {
+        Ledger::start_with(&self.settings, Some(self.proxy.client())).await.unwrap()
     }
 
     /// The table holds what the ledger holds, attribute by attribute, and nothing else.
@@ -43,7 +43,7 @@ impl Scene {
     }
 }
 
-async fn serve_all(audit: &Audit, numbers: std::ops::Range<u64>) {
+async fn serve_all(audit: &Ledger, numbers: std::ops::Range<u64>) {
     for number in numbers {
         serve(audit, &record(number)).await;
     }

@@ -1,0 +1,205 @@
+//! Checking a chain from end to end, and saying where it is not as it was written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::ledger::chain::{GENESIS_HASH, chain_hash};
+
+/// Something that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) chain_id: String,
+    pub(crate) kind: FindingKind,
+    /// The sequence numbers of the first and the last record it is about.
+    pub(crate) seq: (u64, u64),
+    pub(crate) request_id: Option<String>,
+    /// What was checked, such as "the export".
+    pub(crate) place: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FindingKind {
+    Changed,
+    Missing,
+    Inserted,
+    /// The columns that queries filter by are not what the record says.
+    Columns,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = self.seq;
+        match self.kind {
+            FindingKind::Changed => write!(
+                f,
+                "CHANGED   record {first}: its hash is not the hash of what it says and of the record before it"
+            ),
+            FindingKind::Missing if first == last => write!(f, "MISSING   record {first}"),
+            FindingKind::Missing => write!(f, "MISSING   records {first} to {last} ({} records)", last - first + 1),
+            FindingKind::Inserted => write!(
+                f,
+                "INSERTED  record {first}: it does not belong where it stands, or was not written by this ledger"
+            ),
+            FindingKind::Columns => {
+                write!(f, "CHANGED   record {first}: what questions are answered from is not what the record says")
+            }
+        }?;
+        write!(f, " (in {}, chain {}", self.place, self.chain_id)?;
+        match &self.request_id {
+            Some(id) => write!(f, ", requestId {id})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+/// Checks chains record by record.
+#[derive(Debug)]
+pub(crate) struct ChainChecker {
+    place: &'static str,
+    /// The last record of each chain that was checked: sequence number, and hash if it is known.
+    ends: BTreeMap<String, (u64, Option<String>)>,
+    pub(crate) checked: u64,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// A record as it was read somewhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChainEntry<'a> {
+    pub(crate) chain_id: &'a str,
+    pub(crate) seq: u64,
+    pub(crate) request_id: &'a str,
+    pub(crate) canonical: &'a [u8],
+    pub(crate) hash: &'a str,
+}
+
+impl ChainChecker {
+    pub(crate) fn new(place: &'static str) -> ChainChecker {
+        ChainChecker { place, ends: BTreeMap::new(), checked: 0, findings: Vec::new() }
+    }
+
+    /// The chain's records begin behind this one; the hash is unknown if none.
+    pub(crate) fn begin(&mut self, chain_id: &str, seq: u64, hash: Option<&str>) {
+        self.ends.insert(chain_id.to_owned(), (seq, hash.map(str::to_owned)));
+    }
+
+    /// Checks the next record, in the order in which they are stored.
+    pub(crate) fn check(&mut self, entry: ChainEntry<'_>) {
+        self.checked += 1;
+        let Some((end, before)) = self.ends.get_mut(entry.chain_id) else {
+            // A chain that is seen for the first time begins where it begins; only its very first link is known.
+            let before = (entry.seq == 1).then(|| GENESIS_HASH.to_owned());
+            self.ends.insert(entry.chain_id.to_owned(), (entry.seq.saturating_sub(1), before));
+            self.checked -= 1;
+            return self.check(entry);
+        };
+        let expected = *end + 1;
+        if entry.seq < expected {
+            return self.find(FindingKind::Inserted, (entry.seq, entry.seq), entry.chain_id, Some(entry.request_id));
+        }
+        let before = if entry.seq == expected { before.take() } else { None };
+        *end = entry.seq;
+        self.ends.insert(entry.chain_id.to_owned(), (entry.seq, Some(entry.hash.to_owned())));
+        if entry.seq > expected {
+            self.find(FindingKind::Missing, (expected, entry.seq - 1), entry.chain_id, None);
+        }
+        if before.is_some_and(|before| chain_hash(&before, &[entry.canonical]) != entry.hash) {
+            self.find(FindingKind::Changed, (entry.seq, entry.seq), entry.chain_id, Some(entry.request_id));
+        }
+    }
+
+    /// The chain's records should reach to this one.
+    pub(crate) fn end(&mut self, chain_id: &str, seq: u64, hash: &str) {
+        let (last, last_hash) = self.ends.get(chain_id).cloned().unwrap_or((0, None));
+        if last < seq {
+            self.find(FindingKind::Missing, (last + 1, seq), chain_id, None);
+        } else if last == seq && last_hash.is_some_and(|last| last != hash) {
+            self.find(FindingKind::Changed, (seq, seq), chain_id, None);
+        }
+    }
+
+    pub(crate) fn find(&mut self, kind: FindingKind, seq: (u64, u64), chain_id: &str, request_id: Option<&str>) {
+        self.findings.push(Finding {
+            chain_id: chain_id.to_owned(),
+            kind,
+            seq,
+            request_id: request_id.map(str::to_owned),
+            place: self.place,
+        });
+    }
+}
+
+/// Chain, sequence number, request and hash of an item; none if it lacks one of them.
+pub(crate) fn chain_entry_fields(item: &Value) -> Option<(&str, u64, &str, &str)> {
+    Some((
+        item.get("chainId")?.as_str()?,
+        item.get("chainSeq")?.as_u64()?,
+        item.get("requestId")?.as_str()?,
+        item.get("chainHash")?.as_str()?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(length: u64) -> Vec<(u64, Vec<u8>, String)> {
+        let mut hash = GENESIS_HASH.to_owned();
+        let record = |seq| {
+            let canonical = format!("{{\"n\":{seq}}}").into_bytes();
+            hash = chain_hash(&hash, &[&canonical]);
+            (seq, canonical, hash.clone())
+        };
+        (1..=length).map(record).collect()
+    }
+
+    fn findings(records: &[(u64, Vec<u8>, String)], head: &(u64, Vec<u8>, String)) -> Vec<(FindingKind, (u64, u64))> {
+        let mut checker = ChainChecker::new("test");
+        checker.begin("c", 0, Some(GENESIS_HASH));
+        for (seq, canonical, hash) in records {
+            checker.check(ChainEntry { chain_id: "c", seq: *seq, request_id: "r", canonical, hash });
+        }
+        checker.end("c", head.0, &head.2);
+        checker.findings.into_iter().map(|finding| (finding.kind, finding.seq)).collect()
+    }
+
+    #[test]
+    fn an_untouched_chain_is_whole() {
+        let records = chain(50);
+        assert_eq!(findings(&records, &records[49]), []);
+    }
+
+    #[test]
+    fn every_single_change_removal_and_insertion_is_named() {
+        let records = chain(20);
+        for at in 0..20 {
+            let seq = at as u64 + 1;
+            let mut changed = records.clone();
+            changed[at].1 = b"{\"n\":0}".to_vec();
+            assert_eq!(findings(&changed, &records[19]), [(FindingKind::Changed, (seq, seq))]);
+
+            let mut removed = records.clone();
+            removed.remove(at);
+            assert_eq!(findings(&removed, &records[19]), [(FindingKind::Missing, (seq, seq))]);
+
+            let mut inserted = records.clone();
+            inserted.insert(at + 1, records[at].clone());
+            assert_eq!(findings(&inserted, &records[19]), [(FindingKind::Inserted, (seq, seq))]);
+        }
+    }
+
+    #[test]
+    fn a_changed_record_with_a_new_hash_breaks_the_next_link() {
+        let records = chain(20);
+        let mut forged = records.clone();
+        forged[9].1 = b"{\"n\":0}".to_vec();
+        forged[9].2 = chain_hash(&forged[8].2, &[&forged[9].1]);
+        assert_eq!(findings(&forged, &records[19]), [(FindingKind::Changed, (11, 11))]);
+        // The last record has no next: the ledger's own end tells.
+        let mut forged = records.clone();
+        forged[19].1 = b"{\"n\":0}".to_vec();
+        forged[19].2 = chain_hash(&forged[18].2, &[&forged[19].1]);
+        assert_eq!(findings(&forged, &records[19]), [(FindingKind::Changed, (20, 20))]);
+    }
+}

@@ -1,0 +1,267 @@
+//! `audit verify`: of the ledger, of an export, and of the table against the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+
+use aws_lc_rs::digest;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
+
+use super::{CliError, Verify, VerifySource, open};
+use crate::auditor::chain_check::{ChainChecker, ChainEntry, Finding, FindingKind, chain_entry_fields};
+use crate::auditor::snapshot::Snapshot;
+use crate::ledger::StateDir;
+use crate::ledger::clock::now_ms;
+use crate::ledger::dynamo;
+use crate::ledger::host_id::host_id;
+use crate::ledger::index::IndexError;
+use crate::ledger::index::columns::ItemColumns;
+use crate::ledger::integer::to_unsigned;
+use crate::ledger::item::canonical;
+use crate::settings;
+
+pub(crate) async fn verify(
+    args: &Verify,
+    settings: &settings::Audit,
+    state_dir: &StateDir,
+    out: &mut (dyn Write + Send),
+) -> Result<bool, CliError> {
+    let checker = match args.source {
+        VerifySource::Ledger => ledger(&open(state_dir)?)?.0,
+        VerifySource::Export => match args.file.as_deref() {
+            None => export(std::io::stdin().lock())?,
+            Some(path) if path.as_os_str() == "-" => export(std::io::stdin().lock())?,
+            Some(path) => {
+                let file =
+                    std::fs::File::open(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
+                export(BufReader::new(file))?
+            }
+        },
+        VerifySource::Dynamodb => {
+            let client = dynamo::client(&settings.region).await;
+            table(&client, super::table(settings)?, state_dir, out).await?
+        }
+    };
+    for finding in &checker.findings {
+        writeln!(out, "{finding}")?;
+    }
+    let verdict = if checker.findings.is_empty() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
+    writeln!(out, "{} records checked; {verdict}", checker.checked)?;
+    Ok(checker.findings.is_empty())
+}
+
+/// What the table is compared with: per chain, each record's fingerprint by sequence number.
+pub(crate) type Fingerprints = BTreeMap<String, BTreeMap<u64, Known>>;
+
+#[derive(Debug)]
+pub(crate) struct Known {
+    fingerprint: [u8; 16],
+    /// It has to be in the table: it was confirmed, and has not expired.
+    due: bool,
+    seen: bool,
+}
+
+/// Follows the ledger's chains, and returns what it holds.
+pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError> {
+    let mut checker = ChainChecker::new("the ledger");
+    let mut held = Fingerprints::new();
+    let mut heads = Vec::new();
+    let mut aside = BTreeSet::new();
+    if let Some(db) = &snapshot.db {
+        let sql = |error: rusqlite::Error| CliError::Store(IndexError::Sqlite(error));
+        let mut chains =
+            db.prepare("SELECT chain_id, anchor_seq, anchor_hash, head_seq, head_hash FROM chains").map_err(sql)?;
+        let mut rows = chains.query([]).map_err(sql)?;
+        while let Some(row) = rows.next().map_err(sql)? {
+            let (id, anchor): (String, i64) = (row.get(0).map_err(sql)?, row.get(1).map_err(sql)?);
+            let hash: String = row.get(2).map_err(sql)?;
+            checker.begin(&id, to_unsigned(anchor), Some(hash.as_str()).filter(|hash| !hash.is_empty()));
+            held.insert(id.clone(), BTreeMap::new());
+            let head: i64 = row.get(3).map_err(sql)?;
+            heads.push((id, to_unsigned(head), row.get::<_, String>(4).map_err(sql)?));
+        }
+        let mut set_aside = db.prepare("SELECT id FROM set_aside").map_err(sql)?;
+        for id in set_aside.query_map([], |row| row.get::<_, i64>(0)).map_err(sql)? {
+            aside.insert(id.map_err(sql)?);
+        }
+    }
+    let now = now_ms() / 1000;
+    snapshot.for_each_after::<CliError>(0, |row| {
+        let Ok(item) = serde_json::from_str::<Value>(&row.item) else {
+            checker.find(FindingKind::Changed, (0, 0), "unknown", None);
+            return Ok(());
+        };
+        let (Some(chain), Some(seq)) = (item["chainId"].as_str(), item["chainSeq"].as_u64()) else {
+            checker.find(FindingKind::Inserted, (0, 0), "none", item["requestId"].as_str());
+            return Ok(());
+        };
+        let request_id = item["requestId"].as_str().unwrap_or_default();
+        let canonical = row.item.as_bytes();
+        let before = checker.findings.len();
+        checker.check(ChainEntry { chain_id: chain, seq, request_id, canonical, hash: &row.hash });
+        // A forger who also wrote new hashes is contradicted by the journal, as far as that goes back.
+        let known = snapshot.journal_hashes.get(&(chain.to_owned(), seq));
+        if checker.findings.len() == before && known.is_some_and(|known| *known != row.hash) {
+            checker.find(FindingKind::Changed, (seq, seq), chain, Some(request_id));
+        }
+        let due = row.id <= snapshot.state.shipped_id
+            && !aside.contains(&row.id)
+            && item["ttl"].as_i64().is_some_and(|ttl| ttl > now);
+        let fingerprint = fingerprint(canonical, &row.hash);
+        held.entry(chain.to_owned()).or_default().insert(seq, Known { fingerprint, due, seen: false });
+        Ok(())
+    })?;
+    columns(snapshot, &mut checker)?;
+    for (id, seq, hash) in heads {
+        checker.end(&id, seq, &hash);
+    }
+    Ok((checker, held))
+}
+
+/// Compares the columns that questions are answered from with the records.
+fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliError> {
+    let Some(db) = &snapshot.db else { return Ok(()) };
+    let sql = |error: rusqlite::Error| CliError::Store(IndexError::Sqlite(error));
+    let mut select =
+        db.prepare("SELECT item, seq, started_ms, success, caller, caller_uid, model_id FROM records").map_err(sql)?;
+    let mut rows = select.query([]).map_err(sql)?;
+    while let Some(row) = rows.next().map_err(sql)? {
+        let item: String = row.get(0).map_err(sql)?;
+        let Ok(item) = serde_json::from_str::<ItemColumns<'_>>(&item) else { continue };
+        let same = row.get::<_, i64>(1).is_ok_and(|seq| to_unsigned(seq) == item.chain_seq)
+            && row.get::<_, i64>(2).is_ok_and(|started| started == item.started_ms())
+            && row.get::<_, bool>(3).is_ok_and(|success| success == item.success)
+            && row.get::<_, Option<String>>(4).is_ok_and(|caller| caller == item.caller)
+            && row.get::<_, Option<u32>>(5).is_ok_and(|uid| uid == item.caller_uid)
+            && row.get::<_, String>(6).is_ok_and(|model| model == item.model_id);
+        let accused = |finding: &Finding| finding.chain_id == item.chain_id && finding.seq.0 == item.chain_seq;
+        if !same && !checker.findings.iter().any(accused) {
+            checker.find(FindingKind::Columns, (item.chain_seq, item.chain_seq), &item.chain_id, None);
+        }
+    }
+    Ok(())
+}
+
+/// Follows the chains of an export.
+pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
+    let mut checker = ChainChecker::new("the export");
+    for (number, line) in lines.lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let item: Value = serde_json::from_str(&line).unwrap_or_default();
+        match (chain_entry_fields(&item), canonical(&item)) {
+            (Some((chain_id, seq, request_id, hash)), Some(canonical)) => {
+                checker.check(ChainEntry { chain_id, seq, request_id, canonical: &canonical, hash });
+            }
+            _ => checker.find(
+                FindingKind::Inserted,
+                (number as u64 + 1, number as u64 + 1),
+                "none: a line of the file that is no record",
+                None,
+            ),
+        }
+    }
+    Ok(checker)
+}
+
+/// Compares this host's items in the table with its ledger.
+pub(crate) async fn table(
+    client: &Client,
+    table: &str,
+    state_dir: &StateDir,
+    out: &mut (dyn Write + Send),
+) -> Result<ChainChecker, CliError> {
+    let host_id = host_id();
+    let (mut checker, mut held) = {
+        let snapshot = open(state_dir)?;
+        let (ledger, held) = ledger(&snapshot)?;
+        let mut checker = ChainChecker::new("the table");
+        checker.findings = ledger.findings;
+        (checker, held)
+    };
+    let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
+    let mut older = 0_u64;
+    let mut from = None;
+    loop {
+        let page = client
+            .scan()
+            .table_name(table)
+            .filter_expression("#host = :host")
+            .expression_attribute_names("#host", "hostId")
+            .expression_attribute_values(":host", AttributeValue::S(host_id.clone()))
+            .set_exclusive_start_key(from)
+            .send()
+            .await
+            .map_err(|error| CliError::Table(dynamo::classify(error, table).sentence))?;
+        for item in page.items.unwrap_or_default() {
+            let item = dynamo::item_to_json(item);
+            checker.checked += 1;
+            let Some((chain_id, seq, request_id, hash)) = chain_entry_fields(&item) else {
+                checker.find(FindingKind::Inserted, (0, 0), "none", item["requestId"].as_str());
+                continue;
+            };
+            let Some(chain) = held.get_mut(chain_id) else {
+                other_chains.entry(chain_id.to_owned()).or_default().insert(seq, item);
+                continue;
+            };
+            let first = chain.keys().next().copied();
+            match chain.get_mut(&seq) {
+                Some(known) => {
+                    known.seen = true;
+                    let same = canonical(&item).is_some_and(|item| fingerprint(&item, hash) == known.fingerprint);
+                    if !same {
+                        checker.find(FindingKind::Changed, (seq, seq), chain_id, Some(request_id));
+                    }
+                }
+                None if first.is_some_and(|first| seq < first) => older += 1,
+                None => checker.find(FindingKind::Inserted, (seq, seq), chain_id, Some(request_id)),
+            }
+        }
+        from = page.last_evaluated_key;
+        if from.is_none() {
+            break;
+        }
+    }
+    for (chain_id, chain) in &held {
+        let mut gap: Option<(u64, u64)> = None;
+        for seq in chain.iter().filter(|(_, known)| known.due && !known.seen).map(|(seq, _)| *seq) {
+            gap = match gap {
+                Some((first, last)) if last + 1 == seq => Some((first, seq)),
+                other => {
+                    other.into_iter().for_each(|gap| checker.find(FindingKind::Missing, gap, chain_id, None));
+                    Some((seq, seq))
+                }
+            };
+        }
+        gap.into_iter().for_each(|gap| checker.find(FindingKind::Missing, gap, chain_id, None));
+    }
+    for (chain_id, items) in other_chains {
+        let count = items.len();
+        writeln!(
+            out,
+            "note: {count} items are of a ledger of this host that is not here any more (chain {chain_id}); they are checked by themselves"
+        )?;
+        for (seq, item) in &items {
+            if let (Some((_, _, request_id, hash)), Some(canonical)) = (chain_entry_fields(item), canonical(item)) {
+                checker.check(ChainEntry { chain_id: &chain_id, seq: *seq, request_id, canonical: &canonical, hash });
+                checker.checked -= 1;
+            }
+        }
+    }
+    if older > 0 {
+        writeln!(out, "note: {older} items are older than what the ledger keeps, and cannot be compared")?;
+    }
+    Ok(checker)
+}
+
+fn fingerprint(canonical: &[u8], hash: &str) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(canonical);
+    context.update(hash.as_bytes());
+    let mut fingerprint = [0; 16];
+    fingerprint.copy_from_slice(&context.finish().as_ref()[..16]);
+    fingerprint
+}

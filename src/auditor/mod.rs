@@ -1,0 +1,14 @@
+//! What an auditor uses: queries to the records of this host or of the fleet, the verification of the hash chain, exports,
+//! and the check of the table. Everything here reads the ledger; nothing writes to it.
+
+mod answer;
+mod chain_check;
+pub mod check;
+pub mod cli;
+pub mod query;
+mod search_index;
+mod search_table;
+mod snapshot;
+
+pub use answer::answer;
+pub use query::{Query, Scope};

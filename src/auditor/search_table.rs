@@ -1,0 +1,199 @@
+//! Searching the DynamoDB table, where the records of every host are that ships to it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
+
+use super::query::{Page, Partition, Query, Scope, invalid_token};
+use crate::error::{Kind, Refusal};
+use crate::ledger::dynamo::{self, FailureClass, TableKeys};
+use crate::ledger::item::timestamp;
+
+/// Items that DynamoDB looks at in one call.
+const ITEMS_PER_READ: i32 = 1000;
+/// Calls for one page: a filter that lets little through must not read a whole table at once.
+const MAX_READS: usize = 20;
+
+/// Finds records in the table. By an index on the time they come newest first; else a scan finds them in no order, and
+/// only a page is sorted.
+pub(crate) async fn search(
+    client: &Client,
+    table: &str,
+    query: &Query,
+    scope: &Scope,
+    host_id: &str,
+    now_ms: i64,
+) -> Result<Page, Refusal> {
+    if query.partition == Partition::Govcloud {
+        return Ok(Page::default());
+    }
+    let keys = table_keys(client, table).await?;
+    let filter = Filter::new(query, scope, host_id);
+    let since = timestamp(query.range.since_ms(now_ms).max(0));
+    let mut start = query.next_token.as_deref().map(decode_token).transpose()?;
+    let mut found = Page::default();
+    for _ in 0..MAX_READS {
+        let (items, last) = match &keys.time_index {
+            Some((index, hash)) => {
+                let partition = if hash == "sourcePartition" { "govcloud" } else { "commercial" };
+                let request = client
+                    .query()
+                    .table_name(table)
+                    .index_name(index)
+                    .scan_index_forward(false)
+                    .key_condition_expression("#hash = :hash AND #time >= :since")
+                    .set_filter_expression(filter.expression.clone())
+                    .set_expression_attribute_names(Some(filter.names_and([("#hash", hash), ("#time", "timestamp")])))
+                    .set_expression_attribute_values(Some(
+                        filter.values_and([(":hash", partition), (":since", &since)]),
+                    ))
+                    .limit(ITEMS_PER_READ)
+                    .set_exclusive_start_key(start.take());
+                let page = request.send().await.map_err(|error| refusal(dynamo::classify(error, table), query))?;
+                (page.items.unwrap_or_default(), page.last_evaluated_key)
+            }
+            None => {
+                let condition = match &filter.expression {
+                    Some(filter) => format!("#time >= :since AND {filter}"),
+                    None => "#time >= :since".to_owned(),
+                };
+                let request = client
+                    .scan()
+                    .table_name(table)
+                    .filter_expression(condition)
+                    .set_expression_attribute_names(Some(filter.names_and([("#time", "timestamp")])))
+                    .set_expression_attribute_values(Some(filter.values_and([(":since", &since)])))
+                    .limit(ITEMS_PER_READ)
+                    .set_exclusive_start_key(start.take());
+                let page = request.send().await.map_err(|error| refusal(dynamo::classify(error, table), query))?;
+                (page.items.unwrap_or_default(), page.last_evaluated_key)
+            }
+        };
+        start = last;
+        for item in items {
+            if found.items.len() == query.limit {
+                // The rest of what was read belongs to the next answer, which goes on behind the last item of this one.
+                start = found.items.last().map(|item| start_key(item, &keys));
+                break;
+            }
+            found.items.push(dynamo::item_to_json(item));
+        }
+        if start.is_none() || found.items.len() >= query.limit {
+            break;
+        }
+    }
+    found.total = found.items.len() as u64;
+    found.next = start.map(|key| encode_token(&key));
+    found.items.sort_by(|a, b| b["timestamp"].as_str().cmp(&a["timestamp"].as_str()));
+    Ok(found)
+}
+
+/// The attributes with which DynamoDB goes on behind this item.
+fn start_key(item: &Value, keys: &TableKeys) -> HashMap<String, AttributeValue> {
+    let index = keys.time_index.as_ref().map(|(_, hash)| hash.as_str());
+    let timestamp = (keys.has_sort_key || index.is_some()).then_some("timestamp");
+    let names = [Some("requestId"), timestamp, index].into_iter().flatten();
+    names.filter_map(|name| Some((name.to_owned(), AttributeValue::S(item.get(name)?.as_str()?.to_owned())))).collect()
+}
+
+async fn table_keys(client: &Client, table: &str) -> Result<TableKeys, Refusal> {
+    match client.describe_table().table_name(table).send().await {
+        Ok(answer) => Ok(answer.table().and_then(|table| dynamo::table_keys(table).ok()).unwrap_or(NO_TIME_INDEX)),
+        Err(error) => match dynamo::classify(error, table) {
+            // The role may be allowed to read the table and not to describe it.
+            failure if failure.class == FailureClass::Credentials => Ok(NO_TIME_INDEX),
+            failure => Err(refusal(failure, &Query::default())),
+        },
+    }
+}
+
+const NO_TIME_INDEX: TableKeys = TableKeys { has_sort_key: true, time_index: None };
+
+fn refusal(failure: dynamo::Failure, query: &Query) -> Refusal {
+    if failure.class == FailureClass::Rejected && query.next_token.is_some() {
+        return invalid_token();
+    }
+    Refusal::new(Kind::ServiceUnavailable, failure.sentence).retry_after(Duration::from_secs(5))
+}
+
+/// The part of a query that DynamoDB decides item by item.
+struct Filter {
+    expression: Option<String>,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Filter {
+    fn new(query: &Query, scope: &Scope, host_id: &str) -> Filter {
+        let mut filter = Filter { expression: None, names: HashMap::new(), values: HashMap::new() };
+        if let Some(success) = query.success {
+            let success = filter.term("success", AttributeValue::Bool(success));
+            filter.and(&success);
+        }
+        if let Some(model) = &query.model_id {
+            let model = filter.term("modelId", AttributeValue::S(model.clone()));
+            filter.and(&model);
+        }
+        if let Some(caller) = &query.caller {
+            let caller = filter.term("caller", AttributeValue::S(caller.clone()));
+            filter.and(&caller);
+        }
+        if let Scope::Own { caller, uid } = scope {
+            let mut own = Vec::new();
+            if let Some(caller) = caller {
+                own.push(filter.term("caller", AttributeValue::S(caller.clone())));
+            }
+            if let Some(uid) = uid {
+                // Another host's uid is another person.
+                let uid = filter.term("callerUid", AttributeValue::N(uid.to_string()));
+                let host = filter.term("hostId", AttributeValue::S(host_id.to_owned()));
+                own.push(format!("{uid} AND {host}"));
+            }
+            let own = if own.is_empty() { "attribute_not_exists(requestId)".to_owned() } else { own.join(" OR ") };
+            // DynamoDB refuses parentheses around parentheses; AND binds before OR without them.
+            filter.and(&format!("({own})"));
+        }
+        filter
+    }
+
+    fn term(&mut self, name: &str, value: AttributeValue) -> String {
+        let number = self.values.len();
+        self.names.insert(format!("#{name}"), name.to_owned());
+        self.values.insert(format!(":v{number}"), value);
+        format!("#{name} = :v{number}")
+    }
+
+    fn and(&mut self, term: &str) {
+        self.expression = Some(match self.expression.take() {
+            Some(before) => format!("{before} AND {term}"),
+            None => term.to_owned(),
+        });
+    }
+
+    fn names_and<const N: usize>(&self, more: [(&str, &str); N]) -> HashMap<String, String> {
+        let more = more.map(|(key, name)| (key.to_owned(), name.to_owned()));
+        self.names.clone().into_iter().chain(more).collect()
+    }
+
+    fn values_and<const N: usize>(&self, more: [(&str, &str); N]) -> HashMap<String, AttributeValue> {
+        let more = more.map(|(key, value)| (key.to_owned(), AttributeValue::S(value.to_owned())));
+        self.values.clone().into_iter().chain(more).collect()
+    }
+}
+
+/// Keys of the table and of its index are texts, so a JSON object of texts is enough.
+fn encode_token(key: &HashMap<String, AttributeValue>) -> Vec<u8> {
+    let key: serde_json::Map<String, Value> = key
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), Value::String(value.as_s().ok()?.clone()))))
+        .collect();
+    Value::Object(key).to_string().into_bytes()
+}
+
+fn decode_token(token: &[u8]) -> Result<HashMap<String, AttributeValue>, Refusal> {
+    let key: HashMap<String, String> = serde_json::from_slice(token).map_err(|_| invalid_token())?;
+    Ok(key.into_iter().map(|(name, value)| (name, AttributeValue::S(value))).collect())
+}

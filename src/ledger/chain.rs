@@ -1,0 +1,68 @@
+//! The hash chain that runs through a host's records, so that none can be changed, removed or inserted unnoticed.
+//!
+//! `chainHash` = SHA-256 over the previous record's `chainHash` (64 hexadecimal digits; zeros before the first) and the
+//! record's canonical JSON: its item without `chainHash`, keys sorted, no white space (what `jq -cSj 'del(.chainHash)'`
+//! prints). `chainSeq` counts from 1. A ledger that starts anew gets a new `chainId`.
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+
+/// The hash before a chain's first record.
+pub(crate) const GENESIS_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The last link of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Chain {
+    pub(crate) host_id: String,
+    pub(crate) chain_id: String,
+    /// Of the last record; 0 before the first.
+    pub(crate) seq: u64,
+    /// Of the last record, in hexadecimal.
+    pub(crate) hash: String,
+}
+
+impl Chain {
+    /// A chain without records.
+    pub(crate) fn new(host_id: &str) -> Chain {
+        Chain {
+            host_id: host_id.to_owned(),
+            chain_id: uuid::Uuid::now_v7().simple().to_string(),
+            seq: 0,
+            hash: GENESIS_HASH.to_owned(),
+        }
+    }
+}
+
+/// The hash of a record whose canonical JSON is the concatenation of `canonical`, and that follows one with the hash `previous`.
+pub(crate) fn chain_hash(previous: &str, canonical: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(previous.as_bytes());
+    for part in canonical {
+        context.update(part);
+    }
+    hexadecimal(context.finish().as_ref())
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_what_sha256sum_says() {
+        // printf '%064d{"a":1}' 0 | sha256sum
+        let expected = "fc6cee09194dd2578bd7664604fcb72a539066fd34544cea0009c43eb6cdc289";
+        assert_eq!(chain_hash(GENESIS_HASH, &[b"{\"a\"", b":1}"]), expected);
+    }
+}

@@ -1,0 +1,211 @@
+//! What the ledger's threads share: the journal, the counts, the settings, and how a record gets into the journal.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::health::{Component, Health};
+use super::index::IndexState;
+use super::integer::{to_signed, to_unsigned};
+use super::item::{Draft, ItemContext, draft_item, encode_opening};
+use super::journal::Journal;
+use super::state_dir::StateDir;
+use super::task::Task;
+use crate::record::Record;
+use crate::settings;
+
+/// Ends that could not be written and wait in memory for room. Those beyond it stay open in the journal and are recorded
+/// as interrupted at the next start.
+const MAX_DEFERRED_ENDS: usize = 8192;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) state_dir: StateDir,
+    pub(crate) host_id: String,
+    pub(crate) chain_id: String,
+    pub(crate) settings: ArcSwap<settings::Audit>,
+    pub(crate) counts: Counts,
+    pub(crate) health: Health,
+    journal: Mutex<Journal>,
+    /// Ends that could not be written, by the slot of their opening.
+    deferred_ends: Mutex<VecDeque<(usize, Record)>>,
+    /// The index writer has a [`Task::RecordsEnded`] that it has not acted on.
+    wakeup_sent: AtomicBool,
+    tasks: Sender<Task>,
+    /// Becomes true when shipping has to end.
+    pub(crate) stopping: watch::Sender<bool>,
+}
+
+/// Numbers for status and metrics, and for the bound on the ledger's size.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Ended records that are in no table, and the bytes of their items.
+    pub(crate) pending: AtomicI64,
+    pub(crate) bytes: AtomicI64,
+    pub(crate) shipped: AtomicU64,
+    pub(crate) unrecorded: AtomicU64,
+    pub(crate) set_aside: AtomicU64,
+    table: AtomicU64,
+}
+
+const TABLE_UNKNOWN: u64 = 0;
+const TABLE_REACHABLE: u64 = 1;
+const TABLE_UNREACHABLE: u64 = 2;
+
+impl Counts {
+    pub(crate) fn set_table_reachable(&self, reachable: bool) {
+        self.table.store(if reachable { TABLE_REACHABLE } else { TABLE_UNREACHABLE }, Relaxed);
+    }
+
+    /// None as long as nothing was tried.
+    pub(crate) fn table_reachable(&self) -> Option<bool> {
+        match self.table.load(Relaxed) {
+            TABLE_UNKNOWN => None,
+            state => Some(state == TABLE_REACHABLE),
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        state_dir: StateDir,
+        host_id: String,
+        settings: settings::Audit,
+        journal: Journal,
+        tasks: Sender<Task>,
+    ) -> Core {
+        Core {
+            state_dir,
+            host_id,
+            chain_id: journal.chain().chain_id.clone(),
+            settings: ArcSwap::from_pointee(settings),
+            counts: Counts::default(),
+            health: Health::default(),
+            journal: Mutex::new(journal),
+            deferred_ends: Mutex::default(),
+            wakeup_sent: AtomicBool::new(false),
+            tasks,
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deferred_ends(&self) -> MutexGuard<'_, VecDeque<(usize, Record)>> {
+        self.deferred_ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes an opening, unless the ledger has reached its bound. Returns its slot and the count of bytes to flush to.
+    pub(crate) fn open(&self, record: &Record) -> io::Result<(usize, u64)> {
+        self.check_size_bound()?;
+        let opening = encode_opening(record)?;
+        self.journal().open(&opening)
+    }
+
+    /// Writes the end of an open request. When the journal cannot take it now, it is kept and written later.
+    pub(crate) fn close(&self, slot: usize, record: &Record) {
+        let draft = self.draft(record);
+        let result = self.journal().close(slot, &draft);
+        match result {
+            Ok(bytes) => self.count_ended(bytes),
+            Err(error) => {
+                self.health.report_failure(
+                    Component::Recording,
+                    &format!("the end of a request cannot be written to the journal: {error}"),
+                );
+                let mut deferred = self.deferred_ends();
+                if deferred.len() < MAX_DEFERRED_ENDS {
+                    deferred.push_back((slot, record.clone()));
+                }
+                drop(deferred);
+                self.send(Task::RecordsEnded);
+            }
+        }
+    }
+
+    /// Writes a request that was answered without an opening.
+    pub(crate) fn note(&self, record: &Record) -> io::Result<()> {
+        self.check_size_bound()?;
+        let draft = self.draft(record);
+        let bytes = self.journal().note(&draft)?;
+        self.count_ended(bytes);
+        Ok(())
+    }
+
+    /// Writes the ends that [`Core::close`] had to keep, as far as the journal takes them now.
+    pub(crate) fn write_deferred_ends(&self) {
+        loop {
+            let Some((slot, record)) = self.deferred_ends().pop_front() else { return };
+            let draft = self.draft(&record);
+            let result = self.journal().close(slot, &draft);
+            match result {
+                Ok(bytes) => self.count_ended(bytes),
+                Err(_) => {
+                    self.deferred_ends().push_front((slot, record));
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn has_deferred_ends(&self) -> bool {
+        !self.deferred_ends().is_empty()
+    }
+
+    fn draft(&self, record: &Record) -> Draft {
+        let retention = self.settings.load().retention;
+        draft_item(record, ItemContext { host_id: &self.host_id, chain_id: &self.chain_id, retention })
+    }
+
+    fn count_ended(&self, bytes: usize) {
+        self.counts.pending.fetch_add(1, Relaxed);
+        self.counts.bytes.fetch_add(to_signed(bytes as u64), Relaxed);
+        if !self.wakeup_sent.swap(true, SeqCst) {
+            self.send(Task::RecordsEnded);
+        }
+    }
+
+    /// From now on, the next record that ends wakes the index writer again.
+    pub(crate) fn rearm_wakeup(&self) {
+        self.wakeup_sent.store(false, SeqCst);
+    }
+
+    /// Gives the index writer something to do. The writer is gone only when the daemon stops.
+    pub(crate) fn send(&self, task: Task) {
+        let _ = self.tasks.send(task);
+    }
+
+    fn check_size_bound(&self) -> io::Result<()> {
+        let settings = self.settings.load();
+        let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
+        if bytes < settings.max_ledger_bytes {
+            return Ok(());
+        }
+        let why = match &settings.table {
+            Some(table) => format!("{bytes} bytes of records wait to be shipped to the table {table}"),
+            None => format!("{bytes} bytes of records are kept"),
+        };
+        Err(io::Error::other(format!("{why}, and audit.max_ledger_bytes is {}", settings.max_ledger_bytes)))
+    }
+
+    /// Sets the counts from what is in the index, and the ends in the journal that are not in it yet.
+    pub(crate) fn recount(&self, index: IndexState, ends: u64, end_bytes: u64) {
+        let unshipped = index.last_id - index.shipped_id;
+        self.counts.pending.store(unshipped.saturating_add_unsigned(ends), Relaxed);
+        self.counts.bytes.store(to_signed(index.unshipped_bytes + end_bytes), Relaxed);
+    }
+
+    /// After a failure, finds out whether requests can be recorded again, without waiting for one.
+    pub(crate) fn probe_recording(&self) {
+        if self.health.recording_fails() && self.check_size_bound().is_ok() && self.journal().check_room().is_ok() {
+            self.health.report_success(Component::Recording);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! DynamoDB as the ledger uses it: a client, items, keys of the table, and what errors mean.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{AttributeValue, KeyType, ScalarAttributeType, TableDescription};
+use serde_json::Value;
+
+/// An item as the SDK has it.
+pub type Attributes = HashMap<String, AttributeValue>;
+
+/// A client for the table's region. Endpoint variables and credentials are the SDK's own; retries are ours.
+pub(crate) async fn client(region: &str) -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(15))
+        .build();
+    let shared = crate::credentials::source::aws_sdk_config(region).await;
+    let config = aws_sdk_dynamodb::config::Builder::from(&shared)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .build();
+    Client::from_conf(config)
+}
+
+/// The attributes of a stored record; none if it is no flat object.
+pub(crate) fn item_to_attributes(item: &str, hash: &str) -> Option<Attributes> {
+    let Value::Object(fields) = serde_json::from_str(item).ok()? else { return None };
+    let mut attributes = Attributes::with_capacity(fields.len() + 1);
+    for (key, value) in fields {
+        let value = match value {
+            Value::String(text) => AttributeValue::S(text),
+            Value::Number(number) => AttributeValue::N(number.to_string()),
+            Value::Bool(flag) => AttributeValue::Bool(flag),
+            Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        };
+        attributes.insert(key, value);
+    }
+    attributes.insert("chainHash".to_owned(), AttributeValue::S(hash.to_owned()));
+    Some(attributes)
+}
+
+/// An item as JSON. Attributes of kinds that we do not write are shown as text, so that they stay visible.
+pub fn item_to_json(attributes: Attributes) -> Value {
+    let field = |value: AttributeValue| match value {
+        AttributeValue::S(text) => Value::String(text),
+        AttributeValue::N(number) => serde_json::from_str(&number).unwrap_or(Value::String(number)),
+        AttributeValue::Bool(flag) => Value::Bool(flag),
+        other => Value::String(format!("{other:?}")),
+    };
+    Value::Object(attributes.into_iter().map(|(key, value)| (key, field(value))).collect())
+}
+
+/// A call that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) class: FailureClass,
+    /// For the admin.
+    pub(crate) sentence: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureClass {
+    /// It may work later: throttles, server errors, a network that is gone.
+    Transient,
+    /// Someone has to change permissions or credentials.
+    Credentials,
+    /// There is no such table.
+    NoTable,
+    /// The request itself is invalid.
+    Rejected,
+}
+
+/// Says what a failed call means for the table.
+pub(crate) fn classify<E>(error: SdkError<E>, table: &str) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let code = error.code().unwrap_or_default().to_owned();
+    let message = error.message().map(str::to_owned);
+    let (class, sentence) = match code.as_str() {
+        "ResourceNotFoundException" => (
+            FailureClass::NoTable,
+            format!(
+                "the table {table} does not exist in this region and account; `bedrock-sidecar check --online` prints the command that creates it"
+            ),
+        ),
+        "ValidationException" | "SerializationException" | "ItemCollectionSizeLimitExceededException" => (
+            FailureClass::Rejected,
+            format!("DynamoDB refuses what was sent to the table {table}: {}", message.unwrap_or(code)),
+        ),
+        "AccessDeniedException" => (
+            FailureClass::Credentials,
+            format!(
+                "the host's role may not write to the table {table}: {}; packaging/aws has the policy it needs",
+                message.unwrap_or_default()
+            ),
+        ),
+        "ExpiredTokenException"
+        | "ExpiredToken"
+        | "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "MissingAuthenticationToken"
+        | "InvalidClientTokenId" => (
+            FailureClass::Credentials,
+            format!(
+                "DynamoDB does not accept the host's credentials for the table {table}: {code}: {}",
+                message.unwrap_or_default()
+            ),
+        ),
+        "" => {
+            let text = DisplayErrorContext(&error).to_string();
+            let class = if text.contains("credentials") { FailureClass::Credentials } else { FailureClass::Transient };
+            let text = text.split(" (").next().unwrap_or_default().to_owned();
+            (class, format!("DynamoDB cannot be reached for the table {table}: {text}"))
+        }
+        _ => (
+            FailureClass::Transient,
+            format!(
+                "DynamoDB does not take records for the table {table} now: {code}: {}",
+                message.unwrap_or_default()
+            ),
+        ),
+    };
+    Failure { class, sentence }
+}
+
+/// The keys of a table and of its index by time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableKeys {
+    /// Keyed on requestId and timestamp, as the table of the legacy REST API; else on requestId alone.
+    pub(crate) has_sort_key: bool,
+    /// A global secondary index that can be queried by time: its name and hash attribute.
+    pub(crate) time_index: Option<(String, String)>,
+}
+
+/// Why a table cannot hold records. Keys of a table cannot be changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WrongKeys {
+    /// Its key attributes are others; what they are.
+    #[error("it is keyed on {0}, and has to be keyed on requestId (HASH), or requestId (HASH) and timestamp (RANGE)")]
+    Schema(String),
+    /// A key attribute is no text; which.
+    #[error("its key {0} has to be of type S")]
+    Type(String),
+}
+
+/// Reads a table's keys.
+pub(crate) fn table_keys(table: &TableDescription) -> Result<TableKeys, WrongKeys> {
+    let kind = |name: &str| {
+        table.attribute_definitions().iter().find(|a| a.attribute_name() == name).map(|a| a.attribute_type().clone())
+    };
+    let keys: Vec<(&str, &KeyType)> =
+        table.key_schema().iter().map(|key| (key.attribute_name(), key.key_type())).collect();
+    let has_sort_key = match keys.as_slice() {
+        [("requestId", KeyType::Hash)] => false,
+        [("requestId", KeyType::Hash), ("timestamp", KeyType::Range)] => true,
+        _ => {
+            let keys: Vec<String> = keys.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+            return Err(WrongKeys::Schema(keys.join(" and ")));
+        }
+    };
+    if let Some((name, _)) = keys.iter().find(|(name, _)| kind(name) != Some(ScalarAttributeType::S)) {
+        return Err(WrongKeys::Type((*name).to_owned()));
+    }
+    let time_index = table.global_secondary_indexes().iter().find_map(|index| {
+        let key = |kind: &KeyType| index.key_schema().iter().find(|key| key.key_type() == kind);
+        let hash = key(&KeyType::Hash)?.attribute_name();
+        let all = index.projection()?.projection_type()? == &aws_sdk_dynamodb::types::ProjectionType::All;
+        let timed = key(&KeyType::Range)?.attribute_name() == "timestamp";
+        // Only these have the same value in every item.
+        let whole = matches!(hash, "sourcePartition" | "destinationPartition");
+        (all && timed && whole).then(|| Some((index.index_name()?.to_owned(), hash.to_owned()))).flatten()
+    });
+    Ok(TableKeys { has_sort_key, time_index })
+}

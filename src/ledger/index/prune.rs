@@ -1,0 +1,96 @@
+//! Pruning: old records are deleted from the beginning of the chain, and the file shrinks.
+
+use rusqlite::params;
+
+use super::{Index, IndexError, write};
+use crate::ledger::integer::to_unsigned;
+
+/// Records looked at in one transaction, so that new records never wait long.
+const STEP_RECORDS: i64 = 2_000;
+
+/// Which records are deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PruneRule {
+    /// Those that started earlier, in milliseconds since 1970.
+    pub(crate) before_ms: i64,
+    /// The oldest that are in the table, while more bytes than this are kept.
+    pub(crate) max_bytes: u64,
+    /// There is no table: age alone decides, and records are deleted that were never shipped.
+    pub(crate) local_only: bool,
+}
+
+/// What a step removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub(crate) records: u64,
+    /// Of them those that were in no table, and their bytes.
+    pub(crate) unshipped: u64,
+    pub(crate) unshipped_bytes: u64,
+    /// There may be more to remove.
+    pub(crate) more: bool,
+}
+
+impl Index {
+    /// Removes a step's worth of records.
+    pub(crate) fn prune(&mut self, rule: PruneRule) -> Result<Pruned, IndexError> {
+        let mut state = self.state;
+        let mut pruned = Pruned::default();
+        let mut last: Option<i64> = None;
+        let mut anchors: Vec<(i64, i64, String)> = Vec::new();
+        let transaction = self.db.transaction()?;
+        {
+            let mut select = transaction.prepare_cached(
+                "SELECT id, chain, seq, hash, started_ms, length(CAST(item AS BLOB)) FROM records ORDER BY id LIMIT ?1",
+            )?;
+            let mut rows = select.query([STEP_RECORDS])?;
+            while let Some(row) = rows.next()? {
+                let id: i64 = row.get(0)?;
+                let started_ms: i64 = row.get(4)?;
+                let bytes = to_unsigned(row.get(5)?);
+                let shipped = id <= state.shipped_id;
+                let too_many = shipped && state.kept_bytes > rule.max_bytes;
+                let too_old = started_ms < rule.before_ms && (shipped || rule.local_only);
+                if !(too_many || too_old) {
+                    break;
+                }
+                if !shipped {
+                    pruned.unshipped += 1;
+                    pruned.unshipped_bytes += bytes;
+                    state.unshipped_bytes = state.unshipped_bytes.saturating_sub(bytes);
+                    state.shipped_id = id;
+                }
+                pruned.records += 1;
+                state.kept_bytes = state.kept_bytes.saturating_sub(bytes);
+                last = Some(id);
+                let (chain, seq, hash) = (row.get(1)?, row.get(2)?, row.get(3)?);
+                match anchors.iter_mut().find(|(other, ..)| *other == chain) {
+                    Some(anchor) => *anchor = (chain, seq, hash),
+                    None => anchors.push((chain, seq, hash)),
+                }
+            }
+        }
+        let Some(last) = last else { return Ok(pruned) };
+        transaction.execute("DELETE FROM records WHERE id <= ?1", [last])?;
+        transaction.execute("DELETE FROM set_aside WHERE id <= ?1", [last])?;
+        for (chain, seq, hash) in anchors {
+            transaction.execute(
+                "UPDATE chains SET anchor_seq = ?2, anchor_hash = ?3 WHERE id = ?1",
+                params![chain, seq, hash],
+            )?;
+        }
+        write::write_state(&transaction, &state)?;
+        transaction.commit()?;
+        self.state = state;
+        pruned.more = pruned.records == to_unsigned(STEP_RECORDS);
+        self.shrink()?;
+        Ok(pruned)
+    }
+
+    /// Gives free pages back to the file system.
+    fn shrink(&self) -> Result<(), IndexError> {
+        let mut vacuum = self.db.prepare_cached("PRAGMA incremental_vacuum(4000)")?;
+        let mut rows = vacuum.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! The one thread that writes the SQLite index: it copies ended records there from the journal, marks what was shipped,
+//! deletes journal files that are no longer needed, and prunes old records.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::clock::now_ms;
+use super::core::Core;
+use super::health::Component;
+use super::index::prune::PruneRule;
+use super::index::write::ShippingProgress;
+use super::index::{Index, IndexError};
+use super::integer::to_signed;
+use super::journal::frame::FrameKind;
+use super::journal::read::{Reader, segment_path, segments};
+use super::recovery::recover;
+use super::task::{IndexProgress, Task};
+
+/// How long the first record that wakes the writer waits for others, to share one transaction.
+const BATCHING_DELAY: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct IndexWriter {
+    core: Arc<Core>,
+    /// None while it cannot be opened.
+    index: Option<Index>,
+    inbox: Receiver<Task>,
+    progress: watch::Sender<IndexProgress>,
+    generation: u64,
+    /// Why the index has to be rebuilt.
+    damage: Option<IndexError>,
+    /// Progress of shipping that is not marked in the index yet.
+    unmarked: Vec<ShippingProgress>,
+    next_prune: Instant,
+}
+
+/// What one round of messages asks for, beside writing what there is.
+#[derive(Debug, Default)]
+struct Round {
+    flushes: Vec<oneshot::Sender<()>>,
+    damage: Option<IndexError>,
+    stop: bool,
+}
+
+impl IndexWriter {
+    /// A writer, and where its progress can be watched. Without an index it opens one.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        index: Option<Index>,
+        inbox: mpsc::Receiver<Task>,
+    ) -> (IndexWriter, watch::Receiver<IndexProgress>) {
+        let state = index.as_ref().map(|index| index.state).unwrap_or_default();
+        let generation = 1;
+        let (progress, watched) =
+            watch::channel(IndexProgress { generation, last_id: state.last_id, shipped_id: state.shipped_id });
+        let writer = IndexWriter {
+            core,
+            index,
+            inbox,
+            progress,
+            generation,
+            damage: None,
+            unmarked: Vec::new(),
+            next_prune: Instant::now(),
+        };
+        (writer, watched)
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let mut failed = false;
+        loop {
+            let round = self.receive(failed);
+            if let Some(error) = round.damage {
+                self.handle_failure(error);
+            }
+            self.core.rearm_wakeup();
+            self.core.write_deferred_ends();
+            self.core.probe_recording();
+            let result = self.work();
+            failed = result.is_err();
+            match result {
+                Ok(()) => self.core.health.report_success(Component::Index),
+                Err(error) => self.handle_failure(error),
+            }
+            // Even when it failed: whoever waits must not wait for a disk to be emptied.
+            for done in round.flushes {
+                let _ = done.send(());
+            }
+            if round.stop {
+                if let Some(index) = &self.index {
+                    let _ = index.checkpoint();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Waits for messages, or until there is something to try again or to prune.
+    fn receive(&mut self, failed: bool) -> Round {
+        let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
+            RETRY_INTERVAL
+        } else {
+            self.next_prune.saturating_duration_since(Instant::now())
+        };
+        let mut round = Round::default();
+        let first = match self.inbox.recv_timeout(timeout) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return round,
+            Err(RecvTimeoutError::Disconnected) => {
+                round.stop = true;
+                return round;
+            }
+        };
+        let batches = matches!(first, Task::RecordsEnded) && !failed;
+        let next = if batches { self.inbox.recv_timeout(BATCHING_DELAY).ok() } else { None };
+        for task in std::iter::once(first).chain(next).chain(self.inbox.try_iter()) {
+            match task {
+                Task::RecordsEnded => {}
+                Task::Shipped(generation, progress) if generation == self.generation => {
+                    self.unmarked.extend(progress);
+                }
+                Task::Shipped(..) => {}
+                // A report that comes after the repair is not told apart; it costs another rebuild.
+                Task::IndexDamaged(error) => round.damage = Some(error),
+                Task::Flush(done) => round.flushes.push(done),
+                Task::Stop => round.stop = true,
+            }
+        }
+        round
+    }
+
+    fn work(&mut self) -> Result<(), IndexError> {
+        self.ensure_open()?;
+        self.index_journal()?;
+        self.mark_shipped()?;
+        self.delete_indexed_segments()?;
+        if Instant::now() >= self.next_prune {
+            self.prune()?;
+            self.next_prune = Instant::now() + PRUNE_INTERVAL;
+        }
+        Ok(())
+    }
+
+    /// Opens an index that failed or was damaged anew, and counts everything again.
+    fn ensure_open(&mut self) -> Result<(), IndexError> {
+        if self.index.is_some() {
+            return Ok(());
+        }
+        let durability = self.core.settings.load().durability;
+        let index = match &self.damage {
+            Some(why) => Index::rebuild(&self.core.state_dir, durability, why)?,
+            None => Index::open(&self.core.state_dir, durability)?,
+        };
+        self.damage = None;
+        // Requests wait meanwhile, so that none ends between reading the journal and setting the counts.
+        let journal = self.core.journal();
+        if let Ok(found) = recover(&self.core.state_dir, index.state.position) {
+            self.core.recount(index.state, found.ends, found.end_bytes);
+        }
+        drop(journal);
+        self.generation += 1;
+        publish(&self.progress, self.generation, &index);
+        self.index = Some(index);
+        Ok(())
+    }
+
+    /// Copies the records that have ended since the last time from the journal into the index.
+    fn index_journal(&mut self) -> Result<(), IndexError> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        let limit = self.core.journal().end();
+        if index.state.position >= limit {
+            return Ok(());
+        }
+        let mut reader = Reader::new(self.core.state_dir.journal(), index.state.position);
+        loop {
+            let chunk = reader.next_chunk(Some(limit)).map_err(journal_error)?;
+            if chunk.skipped_bytes > 0 {
+                tracing::warn!(
+                    segment = chunk.segment,
+                    bytes = chunk.skipped_bytes,
+                    "the journal holds bytes that make no entry; they are skipped"
+                );
+            }
+            let entries: Vec<(FrameKind, &[u8])> =
+                chunk.frames.into_iter().map(|(kind, range)| (kind, &reader.bytes[range])).collect();
+            if !entries.is_empty() {
+                index.insert(&entries, reader.position)?;
+                publish(&self.progress, self.generation, index);
+            }
+            if chunk.at_end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn mark_shipped(&mut self) -> Result<(), IndexError> {
+        let Some(index) = self.index.as_mut().filter(|_| !self.unmarked.is_empty()) else { return Ok(()) };
+        let before = index.state;
+        index.mark_shipped(&self.unmarked)?;
+        self.unmarked.clear();
+        let counts = &self.core.counts;
+        counts.pending.fetch_sub(index.state.shipped_id - before.shipped_id, Relaxed);
+        counts.bytes.fetch_sub(to_signed(before.unshipped_bytes - index.state.unshipped_bytes), Relaxed);
+        counts.set_aside.store(index.set_aside_count()?, Relaxed);
+        publish(&self.progress, self.generation, index);
+        Ok(())
+    }
+
+    /// Deletes the journal files whose records are all in the index, and durably so.
+    fn delete_indexed_segments(&mut self) -> Result<(), IndexError> {
+        let Some(index) = &self.index else { return Ok(()) };
+        let directory = self.core.state_dir.journal();
+        let indexed: Vec<u64> = segments(&directory)
+            .map_err(journal_error)?
+            .into_iter()
+            .filter(|number| *number < index.state.position.segment)
+            .collect();
+        if indexed.is_empty() || !index.checkpoint()? {
+            return Ok(());
+        }
+        for number in indexed {
+            std::fs::remove_file(segment_path(&directory, number)).map_err(journal_error)?;
+        }
+        Ok(())
+    }
+
+    fn prune(&mut self) -> Result<(), IndexError> {
+        loop {
+            let Some(index) = &mut self.index else { return Ok(()) };
+            let settings = self.core.settings.load();
+            let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
+            let rule = PruneRule {
+                before_ms: now_ms().saturating_sub(retention),
+                max_bytes: settings.max_ledger_bytes,
+                local_only: settings.table.is_none(),
+            };
+            let pruned = index.prune(rule)?;
+            self.core.counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
+            self.core.counts.bytes.fetch_sub(to_signed(pruned.unshipped_bytes), Relaxed);
+            if !pruned.more {
+                return Ok(());
+            }
+            // Records that ended meanwhile do not wait for the pruning to end.
+            self.index_journal()?;
+        }
+    }
+
+    fn handle_failure(&mut self, error: IndexError) {
+        let database = self.core.state_dir.database();
+        self.core.health.report_failure(Component::Index, &format!("the database {}: {error}", database.display()));
+        if error.is_corrupt() {
+            // Closed before the file is moved: the last connection to close tidies up the file it has open.
+            self.index = None;
+            self.damage = Some(error);
+            self.unmarked.clear();
+        }
+    }
+}
+
+fn journal_error(error: std::io::Error) -> IndexError {
+    IndexError::Journal(error.to_string())
+}
+
+fn publish(progress: &watch::Sender<IndexProgress>, generation: u64, index: &Index) {
+    let (last_id, shipped_id) = (index.state.last_id, index.state.shipped_id);
+    progress.send_replace(IndexProgress { generation, last_id, shipped_id });
+}

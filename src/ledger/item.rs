@@ -1,0 +1,290 @@
+//! From a record to its item, as the one sequence of bytes that is hashed, stored and shipped.
+//!
+//! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown is absent.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::record::{Record, Usage};
+
+/// Longest text of an item, in bytes: far below DynamoDB's 400 KiB, and room for every AWS identifier.
+const MAX_TEXT: usize = 2048;
+/// Longest error message, in bytes.
+const MAX_MESSAGE: usize = 1024;
+
+/// Longest opening that is written as it is, in bytes.
+const MAX_OPENING: usize = 32 * 1024;
+
+/// A canonical item on both sides of its `chainSeq`, which is known only when the record enters the chain.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) before_seq: Vec<u8>,
+    pub(crate) after_seq: Vec<u8>,
+}
+
+/// What an item says beside its record's fields.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ItemContext<'a> {
+    pub(crate) host_id: &'a str,
+    pub(crate) chain_id: &'a str,
+    /// From the request's start to the item's expiry in DynamoDB.
+    pub(crate) retention: Duration,
+}
+
+/// Writes the item of a record that has ended.
+pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
+    // Without `..`: a field that is added to Record has to be given its place here.
+    let Record {
+        request_id,
+        started_ms,
+        operation,
+        model_id,
+        inference_profile_used,
+        destination_region,
+        upstream_request_id,
+        user_arn,
+        source_ip,
+        caller,
+        caller_uid,
+        identity_verified,
+        access_key_id,
+        data_classification,
+        request_size,
+        response_size,
+        latency,
+        first_byte_latency,
+        streaming,
+        usage: Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens },
+        cost_nano_usd,
+        success,
+        status_code,
+        error_message,
+        attempts,
+        outcome,
+    } = record;
+    let expiry = started_ms.saturating_add(i64::try_from(context.retention.as_millis()).unwrap_or(i64::MAX)) / 1000;
+
+    let mut json = Canonical { bytes: Vec::with_capacity(512), first: true };
+    json.text_if("accessKeyId", access_key_id);
+    json.number("attempts", *attempts);
+    json.number_if("cacheReadTokens", *cache_read_tokens);
+    json.number_if("cacheWriteTokens", *cache_write_tokens);
+    json.text_if("caller", caller);
+    json.number_if("callerUid", *caller_uid);
+    json.text("chainId", context.chain_id);
+    json.key("chainSeq");
+    let before_seq = json.bytes;
+
+    let mut json = Canonical { bytes: Vec::with_capacity(1024), first: false };
+    json.number_if("costNanoUsd", *cost_nano_usd);
+    json.text_if("dataClassification", data_classification);
+    json.text("destinationPartition", "commercial");
+    json.text("destinationRegion", destination_region);
+    if let Some(message) = error_message {
+        json.text("errorMessage", shortened(message, MAX_MESSAGE));
+    }
+    json.number_if("firstByteLatency", *first_byte_latency);
+    json.text("hostId", context.host_id);
+    json.flag("identityVerified", *identity_verified);
+    json.text_if("inferenceProfileUsed", inference_profile_used);
+    json.number_if("inputTokens", *input_tokens);
+    json.number("latency", *latency);
+    json.text("modelId", model_id);
+    json.text("operation", operation);
+    json.text("outcome", outcome.as_str());
+    json.number_if("outputTokens", *output_tokens);
+    json.text("requestId", request_id);
+    json.number("requestSize", *request_size);
+    json.number("responseSize", *response_size);
+    json.text("sourceIP", source_ip);
+    json.text("sourcePartition", "govcloud");
+    json.number("statusCode", *status_code);
+    json.flag("streaming", *streaming);
+    json.flag("success", *success);
+    json.text("timestamp", &timestamp(*started_ms));
+    json.number("ttl", expiry);
+    json.text_if("upstreamRequestId", upstream_request_id);
+    json.text("userArn", user_arn);
+    json.bytes.push(b'}');
+    Draft { before_seq, after_seq: json.bytes }
+}
+
+/// The payload of an opening: the record as it is known by then.
+pub(crate) fn encode_opening(record: &Record) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec(record)?;
+    if json.len() <= MAX_OPENING {
+        return Ok(json);
+    }
+    let mut record = record.clone();
+    record.error_message = None;
+    for text in [&mut record.model_id, &mut record.user_arn, &mut record.source_ip, &mut record.request_id] {
+        *text = shortened(text, MAX_TEXT).to_owned();
+    }
+    Ok(serde_json::to_vec(&record)?)
+}
+
+/// RFC 3339 in UTC with milliseconds and `Z`.
+pub(crate) fn timestamp(ms: i64) -> String {
+    let instant = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{instant:.3}")
+}
+
+/// The canonical form of an item that was read from a table or a file, without its `chainHash`; none when it is no object.
+pub(crate) fn canonical(item: &Value) -> Option<Vec<u8>> {
+    let mut entries: Vec<(&String, &Value)> = item.as_object()?.iter().filter(|(key, _)| *key != "chainHash").collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    let mut json = Canonical { bytes: Vec::with_capacity(1024), first: true };
+    for (key, value) in entries {
+        json.key(key);
+        let _ = serde_json::to_writer(&mut json.bytes, value);
+    }
+    if json.first {
+        json.bytes.push(b'{');
+    }
+    json.bytes.push(b'}');
+    Some(json.bytes)
+}
+
+/// At most `limit` bytes of a text, cut between characters.
+fn shortened(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+struct Canonical {
+    bytes: Vec<u8>,
+    first: bool,
+}
+
+impl Canonical {
+    fn key(&mut self, key: &str) {
+        self.bytes.push(if std::mem::take(&mut self.first) { b'{' } else { b',' });
+        self.quoted(key);
+        self.bytes.push(b':');
+    }
+
+    // Writing into a Vec cannot fail.
+    fn quoted(&mut self, text: &str) {
+        let _ = serde_json::to_writer(&mut self.bytes, text);
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.key(key);
+        self.quoted(shortened(text, MAX_TEXT));
+    }
+
+    fn text_if(&mut self, key: &str, text: &Option<String>) {
+        if let Some(text) = text {
+            self.text(key, text);
+        }
+    }
+
+    fn number(&mut self, key: &str, number: impl std::fmt::Display) {
+        self.key(key);
+        let _ = write!(self.bytes, "{number}");
+    }
+
+    fn number_if(&mut self, key: &str, number: Option<impl std::fmt::Display>) {
+        if let Some(number) = number {
+            self.number(key, number);
+        }
+    }
+
+    fn flag(&mut self, key: &str, flag: bool) {
+        self.key(key);
+        self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Outcome;
+
+    const CONTEXT: ItemContext<'static> =
+        ItemContext { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400) };
+
+    fn full() -> Record {
+        Record {
+            request_id: "018f-é\"\n".into(),
+            started_ms: 1_700_000_000_007,
+            operation: "Converse".into(),
+            model_id: "anthropic.claude".into(),
+            inference_profile_used: Some("us.anthropic.claude".into()),
+            destination_region: "us-east-1".into(),
+            upstream_request_id: Some("up".into()),
+            user_arn: "arn:aws-us-gov:iam::1:role/x".into(),
+            source_ip: "127.0.0.1".into(),
+            caller: Some("billing".into()),
+            caller_uid: Some(1007),
+            identity_verified: true,
+            access_key_id: Some("AKIA".into()),
+            data_classification: Some("internal".into()),
+            request_size: 1,
+            response_size: 2,
+            latency: 3,
+            first_byte_latency: Some(4),
+            streaming: true,
+            usage: Usage {
+                input_tokens: Some(5),
+                output_tokens: Some(6),
+                cache_read_tokens: Some(7),
+                cache_write_tokens: Some(8),
+            },
+            cost_nano_usd: Some(9),
+            success: true,
+            status_code: 200,
+            error_message: Some("é".repeat(2000)),
+            attempts: 2,
+            outcome: Outcome::Completed,
+        }
+    }
+
+    fn parsed(record: &Record) -> (Vec<u8>, Value) {
+        let draft = draft_item(record, CONTEXT);
+        let bytes = [&draft.before_seq[..], b"17", &draft.after_seq].concat();
+        let value = serde_json::from_slice(&bytes).unwrap();
+        (bytes, value)
+    }
+
+    #[test]
+    fn what_is_written_is_already_canonical() {
+        for record in [full(), Record::default()] {
+            let (bytes, value) = parsed(&record);
+            assert_eq!(String::from_utf8(canonical(&value).unwrap()).unwrap(), String::from_utf8(bytes).unwrap());
+        }
+    }
+
+    #[test]
+    fn every_attribute_of_the_contract_is_there_and_in_its_type() {
+        let (_, item) = parsed(&full());
+        assert_eq!(item["timestamp"], "2023-11-14T22:13:20.007Z");
+        assert_eq!(item["ttl"], 1_700_000_000 + 30 * 86_400);
+        assert_eq!(item["sourcePartition"], "govcloud");
+        assert_eq!(item["destinationPartition"], "commercial");
+        assert_eq!(item["chainSeq"], 17);
+        assert!(item["errorMessage"].as_str().unwrap().len() <= MAX_MESSAGE);
+        let mut fields = serde_json::to_value(full()).unwrap().as_object().unwrap().clone();
+        fields.remove("startedMs");
+        for field in fields.keys() {
+            assert!(item.get(field).is_some(), "{field} of the record is missing in the item");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_absent() {
+        let (_, item) = parsed(&Record::default());
+        for absent in ["inputTokens", "caller", "callerUid", "errorMessage", "firstByteLatency", "upstreamRequestId"] {
+            assert!(item.get(absent).is_none(), "{absent}");
+        }
+    }
+
+    #[test]
+    fn no_clock_makes_it_panic() {
+        for started_ms in [i64::MIN, -1, i64::MAX] {
+            let (_, item) = parsed(&Record { started_ms, ..Record::default() });
+            assert!(item["timestamp"].as_str().unwrap().ends_with('Z'));
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The ledger: what is known of each request, kept so that nothing that was served goes unrecorded and no record is lost.
+//!
+//! A request's opening is in the [`journal`] before its first byte goes upstream, its end when its body has ended. The
+//! `index_writer` copies ended records from there into the SQLite [`index`], from which they are shipped to DynamoDB and
+//! an auditor's queries are answered. The journal is the truth; everything behind it can be rebuilt from it.
+
+pub(crate) mod chain;
+pub(crate) mod clients;
+pub(crate) mod clock;
+mod core;
+pub mod dynamo;
+mod error;
+mod flush;
+mod health;
+pub(crate) mod host_id;
+pub mod index;
+mod index_writer;
+pub(crate) mod integer;
+pub(crate) mod item;
+pub mod journal;
+mod recovery;
+mod ship;
+mod start;
+mod state_dir;
+mod task;
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use error::LedgerError;
+pub use state_dir::StateDir;
+
+use self::core::Core;
+use crate::config::OnFailure;
+use crate::error::{Kind, Refusal};
+use crate::record::{Outcome, Record};
+use crate::settings;
+use clients::Clients;
+use flush::Flusher;
+use health::Component;
+use index::IndexError;
+use integer::to_unsigned;
+use task::Task;
+
+/// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
+#[derive(Debug)]
+pub struct Ledger {
+    core: Arc<Core>,
+    /// For an auditor's queries to the table; shipping has its own.
+    clients: Clients,
+    flusher: Option<Arc<Flusher>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: state_dir::Lock,
+}
+
+/// A request whose opening is in the ledger. Dropped without [`Ledger::close`], it becomes `interrupted` at the next start.
+#[derive(Debug)]
+#[must_use = "a request that was opened has to be closed"]
+pub struct Opened {
+    /// None when the request is served unrecorded.
+    slot: Option<usize>,
+}
+
+/// The state of the ledger, for status and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Ended records that DynamoDB has not confirmed; 0 without a table.
+    pub pending: u64,
+    /// Bytes of the records that are in no table, against `audit.max_ledger_bytes`.
+    pub bytes: u64,
+    /// Requests under way.
+    pub open: u64,
+    /// Records that DynamoDB has confirmed since the daemon's start.
+    pub shipped_total: u64,
+    /// Failed attempts to write or to ship, since the daemon's start.
+    pub failures_total: u64,
+    /// Requests that were answered and could not be recorded, since the daemon's start.
+    pub unrecorded_total: u64,
+    /// Records that the table refuses for what they are.
+    pub set_aside: u64,
+    /// What does not work at the moment, in a sentence.
+    pub last_error: Option<String>,
+    /// Whether the ledger takes records.
+    pub ledger_writable: bool,
+    /// None without a table, or as long as nothing was tried.
+    pub table_reachable: Option<bool>,
+}
+
+impl Ledger {
+    /// Opens the ledger in the settings' state directory, records what a crash left open as interrupted, and starts
+    /// shipping.
+    ///
+    /// # Errors
+    /// When another daemon uses the state directory, or it or what is in it cannot be used.
+    pub async fn start(settings: &settings::Audit) -> Result<Arc<Ledger>, LedgerError> {
+        Ledger::start_with(settings, None).await
+    }
+
+    /// The same, with a client for DynamoDB instead of the one that the environment describes.
+    ///
+    /// # Errors
+    /// As [`Ledger::start`].
+    pub async fn start_with(
+        settings: &settings::Audit,
+        client: Option<aws_sdk_dynamodb::Client>,
+    ) -> Result<Arc<Ledger>, LedgerError> {
+        let clients = Clients::new(&settings.region, client.clone());
+        let settings = settings.clone();
+        let started =
+            tokio::task::spawn_blocking(move || start::start(&settings, client)).await.unwrap_or_else(|error| {
+                let reason = format!("its start failed: {error}");
+                Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
+            })?;
+        Ok(Arc::new(Ledger {
+            core: started.core,
+            clients,
+            flusher: started.flusher,
+            threads: Mutex::new(started.threads),
+            _lock: started.lock,
+        }))
+    }
+
+    /// Writes the opening of a request, durably in the sense of `audit.durability`, before its first byte goes upstream.
+    ///
+    /// # Errors
+    /// With `audit.on_failure = "deny"`, a refusal (503) when the opening cannot be written. With `"allow"` there is no
+    /// error: the request is served unrecorded.
+    pub async fn open(&self, record: &Record) -> Result<Opened, Refusal> {
+        let (slot, bytes) = match self.core.open(record) {
+            Ok(opened) => opened,
+            Err(error) => return self.cannot_record(&error.to_string()),
+        };
+        let Some(flusher) = &self.flusher else {
+            return Ok(Opened { slot: Some(slot) });
+        };
+        let unflushed = UnflushedOpening { core: &self.core, record, slot: Some(slot) };
+        let flushed = flusher.wait_for(bytes).await;
+        let slot = unflushed.into_slot();
+        match flushed {
+            Ok(()) => Ok(Opened { slot }),
+            // It is in the journal, though perhaps not on the disk: that is as good as can be had.
+            Err(_) if self.core.settings.load().on_failure == OnFailure::Allow => Ok(Opened { slot }),
+            Err(error) => {
+                let refused = self.cannot_record(&error.to_string());
+                if let (Some(slot), Err(refusal)) = (slot, &refused) {
+                    self.core.close(slot, &ended(record, Outcome::Refused, 503, refusal.text()));
+                }
+                refused
+            }
+        }
+    }
+
+    /// Writes the end of a request. Neither network nor disk are waited for.
+    pub fn close(&self, opened: Opened, record: &Record) {
+        if let Some(slot) = opened.slot {
+            self.core.close(slot, record);
+            self.request_flush();
+        }
+    }
+
+    /// Writes a request that never went upstream.
+    pub fn note(&self, record: &Record) {
+        match self.core.note(record) {
+            Ok(()) => self.request_flush(),
+            Err(error) => self.count_unrecorded(&error.to_string()),
+        }
+    }
+
+    fn request_flush(&self) {
+        if let Some(flusher) = &self.flusher {
+            flusher.request_flush();
+        }
+    }
+
+    /// What `audit.on_failure` says about a request that cannot be recorded.
+    fn cannot_record(&self, reason: &str) -> Result<Opened, Refusal> {
+        match self.core.settings.load().on_failure {
+            OnFailure::Allow => {
+                self.count_unrecorded(reason);
+                Ok(Opened { slot: None })
+            }
+            OnFailure::Deny => {
+                let sentence = format!("requests are refused: {reason}");
+                self.core.health.report_failure(Component::Recording, &sentence);
+                let message = format!("the request cannot be recorded, and unrecorded requests are refused: {reason}.");
+                Err(Refusal::new(Kind::ServiceUnavailable, message).retry_after(Duration::from_secs(5)))
+            }
+        }
+    }
+
+    fn count_unrecorded(&self, reason: &str) {
+        self.core.counts.unrecorded.fetch_add(1, Relaxed);
+        let sentence = format!("requests are answered UNRECORDED: {reason}");
+        self.core.health.report_failure(Component::Recording, &sentence);
+    }
+
+    /// What records and the fleet's table call this host.
+    pub fn host_id(&self) -> &str {
+        &self.core.host_id
+    }
+
+    /// The state at this moment.
+    pub fn status(&self) -> Status {
+        let (counts, health) = (&self.core.counts, &self.core.health);
+        let has_table = self.core.settings.load().table.is_some();
+        Status {
+            pending: if has_table { to_unsigned(counts.pending.load(Relaxed)) } else { 0 },
+            bytes: to_unsigned(counts.bytes.load(Relaxed)),
+            open: self.core.journal().open_count() as u64,
+            shipped_total: counts.shipped.load(Relaxed),
+            failures_total: health.failures_total(),
+            unrecorded_total: counts.unrecorded.load(Relaxed),
+            set_aside: counts.set_aside.load(Relaxed),
+            last_error: health.gravest_failure(),
+            ledger_writable: !health.recording_fails(),
+            table_reachable: counts.table_reachable().filter(|_| has_table),
+        }
+    }
+
+    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes. Directory, durability,
+    /// table and region change at the next restart, which is logged.
+    pub fn apply(&self, settings: &settings::Audit) {
+        let current = self.core.settings.load();
+        let applied = settings::Audit {
+            state_dir: current.state_dir.clone(),
+            durability: current.durability,
+            table: current.table.clone(),
+            region: current.region.clone(),
+            ..settings.clone()
+        };
+        let needs_restart = settings.state_dir != current.state_dir
+            || settings.durability != current.durability
+            || settings.table != current.table
+            || settings.region != current.region;
+        if needs_restart {
+            tracing::warn!(
+                "audit.state_dir, audit.durability, audit.table and audit.region change at the next restart"
+            );
+        }
+        self.core.settings.store(Arc::new(applied));
+    }
+
+    /// Waits until every record that has ended by now is in the index, where queries find it.
+    pub async fn flush(&self) {
+        let (done, waits) = tokio::sync::oneshot::channel();
+        self.core.send(Task::Flush(done));
+        let _ = waits.await;
+    }
+
+    /// Writes everything into the index, gives shipping until `deadline`, and ends the threads.
+    pub async fn stop(&self, deadline: impl Into<Instant>) {
+        let deadline = deadline.into();
+        self.flush().await;
+        let _ = tokio::time::timeout_at(deadline, async {
+            while self.core.settings.load().table.is_some() && self.core.counts.pending.load(Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        self.stop_threads();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+    }
+
+    fn stop_threads(&self) {
+        self.core.stopping.send_replace(true);
+        self.core.send(Task::Stop);
+        if let Some(flusher) = &self.flusher {
+            flusher.stop();
+        }
+    }
+}
+
+/// For an auditor.
+impl Ledger {
+    /// The SQLite file of ended records.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.core.state_dir.database()
+    }
+
+    /// The DynamoDB table that records are shipped to.
+    pub(crate) fn table(&self) -> Option<String> {
+        self.core.settings.load().table.clone()
+    }
+
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Has the index rebuilt that a reader found damaged.
+    pub(crate) fn report_damage(&self, error: IndexError) {
+        self.core.send(Task::IndexDamaged(error));
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.stop_threads();
+        for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An opening that waits for its flush. When the client leaves meanwhile, it is dropped, and the request recorded as ended.
+struct UnflushedOpening<'a> {
+    core: &'a Core,
+    record: &'a Record,
+    slot: Option<usize>,
+}
+
+impl UnflushedOpening<'_> {
+    /// The wait is over; who has the slot ends the request.
+    fn into_slot(mut self) -> Option<usize> {
+        self.slot.take()
+    }
+}
+
+impl Drop for UnflushedOpening<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            let why = "bedrock-sidecar: the client left before the request was sent".to_owned();
+            self.core.close(slot, &ended(self.record, Outcome::ClientDisconnected, 499, why));
+        }
+    }
+}
+
+fn ended(record: &Record, outcome: Outcome, status_code: u16, message: String) -> Record {
+    Record { outcome, success: false, status_code, error_message: Some(message), ..record.clone() }
+}

@@ -1,0 +1,172 @@
+//! Sending one batch, again and again until every record in it is confirmed by the table, or known to be invalid.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
+use tokio::sync::Notify;
+
+use crate::ledger::clients::Clients;
+use crate::ledger::core::Core;
+use crate::ledger::dynamo::{self, Attributes, Failure, FailureClass};
+use crate::ledger::health::Component;
+use crate::ledger::index::read::IndexedRecord;
+
+/// The pause after a failure doubles from the first to the second; each has jitter, so that a fleet does not return as one.
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(20);
+
+/// What all batches share.
+#[derive(Debug)]
+pub(crate) struct BatchSender {
+    pub(crate) core: Arc<Core>,
+    pub(crate) clients: Clients,
+    pub(crate) table: String,
+    /// Notified when the table takes records: batches that back off may try again.
+    pub(crate) table_works: Notify,
+}
+
+/// A batch of which nothing is left to send.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub(crate) first: i64,
+    pub(crate) confirmed: u64,
+    /// Records that the table will never take, and why.
+    pub(crate) rejected: Vec<(i64, String)>,
+}
+
+/// Why DynamoDB rejected a record that was sent alone.
+enum RejectionCause {
+    /// The record itself: the table will never take it.
+    Record,
+    /// The table takes no record at all; why, in a sentence.
+    Table(String),
+}
+
+/// A record that waits for its confirmation.
+struct Unconfirmed {
+    id: i64,
+    attributes: Attributes,
+}
+
+impl BatchSender {
+    /// Returns when nothing of the batch is left to send.
+    pub(crate) async fn deliver(&self, records: Vec<IndexedRecord>) -> Delivered {
+        let mut delivered =
+            Delivered { first: records.first().map_or(0, |record| record.id), confirmed: 0, rejected: Vec::new() };
+        let mut unconfirmed = Vec::with_capacity(records.len());
+        for record in records {
+            match dynamo::item_to_attributes(&record.item, &record.hash) {
+                Some(attributes) => unconfirmed.push(Unconfirmed { id: record.id, attributes }),
+                None => delivered.rejected.push((record.id, "it is not a flat JSON object".to_owned())),
+            }
+        }
+        let mut backoff = MIN_BACKOFF;
+        // After a rejection of several, each is sent alone, to find out which is invalid.
+        let mut one_by_one = false;
+        while !unconfirmed.is_empty() {
+            let count = if one_by_one { 1 } else { unconfirmed.len() };
+            let before = unconfirmed.len();
+            match self.send(&mut unconfirmed, count).await {
+                Ok(()) => {
+                    delivered.confirmed += (before - unconfirmed.len()) as u64;
+                    if unconfirmed.len() < before {
+                        self.report_success();
+                        backoff = MIN_BACKOFF;
+                    }
+                    if before - unconfirmed.len() < count {
+                        let sentence = format!(
+                            "DynamoDB throttles the table {}: it left {} of {count} records of a batch unprocessed",
+                            self.table,
+                            count - (before - unconfirmed.len())
+                        );
+                        self.report_failure(&sentence, false);
+                        self.back_off(&mut backoff).await;
+                    }
+                }
+                Err(Failure { class: FailureClass::Rejected, .. }) if count > 1 => one_by_one = true,
+                Err(Failure { class: FailureClass::Rejected, sentence }) => match self.find_cause(&sentence).await {
+                    RejectionCause::Record => {
+                        let id = unconfirmed.remove(0).id;
+                        tracing::error!(id, reason = %sentence, "audit: a record is set aside: the table will never take it; it stays in the ledger for its retention");
+                        delivered.rejected.push((id, sentence));
+                    }
+                    RejectionCause::Table(sentence) => {
+                        self.report_failure(&sentence, true);
+                        self.back_off(&mut backoff).await;
+                    }
+                },
+                Err(failure) => {
+                    self.report_failure(&failure.sentence, true);
+                    if failure.class == FailureClass::Credentials {
+                        self.clients.reset().await;
+                    }
+                    self.back_off(&mut backoff).await;
+                }
+            }
+        }
+        delivered
+    }
+
+    /// Sends the first `count` and takes those out of `unconfirmed` that the table confirmed.
+    async fn send(&self, unconfirmed: &mut Vec<Unconfirmed>, count: usize) -> Result<(), Failure> {
+        let mut requests = Vec::with_capacity(count);
+        for one in &unconfirmed[..count] {
+            let put = PutRequest::builder().set_item(Some(one.attributes.clone())).build();
+            let put = put.map_err(|error| Failure { class: FailureClass::Rejected, sentence: error.to_string() })?;
+            requests.push(WriteRequest::builder().put_request(put).build());
+        }
+        let client = self.clients.client().await;
+        let sent = client.batch_write_item().request_items(&self.table, requests).send().await;
+        let answer = sent.map_err(|error| dynamo::classify(error, &self.table))?;
+        let unprocessed: Vec<&Attributes> = answer
+            .unprocessed_items()
+            .into_iter()
+            .flat_map(|tables| tables.values().flatten())
+            .filter_map(|request| Some(request.put_request()?.item()))
+            .collect();
+        let left =
+            |one: &Unconfirmed| unprocessed.iter().any(|item| item.get("requestId") == one.attributes.get("requestId"));
+        let mut index = 0;
+        unconfirmed.retain(|one| {
+            index += 1;
+            index > count || left(one)
+        });
+        Ok(())
+    }
+
+    /// A record that was sent alone was rejected: is it the record, or would the table reject any?
+    async fn find_cause(&self, sentence: &str) -> RejectionCause {
+        let client = self.clients.client().await;
+        match client.describe_table().table_name(&self.table).send().await {
+            Ok(answer) => match answer.table().map(dynamo::table_keys) {
+                Some(Err(why)) => RejectionCause::Table(format!("the table {} cannot hold records: {why}", self.table)),
+                _ => RejectionCause::Record,
+            },
+            // Without the permission to describe the table, the message has to tell.
+            Err(_) if sentence.contains("Missing the key") || sentence.contains("does not match the schema") => {
+                RejectionCause::Table(sentence.to_owned())
+            }
+            Err(_) => RejectionCause::Record,
+        }
+    }
+
+    fn report_success(&self) {
+        self.core.counts.set_table_reachable(true);
+        self.core.health.report_success(Component::Shipping);
+        self.table_works.notify_waiters();
+    }
+
+    fn report_failure(&self, sentence: &str, unreachable: bool) {
+        if unreachable {
+            self.core.counts.set_table_reachable(false);
+        }
+        self.core.health.report_failure(Component::Shipping, sentence);
+    }
+
+    async fn back_off(&self, backoff: &mut Duration) {
+        let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
+        let _ = tokio::time::timeout(backoff.mul_f64(0.5 + jitter / 2.0), self.table_works.notified()).await;
+        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+    }
+}

@@ -1,0 +1,126 @@
+//! The ledger's start, which is also its recovery: there is no other path after a crash than after a clean stop.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use aws_sdk_dynamodb::Client;
+
+use super::chain::Chain;
+use super::clients::Clients;
+use super::core::Core;
+use super::error::LedgerError;
+use super::flush::Flusher;
+use super::host_id::host_id;
+use super::index::{Index, IndexError};
+use super::index_writer::IndexWriter;
+use super::journal::Journal;
+use super::recovery::recover;
+use super::ship;
+use super::state_dir::{Lock, StateDir};
+use super::task::Task;
+use crate::config::Durability;
+use crate::record::{Outcome, Record};
+use crate::settings;
+
+/// Bytes reserved for a journal file.
+const SEGMENT_BYTES: u64 = 16 << 20;
+const MIN_SEGMENT_BYTES: u64 = 256 << 10;
+
+/// A ledger whose threads run.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) core: Arc<Core>,
+    /// Present with `durability = "disk"`.
+    pub(crate) flusher: Option<Arc<Flusher>>,
+    pub(crate) threads: Vec<JoinHandle<()>>,
+    pub(crate) lock: Lock,
+}
+
+/// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the threads.
+/// With `client`, that one is used for DynamoDB.
+pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Started, LedgerError> {
+    let state_dir = StateDir::find(settings);
+    let lock = state_dir.occupy()?;
+    let index = match Index::open(&state_dir, settings.durability) {
+        Ok(index) => Some(index),
+        Err(error @ IndexError::Newer(_)) => {
+            return Err(LedgerError::Unusable { path: state_dir.database(), reason: error.to_string() });
+        }
+        // A full disk, say: the journal may still take records, and the index writer tries again.
+        Err(error) => {
+            tracing::error!(file = %state_dir.database().display(), %error, "the ledger's database cannot be opened; trying again");
+            None
+        }
+    };
+    let state = index.as_ref().map(|index| index.state).unwrap_or_default();
+    let found = recover(&state_dir, state.position)
+        .map_err(|error| LedgerError::Unusable { path: state_dir.journal(), reason: error.to_string() })?;
+
+    let host_id = host_id();
+    let chain = found
+        .chain
+        .or_else(|| index.as_ref().and_then(|index| index.last_chain().ok().flatten()))
+        .filter(|chain| chain.host_id == host_id)
+        .unwrap_or_else(|| Chain::new(&host_id));
+    let flush = settings.durability == Durability::Disk;
+    let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
+    let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, found.next_number, chain);
+    let unfinished: Vec<(usize, Record)> = found
+        .open
+        .values()
+        .filter_map(|opening| {
+            let record = serde_json::from_slice(opening).ok()?;
+            Some((journal.adopt(opening), interrupted(record)))
+        })
+        .collect();
+
+    let (tasks, inbox) = mpsc::channel();
+    let core = Arc::new(Core::new(state_dir, host_id, settings.clone(), journal, tasks));
+    core.recount(state, found.ends, found.end_bytes);
+    if !unfinished.is_empty() {
+        tracing::warn!(
+            requests = unfinished.len(),
+            "requests that were under way when the daemon ended are recorded as interrupted"
+        );
+    }
+    for (slot, record) in unfinished {
+        core.close(slot, &record);
+    }
+
+    let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
+    core.counts.set_aside.store(set_aside, Relaxed);
+    let (writer, progress) = IndexWriter::new(core.clone(), index, inbox);
+    let mut threads = vec![spawn("audit-index", move || writer.run())?];
+    if let Some(table) = settings.table.clone() {
+        let clients = Clients::new(&settings.region, client);
+        let core = core.clone();
+        threads.push(spawn("audit-ship", move || ship::run(core, table, clients, progress))?);
+    }
+    let flusher = flush.then(|| Arc::new(Flusher::new()));
+    if let Some(flusher) = flusher.clone() {
+        let core = core.clone();
+        threads.push(spawn("audit-flush", move || flusher.run(&core))?);
+    }
+    // What is in the journal and not in the index may have waited for this.
+    core.send(Task::RecordsEnded);
+    Ok(Started { core, flusher, threads, lock })
+}
+
+fn interrupted(record: Record) -> Record {
+    Record {
+        outcome: Outcome::Interrupted,
+        success: false,
+        error_message: record
+            .error_message
+            .or_else(|| Some("bedrock-sidecar: the daemon ended before the answer did".to_owned())),
+        ..record
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LedgerError> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| LedgerError::Unusable {
+        path: name.into(),
+        reason: format!("a thread cannot be started: {error}"),
+    })
+}
