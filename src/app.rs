@@ -1,6 +1,7 @@
 //! The only place that constructs: settings become listeners, upstreams, credentials and the road between them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,9 @@ use crate::upstream::Upstream;
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// What shipping gets at the end. What is not shipped by then is in the ledger, and goes after the next start.
 const SHIPPING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long requests that are cut off get to write their records.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,8 @@ struct Lasting {
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
+    /// See `Road::cut_off`.
+    cut_off: Arc<AtomicBool>,
 }
 
 /// One road and its background tasks, which end when it is replaced.
@@ -114,24 +120,37 @@ impl App {
             None => None,
         };
         let host = host_role(&settings).await;
-        let lasting = Lasting { audit, limits, host, metrics };
+        let lasting = Lasting { audit, limits, host, metrics, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
 
         let (stop, stopping) = watch::channel(false);
+        let (cut, cutting) = watch::channel(false);
         let drain = Arc::new(GracefulShutdown::new());
         let places = Arc::new(Semaphore::new(settings.listen.max_connections));
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let road = Arc::clone(&road);
             let service = move |client, request| service::serve(road.load_full(), client, request);
-            accepting.spawn(listener.serve(Arc::clone(&places), Arc::clone(&drain), stopping.clone(), service));
+            accepting.spawn(listener.serve(
+                Arc::clone(&places),
+                Arc::clone(&drain),
+                stopping.clone(),
+                cutting.clone(),
+                service,
+            ));
         }
         // The admin address has places of its own: a flood of requests must not hide the daemon from its admin.
         let admin_name = admin.name();
         let admin_road = Arc::clone(&road);
         let admin_service = move |client, request| admin::serve(Arc::clone(&admin_road), client, request);
-        accepting.spawn(admin.serve(Arc::new(Semaphore::new(64)), Arc::clone(&drain), stopping, admin_service));
+        accepting.spawn(admin.serve(
+            Arc::new(Semaphore::new(64)),
+            Arc::clone(&drain),
+            stopping,
+            cutting,
+            admin_service,
+        ));
         let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
 
         tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -172,6 +191,9 @@ impl App {
         };
         if tokio::time::timeout_at(deadline, drained).await.is_err() {
             tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
+            lasting.cut_off.store(true, Ordering::Relaxed);
+            let _ = cut.send(true);
+            let _ = tokio::time::timeout(CUT_TIMEOUT, lasting.metrics.until_idle()).await;
         }
         if let Some(fleet) = fleet {
             fleet.stop().await;
@@ -225,6 +247,7 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         audit: Arc::clone(&lasting.audit),
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
+        cut_off: Arc::clone(&lasting.cut_off),
     });
     let _ = tokio::time::timeout(STARTUP_TIMEOUT, prepare(&road)).await;
     let mut tasks = JoinSet::new();

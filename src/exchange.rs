@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::error::Refusal;
 use crate::ledger::Opened;
 use crate::limits::Admission;
 use crate::listen::Client;
-use crate::meter::Meter;
+use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::operation::{ModelPlace, Operation};
@@ -31,6 +32,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-re
 const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
 const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
+/// The record's `ended` for a stream that ended between two events, before its final one.
+const WITHOUT_FINAL_EVENT: &str = "without_final_event";
 /// The client had left before the answer's end: nginx's number for it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -52,11 +55,12 @@ pub(crate) struct Exchange {
 /// An exchange whose opening is in the ledger. Forwarding demands one, so nothing can go upstream unrecorded.
 pub(crate) struct OpenExchange<'a>(&'a mut Exchange);
 
-/// What an upstream answered, and the identifier that was sent for the model; none where the request names no model.
+/// What an upstream answered, which one it was, and what was sent for the model; none where the request names no model.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub answer: Answer,
-    pub model_sent: Option<String>,
+    pub region: String,
+    pub target: Option<Target>,
 }
 
 impl OpenExchange<'_> {
@@ -173,10 +177,13 @@ impl Exchange {
 
     /// Hands an upstream's answer on: status, headers and body as they came, and what we add to the headers.
     pub fn relay(mut self, answered: Answered) -> Response<Body> {
-        let Answered { answer: Answer { status, mut headers, body }, model_sent } = answered;
+        let Answered { answer: Answer { status, mut headers, body }, region, target } = answered;
+        // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
+        self.record.destination_region = region;
+        self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());
         strip::response_headers(&mut headers);
         self.mark(&mut headers);
-        if let Some(model) = model_sent.and_then(|model| HeaderValue::from_str(&model).ok()) {
+        if let Some(model) = target.and_then(|target| HeaderValue::from_str(&target.identifier).ok()) {
             headers.insert(MODEL, model);
         }
         self.record.upstream_request_id =
@@ -217,14 +224,23 @@ impl Exchange {
     }
 
     fn complete(&mut self, meter: Meter) {
-        let (usage, exception) = meter.finish();
+        let Metered { usage, exception, ending } = meter.finish();
         self.record.usage = usage;
         let status = self.record.status_code;
-        let success = (200..300).contains(&status) && exception.is_none();
-        if exception.is_some() {
-            self.record.error_message = exception;
+        let outcome = match (&exception, ending) {
+            (None, Ending::WithinEvent) => Outcome::UpstreamBroke,
+            (None, _) if (200..300).contains(&status) => Outcome::Completed,
+            _ => Outcome::UpstreamError,
+        };
+        match (exception, ending) {
+            (Some(exception), _) => self.record.error_message = Some(exception),
+            (None, Ending::WithinEvent) => {
+                self.record.error_message = Some("the upstream's stream ended within an event".to_owned());
+            }
+            (None, Ending::WithoutFinalEvent) => self.record.ended = Some(WITHOUT_FINAL_EVENT.to_owned()),
+            (None, Ending::Whole) => {}
         }
-        self.close(if success { Outcome::Completed } else { Outcome::UpstreamError }, status);
+        self.close(outcome, status);
     }
 
     /// Milliseconds since the request's head.
@@ -269,9 +285,21 @@ fn settle(mut admission: Admission, record: &Record, never_sent: bool) {
 }
 
 impl Drop for Exchange {
-    /// Whoever held the exchange was dropped: hyper drops requests and bodies whose client has left.
+    /// Whoever held the exchange was dropped: hyper drops requests and bodies whose client has left. At the end of a drain
+    /// that lasted too long, the daemon drops them itself.
     fn drop(&mut self) {
-        if !self.closed {
+        if self.closed {
+            return;
+        }
+        if self.road.cut_off.load(Ordering::Relaxed) {
+            let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
+            self.record.error_message = Some(why.to_owned());
+            let status = self.record.status_code;
+            self.close(
+                Outcome::Interrupted,
+                if status == 0 { StatusCode::SERVICE_UNAVAILABLE.as_u16() } else { status },
+            );
+        } else {
             self.record.error_message.get_or_insert_with(|| "the client left before the end of the answer".to_owned());
             self.close(Outcome::ClientDisconnected, CLIENT_CLOSED_REQUEST);
         }
@@ -358,7 +386,7 @@ impl Relay {
 
     fn broke(&mut self, error: &BodyError) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            let (usage, exception) = meter.finish();
+            let Metered { usage, exception, .. } = meter.finish();
             exchange.record.usage = usage;
             exchange.record.error_message = Some(exception.unwrap_or_else(|| error.to_string()));
             let status = exchange.record.status_code;
@@ -370,7 +398,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            exchange.record.usage = meter.finish().0;
+            exchange.record.usage = meter.finish().usage;
         }
     }
 }

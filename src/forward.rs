@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use crate::error::{Kind, Refusal};
 use crate::exchange::{Answered, OpenExchange};
-use crate::model::{self, How};
+use crate::model::{self, How, Target};
 use crate::operation::ModelPlace;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road};
@@ -33,7 +33,7 @@ pub(crate) async fn forward(
         match try_region(road, region, &mut exchange, received, &headers).await {
             Ok(answered) if at < last && leads_to_failover(answered.answer.status) => {
                 tracing::warn!(region = %region.upstream.region, status = answered.answer.status.as_u16(), "failing over to the next upstream");
-                missed = Some(Ok(Answered { model_sent: None, ..answered }));
+                missed = Some(Ok(answered));
             }
             Ok(answered) => return Ok(answered),
             Err(Stop::Failed(failure)) if at < last && failure.leads_to_failover() => {
@@ -99,7 +99,7 @@ async fn try_region(
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers.clone(), None)?;
         let answer = send(road, region, exchange, &request).await?;
-        return Ok(Answered { answer, model_sent: None });
+        return Ok(answered(region, answer, None));
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
@@ -125,7 +125,7 @@ async fn describe(
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
     let answer = send(road, region, exchange, &request).await?;
-    Ok(Answered { answer, model_sent: Some(target.identifier) })
+    Ok(answered(region, answer, Some(target)))
 }
 
 async fn invoke(
@@ -154,8 +154,12 @@ async fn invoke(
         if matches!(target.how, How::Learned | How::Created) && matches!(answer.status.as_u16(), 400 | 404) {
             models.forget(&requested.name, upstream);
         }
-        return Ok(Answered { answer, model_sent: Some(target.identifier) });
+        return Ok(answered(region, answer, Some(target)));
     }
+}
+
+fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered {
+    Answered { answer, region: region.upstream.region.clone(), target }
 }
 
 async fn send(

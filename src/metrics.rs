@@ -201,6 +201,13 @@ impl Metrics {
         InFlight(Arc::clone(&self.in_flight))
     }
 
+    /// Waits until no request is in flight.
+    pub async fn until_idle(&self) {
+        while self.in_flight.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn resolved(&self, how: &'static str) {
         self.resolutions.get_or_create(&HowLabel { how }).inc();
     }

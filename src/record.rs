@@ -108,4 +108,7 @@ pub struct Record {
     /// Requests that were sent upstream for this one.
     pub attempts: u32,
     pub outcome: Outcome,
+    /// `without_final_event` where a stream ended between two events, before the one that ends such streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
 }

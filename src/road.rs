@@ -3,6 +3,7 @@
 //! A reload builds a second `Road` beside the first. Requests that are under way keep the one they began with.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::caller::Callers;
@@ -27,6 +28,8 @@ pub(crate) struct Road {
     pub audit: Arc<Ledger>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// The daemon is about to drop the requests that are still under way: they end by its own doing.
+    pub cut_off: Arc<AtomicBool>,
 }
 
 /// One upstream and what is known of its models.

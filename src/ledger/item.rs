@@ -63,6 +63,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         error_message,
         attempts,
         outcome,
+        ended,
     } = record;
     let expiry = started_ms.saturating_add(i64::try_from(context.retention.as_millis()).unwrap_or(i64::MAX)) / 1000;
 
@@ -82,6 +83,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.text_if("dataClassification", data_classification);
     json.text("destinationPartition", "commercial");
     json.text("destinationRegion", destination_region);
+    json.text_if("ended", ended);
     if let Some(message) = error_message {
         json.text("errorMessage", shortened(message, MAX_MESSAGE));
     }

@@ -109,13 +109,14 @@ impl Listener {
         }
     }
 
-    /// Accepts until `stop` says so. A connection takes its place among `places` before it is accepted, so that what
+    /// Accepts until `stop` says so; drops its connections when `cut` does. A connection takes its place among `places` before it is accepted, so that what
     /// cannot be served waits in the kernel's queue.
     pub async fn serve<F, S, B>(
         self,
         places: Arc<Semaphore>,
         drain: Arc<GracefulShutdown>,
         mut stop: watch::Receiver<bool>,
+        cut: watch::Receiver<bool>,
         service: S,
     ) where
         S: Fn(Arc<Client>, http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -133,9 +134,13 @@ impl Listener {
                 Ok((accepted, place)) => {
                     pause = Duration::from_millis(50);
                     let (service, watcher) = (service.clone(), drain.watcher());
+                    let mut cut = cut.clone();
                     let connection = async move {
-                        if let Err(error) = connection(accepted, watcher, service).await {
-                            tracing::debug!(%error, "connection ended");
+                        tokio::select! {
+                            ended = connection(accepted, watcher, service) => if let Err(error) = ended {
+                                tracing::debug!(%error, "connection ended");
+                            },
+                            _ = cut.wait_for(|cut| *cut) => {}
                         }
                         drop(place);
                     };

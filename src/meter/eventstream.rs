@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::usage;
+use super::{Ending, Metered, usage};
 use crate::record::Usage;
 
 const PRELUDE: usize = 12;
@@ -24,6 +24,8 @@ pub struct EventStream {
     exception: Option<String>,
     /// The bytes are no event stream, so nothing more is learned from them.
     lost: bool,
+    /// The event with which streams of this kind end has come.
+    has_ended: bool,
 }
 
 impl EventStream {
@@ -70,7 +72,9 @@ impl EventStream {
         let payload = || frame.slice(PRELUDE + headers..frame.len() - TRAILER);
         match Event::of(&frame[PRELUDE..PRELUDE + headers]) {
             Event::Chunk => self.last_chunk = Some(payload()),
+            Event::MessageStop => self.has_ended = true,
             Event::Metadata => {
+                self.has_ended = true;
                 let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
                 self.usage.merge(usage::of_object(&json["usage"]));
             }
@@ -80,13 +84,34 @@ impl EventStream {
     }
 
     /// What the stream said, up to where it came.
-    pub fn finish(self) -> (Usage, Option<String>) {
+    pub fn finish(self) -> Metered {
+        let ending = self.ending();
         let mut usage = self.usage;
         if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
             usage.merge(metrics);
         }
-        (usage, self.exception)
+        Metered { usage, exception: self.exception, ending }
     }
+
+    fn ending(&self) -> Ending {
+        let last_chunk_is_final = || self.last_chunk.as_deref().is_some_and(is_final_chunk);
+        if self.skip > 0 || !self.partial.is_empty() {
+            Ending::WithinEvent
+        } else if self.lost || self.has_ended || self.exception.is_some() || last_chunk_is_final() {
+            Ending::Whole
+        } else {
+            Ending::WithoutFinalEvent
+        }
+    }
+}
+
+/// InvokeModelWithResponseStream ends with the chunk that bears Bedrock's metrics; Anthropic's own end is a `message_stop`.
+fn is_final_chunk(payload: &[u8]) -> bool {
+    use base64::Engine;
+    let chunk: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
+    let bytes = chunk["bytes"].as_str().and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    let event: serde_json::Value = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
+    event.get("amazon-bedrock-invocationMetrics").is_some() || event["type"] == "message_stop"
 }
 
 fn invocation_metrics(payload: &[u8]) -> Option<Usage> {
@@ -98,6 +123,7 @@ fn invocation_metrics(payload: &[u8]) -> Option<Usage> {
 
 enum Event {
     Chunk,
+    MessageStop,
     Metadata,
     Exception(String),
     Other,
@@ -117,6 +143,7 @@ impl Event {
         match (kind, name) {
             (b"exception" | b"error", name) => Event::Exception(String::from_utf8_lossy(name).into_owned()),
             (_, b"chunk") => Event::Chunk,
+            (_, b"messageStop") => Event::MessageStop,
             (_, b"metadata") => Event::Metadata,
             _ => Event::Other,
         }
@@ -175,7 +202,7 @@ pub(crate) mod tests {
         )
     }
 
-    fn read(bytes: &[u8], piece: usize) -> (Usage, Option<String>) {
+    fn read(bytes: &[u8], piece: usize) -> Metered {
         let mut stream = EventStream::default();
         for part in bytes.chunks(piece) {
             stream.feed(&Bytes::copy_from_slice(part));
@@ -191,7 +218,8 @@ pub(crate) mod tests {
             r#"{"usage":{"inputTokens":3,"outputTokens":5,"cacheReadInputTokens":7},"metrics":{"latencyMs":1}}"#,
         ));
         for piece in 1..=bytes.len() {
-            let (usage, exception) = read(&bytes, piece);
+            let Metered { usage, exception, ending } = read(&bytes, piece);
+            assert_eq!(ending, Ending::Whole);
             assert_eq!(
                 (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens),
                 (Some(3), Some(5), Some(7), None)
@@ -210,21 +238,40 @@ pub(crate) mod tests {
         let mut bytes = chunk(r#"{"type":"content_block_delta"}"#);
         bytes.extend(chunk(r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":11,"outputTokenCount":13,"invocationLatency":5,"firstByteLatency":3}}"#));
         for piece in [1, 7, 64, bytes.len()] {
-            let (usage, _) = read(&bytes, piece);
+            let Metered { usage, ending, .. } = read(&bytes, piece);
             assert_eq!((usage.input_tokens, usage.output_tokens), (Some(11), Some(13)));
+            assert_eq!(ending, Ending::Whole);
         }
-        let (usage, _) = read(&bytes[..bytes.len() - 1], 10);
-        assert_eq!(usage.input_tokens, None, "a stream that was cut short has no usage");
+        let cut = read(&bytes[..bytes.len() - 1], 10);
+        assert_eq!(cut.usage.input_tokens, None, "a stream that was cut short has no usage");
+        assert_eq!(cut.ending, Ending::WithinEvent);
     }
 
     #[test]
     fn exceptions_long_frames_and_garbage() {
         let exception = frame(&[(":message-type", "exception"), (":exception-type", "throttlingException")], b"{}");
-        assert_eq!(read(&exception, 9).1.as_deref(), Some("throttlingException"));
+        let read_exception = read(&exception, 9);
+        assert_eq!(read_exception.exception.as_deref(), Some("throttlingException"));
+        assert_eq!(read_exception.ending, Ending::Whole);
         let mut bytes = event("chunk", &"x".repeat(2 * MAX_FRAME));
         bytes.extend(event("metadata", r#"{"usage":{"inputTokens":1}}"#));
-        assert_eq!(read(&bytes, 4096).0.input_tokens, Some(1));
-        let (usage, exception) = read(&[0xff; 100], 10);
-        assert!(usage.is_empty() && exception.is_none());
+        assert_eq!(read(&bytes, 4096).usage.input_tokens, Some(1));
+        let garbage = read(&[0xff; 100], 10);
+        assert!(garbage.usage.is_empty() && garbage.exception.is_none());
+    }
+
+    #[test]
+    fn a_stream_without_its_final_event_is_known_from_one_that_was_cut() {
+        let start = event("messageStart", r#"{"role":"assistant"}"#);
+        let stop = event("messageStop", r#"{"stopReason":"end_turn"}"#);
+        for piece in [1, 5, 1000] {
+            assert_eq!(read(&start, piece).ending, Ending::WithoutFinalEvent);
+            assert_eq!(read(&[start.clone(), stop.clone()].concat(), piece).ending, Ending::Whole);
+            for cut in 1..start.len() {
+                assert_eq!(read(&start[..cut], piece).ending, Ending::WithinEvent, "{cut}");
+            }
+        }
+        let long = event("chunk", &"x".repeat(2 * MAX_FRAME));
+        assert_eq!(read(&long[..long.len() - 1], 4096).ending, Ending::WithinEvent);
     }
 }

@@ -14,6 +14,27 @@ use eventstream::EventStream;
 use json::JsonAnswer;
 use sse::ServerSentEvents;
 
+/// What an answer has said of itself, up to where it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metered {
+    pub usage: Usage,
+    /// The type of an exception in the stream.
+    pub exception: Option<String>,
+    pub ending: Ending,
+}
+
+/// How an answer stood when its last byte had come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// A stream with its final event, or an answer that has none.
+    #[default]
+    Whole,
+    /// A stream that ended between two events, before its final one.
+    WithoutFinalEvent,
+    /// A stream that ended within an event: it was cut off.
+    WithinEvent,
+}
+
 /// Reads a copy of one answer's bytes.
 #[derive(Debug)]
 pub struct Meter {
@@ -58,15 +79,15 @@ impl Meter {
         }
     }
 
-    /// What is known at the end, however it came: usage, and the type of an exception in the stream.
-    pub fn finish(self) -> (Usage, Option<String>) {
-        let (mut usage, exception) = match self.body {
+    /// What is known at the end, however it came.
+    pub fn finish(self) -> Metered {
+        let mut metered = match self.body {
             Format::EventStream(stream) => stream.finish(),
             Format::ServerSentEvents(stream) => stream.finish(),
-            Format::Json(answer) => (answer.finish(), None),
-            Format::Other => (Usage::default(), None),
+            Format::Json(answer) => Metered { usage: answer.finish(), ..Metered::default() },
+            Format::Other => Metered::default(),
         };
-        usage.merge(self.headers);
-        (usage, exception)
+        metered.usage.merge(self.headers);
+        metered
     }
 }

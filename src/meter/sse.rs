@@ -1,6 +1,6 @@
 //! Server-sent events of the OpenAI and Anthropic shapes, read from a copy of the passing bytes.
 
-use super::usage;
+use super::{Ending, Metered, usage};
 use crate::record::Usage;
 
 /// A line longer than this passes unread.
@@ -13,6 +13,8 @@ pub struct ServerSentEvents {
     skipping: bool,
     usage: Usage,
     exception: Option<String>,
+    /// The event with which streams of this kind end has come.
+    has_ended: bool,
 }
 
 impl ServerSentEvents {
@@ -42,15 +44,26 @@ impl ServerSentEvents {
     }
 
     fn read(&mut self, line: &[u8]) {
-        let Some(data) = line.strip_prefix(b"data:") else { return };
+        let Some(data) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else { return };
+        if data == b"[DONE]" {
+            self.has_ended = true;
+            return;
+        }
         let has = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
-        if !has(b"\"usage\"") && !has(b"invocationMetrics") && !has(b"\"error\"") {
+        if !has(b"\"usage\"")
+            && !has(b"invocationMetrics")
+            && !has(b"\"error\"")
+            && !has(b"message_stop")
+            && !has(b"\"response.")
+        {
             return;
         }
         let Ok(event) = serde_json::from_slice::<serde_json::Value>(data) else { return };
         if let Some(usage) = usage::of_answer(&event) {
             self.usage.merge(usage);
         }
+        let ends = ["message_stop", "response.completed", "response.incomplete", "response.failed"];
+        self.has_ended |= event["type"].as_str().is_some_and(|kind| ends.contains(&kind));
         let error = &event["error"];
         if error.is_object() {
             let kind = error["type"].as_str().or_else(|| error["code"].as_str()).unwrap_or("error");
@@ -58,18 +71,32 @@ impl ServerSentEvents {
         }
     }
 
-    pub fn finish(mut self) -> (Usage, Option<String>) {
+    /// What the stream said, up to where it came.
+    pub fn finish(mut self) -> Metered {
         let line = std::mem::take(&mut self.line);
         self.read(&line);
-        (self.usage, self.exception)
+        let ending = if self.has_ended || self.exception.is_some() {
+            Ending::Whole
+        } else if self.skipping || is_cut(&line) {
+            Ending::WithinEvent
+        } else {
+            Ending::WithoutFinalEvent
+        };
+        Metered { usage: self.usage, exception: self.exception, ending }
     }
+}
+
+/// A last line without its line end is cut off, unless it holds a whole event.
+fn is_cut(line: &[u8]) -> bool {
+    let data = line.strip_prefix(b"data:").unwrap_or(b"x");
+    !line.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(data).is_err()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str, piece: usize) -> (Usage, Option<String>) {
+    fn read(text: &str, piece: usize) -> Metered {
         let mut stream = ServerSentEvents::default();
         for part in text.as_bytes().chunks(piece) {
             stream.feed(part);
@@ -84,7 +111,7 @@ mod tests {
         let responses = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":1}}}}";
         for text in [anthropic, openai, responses] {
             for piece in 1..text.len() {
-                let (usage, exception) = read(text, piece);
+                let Metered { usage, exception, .. } = read(text, piece);
                 assert_eq!(
                     (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens),
                     (Some(3), Some(5), Some(1)),
@@ -97,13 +124,31 @@ mod tests {
 
     #[test]
     fn errors_are_named_and_long_lines_pass() {
-        let (_, exception) = read(
+        let Metered { exception, .. } = read(
             "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n",
             10,
         );
         assert_eq!(exception.as_deref(), Some("overloaded_error"));
         let long =
             format!("data: {{\"usage\":\"{}\"}}\ndata: {{\"usage\":{{\"input_tokens\":1}}}}\n", "x".repeat(MAX_LINE));
-        assert_eq!(read(&long, 4096).0.input_tokens, Some(1));
+        assert_eq!(read(&long, 4096).usage.input_tokens, Some(1));
+    }
+
+    #[test]
+    fn the_final_event_is_known() {
+        for (text, ending) in [
+            ("data: {\"choices\":[]}\n\ndata: [DONE]\n\n", Ending::Whole),
+            ("data: {\"choices\":[]}\n\ndata: [DONE]", Ending::Whole),
+            ("data: {\"choices\":[{\"delta\":{\"content\":\"[DONE] message_stop\"}}]}\n\n", Ending::WithoutFinalEvent),
+            ("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", Ending::Whole),
+            ("data: {\"type\":\"response.completed\",\"response\":{}}\n\n", Ending::Whole),
+            ("data: {\"type\":\"response.created\",\"response\":{}}\n\n", Ending::WithoutFinalEvent),
+            ("data: {\"type\":\"content_bl", Ending::WithinEvent),
+            ("event: mess", Ending::WithinEvent),
+        ] {
+            for piece in [1, 3, 1000] {
+                assert_eq!(read(text, piece).ending, ending, "{text}");
+            }
+        }
     }
 }
