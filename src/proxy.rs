@@ -171,13 +171,13 @@ impl Road {
         body: &[u8],
     ) -> Result<Admission, Refusal> {
         let model = model.map(|asked| model::resolve::unalias(&asked.name, &self.settings.models));
-        let ask = limits::Ask {
+        let request = limits::LimitRequest {
             caller: caller.name(),
             caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
             model,
-            estimate: limits::estimate(operation.name, body),
+            estimate: limits::estimate(operation.tokens, body),
         };
-        self.limits.admit(ask).await
+        self.limits.admit(request).await
     }
 
     /// Sends a request to the first region that answers for it.

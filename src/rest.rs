@@ -61,7 +61,7 @@ async fn answer(
     guard::check(client, &head)?;
     match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/bedrock/invoke-model") => {
-            exchange.operation(operation::invoke_model());
+            exchange.operation(&operation::INVOKE_MODEL);
             let (caller, body) = known(road, client, exchange, &head, body).await?;
             let received = invocation(&body)?;
             let model = received.model.as_ref();
@@ -82,7 +82,7 @@ async fn answer(
         (&Method::GET, "/v1/bedrock/models") => {
             exchange.named("ListFoundationModels");
             let (caller, _) = known(road, client, exchange, &head, body).await?;
-            road.permit(&caller, exchange, operation::list_models(), None, &head.headers)?;
+            road.permit(&caller, exchange, &operation::LIST_FOUNDATION_MODELS, None, &head.headers)?;
             models(road, &exchange.record.request_id).map(Front::Own)
         }
         (&Method::GET, dashboard::PATH) => {
@@ -133,7 +133,7 @@ fn invocation(body: &[u8]) -> Result<Received, Refusal> {
         headers.insert(name, value);
     }
     Ok(Received {
-        operation: operation::invoke_model(),
+        operation: &operation::INVOKE_MODEL,
         method: Method::POST,
         headers,
         query: None,

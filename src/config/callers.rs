@@ -6,60 +6,38 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::limits::{Rates, Usd, Wait};
+use super::rate_keys::{rate_keys, table_with_rates, written_table};
 use super::{Address, FilePath, Glob};
 
-/// One `[[callers]]` table. A request belongs to the first table of which any one criterion fits: `users`, `groups`,
-/// the local key, the bearer token, `certificate_names` or `host_role`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Caller {
-    pub name: Spanned<String>,
-    /// Local users by name, or by number.
-    #[serde(default)]
-    pub users: Vec<Spanned<String>>,
-    /// Local groups by name, or by number.
-    #[serde(default)]
-    pub groups: Vec<Spanned<String>>,
-    pub access_key_id: Option<Spanned<String>>,
-    pub secret_access_key_file: Option<Spanned<FilePath>>,
-    pub bearer_token_file: Option<Spanned<FilePath>>,
-    /// Names of the client certificate: `CN=billing`, `DNS:billing.internal`, `URI:spiffe://…`.
-    #[serde(default)]
-    pub certificate_names: Vec<Spanned<Glob>>,
-    /// Whoever signs with the keys of this host's own role.
-    #[serde(default)]
-    pub host_role: bool,
+table_with_rates! {
+    /// One `[[callers]]` table. A request belongs to the first table of which any one criterion fits: `users`, `groups`,
+    /// the local key, the bearer token, `certificate_names` or `host_role`.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Caller {
+        pub name: Spanned<String>,
+        /// Local users by name, or by number.
+        #[serde(default)]
+        pub users: Vec<Spanned<String>>,
+        /// Local groups by name, or by number.
+        #[serde(default)]
+        pub groups: Vec<Spanned<String>>,
+        pub access_key_id: Option<Spanned<String>>,
+        pub secret_access_key_file: Option<Spanned<FilePath>>,
+        pub bearer_token_file: Option<Spanned<FilePath>>,
+        /// Names of the client certificate: `CN=billing`, `DNS:billing.internal`, `URI:spiffe://…`.
+        #[serde(default)]
+        pub certificate_names: Vec<Spanned<Glob>>,
+        /// Whoever signs with the keys of this host's own role.
+        #[serde(default)]
+        pub host_role: bool,
 
-    pub models: Option<Spanned<Vec<Glob>>>,
-    pub deny_models: Option<Spanned<Vec<Glob>>>,
-    pub operations: Option<Spanned<Vec<Glob>>>,
-    pub deny_operations: Option<Spanned<Vec<Glob>>>,
-    pub data_classification: Option<Spanned<String>>,
-
-    // The keys of [limits], one by one: `flatten` would cost an error its line and column.
-    pub requests_per_minute: Option<NonZeroU32>,
-    pub request_burst: Option<Spanned<NonZeroU32>>,
-    pub concurrent_requests: Option<NonZeroU32>,
-    pub tokens_per_minute: Option<NonZeroU64>,
-    pub tokens_per_day: Option<NonZeroU64>,
-    pub usd_per_day: Option<Spanned<Usd>>,
-    pub usd_per_month: Option<Spanned<Usd>>,
-    pub max_wait: Option<Wait>,
-}
-
-impl Caller {
-    /// The one place where a caller's keys of `[limits]` are gathered.
-    pub fn rates(&mut self) -> Rates {
-        Rates {
-            requests_per_minute: self.requests_per_minute,
-            request_burst: self.request_burst.take(),
-            concurrent_requests: self.concurrent_requests,
-            tokens_per_minute: self.tokens_per_minute,
-            tokens_per_day: self.tokens_per_day,
-            usd_per_day: self.usd_per_day.take(),
-            usd_per_month: self.usd_per_month.take(),
-            max_wait: self.max_wait.take(),
-        }
+        pub models: Option<Spanned<Vec<Glob>>>,
+        pub deny_models: Option<Spanned<Vec<Glob>>>,
+        pub operations: Option<Spanned<Vec<Glob>>>,
+        pub deny_operations: Option<Spanned<Vec<Glob>>>,
+        pub data_classification: Option<Spanned<String>>,
+        ..rates
     }
 }
 

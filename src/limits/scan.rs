@@ -6,12 +6,12 @@ use memchr::memchr2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Found {
     /// The largest bound on the answer's tokens.
-    pub output: Option<u64>,
+    pub(super) output: Option<u64>,
     /// The shape is that of a request whose answer has no tokens: embeddings, ranks, images.
-    pub no_output: bool,
+    pub(super) no_output: bool,
     /// Bytes of base64 in strings, and what they are worth in tokens.
-    pub media_bytes: u64,
-    pub media_tokens: u64,
+    pub(super) media_bytes: u64,
+    pub(super) media_tokens: u64,
 }
 
 /// The bounds, by vendor: Anthropic and Mistral, Converse and AI21, Llama, Titan, Nova, OpenAI (two), Anthropic's old one.

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::fleet::FleetStatus;
-use super::scope::{Limit, Scope, Whose};
+use super::fleet::local::FleetStatus;
+use super::limit::{Limit, ScopeId};
+use super::scope::Scope;
 
 /// All limits at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -70,9 +71,9 @@ impl Status {
             }
         };
         for scope in scopes.iter() {
-            count(scope.whose.label(), &scope.limited);
+            count(scope.id.label(), &scope.limited);
         }
-        count(Whose::Fleet.label(), &fleet_limited);
+        count(ScopeId::Fleet.label(), &fleet_limited);
         let scopes = scopes.iter_mut().map(|scope| ScopeStatus::new(scope, now)).collect();
         Status { scopes, waiting, fleet, limited }
     }
@@ -85,10 +86,10 @@ impl ScopeStatus {
         let (day, month) =
             (part(spent.nano_usd_today, rates.usd_per_day), part(spent.nano_usd_this_month, rates.usd_per_month));
         ScopeStatus {
-            scope: scope.whose.label(),
-            name: match &scope.whose {
-                Whose::Caller(name) | Whose::Model(name) => name.to_string(),
-                Whose::Host | Whose::Fleet => String::new(),
+            scope: scope.id.label(),
+            name: match &scope.id {
+                ScopeId::Caller(name) | ScopeId::Model(name) => name.to_string(),
+                ScopeId::Host | ScopeId::Fleet => String::new(),
             },
             running: scope.running(),
             concurrent_requests: rates.concurrent_requests,
