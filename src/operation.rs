@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::error::{Kind, Refusal};
 
 /// RFC 3986 unreserved characters stand as they are, everything else is percent-encoded: what SigV4 and SDKs agree on.
-pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Which of Bedrock's hosts serves an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub enum Plane {
 /// Where a request names its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelPlace {
+    /// It names none.
     None,
     /// The path segment after `/model/`.
     Path,
@@ -54,12 +55,15 @@ pub struct Operation {
     method: &'static str,
     /// `{}` stands for one segment, a final `*` for one or more.
     path: &'static [&'static str],
+    /// Which host serves it.
     pub plane: Plane,
+    /// Where a request names its model.
     pub model: ModelPlace,
+    /// What a request's tokens are estimated by.
     pub tokens: TokenEstimate,
     /// The answer is always a stream. OpenAI and Anthropic answers may be: their content type says so.
     pub streaming: bool,
-    /// Bedrock has it, the daemon does not relay it.
+    /// False for what Bedrock has and the daemon does not relay.
     pub relayed: bool,
 }
 
@@ -87,14 +91,15 @@ use Plane::{Control, Runtime};
 use TokenEstimate::{FromBody, NoTokens};
 
 /// What the legacy REST API invokes, which has no Bedrock path.
-pub static INVOKE_MODEL: Operation = row("InvokeModel", "POST", &["model", "{}", "invoke"], Runtime, Path, FromBody);
+pub(crate) static INVOKE_MODEL: Operation =
+    row("InvokeModel", "POST", &["model", "{}", "invoke"], Runtime, Path, FromBody);
 
 /// What the legacy REST API's list of models is permitted as.
-pub static LIST_FOUNDATION_MODELS: Operation =
+pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub static OPERATIONS: [&Operation; 25] = [
+pub(crate) static OPERATIONS: [&Operation; 25] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -139,6 +144,7 @@ pub static OPERATIONS: [&Operation; 25] = [
 /// A request's operation and the identifier that its path carries.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Matched {
+    /// The row of the table.
     pub operation: &'static Operation,
     /// The decoded identifier of the path, for `Path` and `Described`.
     pub identifier: Option<String>,
@@ -182,7 +188,7 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
 }
 
 /// The path of an operation with another identifier, encoded once.
-pub fn path_with(operation: &Operation, identifier: &str) -> String {
+pub(crate) fn path_with(operation: &Operation, identifier: &str) -> String {
     let mut path = String::with_capacity(identifier.len() + 48);
     for segment in operation.path {
         path.push('/');

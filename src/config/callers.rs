@@ -15,6 +15,7 @@ table_with_rates! {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Caller {
+        /// Stands in logs and records.
         pub name: Spanned<String>,
         /// Local users by name, or by number.
         #[serde(default)]
@@ -22,8 +23,11 @@ table_with_rates! {
         /// Local groups by name, or by number.
         #[serde(default)]
         pub groups: Vec<Spanned<String>>,
+        /// The local key that the caller signs with.
         pub access_key_id: Option<Spanned<String>>,
+        /// The secret half of `access_key_id`.
         pub secret_access_key_file: Option<Spanned<FilePath>>,
+        /// The token that the caller sends instead of a signature.
         pub bearer_token_file: Option<Spanned<FilePath>>,
         /// Names of the client certificate: `CN=billing`, `DNS:billing.internal`, `URI:spiffe://…`.
         #[serde(default)]
@@ -32,18 +36,25 @@ table_with_rates! {
         #[serde(default)]
         pub host_role: bool,
 
+        /// Models that it may call; all that are allowed, when left out.
         pub models: Option<Spanned<Vec<Glob>>>,
+        /// Models that it may not call.
         pub deny_models: Option<Spanned<Vec<Glob>>>,
+        /// Operations that it may call, by AWS's names; all, when left out.
         pub operations: Option<Spanned<Vec<Glob>>>,
+        /// Operations that it may not call.
         pub deny_operations: Option<Spanned<Vec<Glob>>>,
+        /// The level of its requests; a request's header may raise it.
         pub data_classification: Option<Spanned<String>>,
         ..rates
     }
 }
 
+/// `[policy]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// Whoever fits no `[[callers]]` is refused.
     pub require_known_caller: Option<Spanned<bool>>,
     /// Lowest level first.
     pub data_classifications: Option<Spanned<Vec<Spanned<String>>>>,
@@ -53,6 +64,7 @@ pub struct Policy {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
+    /// Where clients on other hosts connect.
     pub address: Spanned<Address>,
     /// PEM: the certificate first, then its intermediates.
     pub certificate_file: Spanned<FilePath>,

@@ -3,6 +3,11 @@
 //! A request is admitted by every limit that applies to it or by none: one short lock covers the check and the taking.
 //! What it takes it holds as an [`Admission`] until its answer's last byte. Times are nanoseconds of a [`Clock`] that
 //! never goes back, money is nano-dollars.
+//!
+//! A request's way: it is estimated (`estimate`), weighed against the settings (`request`), and checked against its scopes
+//! (`scope`) and the fleet's lease (`fleet::local`) in one step (`state`). It is then admitted (`admission`), waits
+//! (`waiting`) or is refused (`refusal`). Beside that way, two tasks keep the file of what was used (`usage_file`) and the
+//! host's lease (`lease_task`).
 
 mod admission;
 mod bucket;

@@ -190,11 +190,16 @@ fn number(text: &[u8]) -> Option<u64> {
         Some(b'.' | b'e' | b'E') => {
             let end = text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
             let number: f64 = std::str::from_utf8(text.get(..end.unwrap_or(text.len()))?).ok()?.parse().ok()?;
-            // Saturates, by definition of the cast.
-            Some(number as u64)
+            Some(saturating(number))
         }
         Some(_) => None,
     }
+}
+
+/// Rounded down; what is too large is the largest.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, as is meant")]
+fn saturating(number: f64) -> u64 {
+    number as u64
 }
 
 /// What a string is worth in tokens if it holds base64; none for text.

@@ -15,16 +15,20 @@ pub struct Status {
     /// Requests that wait for a limit.
     pub waiting: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// This host's part of the fleet; none without `[fleet]`.
     pub fleet: Option<FleetStatus>,
     /// `limited_total`: refused requests since the start, by limit and scope, those that are not 0.
     pub limited: Vec<Limited>,
 }
 
+/// Requests that a limit refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limited {
+    /// The limit's key in the configuration.
     pub limit: &'static str,
     /// "host", "caller", "model" or "fleet".
     pub scope: &'static str,
+    /// Requests since the daemon's start.
     pub count: u64,
 }
 
@@ -36,18 +40,29 @@ pub struct ScopeStatus {
     pub scope: &'static str,
     /// The caller's name or the pattern on models; empty for the host.
     pub name: String,
+    /// Requests whose answer has not ended.
     pub running: u64,
+    /// The most that may run.
     pub concurrent_requests: Option<u64>,
+    /// The limit on requests in a minute.
     pub requests_per_minute: Option<u64>,
+    /// Requests that may come at once now.
     pub requests_left: Option<i64>,
+    /// The limit on tokens in a minute.
     pub tokens_per_minute: Option<u64>,
-    /// Negative in debt.
+    /// Tokens that may be reserved at once now; negative in debt.
     pub tokens_left: Option<i64>,
+    /// Tokens used or reserved since 00:00 UTC.
     pub tokens_today: u64,
+    /// The limit on them.
     pub tokens_per_day: Option<u64>,
+    /// Money spent or reserved since 00:00 UTC.
     pub nano_usd_today: u64,
+    /// The budget of a day.
     pub nano_usd_per_day: Option<u64>,
+    /// Money spent or reserved since the first of the month, UTC.
     pub nano_usd_this_month: u64,
+    /// The budget of a month.
     pub nano_usd_per_month: Option<u64>,
     /// The larger part of its budgets that is spent, reservations included; 1.0 is all of it. 0.8 has been warned of.
     pub budget_used: Option<f64>,

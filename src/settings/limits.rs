@@ -21,6 +21,7 @@ pub struct Limits {
     pub models: Vec<(Glob, Rates)>,
     /// Requests that may wait at once, over all callers.
     pub max_waiting: usize,
+    /// Of the price file; without one, nothing costs anything.
     pub prices: Arc<Prices>,
     /// Of all hosts together.
     pub fleet: Option<Fleet>,
@@ -44,12 +45,18 @@ macro_rules! meant_rates {
 
 rate_keys! { meant_rates! {} }
 
+/// `[fleet]`: limits that all hosts keep together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
+    /// The DynamoDB table, which holds nothing else.
     pub table: String,
+    /// The table's region.
     pub region: String,
+    /// Requests of all hosts, in any sixty seconds.
     pub requests_per_minute: Option<u64>,
+    /// Tokens of all hosts, in any sixty seconds.
     pub tokens_per_minute: Option<u64>,
+    /// What this host does once its lease has run out and the table cannot be reached.
     pub on_unavailable: OnUnavailable,
 }
 
@@ -60,23 +67,28 @@ pub struct Prices(Vec<(Glob, Price)>);
 /// Pico-dollars for one token: a dollar for a million tokens is a million pico-dollars for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Price {
+    /// Read by the model.
     pub input: u64,
+    /// Written by the model.
     pub output: u64,
+    /// Read from the prompt cache.
     pub cache_read: u64,
+    /// Written to the prompt cache.
     pub cache_write: u64,
 }
 
 impl Prices {
+    /// In order: the first pattern that fits holds.
     pub fn new(prices: Vec<(Glob, Price)>) -> Prices {
         Prices(prices)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The price of a model; none when no pattern fits.
-    pub fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
+    pub(crate) fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
         self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| *price)
     }
 

@@ -23,6 +23,7 @@ const CALL: Duration = Duration::from_secs(4);
 
 type Item = HashMap<String, AttributeValue>;
 
+/// The table, and what calls it.
 #[derive(Debug, Clone)]
 pub struct Dynamo {
     client: Client,
@@ -32,8 +33,8 @@ pub struct Dynamo {
 }
 
 impl Dynamo {
-    /// Endpoint and credentials as the AWS SDK finds them in environment, profile and instance role.
-    pub async fn connect(table: &str, region: &str, host: &str) -> Dynamo {
+    /// Calls a table in a region. `host` is written beside the lease. Endpoint and credentials as the AWS SDK finds them in environment, profile and instance role.
+    pub(crate) async fn connect(table: &str, region: &str, host: &str) -> Dynamo {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
             .build_https();
@@ -47,6 +48,7 @@ impl Dynamo {
         Dynamo::new(Client::new(&config), table, host)
     }
 
+    /// With a client that is made already.
     pub fn new(client: Client, table: &str, host: &str) -> Dynamo {
         Dynamo { client, table: table.to_owned(), host: host.to_owned() }
     }

@@ -13,6 +13,7 @@ pub struct Pool {
     pub limit: Amount,
     /// What no lease holds. Below zero for a while after the limit was lowered.
     pub free_requests: i64,
+    /// Of the tokens, likewise.
     pub free_tokens: i64,
     /// The sum of what the hosts want.
     pub wanted: Amount,
@@ -27,12 +28,15 @@ pub struct StoredLease {
     pub id: String,
     /// Grows with each write. A lease whose version stands still is dead.
     pub version: u64,
+    /// The lease: what its holder may use in any sixty seconds.
     pub held: Amount,
+    /// What its holder would use if it could.
     pub wanted: Amount,
     /// How long, in milliseconds, its holder may use it after it sent the write of this version.
     pub hold_ms: u64,
 }
 
+/// One step on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreRequest {
     /// The pool as it is, perhaps a moment ago.
@@ -50,14 +54,20 @@ pub enum StoreRequest {
     List,
 }
 
+/// What a step that was done brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreResponse {
+    /// To `Read`; none before the first host has made it.
     Pool(Option<Pool>),
+    /// To whatever writes.
     Done,
+    /// To `Get`; none when there is no such lease.
     Lease(Option<StoredLease>),
+    /// To `List`.
     Leases(Vec<StoredLease>),
 }
 
+/// Why a step was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The condition did not hold; nothing was written.
@@ -70,21 +80,25 @@ pub enum StoreError {
 
 /// Where leases are kept.
 pub trait LeaseStore: Send + Sync + 'static {
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// The step's condition does not hold, or nobody knows whether it was done.
     fn call(&self, request: StoreRequest) -> impl Future<Output = Result<StoreResponse, StoreError>> + Send;
 }
 
 /// The difference that a write makes to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Change {
-    pub free_requests: i64,
-    pub free_tokens: i64,
-    pub wanted_requests: i64,
-    pub wanted_tokens: i64,
-    pub hosts: i64,
+pub(super) struct Change {
+    pub(super) free_requests: i64,
+    pub(super) free_tokens: i64,
+    pub(super) wanted_requests: i64,
+    pub(super) wanted_tokens: i64,
+    pub(super) hosts: i64,
 }
 
 impl Change {
-    pub fn of(before: Option<&StoredLease>, after: Option<&StoredLease>) -> Change {
+    pub(super) fn of(before: Option<&StoredLease>, after: Option<&StoredLease>) -> Change {
         let held = |lease: Option<&StoredLease>| lease.map_or(Amount::default(), |lease| lease.held);
         let wanted = |lease: Option<&StoredLease>| lease.map_or(Amount::default(), |lease| lease.wanted);
         let less = |a: u64, b: u64| i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX);
@@ -105,6 +119,10 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// Takes one step, at once.
+    ///
+    /// # Errors
+    /// The step's condition does not hold; never [`StoreError::Unavailable`].
     pub fn apply(&self, request: &StoreRequest) -> Result<StoreResponse, StoreError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let (pool, leases) = &mut *tables;
@@ -172,6 +190,6 @@ impl<S: LeaseStore> LeaseStore for std::sync::Arc<S> {
 }
 
 /// DynamoDB's numbers have 38 digits and ours 63 bits: more than any limit that is meant.
-pub(super) fn signed(amount: u64) -> i64 {
+fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
