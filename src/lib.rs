@@ -26,7 +26,7 @@ mod log;
 mod meter;
 mod metrics;
 mod model;
-mod operation;
+pub mod operation;
 mod policy;
 mod proxy;
 mod receive;

@@ -147,13 +147,13 @@ async fn a_key_that_the_app_has_first_is_looked_for() {
     // Ten seconds between two looks: a made-up key does not wait, nor does it cost a look.
     let start = Instant::now();
     for _ in 0..100 {
-        host.settle("ASIAMADEUP", SystemTime::now()).await;
+        host.await_new_key("ASIAMADEUP", SystemTime::now()).await;
     }
     assert!(start.elapsed() < Duration::from_millis(500));
     assert_eq!(looks.load(Ordering::SeqCst), 1);
 
     tokio::time::sleep(Duration::from_millis(10_100)).await;
-    host.settle("ASIAKEY1", SystemTime::now()).await;
+    host.await_new_key("ASIAKEY1", SystemTime::now()).await;
     assert!(host.key("ASIAKEY1", SystemTime::now()).is_some());
 }
 
@@ -167,7 +167,7 @@ async fn without_imds_requests_and_start_cost_nothing() {
     let host = HostRole::start(config);
     let callers = Callers::new(&Settings::built_in().unwrap(), host);
     let headers = http::HeaderMap::new();
-    callers.settle(&headers, None, SystemTime::now()).await;
+    callers.await_new_key(&headers, None, SystemTime::now()).await;
     let path = "/model/a/invoke";
     let caller = callers
         .identify(&Peer::default(), &http::Method::POST, path, "localhost", &headers, b"", SystemTime::now())

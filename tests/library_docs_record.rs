@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bedrock_sidecar::audit::{Audit, Outcome, Query, Record, Scope, Usage};
+use bedrock_sidecar::auditor::{self, Query, Scope};
+use bedrock_sidecar::ledger::Ledger;
+use bedrock_sidecar::record::{Outcome, Record, Usage};
 use bedrock_sidecar::config::{Durability, OnFailure};
 use bedrock_sidecar::settings;
 use serde_json::Value;
@@ -154,7 +156,7 @@ async fn stored(record: Record) -> BTreeMap<String, Value> {
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
     };
-    let audit = Audit::start(&settings).await.unwrap();
+    let audit = Ledger::start(&settings).await.unwrap();
     audit.note(&record);
     let answer = audit.answer(&Query::parse("timeRange=all").unwrap(), Scope::All).await.unwrap();
     assert_eq!(answer["requests"].as_array().unwrap().len(), 1, "{answer}");

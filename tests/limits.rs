@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Kind, Refusal};
-use bedrock_sidecar::limits::{Admission, Ask, Estimate, Limits, VirtualClock};
+use bedrock_sidecar::limits::{Admission, Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
@@ -19,20 +19,20 @@ fn host(rates: Rates) -> settings::Limits {
     settings::Limits { host: rates, max_waiting: 1_000, ..settings::Limits::default() }
 }
 
-fn ask(tokens: u64) -> Ask<'static> {
+fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
-    Ask { caller: None, caller_limits: None, model: None, estimate }
+    LimitRequest { caller: None, caller_limits: None, model: None, estimate }
 }
 
-fn of<'a>(caller: &'a str, rates: &'a Rates) -> Ask<'a> {
-    Ask { caller: Some(caller), caller_limits: Some(rates), model: None, estimate: Estimate::NONE }
+fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
+    LimitRequest { caller: Some(caller), caller_limits: Some(rates), model: None, estimate: Estimate::NONE }
 }
 
 fn used(input: u64, output: u64) -> Usage {
     Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::default() }
 }
 
-async fn refused(limits: &Limits, ask: Ask<'_>) -> Refusal {
+async fn refused(limits: &Limits, ask: LimitRequest<'_>) -> Refusal {
     let refusal = limits.admit(ask).await.unwrap_err();
     assert_eq!(refusal.kind, Kind::Throttling);
     refusal
@@ -218,7 +218,7 @@ async fn all_limits_that_apply_must_admit_and_the_others_lose_nothing() {
     settings.models = vec![(Glob::new("anthropic.*"), Rates { requests_per_minute: Some(2), ..Rates::default() })];
     let limits = Limits::new(&settings, clock.clone());
     let rates = Rates { requests_per_minute: Some(3), ..Rates::default() };
-    let claude = |caller| Ask { model: Some("us.anthropic.claude"), ..of(caller, &rates) };
+    let claude = |caller| LimitRequest { model: Some("us.anthropic.claude"), ..of(caller, &rates) };
     for _ in 0..2 {
         drop(limits.admit(claude("a")).await.unwrap());
     }
@@ -227,7 +227,7 @@ async fn all_limits_that_apply_must_admit_and_the_others_lose_nothing() {
         refusal.message,
         "the group of models \"anthropic.*\" has used up requests_per_minute = 2; try again in 30 s."
     );
-    drop(limits.admit(Ask { model: Some("meta.llama"), ..of("a", &rates) }).await.unwrap());
+    drop(limits.admit(LimitRequest { model: Some("meta.llama"), ..of("a", &rates) }).await.unwrap());
     let refusal = refused(&limits, of("a", &rates)).await;
     assert_eq!(refusal.message, "the caller \"a\" has used up requests_per_minute = 3; try again in 20 s.");
     // Seven are left of the host's ten, and the refusals took none.
@@ -289,7 +289,12 @@ async fn a_large_request_is_not_starved_by_small_ones() {
         let limits = limits.clone();
         async move {
             let none = Rates::default();
-            drop(limits.admit(Ask { estimate: Estimate { input: 1, output: 0 }, ..of("small", &none) }).await.unwrap());
+            drop(
+                limits
+                    .admit(LimitRequest { estimate: Estimate { input: 1, output: 0 }, ..of("small", &none) })
+                    .await
+                    .unwrap(),
+            );
         }
     });
     clock.advance(Duration::from_secs(30));
@@ -416,7 +421,7 @@ async fn days_end_at_midnight_and_survive_restarts() {
     let clock = VirtualClock::new();
     let settings = host(Rates { tokens_per_day: Some(1_000), ..Rates::default() });
     let rates = Rates { tokens_per_day: Some(300), ..Rates::default() };
-    let asking = |tokens| Ask { estimate: Estimate { input: tokens, output: 0 }, ..of("a", &rates) };
+    let asking = |tokens| LimitRequest { estimate: Estimate { input: tokens, output: 0 }, ..of("a", &rates) };
     {
         let limits = Limits::new(&settings, clock.clone());
         let keeper = limits.persist_to(&path).unwrap();
@@ -466,7 +471,7 @@ async fn budgets_count_money_by_day_and_month() {
     settings.prices = Arc::new(Prices::new(vec![(Glob::new("anthropic.*"), price)]));
     let limits = Limits::new(&settings, clock.clone());
     let keeper = limits.persist_to(&path).unwrap();
-    let claude = |tokens| Ask { model: Some("anthropic.claude"), ..ask(tokens) };
+    let claude = |tokens| LimitRequest { model: Some("anthropic.claude"), ..ask(tokens) };
     let mut first = limits.admit(claude(9_000)).await.unwrap();
     refused(&limits, claude(2_000)).await;
     first.settle(&used(4_000, 4_000));
@@ -476,7 +481,7 @@ async fn budgets_count_money_by_day_and_month() {
     let refusal = refused(&limits, claude(2_001)).await;
     assert_eq!(refusal.message, "this host has used up usd_per_day = 10.00; try again in 43200 s.");
     // A model without a price spends nothing.
-    limits.admit(Ask { model: Some("meta.llama"), ..ask(1_000_000) }).await.unwrap().cancel();
+    limits.admit(LimitRequest { model: Some("meta.llama"), ..ask(1_000_000) }).await.unwrap().cancel();
     clock.advance(Duration::from_secs(86_400));
     drop(limits.admit(claude(7_000)).await.unwrap());
     keeper.stop().await.unwrap();

@@ -4,18 +4,17 @@
 #![no_main]
 
 use bedrock_sidecar::limits::estimate;
+use bedrock_sidecar::operation::TokenEstimate;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
-    for operation in ["InvokeModel", "Converse"] {
-        let estimate = estimate(operation, body);
-        assert!(estimate.output <= 1_000_000);
-        assert!(estimate.input <= body.len() as u64 + 1);
-        if let Ok(serde_json::Value::Object(top)) = serde_json::from_slice::<serde_json::Value>(body)
-            && let Some(most) = top.get("max_tokens").and_then(serde_json::Value::as_u64)
-        {
-            // Of duplicates serde_json keeps the last, we the largest.
-            assert!(estimate.output >= most.min(1_000_000));
-        }
+    let estimate = estimate(TokenEstimate::FromBody, body);
+    assert!(estimate.output <= 1_000_000);
+    assert!(estimate.input <= body.len() as u64 + 1);
+    if let Ok(serde_json::Value::Object(top)) = serde_json::from_slice::<serde_json::Value>(body)
+        && let Some(most) = top.get("max_tokens").and_then(serde_json::Value::as_u64)
+    {
+        // Of duplicates serde_json keeps the last, we the largest.
+        assert!(estimate.output >= most.min(1_000_000));
     }
 });

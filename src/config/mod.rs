@@ -2,6 +2,7 @@
 
 pub mod callers;
 pub mod limits;
+pub(crate) mod rate_keys;
 pub mod values;
 
 use std::collections::BTreeMap;

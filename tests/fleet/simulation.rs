@@ -6,8 +6,9 @@ use std::collections::BinaryHeap;
 
 use bedrock_sidecar::config::limits::OnUnavailable;
 use bedrock_sidecar::limits::fleet::agent::{Agent, Next};
-use bedrock_sidecar::limits::fleet::local::{Local, Pair};
-use bedrock_sidecar::limits::fleet::store::{Memory, Request, Response, StoreError};
+use bedrock_sidecar::limits::fleet::amount::Amount;
+use bedrock_sidecar::limits::fleet::local::LocalLease;
+use bedrock_sidecar::limits::fleet::store::{MemoryStore, StoreError, StoreRequest, StoreResponse};
 use bedrock_sidecar::settings::limits::Fleet;
 
 const SECOND: u64 = 1_000_000_000;
@@ -37,7 +38,7 @@ impl Random {
 
 struct Host {
     agent: Agent,
-    local: Local,
+    local: LocalLease,
     /// Its clock: so far off, and so many millionths too fast or too slow.
     offset: u64,
     drift: i64,
@@ -75,28 +76,28 @@ enum Event {
 
 struct World {
     hosts: Vec<Host>,
-    table: Memory,
+    table: MemoryStore,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     random: Random,
     now: u64,
-    limit: Pair,
+    limit: Amount,
     tokens: std::ops::Range<u64>,
     /// How often a refused request is tried again, some six seconds later.
     tries: u32,
     /// The table answers nobody.
     down: bool,
     /// A host's call: as it was sent, and as it was answered.
-    calls: Vec<Option<Request>>,
-    answers: Vec<Option<Result<Response, StoreError>>>,
+    calls: Vec<Option<StoreRequest>>,
+    answers: Vec<Option<Result<StoreResponse, StoreError>>>,
     /// By tenths of a second.
-    used: Vec<Pair>,
+    used: Vec<Amount>,
     writes: Vec<u64>,
     reads: u64,
 }
 
 impl World {
-    fn new(count: usize, limit: Pair, tokens: std::ops::Range<u64>, policy: OnUnavailable) -> World {
+    fn new(count: usize, limit: Amount, tokens: std::ops::Range<u64>, policy: OnUnavailable) -> World {
         let mut random = Random(0x5eed_0001);
         let settings = Fleet {
             table: "fleet".into(),
@@ -110,7 +111,7 @@ impl World {
                 let offset = random.below(10 * 365 * 86_400) * SECOND;
                 Host {
                     agent: Agent::new(format!("host-{host:04}"), 1, offset),
-                    local: Local::new(&settings, offset),
+                    local: LocalLease::new(&settings, offset),
                     offset,
                     drift: random.below(4_001) as i64 - 2_000,
                     alive: true,
@@ -123,7 +124,7 @@ impl World {
             .collect();
         let mut world = World {
             hosts,
-            table: Memory::default(),
+            table: MemoryStore::default(),
             events: BinaryHeap::new(),
             sequence: 0,
             random,
@@ -205,7 +206,7 @@ impl World {
         let lost = self.random.below(1_000) == 0;
         let answer = if self.down { Err(StoreError::Unavailable("down".into())) } else { self.table.apply(&request) };
         match &request {
-            Request::Read | Request::Get(_) | Request::List => self.reads += 1,
+            StoreRequest::Read | StoreRequest::Get(_) | StoreRequest::List => self.reads += 1,
             _ => {
                 let minute = (self.now / MINUTE) as usize;
                 self.writes.resize(self.writes.len().max(minute + 1), 0);
@@ -251,7 +252,7 @@ impl World {
         let clock = self.hosts[host].clock(self.now);
         if self.hosts[host].local.draw(tokens, clock).is_some() {
             let tenth = (self.now / (SECOND / 10)) as usize;
-            self.used.resize(self.used.len().max(tenth + 1), Pair::default());
+            self.used.resize(self.used.len().max(tenth + 1), Amount::default());
             self.used[tenth].requests += 1;
             self.used[tenth].tokens += tokens;
         } else {
@@ -275,7 +276,7 @@ impl World {
 
     /// The most that any sixty seconds saw, as parts of the limit.
     fn worst(&self) -> (f64, f64) {
-        let (mut sum, mut worst) = (Pair::default(), Pair::default());
+        let (mut sum, mut worst) = (Amount::default(), Amount::default());
         for (tenth, used) in self.used.iter().enumerate() {
             sum.requests += used.requests;
             sum.tokens += used.tokens;
@@ -308,7 +309,7 @@ impl World {
 }
 
 /// Runs all that can happen to a fleet, and reports what was used. `per_host`: requests a minute that make two limits.
-fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bound: fn((f64, f64)) -> f64) {
+fn life(name: &str, limit: Amount, tokens: std::ops::Range<u64>, per_host: f64, bound: fn((f64, f64)) -> f64) {
     let started = std::time::Instant::now();
     let mut world = World::new(1_000, limit, tokens, OnUnavailable::LocalShare);
     let phase = |world: &mut World, what: &str, until: u64, measured: u64, least: f64| {
@@ -360,10 +361,10 @@ fn life(name: &str, limit: Pair, tokens: std::ops::Range<u64>, per_host: f64, bo
 
 #[test]
 fn a_thousand_hosts_share_requests() {
-    life("requests", Pair { requests: 3_000, tokens: 2_000_000 }, 200..600, 6.0, |share| share.0);
+    life("requests", Amount { requests: 3_000, tokens: 2_000_000 }, 200..600, 6.0, |share| share.0);
 }
 
 #[test]
 fn a_thousand_hosts_share_tokens() {
-    life("tokens", Pair { requests: 30_000, tokens: 20_000_000 }, 200..4_000, 19.0, |share| share.1);
+    life("tokens", Amount { requests: 30_000, tokens: 20_000_000 }, 200..4_000, 19.0, |share| share.1);
 }

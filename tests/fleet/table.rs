@@ -14,9 +14,9 @@ use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement
 use bedrock_sidecar::config::limits::OnUnavailable;
 use bedrock_sidecar::error::Kind;
 use bedrock_sidecar::limits::fleet::Dynamo;
-use bedrock_sidecar::limits::fleet::local::Pair;
-use bedrock_sidecar::limits::fleet::store::{LeaseStore, Memory, Record, Request, StoreError};
-use bedrock_sidecar::limits::{Ask, Estimate, Limits, SystemClock};
+use bedrock_sidecar::limits::fleet::amount::Amount;
+use bedrock_sidecar::limits::fleet::store::{LeaseStore, MemoryStore, StoreError, StoreRequest, StoredLease};
+use bedrock_sidecar::limits::{Estimate, LimitRequest, Limits, SystemClock};
 use bedrock_sidecar::settings::limits as settings;
 
 /// DynamoDB Local in a process of its own, ended with the test.
@@ -99,7 +99,7 @@ impl Server {
 async fn the_model_is_what_the_table_does() {
     let Some(server) = server() else { return };
     let client = server.table("fleet").await;
-    let (real, model) = (Dynamo::new(client.clone(), "fleet", "test"), Memory::default());
+    let (real, model) = (Dynamo::new(client.clone(), "fleet", "test"), MemoryStore::default());
     let mut seed = 42u64;
     let mut next = |bound: u64| {
         seed ^= seed << 13;
@@ -107,50 +107,51 @@ async fn the_model_is_what_the_table_does() {
         seed ^= seed << 17;
         seed % bound
     };
-    let limits = [Pair { requests: 100, tokens: 5_000 }, Pair { requests: 60, tokens: 9_000 }];
-    let mut known: Vec<Option<Record>> = vec![None; 4];
+    let limits = [Amount { requests: 100, tokens: 5_000 }, Amount { requests: 60, tokens: 9_000 }];
+    let mut known: Vec<Option<StoredLease>> = vec![None; 4];
     let (mut conflicts, mut written) = (0, 0);
     for step in 0..600 {
         let host = next(4) as usize;
         let request = match next(12) {
-            0 => Request::Read,
-            1 => Request::List,
-            2 => Request::Get(format!("host-{host}")),
-            3 => Request::Create(limits[0]),
-            4 => Request::Resize(limits[next(2) as usize], limits[next(2) as usize]),
-            5 if known[host].is_some() => Request::Write(known[host].clone(), None),
+            0 => StoreRequest::Read,
+            1 => StoreRequest::List,
+            2 => StoreRequest::Get(format!("host-{host}")),
+            3 => StoreRequest::Create(limits[0]),
+            4 => StoreRequest::Resize(limits[next(2) as usize], limits[next(2) as usize]),
+            5 if known[host].is_some() => StoreRequest::Write(known[host].clone(), None),
             kind => {
                 let mut before = known[host].clone();
                 // Now and then from a stale lease, or from none.
                 if kind == 6 {
-                    before = before.map(|record| Record { version: record.version + 1 - next(3).min(1) * 2, ..record });
+                    before =
+                        before.map(|record| StoredLease { version: record.version + 1 - next(3).min(1) * 2, ..record });
                 } else if kind == 7 {
                     before = None;
                 }
                 let same = kind == 8;
                 let last = known[host].clone().unwrap_or_default();
-                let after = Record {
+                let after = StoredLease {
                     id: format!("host-{host}"),
                     version: before.as_ref().map_or(1, |record| record.version + 1),
-                    held: if same { last.held } else { Pair { requests: next(60), tokens: next(4_000) } },
-                    wanted: if same { last.wanted } else { Pair { requests: next(90), tokens: next(9_000) } },
+                    held: if same { last.held } else { Amount { requests: next(60), tokens: next(4_000) } },
+                    wanted: if same { last.wanted } else { Amount { requests: next(90), tokens: next(9_000) } },
                     hold_ms: next(60_000),
                 };
-                Request::Write(before, Some(after))
+                StoreRequest::Write(before, Some(after))
             }
         };
         let expected = model.apply(&request);
         let answered = real.call(request.clone()).await;
         let sorted = |answer| match answer {
-            Ok(bedrock_sidecar::limits::fleet::store::Response::Leases(mut leases)) => {
-                leases.sort_by(|a: &Record, b: &Record| a.id.cmp(&b.id));
-                Ok(bedrock_sidecar::limits::fleet::store::Response::Leases(leases))
+            Ok(bedrock_sidecar::limits::fleet::store::StoreResponse::Leases(mut leases)) => {
+                leases.sort_by(|a: &StoredLease, b: &StoredLease| a.id.cmp(&b.id));
+                Ok(bedrock_sidecar::limits::fleet::store::StoreResponse::Leases(leases))
             }
             other => other,
         };
         assert_eq!(sorted(answered.clone()), sorted(expected), "step {step}: {request:?}");
         match (answered, request) {
-            (Ok(_), Request::Write(_, after)) => {
+            (Ok(_), StoreRequest::Write(_, after)) => {
                 written += 1;
                 known[host] = after;
             }
@@ -159,7 +160,7 @@ async fn the_model_is_what_the_table_does() {
         }
     }
     assert!(written > 100 && conflicts > 100, "{written} writes and {conflicts} conflicts");
-    let missing = Dynamo::new(client, "missing", "test").call(Request::Read).await.unwrap_err();
+    let missing = Dynamo::new(client, "missing", "test").call(StoreRequest::Read).await.unwrap_err();
     assert!(missing.to_string().starts_with("the table missing does not exist; create it with `aws dynamodb"));
 }
 
@@ -177,7 +178,8 @@ fn fleet(requests: u64, on_unavailable: OnUnavailable) -> settings::Limits {
     }
 }
 
-const ASK: Ask<'static> = Ask { caller: None, caller_limits: None, model: None, estimate: Estimate::NONE };
+const ASK: LimitRequest<'static> =
+    LimitRequest { caller: None, caller_limits: None, model: None, estimate: Estimate::NONE };
 
 async fn admitted(limits: &Limits) -> bool {
     limits.admit(ASK).await.is_ok()
@@ -225,8 +227,8 @@ async fn two_hosts_on_one_table_keep_one_limit() {
         fleet.stop().await;
     }
     // What was used in the last minute is still on the table, and nothing else.
-    let left = Dynamo::new(client, "fleet", "test").call(Request::List).await.unwrap();
-    let bedrock_sidecar::limits::fleet::store::Response::Leases(left) = left else { panic!("{left:?}") };
+    let left = Dynamo::new(client, "fleet", "test").call(StoreRequest::List).await.unwrap();
+    let bedrock_sidecar::limits::fleet::store::StoreResponse::Leases(left) = left else { panic!("{left:?}") };
     assert!(left.iter().map(|record| record.held.requests).sum::<u64>() <= 200);
     assert!(left.iter().all(|record| record.hold_ms == 0));
 }
@@ -236,7 +238,10 @@ async fn two_hosts_on_one_table_keep_one_limit() {
 async fn an_unreachable_table_follows_on_unavailable() {
     struct Nowhere;
     impl LeaseStore for Nowhere {
-        async fn call(&self, _: Request) -> Result<bedrock_sidecar::limits::fleet::store::Response, StoreError> {
+        async fn call(
+            &self,
+            _: StoreRequest,
+        ) -> Result<bedrock_sidecar::limits::fleet::store::StoreResponse, StoreError> {
             Err(StoreError::Unavailable("no route".into()))
         }
     }

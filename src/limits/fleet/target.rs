@@ -8,22 +8,22 @@ const EPOCH: u64 = 300 * SECOND;
 
 /// One of the two things that are shared, as a host sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct View {
-    pub limit: u64,
+pub(super) struct PoolView {
+    pub(super) limit: u64,
     /// Of all hosts, this one's present wish included.
-    pub wanted: u64,
-    pub hosts: u64,
+    pub(super) wanted: u64,
+    pub(super) hosts: u64,
 }
 
-impl View {
-    pub fn requests(pool: &Pool, declared: u64, want: u64) -> View {
+impl PoolView {
+    pub(super) fn requests(pool: &Pool, declared: u64, want: u64) -> PoolView {
         let wanted = pool.wanted.requests.saturating_sub(declared).saturating_add(want);
-        View { limit: pool.limit.requests, wanted, hosts: pool.hosts.max(1) }
+        PoolView { limit: pool.limit.requests, wanted, hosts: pool.hosts.max(1) }
     }
 
-    pub fn tokens(pool: &Pool, declared: u64, want: u64) -> View {
+    pub(super) fn tokens(pool: &Pool, declared: u64, want: u64) -> PoolView {
         let wanted = pool.wanted.tokens.saturating_sub(declared).saturating_add(want);
-        View { limit: pool.limit.tokens, wanted, hosts: pool.hosts.max(1) }
+        PoolView { limit: pool.limit.tokens, wanted, hosts: pool.hosts.max(1) }
     }
 
     /// All but a two-hundredth, which newcomers find free.
@@ -34,7 +34,7 @@ impl View {
     /// What the host should hold. While the fleet wants less than there is, what it wants and an even part of four fifths
     /// of the rest, ahead of need. Else its part by what it wants, in whole `unit`s: half of what a request needs serves
     /// nobody, so the host draws a lot for the odd unit, the more likely the more of it is its due.
-    pub fn aim(&self, want: u64, unit: u64, lot: u64) -> u64 {
+    pub(super) fn target(&self, want: u64, unit: u64, lot: u64) -> u64 {
         let usable = self.usable();
         if self.wanted <= usable {
             let rest = usable - self.wanted;
@@ -56,13 +56,13 @@ impl View {
 }
 
 /// The host's lot at a time: the same for five minutes, then another.
-pub fn lot(seed: u64, now: u64) -> u64 {
+pub(super) fn lot(seed: u64, now: u64) -> u64 {
     let epoch = now.wrapping_add(seed % EPOCH) / EPOCH;
     mix(seed ^ mix(epoch))
 }
 
 /// A well mixed number from another (splitmix64's finaliser).
-pub fn mix(mut x: u64) -> u64 {
+pub(super) fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
 
     fn sum(limit: u64, wants: &[u64], unit: u64) -> u64 {
-        let view = View { limit, wanted: wants.iter().sum(), hosts: wants.len() as u64 };
-        wants.iter().enumerate().map(|(host, want)| view.aim(*want, unit, mix(host as u64))).sum()
+        let view = PoolView { limit, wanted: wants.iter().sum(), hosts: u64::try_from(wants.len()).unwrap() };
+        wants.iter().enumerate().map(|(host, want)| view.target(*want, unit, mix(host as u64))).sum()
     }
 
     #[test]
@@ -88,9 +88,9 @@ mod tests {
     #[test]
     fn wishes_above_the_limit_are_cut_in_proportion() {
         assert!((994..=995).contains(&sum(1_000, &[1_000, 500], 1)));
-        let view = View { limit: 1_000, wanted: 1_500, hosts: 2 };
-        assert_eq!(view.aim(1_000, 1, 999_999), 663);
-        assert_eq!(view.aim(0, 1, 0), 0, "who wants nothing makes room");
+        let view = PoolView { limit: 1_000, wanted: 1_500, hosts: 2 };
+        assert_eq!(view.target(1_000, 1, 999_999), 663);
+        assert_eq!(view.target(0, 1, 0), 0, "who wants nothing makes room");
     }
 
     #[test]
