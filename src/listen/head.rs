@@ -379,7 +379,9 @@ fn request_line(line: &[u8]) -> Result<u8, Fault> {
         return Err(Fault::RequestLine);
     };
     let method_ok = !method.is_empty() && method.iter().all(|b| is_token(*b));
-    let target_ok = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    let visible = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    // The library knows other characters that a target cannot hold, and would answer them by an empty 400.
+    let target_ok = visible && http::Uri::try_from(target).is_ok();
     match version {
         b"HTTP/1.1" if method_ok && target_ok => Ok(1),
         b"HTTP/1.0" if method_ok && target_ok => Ok(0),

@@ -70,6 +70,8 @@ fn each_fault_is_named() {
         ("GET http://evil/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
         ("CONNECT evil:443 HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
         ("GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
+        ("GET /a<b HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
+        ("GET /a?b=\"c\" HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
     ] {
         assert_eq!(fault(&text), Some(expected), "{text:.120}");
     }
