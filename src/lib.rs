@@ -14,6 +14,9 @@ pub mod config;
 pub mod credentials;
 pub mod error;
 pub mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod limits;
 pub mod listen;
