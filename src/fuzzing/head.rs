@@ -106,7 +106,7 @@ fn read_plainly(mut rest: &[u8]) -> Vec<Seen> {
             (Some(_), _) => chunks(&mut rest),
             (None, length) => take(&mut rest, length.and_then(|text| text.parse().ok()).unwrap_or(0)),
         };
-        requests.push(Seen { method, target, body: body.map(Into::into) });
+        requests.push(Seen { method, target, body });
     }
     requests
 }

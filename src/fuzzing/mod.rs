@@ -307,10 +307,14 @@ pub fn secret(data: &[u8]) -> bool {
     // A region may be shown, and a key may look like one.
     credential.region = None;
     let shown = format!("{credential:?} {:?} {}", credential.kind, credential.description());
-    let key = match &credential.kind {
-        Kind::Bearer { authorization, .. } => authorization.to_str().unwrap_or_default().trim_start_matches("Bearer "),
-        Kind::AwsKeys(keys) => keys.secret_access_key(),
+    let (public, key) = match &credential.kind {
+        Kind::Bearer { authorization, .. } => {
+            ("", authorization.to_str().unwrap_or_default().trim_start_matches("Bearer "))
+        }
+        Kind::AwsKeys(keys) => (keys.access_key_id(), keys.secret_access_key()),
     };
+    // The identifier may be shown, and may hold what is also the key.
+    let shown = if public.is_empty() { shown } else { shown.replace(public, "") };
     // A shorter one may be part of a word.
     assert!(key.len() < 24 || !shown.contains(key), "{shown}");
     true
