@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bedrock_sidecar::auditor::{self, Query, Scope};
+use bedrock_sidecar::config::{Durability, OnFailure};
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::{Outcome, Record, Usage};
-use bedrock_sidecar::config::{Durability, OnFailure};
 use bedrock_sidecar::settings;
 use serde_json::Value;
 
@@ -158,7 +158,7 @@ async fn stored(record: Record) -> BTreeMap<String, Value> {
     };
     let audit = Ledger::start(&settings).await.unwrap();
     audit.note(&record);
-    let answer = audit.answer(&Query::parse("timeRange=all").unwrap(), Scope::All).await.unwrap();
+    let answer = auditor::answer(&audit, &Query::parse("timeRange=all").unwrap(), Scope::All).await.unwrap();
     assert_eq!(answer["requests"].as_array().unwrap().len(), 1, "{answer}");
     serde_json::from_value(answer["requests"][0].clone()).unwrap()
 }

@@ -53,11 +53,13 @@ impl EventStream {
                 self.lost = true;
                 return;
             }
+            if total > MAX_FRAME {
+                let here = total.min(data.len());
+                self.skip = total - here;
+                data.advance(here);
+                continue;
+            }
             if total > data.len() {
-                if total > MAX_FRAME {
-                    self.skip = total - data.len();
-                    return;
-                }
                 break;
             }
             let frame = data.split_to(total);
@@ -224,6 +226,13 @@ pub(crate) mod tests {
         let mut bytes = event("chunk", &"x".repeat(2 * MAX_FRAME));
         bytes.extend(event("metadata", r#"{"usage":{"inputTokens":1}}"#));
         assert_eq!(read(&bytes, 4096).0.input_tokens, Some(1));
+        let long = frame(
+            &[(":event-type", "metadata")],
+            format!("{{\"usage\":{{\"inputTokens\":1}}{}}}", " ".repeat(MAX_FRAME)).as_bytes(),
+        );
+        for piece in [4096, long.len()] {
+            assert!(read(&long, piece).0.is_empty(), "a long frame is unread however it is cut");
+        }
         let (usage, exception) = read(&[0xff; 100], 10);
         assert!(usage.is_empty() && exception.is_none());
     }

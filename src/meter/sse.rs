@@ -42,7 +42,7 @@ impl ServerSentEvents {
     }
 
     fn read(&mut self, line: &[u8]) {
-        let Some(data) = line.strip_prefix(b"data:") else { return };
+        let Some(data) = line.strip_prefix(b"data:").filter(|_| line.len() <= MAX_LINE) else { return };
         let has = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
         if !has(b"\"usage\"") && !has(b"invocationMetrics") && !has(b"\"error\"") {
             return;
@@ -105,5 +105,9 @@ mod tests {
         let long =
             format!("data: {{\"usage\":\"{}\"}}\ndata: {{\"usage\":{{\"input_tokens\":1}}}}\n", "x".repeat(MAX_LINE));
         assert_eq!(read(&long, 4096).0.input_tokens, Some(1));
+        let long = format!("data: {{\"usage\":{{\"input_tokens\":1}}{}}}\n", " ".repeat(MAX_LINE));
+        for piece in [4096, long.len()] {
+            assert!(read(&long, piece).0.is_empty(), "a long line is unread however it is cut");
+        }
     }
 }
