@@ -312,7 +312,7 @@ pub fn secret(data: &[u8]) -> bool {
         Kind::AwsKeys(keys) => (keys.access_key_id(), keys.secret_access_key()),
     };
     // The identifier may be shown, and may hold what is also the key.
-    let shown = if public.is_empty() { shown } else { shown.replace(public, "") };
+    let shown = shown.replace(&format!("{public:?}"), "");
     // A shorter one may be part of a word.
     assert!(key.len() < 24 || !shown.contains(key), "{shown}");
     true
