@@ -1,5 +1,5 @@
-//! The ledger as it is at one moment, read from outside the daemon, whether one runs or not: the index, and the records of
-//! the journal that are not in it yet.
+//! The ledger as it is at one moment, read from outside the daemon, whether one runs or not: the index, and the records
+//! of the journal that are not in it yet.
 
 use std::collections::HashMap;
 

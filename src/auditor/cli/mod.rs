@@ -1,5 +1,5 @@
-//! `bedrock-sidecar audit …`: the auditor's commands. They read the state directory themselves, whether a daemon runs or
-//! not, and so need its user's rights.
+//! `bedrock-sidecar audit …`: the auditor's commands. They read the state directory themselves, whether a daemon runs
+//! or not, and so need its user's rights.
 
 mod args;
 mod error;
