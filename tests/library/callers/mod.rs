@@ -1,0 +1,5 @@
+//! Callers: the peer of a socket, the role of this host, and what stands in an Authorization header.
+
+mod fuzz;
+mod host_role;
+mod peers;
