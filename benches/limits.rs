@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bedrock_sidecar::config::Glob;
-use bedrock_sidecar::limits::{Ask, Estimate, Limits, SystemClock, estimate};
+use bedrock_sidecar::limits::{Estimate, LimitRequest, Limits, SystemClock, estimate};
+use bedrock_sidecar::operation::TokenEstimate::FromBody;
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Rates};
 
@@ -26,13 +27,13 @@ fn main() {
         models: vec![(Glob::new("anthropic.*"), all), (Glob::new("amazon.*"), all)],
         ..host.clone()
     };
-    let plain = Ask {
+    let plain = LimitRequest {
         caller: None,
         caller_limits: None,
         model: Some("us.anthropic.claude-sonnet-4-20250514-v1:0"),
         estimate: Estimate { input: 300, output: 1_000 },
     };
-    let caller = Ask { caller: Some("billing"), caller_limits: Some(&all), ..plain };
+    let caller = LimitRequest { caller: Some("billing"), caller_limits: Some(&all), ..plain };
     for (what, settings, ask) in [
         ("no limits", &none, plain),
         ("four limits of the host", &host, plain),
@@ -50,11 +51,11 @@ fn main() {
         ""
     );
     measure("estimate of 1 KiB", 1_000_000, || {
-        std::hint::black_box(estimate("Converse", std::hint::black_box(small.as_bytes())));
+        std::hint::black_box(estimate(FromBody, std::hint::black_box(small.as_bytes())));
     });
     let large = format!(r#"{{"messages":[{{"bytes":"{}"}}],"max_tokens":512}}"#, "iVBORw0KGgo".repeat(1_800_000));
     measure("estimate of 20 MB of base64", 100, || {
-        std::hint::black_box(estimate("InvokeModel", std::hint::black_box(large.as_bytes())));
+        std::hint::black_box(estimate(FromBody, std::hint::black_box(large.as_bytes())));
     });
 }
 

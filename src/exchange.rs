@@ -295,10 +295,7 @@ impl Drop for Exchange {
             let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
             self.record.error_message = Some(why.to_owned());
             let status = self.record.status_code;
-            self.close(
-                Outcome::Interrupted,
-                if status == 0 { StatusCode::SERVICE_UNAVAILABLE.as_u16() } else { status },
-            );
+            self.close(Outcome::Interrupted, status);
         } else {
             self.record.error_message.get_or_insert_with(|| "the client left before the end of the answer".to_owned());
             self.close(Outcome::ClientDisconnected, CLIENT_CLOSED_REQUEST);

@@ -61,7 +61,7 @@ async fn answer(
     guard::check(client, &head)?;
     match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/bedrock/invoke-model") => {
-            exchange.operation(operation::invoke_model(), None);
+            exchange.operation(&operation::INVOKE_MODEL, None);
             let (caller, body) = proxy::identified(road, client, exchange, &head, body).await?;
             let received = invocation(&body, &head.headers)?;
             proxy::process(road, exchange, &caller, &received).await.map(Front::Invocation)
@@ -74,7 +74,7 @@ async fn answer(
         (&Method::GET, "/v1/bedrock/models") => {
             exchange.named("ListFoundationModels");
             let (caller, _) = proxy::identified(road, client, exchange, &head, body).await?;
-            proxy::permit(road, exchange, &caller, operation::list_models(), None, &head.headers)?;
+            proxy::permit(road, exchange, &caller, &operation::LIST_FOUNDATION_MODELS, None, &head.headers)?;
             models(road, &exchange.record.request_id).map(Front::Own)
         }
         (&Method::GET, dashboard::PATH) => {
@@ -115,7 +115,7 @@ fn invocation(body: &[u8], client: &HeaderMap) -> Result<Received, Refusal> {
         headers.insert(name, value);
     }
     Ok(Received {
-        operation: operation::invoke_model(),
+        operation: &operation::INVOKE_MODEL,
         method: Method::POST,
         headers,
         query: None,

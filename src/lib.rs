@@ -17,6 +17,9 @@ pub mod error;
 mod exchange;
 mod file_stamp;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ledger;
 mod legacy_rest;
 pub mod lifecycle;
@@ -26,7 +29,7 @@ mod log;
 mod meter;
 mod metrics;
 mod model;
-mod operation;
+pub mod operation;
 mod policy;
 mod proxy;
 mod receive;

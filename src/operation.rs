@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::error::{Kind, Refusal};
 
 /// RFC 3986 unreserved characters stand as they are, everything else is percent-encoded: what SigV4 and SDKs agree on.
-pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Which of Bedrock's hosts serves an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub enum Plane {
 /// Where a request names its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelPlace {
+    /// It names none.
     None,
     /// The path segment after `/model/`.
     Path,
@@ -37,6 +38,15 @@ pub enum ModelPlace {
     Described,
 }
 
+/// What of a request's tokens can be told before it is sent, for the limits to reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenEstimate {
+    /// The operation runs no model: a request costs no tokens, whatever its body says.
+    NoTokens,
+    /// A model reads the body and may answer: input by the body's size, output by `max_tokens` or its kin in the body.
+    FromBody,
+}
+
 /// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -45,11 +55,15 @@ pub struct Operation {
     method: &'static str,
     /// `{}` stands for one segment, a final `*` for one or more.
     path: &'static [&'static str],
+    /// Which host serves it.
     pub plane: Plane,
+    /// Where a request names its model.
     pub model: ModelPlace,
+    /// What a request's tokens are estimated by.
+    pub tokens: TokenEstimate,
     /// The answer is always a stream. OpenAI and Anthropic answers may be: their content type says so.
     pub streaming: bool,
-    /// Bedrock has it, the daemon does not relay it.
+    /// False for what Bedrock has and the daemon does not relay.
     pub relayed: bool,
 }
 
@@ -59,8 +73,9 @@ const fn row(
     path: &'static [&'static str],
     plane: Plane,
     model: ModelPlace,
+    tokens: TokenEstimate,
 ) -> Operation {
-    Operation { name, method, path, plane, model, streaming: false, relayed: true }
+    Operation { name, method, path, plane, model, tokens, streaming: false, relayed: true }
 }
 
 const fn streaming(operation: Operation) -> Operation {
@@ -73,60 +88,75 @@ const fn not_yet(operation: Operation) -> Operation {
 
 use ModelPlace::{Body, CopyFrom, Described, None as NoModel, OptionalBody, Path};
 use Plane::{Control, Runtime};
+use TokenEstimate::{FromBody, NoTokens};
+
+/// What the legacy REST API invokes, which has no Bedrock path.
+pub(crate) static INVOKE_MODEL: Operation =
+    row("InvokeModel", "POST", &["model", "{}", "invoke"], Runtime, Path, FromBody);
+
+/// What the legacy REST API's list of models is permitted as.
+pub(crate) static LIST_FOUNDATION_MODELS: Operation =
+    row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub static OPERATIONS: [Operation; 25] = [
-    row("InvokeModel", "POST", &["model", "{}", "invoke"], Runtime, Path),
-    streaming(row(
+pub(crate) static OPERATIONS: [&Operation; 25] = [
+    &INVOKE_MODEL,
+    &streaming(row(
         "InvokeModelWithResponseStream",
         "POST",
         &["model", "{}", "invoke-with-response-stream"],
         Runtime,
         Path,
+        FromBody,
     )),
-    row("Converse", "POST", &["model", "{}", "converse"], Runtime, Path),
-    streaming(row("ConverseStream", "POST", &["model", "{}", "converse-stream"], Runtime, Path)),
-    row("CountTokens", "POST", &["model", "{}", "count-tokens"], Runtime, Path),
-    not_yet(streaming(row(
+    &row("Converse", "POST", &["model", "{}", "converse"], Runtime, Path, FromBody),
+    &streaming(row("ConverseStream", "POST", &["model", "{}", "converse-stream"], Runtime, Path, FromBody)),
+    &row("CountTokens", "POST", &["model", "{}", "count-tokens"], Runtime, Path, NoTokens),
+    &not_yet(streaming(row(
         "InvokeModelWithBidirectionalStream",
         "POST",
         &["model", "{}", "invoke-with-bidirectional-stream"],
         Runtime,
         Path,
+        FromBody,
     ))),
-    row("ApplyGuardrail", "POST", &["guardrail", "{}", "version", "{}", "apply"], Runtime, NoModel),
-    row("InvokeGuardrailChecks", "POST", &["guardrail-checks", "invoke"], Runtime, NoModel),
-    row("StartAsyncInvoke", "POST", &["async-invoke"], Runtime, Body("modelId")),
-    row("ListAsyncInvokes", "GET", &["async-invoke"], Runtime, NoModel),
-    row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel),
-    row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model")),
-    row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model")),
-    row("OpenAI", "POST", &["openai", "v1", "*"], Runtime, OptionalBody("model")),
-    row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel),
-    row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel),
-    row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model")),
-    row("Anthropic", "POST", &["anthropic", "*"], Runtime, OptionalBody("model")),
-    row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel),
-    row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel),
-    row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described),
-    row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel),
-    row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described),
-    row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom),
-    row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described),
+    &row("ApplyGuardrail", "POST", &["guardrail", "{}", "version", "{}", "apply"], Runtime, NoModel, NoTokens),
+    &row("InvokeGuardrailChecks", "POST", &["guardrail-checks", "invoke"], Runtime, NoModel, NoTokens),
+    &row("StartAsyncInvoke", "POST", &["async-invoke"], Runtime, Body("modelId"), FromBody),
+    &row("ListAsyncInvokes", "GET", &["async-invoke"], Runtime, NoModel, NoTokens),
+    &row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel, NoTokens),
+    &row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model"), FromBody),
+    &row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model"), FromBody),
+    &row("OpenAI", "POST", &["openai", "v1", "*"], Runtime, OptionalBody("model"), FromBody),
+    &row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel, FromBody),
+    &row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel, FromBody),
+    &row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model"), FromBody),
+    &row("Anthropic", "POST", &["anthropic", "*"], Runtime, OptionalBody("model"), FromBody),
+    &row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel, FromBody),
+    &LIST_FOUNDATION_MODELS,
+    &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
+    &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
+    &row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described, NoTokens),
+    &row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens),
+    &row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described, NoTokens),
 ];
 
 /// A request's operation and the identifier that its path carries.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Matched {
+    /// The row of the table.
     pub operation: &'static Operation,
     /// The decoded identifier of the path, for `Path` and `Described`.
     pub identifier: Option<String>,
 }
 
 /// Finds the operation of a method and a raw path (without its query).
+///
+/// # Errors
+/// 400 for a path that no SDK sends, 404 for one that is no operation, 501 for an operation that is not relayed.
 pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
     let segments = segments(path)?;
-    for operation in &OPERATIONS {
+    for operation in OPERATIONS {
         if operation.method == method.as_str()
             && let Some(raw) = matches(operation.path, &segments)
         {
@@ -157,18 +187,8 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
     ))
 }
 
-/// The operation named `InvokeModel`, for the seed's API, which has no Bedrock path.
-pub fn invoke_model() -> &'static Operation {
-    &OPERATIONS[0]
-}
-
-/// The operation named `ListFoundationModels`.
-pub fn list_models() -> &'static Operation {
-    &OPERATIONS[19]
-}
-
 /// The path of an operation with another identifier, encoded once.
-pub fn path_with(operation: &Operation, identifier: &str) -> String {
+pub(crate) fn path_with(operation: &Operation, identifier: &str) -> String {
     let mut path = String::with_capacity(identifier.len() + 48);
     for segment in operation.path {
         path.push('/');
@@ -240,6 +260,9 @@ fn identifier(raw: &str) -> Result<String, Refusal> {
 }
 
 /// Refuses an identifier that no model, profile, guardrail or ARN can have, so that nothing is smuggled into a path.
+///
+/// # Errors
+/// 400, with what is wrong with it; the identifier is not quoted.
 pub fn check_identifier(identifier: &str) -> Result<(), Refusal> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'/' | b'-' | b'_');
     // 2048 is the longest modelId of the service model.
@@ -276,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_row_matches_a_path_made_from_it() {
-        for operation in &OPERATIONS {
+        for operation in OPERATIONS {
             let path: String =
                 operation.path.iter().map(|s| format!("/{}", s.replace("{}", "x.y").replace('*', "z/z"))).collect();
             let method: Method = operation.method.parse().unwrap();
@@ -328,8 +351,32 @@ mod tests {
     }
 
     #[test]
-    fn named_rows_are_where_they_are_said_to_be() {
-        assert_eq!((invoke_model().name, list_models().name), ("InvokeModel", "ListFoundationModels"));
+    fn named_rows_are_in_the_table() {
+        for named in [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS] {
+            assert!(OPERATIONS.iter().any(|row| std::ptr::eq(*row, named)), "{}", named.name);
+        }
+        assert_eq!((INVOKE_MODEL.name, LIST_FOUNDATION_MODELS.name), ("InvokeModel", "ListFoundationModels"));
+    }
+
+    #[test]
+    fn what_runs_no_model_costs_no_tokens() {
+        let free: Vec<_> = OPERATIONS.iter().filter(|row| row.tokens == NoTokens).map(|row| row.name).collect();
+        assert_eq!(
+            free,
+            [
+                "CountTokens",
+                "ApplyGuardrail",
+                "InvokeGuardrailChecks",
+                "ListAsyncInvokes",
+                "GetAsyncInvoke",
+                "ListFoundationModels",
+                "GetFoundationModel",
+                "ListInferenceProfiles",
+                "GetInferenceProfile",
+                "CreateInferenceProfile",
+                "DeleteInferenceProfile",
+            ]
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
-use crate::limits::{self, Admission};
+use crate::limits::{self, Admission, LimitRequest};
 use crate::listen::{Client, guard};
 use crate::operation::{self, Matched, Operation};
 use crate::policy::{self, Permit};
@@ -122,11 +122,11 @@ pub(crate) fn permit(
 /// Whether the limits have room; only what is permitted is counted.
 async fn admit(road: &Road, _permit: Permit, caller: &Caller, received: &Received) -> Result<Admission, Refusal> {
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
-    let request = limits::Ask {
+    let request = LimitRequest {
         caller: caller.name(),
         caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
         model,
-        estimate: limits::estimate(received.operation.name, &received.body),
+        estimate: limits::estimate(received.operation.tokens, &received.body),
     };
     road.limits.admit(request).await
 }

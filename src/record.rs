@@ -43,12 +43,16 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Usage {
+    /// Tokens of the input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<u64>,
+    /// Tokens of the output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<u64>,
+    /// Tokens of the request that were read from the prompt cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_read_tokens: Option<u64>,
+    /// Tokens of the request that were written into the prompt cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_tokens: Option<u64>,
 }
@@ -65,23 +69,32 @@ pub struct Record {
     pub operation: Cow<'static, str>,
     /// The model as the client asked for it; empty when the operation has none.
     pub model_id: String,
+    /// The inference profile that was sent upstream; none when a model was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inference_profile_used: Option<String>,
+    /// The commercial region that the request went to, or would have gone to.
     pub destination_region: String,
+    /// The `x-amzn-requestid` of the upstream's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_request_id: Option<String>,
 
+    /// The ARN of the role session that signed the request; for everybody else the host's own.
     pub user_arn: String,
     /// The client's address; for a unix socket the path of the socket.
     #[serde(rename = "sourceIP")]
     pub source_ip: String,
+    /// The name of the caller's entry in the configuration; none when no entry fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<String>,
+    /// The uid of the client's process, from the kernel; none when the kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller_uid: Option<u32>,
+    /// Whether the request brought a signature, token or certificate that was verified. A uid alone leaves it false.
     pub identity_verified: bool,
+    /// The key id that the request names; a mere claim unless `identity_verified`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<String>,
+    /// The data classification of the request, by its header or the caller's entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_classification: Option<String>,
 
@@ -94,19 +107,25 @@ pub struct Record {
     /// Milliseconds from the request's head to the first byte of the upstream's body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte_latency: Option<u64>,
+    /// Whether the answer is a stream of events.
     pub streaming: bool,
+    /// Tokens, as the upstream reported them.
     #[serde(flatten)]
     pub usage: Usage,
     /// Billionths of a US dollar, by the admin's prices; unknown without a price or usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_nano_usd: Option<u64>,
 
+    /// Whether the outcome is [`Outcome::Completed`].
     pub success: bool,
+    /// The HTTP status that the client got.
     pub status_code: u16,
+    /// What went wrong; never the text of a prompt or an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
     /// Requests that were sent upstream for this one.
     pub attempts: u32,
+    /// How the request ended.
     pub outcome: Outcome,
     /// `without_final_event` where a stream ended between two events, before the one that ends such streams.
     #[serde(skip_serializing_if = "Option::is_none")]

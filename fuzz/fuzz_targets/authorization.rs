@@ -1,7 +1,5 @@
 #![no_main]
 
-mod check;
-
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    check::authorization(data);
+    bedrock_sidecar::fuzzing::authorization(data);
 });

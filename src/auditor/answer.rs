@@ -12,7 +12,8 @@ use crate::error::{Kind, Refusal};
 use crate::ledger::Ledger;
 use crate::ledger::clock::now_ms;
 
-/// Answers in the shape of the legacy REST API: `requests`, `totalCount`, `filters`, and `nextToken` while there is more.
+/// Answers in the shape of the legacy REST API: `requests`, `totalCount`, `filters`, and `nextToken` while there is
+/// more.
 ///
 /// # Errors
 /// A refusal when the query cannot be answered by this ledger or this table (400), or they cannot be read now (503).

@@ -79,7 +79,7 @@ impl ChainChecker {
         ChainChecker { place, ends: BTreeMap::new(), checked: 0, findings: Vec::new() }
     }
 
-    /// The chain's records begin behind this one; the hash is unknown if none.
+    /// The chain's records begin behind this one, whose hash is not always known.
     pub(crate) fn begin(&mut self, chain_id: &str, seq: u64, hash: Option<&str>) {
         self.ends.insert(chain_id.to_owned(), (seq, hash.map(str::to_owned)));
     }
@@ -109,7 +109,7 @@ impl ChainChecker {
         }
     }
 
-    /// The chain's records should reach to this one.
+    /// The chain's records have to reach to this one.
     pub(crate) fn end(&mut self, chain_id: &str, seq: u64, hash: &str) {
         let (last, last_hash) = self.ends.get(chain_id).cloned().unwrap_or((0, None));
         if last < seq {

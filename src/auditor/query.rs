@@ -47,7 +47,9 @@ impl Default for Query {
     }
 }
 
+/// How far back a query looks, from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs, reason = "the names say it, and doc comments of variants would become help texts")]
 pub enum TimeRange {
     #[value(name = "1h")]
     Hour,
@@ -62,12 +64,14 @@ pub enum TimeRange {
 
 /// By where requests went. All of them went from GovCloud to the commercial partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs, reason = "the names say it, and doc comments of variants would become help texts")]
 pub enum Partition {
     All,
     Commercial,
     Govcloud,
 }
 
+/// Where a query looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
     /// This host's records.

@@ -1,5 +1,5 @@
-//! The ledger as it is at one moment, read from outside the daemon, whether one runs or not: the index, and the records of
-//! the journal that are not in it yet.
+//! The ledger as it is at one moment, read from outside the daemon, whether one runs or not: the index, and the records
+//! of the journal that are not in it yet.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use crate::ledger::StateDir;
 use crate::ledger::index::columns::ItemColumns;
 use crate::ledger::index::read::{IndexedRecord, records_after};
 use crate::ledger::index::{IndexError, IndexState, open_to_read, read_state};
+use crate::ledger::integer::to_signed;
 use crate::ledger::journal::frame::FrameKind;
 use crate::ledger::journal::read::{Position, Reader, segment_path, segments};
 use crate::ledger::journal::{Header, split_end};
@@ -35,7 +36,7 @@ impl Snapshot {
         Err(IndexError::Journal("its files change faster than they can be read".to_owned()))
     }
 
-    /// None when a daemon deleted a journal file between two looks.
+    /// None when a daemon deleted a journal file meanwhile.
     fn try_open(state_dir: &StateDir) -> Result<Option<Snapshot>, IndexError> {
         let journal = |error: std::io::Error| IndexError::Journal(error.to_string());
         let directory = state_dir.journal();
@@ -84,7 +85,7 @@ impl Snapshot {
                     self.journal_hashes.insert((columns.chain_id.into_owned(), columns.chain_seq), hash.to_owned());
                 }
                 if unindexed {
-                    let id = self.state.last_id + i64::try_from(self.unindexed.len()).unwrap_or(i64::MAX) + 1;
+                    let id = self.state.last_id + to_signed(self.unindexed.len() as u64) + 1;
                     self.unindexed.push(IndexedRecord { id, item: item.to_owned(), hash: hash.to_owned() });
                 }
             }

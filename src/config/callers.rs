@@ -6,66 +6,55 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::limits::{Rates, Usd, Wait};
+use super::rate_keys::{rate_keys, table_with_rates, written_table};
 use super::{Address, FilePath, Glob};
 
-/// One `[[callers]]` table. A request belongs to the first table of which any one criterion fits: `users`, `groups`,
-/// the local key, the bearer token, `certificate_names` or `host_role`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Caller {
-    pub name: Spanned<String>,
-    /// Local users by name, or by number.
-    #[serde(default)]
-    pub users: Vec<Spanned<String>>,
-    /// Local groups by name, or by number.
-    #[serde(default)]
-    pub groups: Vec<Spanned<String>>,
-    pub access_key_id: Option<Spanned<String>>,
-    pub secret_access_key_file: Option<Spanned<FilePath>>,
-    pub bearer_token_file: Option<Spanned<FilePath>>,
-    /// Names of the client certificate: `CN=billing`, `DNS:billing.internal`, `URI:spiffe://…`.
-    #[serde(default)]
-    pub certificate_names: Vec<Spanned<Glob>>,
-    /// Whoever signs with the keys of this host's own role.
-    #[serde(default)]
-    pub host_role: bool,
+table_with_rates! {
+    /// One `[[callers]]` table. A request belongs to the first table of which any one criterion fits: `users`, `groups`,
+    /// the local key, the bearer token, `certificate_names` or `host_role`.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Caller {
+        /// Stands in logs and records.
+        pub name: Spanned<String>,
+        /// Local users by name, or by number.
+        #[serde(default)]
+        pub users: Vec<Spanned<String>>,
+        /// Local groups by name, or by number.
+        #[serde(default)]
+        pub groups: Vec<Spanned<String>>,
+        /// The local key that the caller signs with.
+        pub access_key_id: Option<Spanned<String>>,
+        /// The secret half of `access_key_id`.
+        pub secret_access_key_file: Option<Spanned<FilePath>>,
+        /// The token that the caller sends instead of a signature.
+        pub bearer_token_file: Option<Spanned<FilePath>>,
+        /// Names of the client certificate: `CN=billing`, `DNS:billing.internal`, `URI:spiffe://…`.
+        #[serde(default)]
+        pub certificate_names: Vec<Spanned<Glob>>,
+        /// Whoever signs with the keys of this host's own role.
+        #[serde(default)]
+        pub host_role: bool,
 
-    pub models: Option<Spanned<Vec<Glob>>>,
-    pub deny_models: Option<Spanned<Vec<Glob>>>,
-    pub operations: Option<Spanned<Vec<Glob>>>,
-    pub deny_operations: Option<Spanned<Vec<Glob>>>,
-    pub data_classification: Option<Spanned<String>>,
-
-    // The keys of [limits], one by one: `flatten` would cost an error its line and column.
-    pub requests_per_minute: Option<NonZeroU32>,
-    pub request_burst: Option<Spanned<NonZeroU32>>,
-    pub concurrent_requests: Option<NonZeroU32>,
-    pub tokens_per_minute: Option<NonZeroU64>,
-    pub tokens_per_day: Option<NonZeroU64>,
-    pub usd_per_day: Option<Spanned<Usd>>,
-    pub usd_per_month: Option<Spanned<Usd>>,
-    pub max_wait: Option<Wait>,
-}
-
-impl Caller {
-    /// The one place where a caller's keys of `[limits]` are gathered.
-    pub fn rates(&mut self) -> Rates {
-        Rates {
-            requests_per_minute: self.requests_per_minute,
-            request_burst: self.request_burst.take(),
-            concurrent_requests: self.concurrent_requests,
-            tokens_per_minute: self.tokens_per_minute,
-            tokens_per_day: self.tokens_per_day,
-            usd_per_day: self.usd_per_day.take(),
-            usd_per_month: self.usd_per_month.take(),
-            max_wait: self.max_wait.take(),
-        }
+        /// Models that it may call; all that are allowed, when left out.
+        pub models: Option<Spanned<Vec<Glob>>>,
+        /// Models that it may not call.
+        pub deny_models: Option<Spanned<Vec<Glob>>>,
+        /// Operations that it may call, by AWS's names; all, when left out.
+        pub operations: Option<Spanned<Vec<Glob>>>,
+        /// Operations that it may not call.
+        pub deny_operations: Option<Spanned<Vec<Glob>>>,
+        /// The level of its requests; a request's header may raise it.
+        pub data_classification: Option<Spanned<String>>,
+        ..rates
     }
 }
 
+/// `[policy]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// Whoever fits no `[[callers]]` is refused.
     pub require_known_caller: Option<Spanned<bool>>,
     /// Lowest level first.
     pub data_classifications: Option<Spanned<Vec<Spanned<String>>>>,
@@ -75,6 +64,7 @@ pub struct Policy {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
+    /// Where clients on other hosts connect.
     pub address: Spanned<Address>,
     /// PEM: the certificate first, then its intermediates.
     pub certificate_file: Spanned<FilePath>,

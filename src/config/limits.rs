@@ -9,54 +9,53 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use toml::Spanned;
 
+use super::rate_keys::{rate_keys, table_with_rates, written_table};
 use super::{FilePath, Span};
 
-/// `[limits]`: the limits of this host, and how requests wait for them.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    // The keys of `Rates`, one by one: `flatten` would cost an error its line and column.
-    pub requests_per_minute: Option<NonZeroU32>,
-    pub request_burst: Option<Spanned<NonZeroU32>>,
-    pub concurrent_requests: Option<NonZeroU32>,
-    pub tokens_per_minute: Option<NonZeroU64>,
-    pub tokens_per_day: Option<NonZeroU64>,
-    pub usd_per_day: Option<Spanned<Usd>>,
-    pub usd_per_month: Option<Spanned<Usd>>,
-    pub max_wait: Option<Wait>,
-
-    pub max_body_bytes: NonZeroUsize,
-    /// Requests that may wait at once, over all callers.
-    pub max_waiting: NonZeroUsize,
-    /// A TOML file of `[[prices]]`, which the admin keeps.
-    pub prices_file: Option<Spanned<FilePath>>,
-    /// By pattern on model identifiers.
-    pub models: BTreeMap<Spanned<String>, Rates>,
+table_with_rates! {
+    /// `[limits]`: the limits of this host, and how requests wait for them.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct Limits {
+        ..rates,
+        /// The largest body that is taken from a client, in bytes.
+        pub max_body_bytes: NonZeroUsize = NonZeroUsize::MIN.saturating_add(24_999_999),
+        /// Requests that may wait at once, over all callers.
+        pub max_waiting: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023),
+        /// A TOML file of `[[prices]]`, which the admin keeps.
+        pub prices_file: Option<Spanned<FilePath>> = None,
+        /// By pattern on model identifiers.
+        pub models: BTreeMap<Spanned<String>, Rates> = BTreeMap::new(),
+    }
 }
 
-/// The limits that a host, a caller or a model may have. What is left out is not limited.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rates {
-    pub requests_per_minute: Option<NonZeroU32>,
-    pub request_burst: Option<Spanned<NonZeroU32>>,
-    pub concurrent_requests: Option<NonZeroU32>,
-    pub tokens_per_minute: Option<NonZeroU64>,
-    pub tokens_per_day: Option<NonZeroU64>,
-    pub usd_per_day: Option<Spanned<Usd>>,
-    pub usd_per_month: Option<Spanned<Usd>>,
-    pub max_wait: Option<Wait>,
+macro_rules! written_rates {
+    ([$($(#[$doc:meta])* $key:ident: $written:ty => $meant:ty;)*]) => {
+        /// The limits that a host, a caller or a group of models may have. What is left out is not limited.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Rates {
+            $($(#[$doc])* pub $key: Option<$written>,)*
+        }
+    };
 }
+
+rate_keys! { written_rates! {} }
 
 /// `[fleet]`: limits that all hosts keep together.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fleet {
+    /// The DynamoDB table, which holds nothing else.
     pub table: Spanned<String>,
+    /// The table's region.
     #[serde(default = "govcloud")]
     pub region: Spanned<String>,
+    /// Requests of all hosts together, in any sixty seconds.
     pub requests_per_minute: Option<NonZeroU32>,
+    /// Tokens of all hosts together, in any sixty seconds.
     pub tokens_per_minute: Option<NonZeroU64>,
+    /// What a host does when the table cannot be reached.
     #[serde(default)]
     pub on_unavailable: OnUnavailable,
 }
@@ -76,6 +75,7 @@ pub enum OnUnavailable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PriceFile {
+    /// In the order of the file.
     pub prices: Vec<Price>,
 }
 
@@ -83,11 +83,16 @@ pub struct PriceFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
+    /// Fits the models that this price is of.
     pub model: super::Glob,
+    /// Read by the model.
     pub input: Usd,
+    /// Written by the model.
     pub output: Usd,
+    /// Read from the prompt cache.
     #[serde(default)]
     pub cache_read: Usd,
+    /// Written to the prompt cache.
     #[serde(default)]
     pub cache_write: Usd,
 }
@@ -99,25 +104,6 @@ pub struct Usd(pub u64);
 /// A time to wait for, `0s` included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wait(pub Duration);
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            requests_per_minute: None,
-            request_burst: None,
-            concurrent_requests: None,
-            tokens_per_minute: None,
-            tokens_per_day: None,
-            usd_per_day: None,
-            usd_per_month: None,
-            max_wait: None,
-            max_body_bytes: NonZeroUsize::MIN.saturating_add(24_999_999),
-            max_waiting: NonZeroUsize::MIN.saturating_add(1023),
-            prices_file: None,
-            models: BTreeMap::new(),
-        }
-    }
-}
 
 fn govcloud() -> Spanned<String> {
     Spanned::new(0..0, "us-gov-west-1".to_owned())
@@ -133,8 +119,7 @@ impl<'de> Deserialize<'de> for Usd {
             }
             fn visit_f64<E: Error>(self, usd: f64) -> Result<Usd, E> {
                 if (0.0..=1e9).contains(&usd) {
-                    // In range, so the cast is exact to the nano-dollar that the nearest double stands for.
-                    return Ok(Usd((usd * 1e9).round() as u64));
+                    return Ok(Usd(nano_dollars(usd)));
                 }
                 Err(E::custom(format!("{usd} is not an amount of US dollars; write a number from 0 to 1000000000")))
             }
@@ -147,6 +132,16 @@ impl<'de> Deserialize<'de> for Usd {
         }
         deserializer.deserialize_any(Amount)
     }
+}
+
+/// Of an amount from 0 to 1e9, whose nano-dollars an integer holds: exact to the one that the nearest double stands for.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked, and there is no other way"
+)]
+fn nano_dollars(usd: f64) -> u64 {
+    (usd * 1e9).round() as u64
 }
 
 impl<'de> Deserialize<'de> for Wait {

@@ -2,6 +2,7 @@
 
 pub mod callers;
 pub mod limits;
+pub(crate) mod rate_keys;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -278,6 +279,31 @@ impl Source {
     pub fn error(&self, span: std::ops::Range<usize>, sentence: impl Into<String>) -> ConfigError {
         let before = &self.text[..span.start.min(self.text.len())];
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        ConfigError { path: self.path.clone(), line: self.line(span.start), column, sentence: sentence.into() }
+        let sentence = one_line(sentence.into());
+        ConfigError { path: self.path.clone(), line: self.line(span.start), column, sentence }
+    }
+}
+
+/// A sentence may quote a value that holds line ends or what a terminal obeys: these are shown as `\n`, `\u{1b}`.
+fn one_line(sentence: String) -> String {
+    if !sentence.contains(char::is_control) {
+        return sentence;
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    sentence.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let text = "[[callers]]\nname = \"a\"\nusers = [\"1\\n2\\u001b[31mé\"]";
+        let source = Source::new(Path::new("config.toml"), text.to_owned());
+        let caller = &source.parse().unwrap().callers[0];
+        let user = &caller.get_ref().users[0];
+        let error = source.error(user.span(), format!("there is no \"{}\".", user.get_ref())).to_string();
+        assert_eq!(error, r#"config.toml:3:10: there is no "1\n2\u{1b}[31mé"."#);
     }
 }

@@ -34,7 +34,8 @@ impl Chain {
     }
 }
 
-/// The hash of a record whose canonical JSON is the concatenation of `canonical`, and that follows one with the hash `previous`.
+/// The hash of a record whose canonical JSON is the concatenation of `canonical`, and that follows one with the hash
+/// `previous`.
 pub(crate) fn chain_hash(previous: &str, canonical: &[&[u8]]) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(previous.as_bytes());

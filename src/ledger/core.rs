@@ -19,8 +19,8 @@ use super::task::Task;
 use crate::record::Record;
 use crate::settings;
 
-/// Ends that could not be written and wait in memory for room. Those beyond it stay open in the journal and are recorded
-/// as interrupted at the next start.
+/// Ends that could not be written and wait in memory for room. Those beyond it stay open in the journal and are
+/// recorded as interrupted at the next start.
 const MAX_DEFERRED_ENDS: usize = 8192;
 
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! Group commit for `durability = "disk"`: one thread flushes the journal, and every request that came meanwhile waits for
-//! the same flush.
+//! Group commit for `durability = "disk"`: one thread flushes the journal, and every request that came meanwhile waits
+//! for the same flush.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

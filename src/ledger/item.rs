@@ -133,7 +133,8 @@ pub(crate) fn timestamp(ms: i64) -> String {
     format!("{instant:.3}")
 }
 
-/// The canonical form of an item that was read from a table or a file, without its `chainHash`; none when it is no object.
+/// The canonical form of an item that was read from a table or a file, without its `chainHash`; none when it is no
+/// object.
 pub(crate) fn canonical(item: &Value) -> Option<Vec<u8>> {
     let mut entries: Vec<(&String, &Value)> = item.as_object()?.iter().filter(|(key, _)| *key != "chainHash").collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
@@ -240,6 +241,7 @@ mod tests {
             error_message: Some("é".repeat(2000)),
             attempts: 2,
             outcome: Outcome::Completed,
+            ended: Some("without_final_event".into()),
         }
     }
 

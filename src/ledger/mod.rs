@@ -1,8 +1,9 @@
-//! The ledger: what is known of each request, kept so that nothing that was served goes unrecorded and no record is lost.
+//! The ledger: what is known of each request, kept so that nothing that was served goes unrecorded and no record is
+//! lost.
 //!
 //! A request's opening is in the [`journal`] before its first byte goes upstream, its end when its body has ended. The
-//! `index_writer` copies ended records from there into the SQLite [`index`], from which they are shipped to DynamoDB and
-//! an auditor's queries are answered. The journal is the truth; everything behind it can be rebuilt from it.
+//! `index_writer` copies ended records from there into the SQLite [`index`], from which they are shipped to DynamoDB
+//! and an auditor's queries are answered. The journal is the truth; everything behind it can be rebuilt from it.
 
 pub(crate) mod chain;
 pub(crate) mod clients;
@@ -58,7 +59,8 @@ pub struct Ledger {
     _lock: state_dir::Lock,
 }
 
-/// A request whose opening is in the ledger. Dropped without [`Ledger::close`], it becomes `interrupted` at the next start.
+/// A request whose opening is in the ledger. Dropped without [`Ledger::close`], it becomes `interrupted` at the next
+/// start.
 #[derive(Debug)]
 #[must_use = "a request that was opened has to be closed"]
 pub struct Opened {
@@ -125,7 +127,8 @@ impl Ledger {
         }))
     }
 
-    /// Writes the opening of a request, durably in the sense of `audit.durability`, before its first byte goes upstream.
+    /// Writes the opening of a request, durably in the sense of `audit.durability`, before its first byte goes
+    /// upstream.
     ///
     /// # Errors
     /// With `audit.on_failure = "deny"`, a refusal (503) when the opening cannot be written. With `"allow"` there is no
@@ -222,8 +225,8 @@ impl Ledger {
         }
     }
 
-    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes. Directory, durability,
-    /// table and region change at the next restart, which is logged.
+    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes. Directory,
+    /// durability, table and region change at the next restart, which is logged.
     pub fn apply(&self, settings: &settings::Audit) {
         let current = self.core.settings.load();
         let applied = settings::Audit {
@@ -307,7 +310,8 @@ impl Drop for Ledger {
     }
 }
 
-/// An opening that waits for its flush. When the client leaves meanwhile, it is dropped, and the request recorded as ended.
+/// An opening that waits for its flush. When the client leaves meanwhile, it is dropped, and the request recorded as
+/// ended.
 struct UnflushedOpening<'a> {
     core: &'a Core,
     record: &'a Record,

@@ -40,7 +40,8 @@ struct Opening {
     request_id: String,
 }
 
-/// Reads the whole journal, of which the index has what is before `indexed`. Damaged files are copied aside and reported; what can be read of them counts.
+/// Reads the whole journal, of which the index has what is before `indexed`. Damaged files are copied aside and
+/// reported; what can be read of them counts.
 pub(crate) fn recover(state_dir: &StateDir, indexed: Position) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();
     let directory = state_dir.journal();

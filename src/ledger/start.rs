@@ -37,8 +37,8 @@ pub(crate) struct Started {
     pub(crate) lock: Lock,
 }
 
-/// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the threads.
-/// With `client`, that one is used for DynamoDB.
+/// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
+/// threads. With `client`, that one is used for DynamoDB.
 pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Started, LedgerError> {
     let state_dir = StateDir::find(settings);
     let lock = state_dir.occupy()?;

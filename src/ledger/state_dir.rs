@@ -63,8 +63,8 @@ impl StateDir {
         Ok(to)
     }
 
-    /// Moves a file with its companions, whose names are its own and a suffix, into a directory of their own under their
-    /// names. Returns where the file is.
+    /// Moves a file with its companions, whose names are its own and a suffix, into a directory of their own under
+    /// their names. Returns where the file is.
     pub(crate) fn set_aside_together(&self, path: &Path, suffixes: &[&str]) -> io::Result<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let directory = self.corrupt().join(format!("{name}.{}", uuid::Uuid::now_v7().simple()));

@@ -17,13 +17,13 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full bucket.
-    pub fn new(per_minute: u64, capacity: u64, now: u64) -> Bucket {
+    pub(super) fn new(per_minute: u64, capacity: u64, now: u64) -> Bucket {
         Bucket { per_minute: per_minute.max(1), capacity, level: i128::from(capacity) * TOKEN, at: now }
     }
 
     /// The nanoseconds until `amount` can be taken; 0 is now. More than the bucket holds can be taken when it is full:
     /// the debt then keeps the average.
-    pub fn wait(&mut self, amount: u64, now: u64) -> u64 {
+    pub(super) fn wait(&mut self, amount: u64, now: u64) -> u64 {
         self.fill(now);
         let missing = i128::from(amount.min(self.capacity)) * TOKEN - self.level;
         if amount == 0 || missing <= 0 {
@@ -33,18 +33,18 @@ impl Bucket {
         u64::try_from((missing + rate - 1) / rate).unwrap_or(u64::MAX)
     }
 
-    pub fn take(&mut self, amount: u64) {
+    pub(super) fn take(&mut self, amount: u64) {
         self.level = self.level.saturating_sub(i128::from(amount) * TOKEN);
     }
 
-    pub fn give_back(&mut self, amount: u64, now: u64) {
+    pub(super) fn give_back(&mut self, amount: u64, now: u64) {
         // What flowed in before the gift comes first, so that the gift is not lost to an old time stamp.
         self.fill(now);
         self.level = self.level.saturating_add(i128::from(amount) * TOKEN).min(i128::from(self.capacity) * TOKEN);
     }
 
     /// A changed limit: what had been used stays used, as far as a smaller bucket can say so.
-    pub fn change(&mut self, per_minute: u64, capacity: u64, now: u64) {
+    pub(super) fn change(&mut self, per_minute: u64, capacity: u64, now: u64) {
         self.fill(now);
         let grown = capacity.saturating_sub(self.capacity);
         self.per_minute = per_minute.max(1);
@@ -53,7 +53,7 @@ impl Bucket {
     }
 
     /// Whole tokens that are there; negative in debt.
-    pub fn level(&mut self, now: u64) -> i64 {
+    pub(super) fn level(&mut self, now: u64) -> i64 {
         self.fill(now);
         i64::try_from(self.level.div_euclid(TOKEN)).unwrap_or(i64::MIN)
     }

@@ -8,9 +8,9 @@ const DAY: u64 = 86_400;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Period {
     /// Days since 1970-01-01.
-    pub day: u64,
+    pub(super) day: u64,
     /// Months since January of the year 0.
-    pub month: u64,
+    pub(super) month: u64,
 }
 
 /// Reads the host's clock once a second at most, and does not let small steps of it open a new day twice.
@@ -23,12 +23,12 @@ pub(super) struct Calendar {
 }
 
 impl Calendar {
-    pub fn new(clock: &dyn Clock) -> Calendar {
+    pub(super) fn new(clock: &dyn Clock) -> Calendar {
         let utc = clock.utc();
         Calendar { period: Period::of(utc), utc, read_at: clock.now() }
     }
 
-    pub fn period(&mut self, clock: &dyn Clock, now: u64) -> Period {
+    pub(super) fn period(&mut self, clock: &dyn Clock, now: u64) -> Period {
         if now.saturating_sub(self.read_at) >= SECOND {
             self.read_at = now;
             self.utc = clock.utc();
@@ -42,12 +42,12 @@ impl Calendar {
     }
 
     /// Nanoseconds until the day ends.
-    pub fn until_day_ends(&self) -> u64 {
+    pub(super) fn until_day_ends(&self) -> u64 {
         ((self.period.day + 1) * DAY).saturating_sub(self.utc).max(1) * SECOND
     }
 
     /// Nanoseconds until the month ends.
-    pub fn until_month_ends(&self) -> u64 {
+    pub(super) fn until_month_ends(&self) -> u64 {
         let mut day = self.period.day;
         while Period::of(day * DAY).month == self.period.month {
             day += 1;
@@ -57,7 +57,7 @@ impl Calendar {
 }
 
 impl Period {
-    pub fn of(utc: u64) -> Period {
+    pub(super) fn of(utc: u64) -> Period {
         let day = utc / DAY;
         Period { day, month: month(day) }
     }

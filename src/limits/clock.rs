@@ -9,7 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 /// Nanoseconds in a second.
-pub const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// A span of time in nanoseconds; one of more than 584 years is the longest there is.
+pub(super) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A clock that never goes back, and the calendar's time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
@@ -71,8 +76,9 @@ impl VirtualClock {
         Arc::new(VirtualClock { now: 0.into(), utc: 1_763_812_800_000_000_000.into(), advanced: Notify::new() })
     }
 
+    /// Turns the clock and the calendar on, and wakes who sleeps.
     pub fn advance(&self, by: Duration) {
-        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let by = nanos(by);
         self.now.fetch_add(by, Ordering::SeqCst);
         self.utc.fetch_add(by, Ordering::SeqCst);
         self.advanced.notify_waiters();

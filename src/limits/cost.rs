@@ -1,51 +1,22 @@
-//! What a request weighs, in tokens and in money.
+//! What a request costs, in tokens and in money.
 
-use super::scope::Cost;
-use super::state::Slots;
-use super::{Estimate, Plan};
-use crate::config::Glob;
+use super::estimate::Estimate;
+use super::model_pattern::fits;
 use crate::record::Usage;
-use crate::settings::limits::{Price, Prices, Rates};
+use crate::settings::limits::{Price, Prices};
 
-/// A request, weighed and matched, so that little is left to do under the lock.
-#[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub caller: Option<Box<str>>,
-    pub caller_limits: Option<Rates>,
-    pub models: Slots,
-    pub estimate: Estimate,
-    pub price: Option<Price>,
-    pub cost: Cost,
-    /// It has not been refused by the fleet's lease yet, so it is new demand.
-    pub fresh: bool,
+/// What a request takes from each scope that applies to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) tokens: u64,
+    pub(super) nano_usd: u64,
 }
 
-impl Ask {
-    pub fn new(ask: &super::Ask<'_>, plan: &Plan) -> Ask {
-        let mut models = Slots::default();
-        let mut price = None;
-        if let Some(model) = ask.model {
-            for (glob, slot) in &plan.models {
-                if fits(glob, model) {
-                    models.push(*slot);
-                }
-            }
-            if !plan.settings.prices.is_empty() {
-                price = plan.settings.prices.of(|glob| fits(glob, model));
-            }
-        }
-        let Estimate { input, output } = ask.estimate;
-        let nano_usd = price.map_or(0, |price| nano_usd(&[(input, price.input), (output, price.output)]));
-        Ask {
-            caller: ask.caller.map(Into::into),
-            caller_limits: ask.caller_limits.copied(),
-            models,
-            estimate: ask.estimate,
-            price,
-            cost: Cost { tokens: ask.estimate.tokens(), nano_usd },
-            fresh: true,
-        }
-    }
+/// What a request may cost at most, by its estimate.
+pub(super) fn estimated(estimate: Estimate, price: Option<Price>) -> Cost {
+    let Estimate { input, output } = estimate;
+    let nano_usd = price.map_or(0, |price| nano_usd(&[(input, price.input), (output, price.output)]));
+    Cost { tokens: estimate.tokens(), nano_usd }
 }
 
 /// What was used, as limits count it: input, written cache and output. Tokens that were read from the cache are not
@@ -77,47 +48,10 @@ fn nano_usd(parts: &[(u64, u64)]) -> u64 {
     u64::try_from(pico.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-/// Whether a pattern fits a model under any of its names: as it was written, without the ARN before it, and without the
-/// geography of an inference profile. So `anthropic.*` also limits `us.anthropic.…`, and no spelling evades a limit.
-pub(super) fn fits(glob: &Glob, model: &str) -> bool {
-    if glob.matches(model) {
-        return true;
-    }
-    let resource = model.rsplit('/').next().unwrap_or(model);
-    if resource.len() != model.len() && glob.matches(resource) {
-        return true;
-    }
-    match resource.split_once('.') {
-        Some((geography, rest)) if is_geography(geography) => glob.matches(rest),
-        _ => false,
-    }
-}
-
-fn is_geography(text: &str) -> bool {
-    matches!(text, "global" | "apac" | "us-gov")
-        || (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_lowercase()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_profile_is_still_its_model() {
-        let glob = Glob::new("anthropic.*");
-        for model in [
-            "anthropic.claude-v2",
-            "us.anthropic.claude-v2",
-            "global.anthropic.claude-v2",
-            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-v2",
-            "arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-v2",
-        ] {
-            assert!(fits(&glob, model), "{model}");
-        }
-        for model in ["amazon.anthropic.x", "meta.llama", "", "us.", "usa.anthropic.x"] {
-            assert!(!fits(&glob, model), "{model}");
-        }
-    }
+    use crate::config::Glob;
 
     #[test]
     fn cost_is_exact_and_unknown_usage_has_none() {

@@ -1,11 +1,14 @@
 //! What a request may use, read from its body before it is sent: enough to reserve with, corrected when it is settled.
 
 use super::scan::{Found, scan};
+use crate::operation::TokenEstimate;
 
 /// Tokens that a request is expected to use at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Estimate {
+    /// What the model reads.
     pub input: u64,
+    /// What the model may answer.
     pub output: u64,
 }
 
@@ -13,47 +16,50 @@ impl Estimate {
     /// Nothing but the request itself counts.
     pub const NONE: Estimate = Estimate { input: 0, output: 0 };
 
+    /// Both together.
     pub fn tokens(self) -> u64 {
         self.input.saturating_add(self.output)
     }
 }
 
 /// Reserved for the answer where the request does not bound it.
-pub const DEFAULT_OUTPUT: u64 = 2_048;
+const DEFAULT_OUTPUT: u64 = 2_048;
 
 /// More than any model answers with; a body that asks for more is refused upstream, and must not empty a bucket for days.
-const MOST_OUTPUT: u64 = 1_000_000;
+const MAX_OUTPUT: u64 = 1_000_000;
 
 /// Reads `max_tokens` and its kin at the places where the models' request shapes have them, without parsing the JSON into
 /// values and without allocating. The body may be anything: what is not JSON is counted by its size.
 ///
-/// `operation` is AWS's name. Operations that run no model, such as CountTokens and the control plane, cost no tokens.
-pub fn estimate(operation: &str, body: &[u8]) -> Estimate {
-    if !spends_tokens(operation) || body.is_empty() {
+/// `tokens` is the operation's column in the table. Operations that run no model, such as CountTokens and the control
+/// plane, cost no tokens.
+pub fn estimate(tokens: TokenEstimate, body: &[u8]) -> Estimate {
+    if tokens == TokenEstimate::NoTokens || body.is_empty() {
         return Estimate::NONE;
     }
     let Found { output, no_output, media_bytes, media_tokens } = scan(body);
     let text = (body.len() as u64).saturating_sub(media_bytes);
     let output = match output {
-        Some(most) => most.min(MOST_OUTPUT),
+        Some(most) => most.min(MAX_OUTPUT),
         None if no_output => 0,
         None => DEFAULT_OUTPUT,
     };
     Estimate { input: text.div_ceil(4) + media_tokens, output }
 }
 
-fn spends_tokens(operation: &str) -> bool {
-    const FREE: [&str; 4] = ["CountTokens", "ApplyGuardrail", "InvokeGuardrailChecks", "Unknown"];
-    const FREE_VERBS: [&str; 8] = ["List", "Get", "Create", "Delete", "Update", "Put", "Tag", "Untag"];
-    !FREE.contains(&operation) && !FREE_VERBS.iter().any(|verb| operation.starts_with(verb))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use TokenEstimate::{FromBody, NoTokens};
+
     fn output(body: &str) -> u64 {
-        estimate("InvokeModel", body.as_bytes()).output
+        estimate(FromBody, body.as_bytes()).output
+    }
+
+    /// The column of the operation of this name.
+    fn column(name: &str) -> TokenEstimate {
+        crate::operation::OPERATIONS.iter().find(|row| row.name == name).unwrap().tokens
     }
 
     #[test]
@@ -78,7 +84,7 @@ mod tests {
             ("Messages", r#"{"max_tokens":77}"#),
             ("InvokeModel", "\u{feff}{\"max_tokens\":77}"),
         ] {
-            assert_eq!(estimate(operation, body.as_bytes()).output, 77, "{operation} {body}");
+            assert_eq!(estimate(column(operation), body.as_bytes()).output, 77, "{operation} {body}");
         }
     }
 
@@ -87,9 +93,10 @@ mod tests {
         for operation in
             ["CountTokens", "ListFoundationModels", "GetInferenceProfile", "CreateInferenceProfile", "ApplyGuardrail"]
         {
-            assert_eq!(estimate(operation, br#"{"max_tokens":77}"#), Estimate::NONE, "{operation}");
+            assert_eq!(estimate(column(operation), br#"{"max_tokens":77}"#), Estimate::NONE, "{operation}");
         }
-        assert_eq!(estimate("InvokeModel", b""), Estimate::NONE);
+        assert_eq!(estimate(FromBody, b""), Estimate::NONE);
+        assert_eq!(estimate(NoTokens, br#"{"max_tokens":77}"#), Estimate::NONE);
     }
 
     #[test]
@@ -177,10 +184,10 @@ mod tests {
         assert_eq!(output(&closed), 77, "read as well as can be");
         let valid = r#"{"messages":[{"content":"a\"b\\"}],"inferenceConfig":{"maxTokens":77}}"#;
         for end in 0..valid.len() {
-            estimate("Converse", &valid.as_bytes()[..end]);
+            estimate(FromBody, &valid.as_bytes()[..end]);
         }
         for byte in 0..=255u8 {
-            estimate("Converse", &[byte, b'"', byte, b':', byte, b'\\']);
+            estimate(FromBody, &[byte, b'"', byte, b':', byte, b'\\']);
         }
     }
 
@@ -212,15 +219,15 @@ mod tests {
                     _ => body.truncate(at + 1),
                 }
             }
-            let estimate = estimate("InvokeModel", &body);
-            assert!(estimate.output <= MOST_OUTPUT);
+            let estimate = estimate(FromBody, &body);
+            assert!(estimate.output <= MAX_OUTPUT);
             if let Ok(serde_json::Value::Object(top)) = serde_json::from_slice::<serde_json::Value>(&body)
                 && let Some(most) = top.get("max_tokens").and_then(serde_json::Value::as_f64)
                 && most >= 0.0
             {
                 objects += 1;
                 let text = String::from_utf8_lossy(&body);
-                assert!(estimate.output >= (most as u64).min(MOST_OUTPUT), "{most} {text}");
+                assert!(estimate.output >= (most as u64).min(MAX_OUTPUT), "{most} {text}");
             }
         }
         assert!(objects > 1_000, "{objects}");
@@ -229,7 +236,7 @@ mod tests {
     #[test]
     fn input_follows_the_size_and_media_are_counted_soberly() {
         let text = format!(r#"{{"max_tokens":1,"prompt":"{}"}}"#, "word and word ".repeat(1_000));
-        let input = estimate("InvokeModel", text.as_bytes()).input;
+        let input = estimate(FromBody, text.as_bytes()).input;
         assert_eq!(input, (text.len() as u64).div_ceil(4));
 
         let filler = "A".repeat(1_000_000);
@@ -237,10 +244,10 @@ mod tests {
             let body = format!(
                 r#"{{"messages":[{{"content":[{{"image":{{"source":{{"bytes":"{prefix}{filler}"}}}}}}]}}],"max_tokens":1}}"#
             );
-            let input = estimate("Converse", body.as_bytes()).input;
+            let input = estimate(FromBody, body.as_bytes()).input;
             assert!((tokens..tokens + 100).contains(&input), "{prefix}: {input}");
         }
         let url = format!(r#"{{"messages":[{{"url":"data:image/png;base64,iVBORw0KGgo{filler}"}}]}}"#);
-        assert!(estimate("ChatCompletions", url.as_bytes()).input < 2_000);
+        assert!(estimate(FromBody, url.as_bytes()).input < 2_000);
     }
 }

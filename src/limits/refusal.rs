@@ -3,26 +3,26 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::scope::{Block, Limit, Whose};
+use super::limit::{Exceeded, Limit, ScopeId};
 use crate::error::{Kind, Refusal};
 
-/// The shortest hint that is worth giving; also what stands in for a wait that nobody knows.
+/// The shortest hint that is worth giving; it also stands in for a wait that nobody knows.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Names the limit, its scope, its value and when to come back.
-pub(super) fn refusal(whose: &Whose, block: &Block, waited: bool) -> Refusal {
-    let wait = Duration::from_nanos(block.wait).max(SHORTEST);
-    let key = block.limit.key();
+pub(super) fn refusal(scope: &ScopeId, exceeded: &Exceeded, waited: bool) -> Refusal {
+    let wait = Duration::from_nanos(exceeded.wait).max(SHORTEST);
+    let key = exceeded.limit.key();
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    let value = Value(block.limit, block.configured);
+    let value = Value(exceeded.limit, exceeded.configured);
     let also = if waited { ", and no place became free within max_wait" } else { "" };
     Refusal::new(
         Kind::Throttling,
-        match block.limit {
+        match exceeded.limit {
             Limit::ConcurrentRequests => format!(
-                "{whose} may run {value} requests at once ({key} = {value}), and they are running{also}; try again in {seconds} s."
+                "{scope} may run {value} requests at once ({key} = {value}), and they are running{also}; try again in {seconds} s."
             ),
-            _ => format!("{whose} has used up {key} = {value}{also}; try again in {seconds} s."),
+            _ => format!("{scope} has used up {key} = {value}{also}; try again in {seconds} s."),
         },
     )
     .retry_after(wait)
@@ -52,27 +52,27 @@ mod tests {
 
     #[test]
     fn the_sentence_names_limit_scope_value_and_time() {
-        let block = |limit, configured, wait| Block { limit, configured, wait, hopeful: false };
-        let text = |whose: Whose, block: Block| {
-            let refusal = refusal(&whose, &block, false);
+        let exceeded = |limit, configured, wait| Exceeded { limit, configured, wait, may_clear_early: false };
+        let text = |scope: ScopeId, exceeded: Exceeded| {
+            let refusal = refusal(&scope, &exceeded, false);
             (refusal.message.into_owned(), refusal.retry_after.unwrap())
         };
         assert_eq!(
-            text(Whose::Host, block(Limit::RequestsPerMinute, 600, 11_500_000_000)),
+            text(ScopeId::Host, exceeded(Limit::RequestsPerMinute, 600, 11_500_000_000)),
             (
                 "this host has used up requests_per_minute = 600; try again in 12 s.".into(),
                 Duration::from_millis(11_500)
             )
         );
         assert_eq!(
-            text(Whose::Caller("billing".into()), block(Limit::ConcurrentRequests, 4, 0)),
+            text(ScopeId::Caller("billing".into()), exceeded(Limit::ConcurrentRequests, 4, 0)),
             (
                 "the caller \"billing\" may run 4 requests at once (concurrent_requests = 4), and they are running; try again in 1 s.".into(),
                 Duration::from_secs(1)
             )
         );
         assert_eq!(
-            text(Whose::Model("anthropic.*".into()), block(Limit::UsdPerDay, 12_500_000_000, 1_000_000_000)).0,
+            text(ScopeId::Model("anthropic.*".into()), exceeded(Limit::UsdPerDay, 12_500_000_000, 1_000_000_000)).0,
             "the group of models \"anthropic.*\" has used up usd_per_day = 12.50; try again in 1 s."
         );
     }

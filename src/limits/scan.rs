@@ -6,12 +6,12 @@ use memchr::memchr2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Found {
     /// The largest bound on the answer's tokens.
-    pub output: Option<u64>,
+    pub(super) output: Option<u64>,
     /// The shape is that of a request whose answer has no tokens: embeddings, ranks, images.
-    pub no_output: bool,
+    pub(super) no_output: bool,
     /// Bytes of base64 in strings, and what they are worth in tokens.
-    pub media_bytes: u64,
-    pub media_tokens: u64,
+    pub(super) media_bytes: u64,
+    pub(super) media_tokens: u64,
 }
 
 /// The bounds, by vendor: Anthropic and Mistral, Converse and AI21, Llama, Titan, Nova, OpenAI (two), Anthropic's old one.
@@ -190,11 +190,16 @@ fn number(text: &[u8]) -> Option<u64> {
         Some(b'.' | b'e' | b'E') => {
             let end = text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
             let number: f64 = std::str::from_utf8(text.get(..end.unwrap_or(text.len()))?).ok()?.parse().ok()?;
-            // Saturates, by definition of the cast.
-            Some(number as u64)
+            Some(saturating(number))
         }
         Some(_) => None,
     }
+}
+
+/// Rounded down; what is too large is the largest.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, as is meant")]
+fn saturating(number: f64) -> u64 {
+    number as u64
 }
 
 /// What a string is worth in tokens if it holds base64; none for text.

@@ -1,88 +1,40 @@
 //! The state of one scope: the host, a caller, or a pattern on models.
 
-use std::fmt;
-
 use super::bucket::Bucket;
 use super::calendar::{Calendar, Period};
+use super::cost::Cost;
+use super::limit::{Exceeded, Limit, ScopeId};
+use super::spent::Spent;
 use crate::settings::limits::Rates;
 
-/// Whose limit it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Whose {
-    Host,
-    Caller(Box<str>),
-    /// The pattern as it is configured.
-    Model(Box<str>),
-    Fleet,
-}
-
-/// Which limit it is, by its key in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Limit {
-    RequestsPerMinute,
-    ConcurrentRequests,
-    TokensPerMinute,
-    TokensPerDay,
-    UsdPerDay,
-    UsdPerMonth,
-}
-
-/// A request's weight: what it takes from each scope that applies to it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Cost {
-    pub tokens: u64,
-    pub nano_usd: u64,
-}
-
-/// Why a scope does not admit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Block {
-    pub limit: Limit,
-    pub configured: u64,
-    /// Nanoseconds until time alone will have lifted it; 0 where only the end of other requests will.
-    pub wait: u64,
-    /// Requests in flight may lift it sooner.
-    pub hopeful: bool,
-}
-
+/// One scope's limits and counts. Times are nanoseconds of the limits' clock, money is nano-dollars.
 #[derive(Debug)]
 pub(super) struct Scope {
-    pub whose: Whose,
-    pub rates: Rates,
+    pub(super) id: ScopeId,
+    pub(super) rates: Rates,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     running: u64,
     /// What requests in flight have reserved and not settled.
     reserved: Cost,
-    pub spent: Spent,
+    pub(super) spent: Spent,
     /// Requests refused, by limit.
-    pub limited: [u64; Limit::ALL.len()],
-}
-
-/// What was used in the current day and month, reservations included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spent {
-    pub period: Period,
-    pub tokens_today: u64,
-    pub nano_usd_today: u64,
-    pub nano_usd_this_month: u64,
-    pub warned_today: bool,
-    pub warned_this_month: bool,
+    pub(super) limited: [u64; Limit::ALL.len()],
 }
 
 /// A budget of which four fifths are spent: said once in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Warning {
-    pub whose: Whose,
-    pub limit: Limit,
-    pub spent: u64,
-    pub configured: u64,
+    pub(super) id: ScopeId,
+    pub(super) limit: Limit,
+    pub(super) spent: u64,
+    pub(super) configured: u64,
 }
 
 impl Scope {
-    pub fn new(whose: Whose, rates: Rates, period: Period, now: u64) -> Scope {
+    pub(super) fn new(id: ScopeId, rates: Rates, period: Period, now: u64) -> Scope {
         let mut scope = Scope {
-            whose,
+            id,
             rates: Rates::default(),
             requests: None,
             tokens: None,
@@ -96,7 +48,7 @@ impl Scope {
     }
 
     /// Other limits from now on; what is in flight and what was used stays counted.
-    pub fn change(&mut self, rates: Rates, now: u64) {
+    pub(super) fn change(&mut self, rates: Rates, now: u64) {
         let burst = rates.request_burst.or(rates.requests_per_minute).unwrap_or(0);
         change(&mut self.requests, rates.requests_per_minute, burst, now);
         change(&mut self.tokens, rates.tokens_per_minute, rates.tokens_per_minute.unwrap_or(0), now);
@@ -104,52 +56,52 @@ impl Scope {
     }
 
     /// Whether the request may pass now; of several limits that forbid it, the one that will last longest.
-    pub fn check(&mut self, cost: Cost, now: u64, calendar: &Calendar, period: Period) -> Result<(), Block> {
+    pub(super) fn check(&mut self, cost: Cost, now: u64, calendar: &Calendar, period: Period) -> Result<(), Exceeded> {
         self.spent.turn(period);
-        let mut worst: Option<Block> = None;
-        let mut block = |limit, configured, wait, hopeful| {
+        let mut worst: Option<Exceeded> = None;
+        let mut exceeded = |limit, configured, wait, may_clear_early| {
             if worst.is_none_or(|other| other.wait < wait) {
-                worst = Some(Block { limit, configured, wait, hopeful });
+                worst = Some(Exceeded { limit, configured, wait, may_clear_early });
             }
         };
         let rates = &self.rates;
         if let Some(most) = rates.concurrent_requests
             && self.running >= most
         {
-            block(Limit::ConcurrentRequests, most, 0, true);
+            exceeded(Limit::ConcurrentRequests, most, 0, true);
         }
         if let (Some(bucket), Some(rate)) = (&mut self.requests, rates.requests_per_minute) {
             let wait = bucket.wait(1, now);
             if wait > 0 {
-                block(Limit::RequestsPerMinute, rate, wait, false);
+                exceeded(Limit::RequestsPerMinute, rate, wait, false);
             }
         }
         if let (Some(bucket), Some(rate)) = (&mut self.tokens, rates.tokens_per_minute) {
             let wait = bucket.wait(cost.tokens, now);
             if wait > 0 {
-                block(Limit::TokensPerMinute, rate, wait, self.reserved.tokens > 0);
+                exceeded(Limit::TokensPerMinute, rate, wait, self.reserved.tokens > 0);
             }
         }
         if let Some(most) = rates.tokens_per_day
             && over(self.spent.tokens_today, cost.tokens, most)
         {
-            block(Limit::TokensPerDay, most, calendar.until_day_ends(), self.reserved.tokens > 0);
+            exceeded(Limit::TokensPerDay, most, calendar.until_day_ends(), self.reserved.tokens > 0);
         }
         if let Some(most) = rates.usd_per_day
             && over(self.spent.nano_usd_today, cost.nano_usd, most)
         {
-            block(Limit::UsdPerDay, most, calendar.until_day_ends(), self.reserved.nano_usd > 0);
+            exceeded(Limit::UsdPerDay, most, calendar.until_day_ends(), self.reserved.nano_usd > 0);
         }
         if let Some(most) = rates.usd_per_month
             && over(self.spent.nano_usd_this_month, cost.nano_usd, most)
         {
-            block(Limit::UsdPerMonth, most, calendar.until_month_ends(), self.reserved.nano_usd > 0);
+            exceeded(Limit::UsdPerMonth, most, calendar.until_month_ends(), self.reserved.nano_usd > 0);
         }
         worst.map_or(Ok(()), Err)
     }
 
     /// Counts a request that every scope has admitted.
-    pub fn take(&mut self, cost: Cost) {
+    pub(super) fn take(&mut self, cost: Cost) {
         self.running += 1;
         if let Some(bucket) = &mut self.requests {
             bucket.take(1);
@@ -163,7 +115,14 @@ impl Scope {
     }
 
     /// Replaces what a request had been counted with. `first`: it was a reservation until now.
-    pub fn settle(&mut self, counted: Cost, actual: Cost, admitted: Period, first: bool, now: u64) -> Option<Warning> {
+    pub(super) fn settle(
+        &mut self,
+        counted: Cost,
+        actual: Cost,
+        admitted: Period,
+        first: bool,
+        now: u64,
+    ) -> Option<Warning> {
         if first {
             self.unreserve(counted);
         }
@@ -177,32 +136,34 @@ impl Scope {
         self.warning()
     }
 
-    /// A request that never went upstream, or (`ended`) one whose end is all that is left to count.
-    pub fn give_back_request(&mut self, now: u64) {
+    /// Gives back what the request itself took: it never went upstream.
+    pub(super) fn give_back_request(&mut self, now: u64) {
         if let Some(bucket) = &mut self.requests {
             bucket.give_back(1, now);
         }
     }
 
-    pub fn unreserve(&mut self, cost: Cost) {
+    /// What was reserved is settled, or stays spent.
+    pub(super) fn unreserve(&mut self, cost: Cost) {
         self.reserved.tokens = self.reserved.tokens.saturating_sub(cost.tokens);
         self.reserved.nano_usd = self.reserved.nano_usd.saturating_sub(cost.nano_usd);
     }
 
-    pub fn end(&mut self) {
+    /// The request's last byte has gone.
+    pub(super) fn end(&mut self) {
         self.running = self.running.saturating_sub(1);
     }
 
-    pub fn running(&self) -> u64 {
+    pub(super) fn running(&self) -> u64 {
         self.running
     }
 
     /// Whole tokens left in this minute's bucket; none without such a limit.
-    pub fn tokens_left(&mut self, now: u64) -> Option<i64> {
+    pub(super) fn tokens_left(&mut self, now: u64) -> Option<i64> {
         self.tokens.as_mut().map(|bucket| bucket.level(now))
     }
 
-    pub fn requests_left(&mut self, now: u64) -> Option<i64> {
+    pub(super) fn requests_left(&mut self, now: u64) -> Option<i64> {
         self.requests.as_mut().map(|bucket| bucket.level(now))
     }
 
@@ -218,7 +179,7 @@ impl Scope {
         {
             self.spent.warned_today = true;
             let spent = self.spent.nano_usd_today - reserved.min(self.spent.nano_usd_today);
-            return Some(Warning { whose: self.whose.clone(), limit: Limit::UsdPerDay, spent, configured: most });
+            return Some(Warning { id: self.id.clone(), limit: Limit::UsdPerDay, spent, configured: most });
         }
         if let Some(most) = self.rates.usd_per_month
             && !self.spent.warned_this_month
@@ -226,7 +187,7 @@ impl Scope {
         {
             self.spent.warned_this_month = true;
             let spent = self.spent.nano_usd_this_month - reserved.min(self.spent.nano_usd_this_month);
-            return Some(Warning { whose: self.whose.clone(), limit: Limit::UsdPerMonth, spent, configured: most });
+            return Some(Warning { id: self.id.clone(), limit: Limit::UsdPerMonth, spent, configured: most });
         }
         None
     }
@@ -242,95 +203,5 @@ fn change(bucket: &mut Option<Bucket>, rate: Option<u64>, capacity: u64, now: u6
         (Some(bucket), Some(rate)) => bucket.change(rate, capacity, now),
         (None, Some(rate)) => *bucket = Some(Bucket::new(rate, capacity, now)),
         (_, None) => *bucket = None,
-    }
-}
-
-impl Spent {
-    pub fn none(period: Period) -> Spent {
-        Spent {
-            period,
-            tokens_today: 0,
-            nano_usd_today: 0,
-            nano_usd_this_month: 0,
-            warned_today: false,
-            warned_this_month: false,
-        }
-    }
-
-    /// A new day starts at nothing, and so does a new month.
-    pub fn turn(&mut self, period: Period) {
-        if self.period == period {
-            return;
-        }
-        if self.period.month != period.month {
-            *self = Spent::none(period);
-        } else {
-            let (nano_usd_this_month, warned_this_month) = (self.nano_usd_this_month, self.warned_this_month);
-            *self = Spent { nano_usd_this_month, warned_this_month, ..Spent::none(period) };
-        }
-    }
-
-    fn add(&mut self, cost: Cost) {
-        self.tokens_today = self.tokens_today.saturating_add(cost.tokens);
-        self.nano_usd_today = self.nano_usd_today.saturating_add(cost.nano_usd);
-        self.nano_usd_this_month = self.nano_usd_this_month.saturating_add(cost.nano_usd);
-    }
-
-    /// A request counts in the period in which it was admitted; what it turns out to use after that is nobody's.
-    fn replace(&mut self, counted: Cost, actual: Cost, admitted: Period) {
-        if admitted.day == self.period.day {
-            self.tokens_today = self.tokens_today.saturating_sub(counted.tokens).saturating_add(actual.tokens);
-            self.nano_usd_today = self.nano_usd_today.saturating_sub(counted.nano_usd).saturating_add(actual.nano_usd);
-        }
-        if admitted.month == self.period.month {
-            let month = &mut self.nano_usd_this_month;
-            *month = month.saturating_sub(counted.nano_usd).saturating_add(actual.nano_usd);
-        }
-    }
-}
-
-impl Limit {
-    pub const ALL: [Limit; 6] = [
-        Limit::RequestsPerMinute,
-        Limit::ConcurrentRequests,
-        Limit::TokensPerMinute,
-        Limit::TokensPerDay,
-        Limit::UsdPerDay,
-        Limit::UsdPerMonth,
-    ];
-
-    /// The key in the configuration, which is also the metric's label.
-    pub fn key(self) -> &'static str {
-        match self {
-            Limit::RequestsPerMinute => "requests_per_minute",
-            Limit::ConcurrentRequests => "concurrent_requests",
-            Limit::TokensPerMinute => "tokens_per_minute",
-            Limit::TokensPerDay => "tokens_per_day",
-            Limit::UsdPerDay => "usd_per_day",
-            Limit::UsdPerMonth => "usd_per_month",
-        }
-    }
-}
-
-impl Whose {
-    /// The metric's label, of which there are four.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Whose::Host => "host",
-            Whose::Caller(_) => "caller",
-            Whose::Model(_) => "model",
-            Whose::Fleet => "fleet",
-        }
-    }
-}
-
-impl fmt::Display for Whose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Whose::Host => f.write_str("this host"),
-            Whose::Caller(name) => write!(f, "the caller \"{name}\""),
-            Whose::Model(pattern) => write!(f, "the group of models \"{pattern}\""),
-            Whose::Fleet => f.write_str("the fleet"),
-        }
     }
 }

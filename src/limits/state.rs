@@ -4,24 +4,20 @@ use std::collections::HashMap;
 
 use super::calendar::{Calendar, Period};
 use super::clock::Clock;
-use super::cost::{self, Ask};
-use super::fleet::local::{Draw, Local};
-use super::persist::Kept;
+use super::cost::{self, Cost};
+use super::fleet::local::LocalLease;
+use super::limit::{Limit, ScopeId};
+use super::outcome::{Obstacle, Outcome, Reservation};
 use super::queue::Queue;
 use super::refusal::refusal;
-use super::scope::{Block, Cost, Limit, Scope, Warning, Whose};
+use super::request::{Plan, WeighedRequest};
+use super::saved_use::SavedUse;
+use super::scope::{Scope, Warning};
+use super::slot::{FLEET, HOST, Slot, Slots};
 use super::status::Status;
 use crate::error::Refusal;
 use crate::record::Usage;
 use crate::settings::limits::{self as settings, Rates};
-
-/// A scope's place in the state. Slots are never freed: their number is bounded by what admins have ever configured.
-pub(super) type Slot = u16;
-
-pub(super) const HOST: Slot = 0;
-
-/// Stands for the fleet where scopes are named; it has no slot of its own.
-pub(super) const FLEET: Slot = Slot::MAX;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -29,58 +25,25 @@ pub(super) struct State {
     callers: HashMap<Box<str>, Slot>,
     models: HashMap<Box<str>, Slot>,
     calendar: Calendar,
-    pub fleet: Option<Local>,
+    pub(super) fleet: Option<LocalLease>,
     /// How many hosts were last seen in the fleet's table, by this run or the one before.
-    pub fleet_hosts: u64,
+    pub(super) fleet_hosts: u64,
     /// Refusals of the fleet's two limits, which outlive its configuration.
     fleet_limited: [u64; Limit::ALL.len()],
-    pub queue: Queue,
+    pub(super) queue: Queue,
     /// What earlier runs had spent, for scopes that are not known yet.
-    pub kept: HashMap<String, Kept>,
+    pub(super) saved: HashMap<String, SavedUse>,
     /// Something that is kept over restarts has changed.
-    pub changed: bool,
-}
-
-/// The slots that apply to a request; the host's is always meant. No allocation for the usual one or two.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Slots {
-    few: [Slot; 4],
-    count: u8,
-    more: Vec<Slot>,
-}
-
-/// What an admitted request holds.
-#[derive(Debug)]
-pub(super) struct Hold {
-    slots: Slots,
-    ask: Ask,
-    /// What is counted for it at present: the reservation, then the usage.
-    counted: Cost,
-    settled: bool,
-    admitted: Period,
-    fleet: Option<Draw>,
-}
-
-/// The scope and limit that is in the way.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Obstacle {
-    pub whose: Slot,
-    pub block: Block,
-}
-
-#[derive(Debug)]
-pub(super) enum Try {
-    Admitted(Hold),
-    Blocked { ask: Ask, obstacle: Obstacle },
+    pub(super) changed: bool,
 }
 
 impl State {
-    pub fn new(clock: &dyn Clock, host: Rates) -> State {
+    pub(super) fn new(clock: &dyn Clock, host: Rates) -> State {
         let mut calendar = Calendar::new(clock);
         let now = clock.now();
         let period = calendar.period(clock, now);
         State {
-            scopes: vec![Scope::new(Whose::Host, host, period, now)],
+            scopes: vec![Scope::new(ScopeId::Host, host, period, now)],
             callers: HashMap::new(),
             models: HashMap::new(),
             calendar,
@@ -88,139 +51,147 @@ impl State {
             fleet_hosts: 1,
             fleet_limited: Default::default(),
             queue: Queue::default(),
-            kept: HashMap::new(),
+            saved: HashMap::new(),
             changed: false,
         }
     }
 
+    /// Other limits from now on. Returns what requests are weighed against.
+    pub(super) fn apply(&mut self, settings: &settings::Limits, now: u64) -> Plan {
+        self.scopes[usize::from(HOST)].change(settings.host, now);
+        let models: Vec<_> = settings
+            .models
+            .iter()
+            .map(|(glob, rates)| (glob.clone(), self.slot(ScopeId::Model(glob.to_string().into()), *rates, now)))
+            .collect();
+        match (self.fleet.as_mut(), settings.fleet.as_ref()) {
+            (Some(lease), Some(fleet)) => lease.change(fleet),
+            (None, Some(fleet)) => self.fleet = Some(LocalLease::new(fleet, now)),
+            (_, None) => self.fleet = None,
+        }
+        // Patterns that are no longer configured limit nothing, and still count what is in flight.
+        for slot in self.models.values().filter(|slot| models.iter().all(|(_, kept)| kept != *slot)) {
+            self.scopes[usize::from(*slot)].change(Rates::default(), now);
+        }
+        Plan { settings: settings.clone(), models }
+    }
+
     /// Admits at once, or says what is in the way. Nobody who waits is overtaken at a scope at which they are next.
-    pub fn admit(&mut self, clock: &dyn Clock, ask: Ask, now: u64) -> Try {
+    pub(super) fn admit(&mut self, clock: &dyn Clock, request: WeighedRequest, now: u64) -> Outcome {
         if self.queue.is_empty() {
-            return self.attempt(clock, ask, now);
+            return self.attempt(clock, request, now);
         }
-        let slots = self.slots(&ask, now);
-        let ahead = self.queue.ahead.iter().find(|other| slots.contains(other.whose)).copied();
-        match ahead {
-            Some(obstacle) => Try::Blocked { ask, obstacle },
-            None => self.attempt(clock, ask, now),
+        match self.obstacle_ahead(&request, now) {
+            Some(obstacle) => Outcome::Blocked { request, obstacle },
+            None => self.attempt(clock, request, now),
         }
+    }
+
+    /// What those who are next in the queue wait for, if the request needs the same.
+    pub(super) fn obstacle_ahead(&mut self, request: &WeighedRequest, now: u64) -> Option<Obstacle> {
+        let slots = self.slots(request, now);
+        self.queue.obstacles.iter().find(|other| slots.contains(other.scope)).copied()
     }
 
     /// The check of all scopes and the taking from all of them, as one step.
-    pub fn attempt(&mut self, clock: &dyn Clock, mut ask: Ask, now: u64) -> Try {
-        let slots = self.slots(&ask, now);
+    pub(super) fn attempt(&mut self, clock: &dyn Clock, mut request: WeighedRequest, now: u64) -> Outcome {
+        let slots = self.slots(&request, now);
         let period = self.calendar.period(clock, now);
         let mut worst: Option<Obstacle> = None;
-        for slot in slots.iter().filter(|slot| *slot != FLEET) {
-            if let Err(block) = self.scopes[usize::from(slot)].check(ask.cost, now, &self.calendar, period)
-                && worst.is_none_or(|other| other.block.wait < block.wait)
+        for scope in slots.on_this_host() {
+            if let Err(exceeded) = self.scopes[usize::from(scope)].check(request.cost, now, &self.calendar, period)
+                && worst.is_none_or(|other| other.exceeded.wait < exceeded.wait)
             {
-                worst = Some(Obstacle { whose: slot, block });
+                worst = Some(Obstacle { scope, exceeded });
             }
         }
         if let Some(fleet) = &mut self.fleet {
-            // Asked even when another limit refuses: only what the host itself would let pass is the fleet's demand.
+            // Only what the host itself would let pass is the fleet's demand.
             if worst.is_none()
-                && let Err(block) = fleet.check(ask.cost.tokens, ask.fresh, now)
+                && let Err(exceeded) = fleet.check(request.cost.tokens, request.first_attempt, now)
             {
-                worst = Some(Obstacle { whose: FLEET, block });
+                worst = Some(Obstacle { scope: FLEET, exceeded });
             }
         }
         if let Some(obstacle) = worst {
-            ask.fresh = false;
-            return Try::Blocked { ask, obstacle };
+            request.first_attempt = false;
+            return Outcome::Blocked { request, obstacle };
         }
-        for slot in slots.iter().filter(|slot| *slot != FLEET) {
-            self.scopes[usize::from(slot)].take(ask.cost);
+        for slot in slots.on_this_host() {
+            self.scopes[usize::from(slot)].take(request.cost);
         }
-        let fleet = self.fleet.as_mut().map(|fleet| fleet.take(ask.cost.tokens, now));
-        self.changed |= ask.cost != Cost::default();
-        Try::Admitted(Hold { slots, counted: ask.cost, ask, settled: false, admitted: period, fleet })
+        let fleet = self.fleet.as_mut().map(|fleet| fleet.take(request.cost.tokens, now));
+        let counted = request.cost;
+        self.changed |= counted != Cost::default();
+        Outcome::Admitted(Reservation { slots, request, counted, settled: false, admitted: period, fleet })
     }
 
     /// Replaces what is counted for a request by what it used.
-    pub fn settle(&mut self, hold: &mut Hold, usage: &Usage, now: u64) -> Vec<Warning> {
-        let actual = cost::actual(usage, hold.ask.estimate, hold.ask.price);
-        self.recount(hold, actual, now)
+    pub(super) fn settle(&mut self, reservation: &mut Reservation, usage: &Usage, now: u64) -> Vec<Warning> {
+        let actual = cost::actual(usage, reservation.request.estimate, reservation.request.price);
+        self.recount(reservation, actual, now)
     }
 
     /// Gives back all that a request took but its place, which its end gives back.
-    pub fn cancel(&mut self, hold: &mut Hold, now: u64) {
-        self.recount(hold, Cost::default(), now);
-        for slot in hold.slots.iter().filter(|slot| *slot != FLEET) {
+    pub(super) fn cancel(&mut self, reservation: &mut Reservation, now: u64) {
+        self.recount(reservation, Cost::default(), now);
+        for slot in reservation.slots.on_this_host() {
             self.scopes[usize::from(slot)].give_back_request(now);
         }
-        if let (Some(fleet), Some(draw)) = (&mut self.fleet, hold.fleet.take()) {
+        if let (Some(fleet), Some(draw)) = (&mut self.fleet, reservation.fleet.take()) {
             fleet.give_back_request(draw, now);
         }
     }
 
     /// The last byte has gone. A reservation that nobody has settled stays spent.
-    pub fn end(&mut self, hold: &mut Hold) {
-        let unsettled = if hold.settled { Cost::default() } else { hold.counted };
-        for slot in hold.slots.iter().filter(|slot| *slot != FLEET) {
+    pub(super) fn end(&mut self, reservation: &mut Reservation) {
+        let unsettled = if reservation.settled { Cost::default() } else { reservation.counted };
+        for slot in reservation.slots.on_this_host() {
             let scope = &mut self.scopes[usize::from(slot)];
             scope.unreserve(unsettled);
             scope.end();
         }
-        hold.settled = true;
+        reservation.settled = true;
     }
 
-    fn recount(&mut self, hold: &mut Hold, actual: Cost, now: u64) -> Vec<Warning> {
+    fn recount(&mut self, reservation: &mut Reservation, actual: Cost, now: u64) -> Vec<Warning> {
+        let Reservation { counted, settled, admitted, .. } = *reservation;
         let mut warnings = Vec::new();
-        for slot in hold.slots.iter().filter(|slot| *slot != FLEET) {
+        for slot in reservation.slots.on_this_host() {
             let scope = &mut self.scopes[usize::from(slot)];
-            warnings.extend(scope.settle(hold.counted, actual, hold.admitted, !hold.settled, now));
+            warnings.extend(scope.settle(counted, actual, admitted, !settled, now));
         }
-        if let (Some(fleet), Some(draw)) = (&mut self.fleet, &mut hold.fleet) {
+        if let (Some(fleet), Some(draw)) = (&mut self.fleet, &mut reservation.fleet) {
             fleet.settle(draw, actual.tokens, now);
         }
-        self.changed |= hold.counted != actual;
-        hold.counted = actual;
-        hold.settled = true;
+        self.changed |= counted != actual;
+        reservation.counted = actual;
+        reservation.settled = true;
         warnings
     }
 
     /// Counts the refusal and words it.
-    pub fn refuse(&mut self, obstacle: &Obstacle, waited: bool) -> Refusal {
-        let limit = obstacle.block.limit as usize;
-        if obstacle.whose == FLEET {
+    pub(super) fn refuse(&mut self, obstacle: &Obstacle, waited: bool) -> Refusal {
+        let Obstacle { scope, exceeded } = obstacle;
+        let limit = exceeded.limit as usize;
+        if *scope == FLEET {
             self.fleet_limited[limit] += 1;
-            if let Some(refusal) = self.fleet.as_ref().and_then(|fleet| fleet.refusal(&obstacle.block)) {
+            if let Some(refusal) = self.fleet.as_ref().and_then(|fleet| fleet.refusal(exceeded)) {
                 return refusal;
             }
-            return refusal(&Whose::Fleet, &obstacle.block, waited);
+            return refusal(&ScopeId::Fleet, exceeded, waited);
         }
-        let scope = &mut self.scopes[usize::from(obstacle.whose)];
+        let scope = &mut self.scopes[usize::from(*scope)];
         scope.limited[limit] += 1;
-        refusal(&scope.whose, &obstacle.block, waited)
+        refusal(&scope.id, exceeded, waited)
     }
 
-    pub fn apply_host(&mut self, rates: Rates, now: u64) {
-        self.scopes[usize::from(HOST)].change(rates, now);
-    }
-
-    pub fn apply_fleet(&mut self, fleet: Option<&settings::Fleet>, now: u64) {
-        match (self.fleet.as_mut(), fleet) {
-            (Some(local), Some(fleet)) => local.change(fleet),
-            (None, Some(fleet)) => self.fleet = Some(Local::new(fleet, now)),
-            (_, None) => self.fleet = None,
-        }
-    }
-
-    /// Patterns that are no longer configured limit nothing, and still count what is in flight.
-    pub fn forget_models_but(&mut self, kept: &[Slot], now: u64) {
-        for slot in self.models.values().filter(|slot| !kept.contains(slot)) {
-            self.scopes[usize::from(*slot)].change(Rates::default(), now);
-        }
-    }
-
-    /// The slot of a caller or of a pattern on models, with these limits from now on.
-    pub fn slot(&mut self, whose: Whose, rates: Rates, now: u64) -> Slot {
-        let known = match &whose {
-            Whose::Caller(name) => self.callers.get(name),
-            Whose::Model(pattern) => self.models.get(pattern),
-            Whose::Host | Whose::Fleet => Some(&HOST),
+    /// The place of a caller or of a pattern on models, with these limits from now on.
+    fn slot(&mut self, id: ScopeId, rates: Rates, now: u64) -> Slot {
+        let known = match &id {
+            ScopeId::Caller(name) => self.callers.get(name),
+            ScopeId::Model(pattern) => self.models.get(pattern),
+            ScopeId::Host | ScopeId::Fleet => Some(&HOST),
         };
         if let Some(&slot) = known {
             let scope = &mut self.scopes[usize::from(slot)];
@@ -229,53 +200,52 @@ impl State {
             }
             return slot;
         }
-        // No configuration has 65,000 callers; should one, the last of them share a slot.
+        // No configuration has 65,000 callers; should one, the last of them share a place.
         let slot = Slot::try_from(self.scopes.len()).unwrap_or(FLEET).min(FLEET - 1);
         if usize::from(slot) == self.scopes.len() {
-            let mut scope = Scope::new(whose.clone(), rates, self.calendar_period(), now);
-            if let Some(kept) = self.kept.remove(&Kept::name(&whose)) {
-                kept.restore(&mut scope);
+            let mut scope = Scope::new(id.clone(), rates, self.current_period(), now);
+            if let Some(saved) = self.saved.remove(&SavedUse::key(&id)) {
+                saved.restore(&mut scope);
             }
             self.scopes.push(scope);
         }
-        match whose {
-            Whose::Caller(name) => self.callers.insert(name, slot),
-            Whose::Model(pattern) => self.models.insert(pattern, slot),
-            Whose::Host | Whose::Fleet => None,
+        match id {
+            ScopeId::Caller(name) => self.callers.insert(name, slot),
+            ScopeId::Model(pattern) => self.models.insert(pattern, slot),
+            ScopeId::Host | ScopeId::Fleet => None,
         };
         slot
     }
 
-    /// The scopes and the current period.
-    pub fn scopes(&mut self, clock: &dyn Clock, now: u64) -> (&mut [Scope], Period) {
+    /// All scopes, in the current period.
+    pub(super) fn scopes(&mut self, clock: &dyn Clock, now: u64) -> &mut [Scope] {
         let period = self.calendar.period(clock, now);
         for scope in &mut self.scopes {
             scope.spent.turn(period);
         }
-        (&mut self.scopes, period)
+        &mut self.scopes
     }
 
-    pub fn status(&mut self, clock: &dyn Clock, now: u64) -> Status {
+    pub(super) fn status(&mut self, clock: &dyn Clock, now: u64) -> Status {
         let waiting = self.queue.len();
         let fleet = self.fleet.as_mut().map(|fleet| fleet.status(now));
         let fleet_limited = self.fleet_limited;
-        let (scopes, _) = self.scopes(clock, now);
-        Status::new(scopes, now, waiting, fleet, fleet_limited)
+        Status::new(self.scopes(clock, now), now, waiting, fleet, fleet_limited)
     }
 
     /// All scopes of a request, the host's first.
-    pub fn slots(&mut self, ask: &Ask, now: u64) -> Slots {
+    pub(super) fn slots(&mut self, request: &WeighedRequest, now: u64) -> Slots {
         let mut slots = Slots::default();
         slots.push(HOST);
-        if let Some(caller) = &ask.caller {
-            let rates = ask.caller_limits.unwrap_or_default();
+        if let Some(caller) = &request.caller {
+            let rates = request.caller_limits.unwrap_or_default();
             let slot = match self.callers.get(caller) {
                 Some(&slot) if self.scopes[usize::from(slot)].rates == rates => slot,
-                _ => self.slot(Whose::Caller(caller.clone()), rates, now),
+                _ => self.slot(ScopeId::Caller(caller.clone()), rates, now),
             };
             slots.push(slot);
         }
-        for slot in ask.models.iter() {
+        for slot in request.models.iter() {
             slots.push(slot);
         }
         if self.fleet.is_some() {
@@ -284,34 +254,7 @@ impl State {
         slots
     }
 
-    fn calendar_period(&self) -> Period {
+    fn current_period(&self) -> Period {
         self.scopes[usize::from(HOST)].spent.period
-    }
-}
-
-impl Obstacle {
-    /// Time alone will not lift it within `nanos`, and nothing else is likely to.
-    pub fn lasts(&self, nanos: u64) -> bool {
-        self.block.wait > nanos && !self.block.hopeful
-    }
-}
-
-impl Slots {
-    pub fn push(&mut self, slot: Slot) {
-        match self.few.get_mut(usize::from(self.count)) {
-            Some(place) => {
-                *place = slot;
-                self.count += 1;
-            }
-            None => self.more.push(slot),
-        }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.few[..usize::from(self.count)].iter().chain(&self.more).copied()
-    }
-
-    pub fn contains(&self, slot: Slot) -> bool {
-        self.iter().any(|other| other == slot)
     }
 }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::fleet::FleetStatus;
-use super::scope::{Limit, Scope, Whose};
+use super::fleet::local::FleetStatus;
+use super::limit::{Limit, ScopeId};
+use super::scope::Scope;
 
 /// All limits at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -14,16 +15,20 @@ pub struct Status {
     /// Requests that wait for a limit.
     pub waiting: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// This host's part of the fleet; none without `[fleet]`.
     pub fleet: Option<FleetStatus>,
     /// `limited_total`: refused requests since the start, by limit and scope, those that are not 0.
     pub limited: Vec<Limited>,
 }
 
+/// Requests that a limit refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limited {
+    /// The limit's key in the configuration.
     pub limit: &'static str,
     /// "host", "caller", "model" or "fleet".
     pub scope: &'static str,
+    /// Requests since the daemon's start.
     pub count: u64,
 }
 
@@ -35,18 +40,29 @@ pub struct ScopeStatus {
     pub scope: &'static str,
     /// The caller's name or the pattern on models; empty for the host.
     pub name: String,
+    /// Requests whose answer has not ended.
     pub running: u64,
+    /// The most that may run.
     pub concurrent_requests: Option<u64>,
+    /// The limit on requests in a minute.
     pub requests_per_minute: Option<u64>,
+    /// Requests that may come at once now.
     pub requests_left: Option<i64>,
+    /// The limit on tokens in a minute.
     pub tokens_per_minute: Option<u64>,
-    /// Negative in debt.
+    /// Tokens that may be reserved at once now; negative in debt.
     pub tokens_left: Option<i64>,
+    /// Tokens used or reserved since 00:00 UTC.
     pub tokens_today: u64,
+    /// The limit on them.
     pub tokens_per_day: Option<u64>,
+    /// Money spent or reserved since 00:00 UTC.
     pub nano_usd_today: u64,
+    /// The budget of a day.
     pub nano_usd_per_day: Option<u64>,
+    /// Money spent or reserved since the first of the month, UTC.
     pub nano_usd_this_month: u64,
+    /// The budget of a month.
     pub nano_usd_per_month: Option<u64>,
     /// The larger part of its budgets that is spent, reservations included; 1.0 is all of it. 0.8 has been warned of.
     pub budget_used: Option<f64>,
@@ -70,9 +86,9 @@ impl Status {
             }
         };
         for scope in scopes.iter() {
-            count(scope.whose.label(), &scope.limited);
+            count(scope.id.label(), &scope.limited);
         }
-        count(Whose::Fleet.label(), &fleet_limited);
+        count(ScopeId::Fleet.label(), &fleet_limited);
         let scopes = scopes.iter_mut().map(|scope| ScopeStatus::new(scope, now)).collect();
         Status { scopes, waiting, fleet, limited }
     }
@@ -85,10 +101,10 @@ impl ScopeStatus {
         let (day, month) =
             (part(spent.nano_usd_today, rates.usd_per_day), part(spent.nano_usd_this_month, rates.usd_per_month));
         ScopeStatus {
-            scope: scope.whose.label(),
-            name: match &scope.whose {
-                Whose::Caller(name) | Whose::Model(name) => name.to_string(),
-                Whose::Host | Whose::Fleet => String::new(),
+            scope: scope.id.label(),
+            name: match &scope.id {
+                ScopeId::Caller(name) | ScopeId::Model(name) => name.to_string(),
+                ScopeId::Host | ScopeId::Fleet => String::new(),
             },
             running: scope.running(),
             concurrent_requests: rates.concurrent_requests,

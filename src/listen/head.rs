@@ -232,7 +232,8 @@ impl<T: Duplex> Guarded<T> {
             self.input.advance(2);
         }
         let Some(end) = memchr::memmem::find(&self.input, b"\r\n\r\n") else {
-            if self.input.len() > MAX_HEAD {
+            // Up to three bytes of the end may be there.
+            if self.input.len() > MAX_HEAD + 3 {
                 return Err(Fault::TooLarge);
             }
             let bare = memchr::memchr_iter(b'\n', &self.input).any(|at| at == 0 || self.input[at - 1] != b'\r');
@@ -304,13 +305,15 @@ fn check(head: &[u8]) -> Result<State, Fault> {
             return Err(Fault::Folded);
         }
         let colon = memchr::memchr(b':', line).ok_or(Fault::HeaderLine)?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(Fault::HeaderLine);
         }
         if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
             return Err(Fault::HeaderLine);
         }
+        // After that check: a form feed is white space to `trim_ascii`, and none in HTTP.
+        let value = value.trim_ascii();
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             4 if is("host") => host += 1,
@@ -379,7 +382,9 @@ fn request_line(line: &[u8]) -> Result<u8, Fault> {
         return Err(Fault::RequestLine);
     };
     let method_ok = !method.is_empty() && method.iter().all(|b| is_token(*b));
-    let target_ok = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    let visible = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    // The library knows other characters that a target cannot hold, and would answer them by an empty 400.
+    let target_ok = visible && http::Uri::try_from(target).is_ok();
     match version {
         b"HTTP/1.1" if method_ok && target_ok => Ok(1),
         b"HTTP/1.0" if method_ok && target_ok => Ok(0),

@@ -55,11 +55,13 @@ impl EventStream {
                 self.lost = true;
                 return;
             }
+            if total > MAX_FRAME {
+                let here = total.min(data.len());
+                self.skip = total - here;
+                data.advance(here);
+                continue;
+            }
             if total > data.len() {
-                if total > MAX_FRAME {
-                    self.skip = total - data.len();
-                    return;
-                }
                 break;
             }
             let frame = data.split_to(total);
@@ -256,6 +258,13 @@ pub(crate) mod tests {
         let mut bytes = event("chunk", &"x".repeat(2 * MAX_FRAME));
         bytes.extend(event("metadata", r#"{"usage":{"inputTokens":1}}"#));
         assert_eq!(read(&bytes, 4096).usage.input_tokens, Some(1));
+        let long = frame(
+            &[(":event-type", "metadata")],
+            format!("{{\"usage\":{{\"inputTokens\":1}}{}}}", " ".repeat(MAX_FRAME)).as_bytes(),
+        );
+        for piece in [4096, long.len()] {
+            assert!(read(&long, piece).usage.is_empty(), "a long frame is unread however it is cut");
+        }
         let garbage = read(&[0xff; 100], 10);
         assert!(garbage.usage.is_empty() && garbage.exception.is_none());
     }

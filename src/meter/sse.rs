@@ -44,7 +44,8 @@ impl ServerSentEvents {
     }
 
     fn read(&mut self, line: &[u8]) {
-        let Some(data) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else { return };
+        let data = line.strip_prefix(b"data:").filter(|_| line.len() <= MAX_LINE);
+        let Some(data) = data.map(<[u8]>::trim_ascii) else { return };
         if data == b"[DONE]" {
             self.has_ended = true;
             return;
@@ -132,6 +133,10 @@ mod tests {
         let long =
             format!("data: {{\"usage\":\"{}\"}}\ndata: {{\"usage\":{{\"input_tokens\":1}}}}\n", "x".repeat(MAX_LINE));
         assert_eq!(read(&long, 4096).usage.input_tokens, Some(1));
+        let long = format!("data: {{\"usage\":{{\"input_tokens\":1}}{}}}\n", " ".repeat(MAX_LINE));
+        for piece in [4096, long.len()] {
+            assert!(read(&long, piece).usage.is_empty(), "a long line is unread however it is cut");
+        }
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub fn of_object(usage: &Value) -> Usage {
     }
 }
 
-/// From a whole answer or stream event: `usage` at the top, in `message` (Anthropic's first event), in `response` (OpenAI's
-/// last), Bedrock's invocation metrics, or the counts that Llama and Titan put at the top.
+/// From a whole answer or stream event: `usage` at the top, in `message` (Anthropic's first event), in `response`
+/// (OpenAI's last), Bedrock's invocation metrics, or the counts that Llama and Titan put at the top.
 pub fn of_answer(answer: &Value) -> Option<Usage> {
     let mut usage = Usage::default();
     for counts in [

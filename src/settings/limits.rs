@@ -1,5 +1,6 @@
 //! How much may be called: the meaning of `[limits]`, of the same keys per caller and model, of prices and `[fleet]`.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use toml::Spanned;
 use super::any_region;
 use crate::config::limits as written;
 use crate::config::limits::OnUnavailable;
+use crate::config::rate_keys::rate_keys;
 use crate::config::{ConfigError, Glob, Source};
 
 /// Everything that the limits need. Reloading hands over a new one.
@@ -19,35 +21,42 @@ pub struct Limits {
     pub models: Vec<(Glob, Rates)>,
     /// Requests that may wait at once, over all callers.
     pub max_waiting: usize,
+    /// Of the price file; without one, nothing costs anything.
     pub prices: Arc<Prices>,
     /// Of all hosts together.
     pub fleet: Option<Fleet>,
 }
 
-/// The limits of one scope; none is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rates {
-    pub requests_per_minute: Option<u64>,
-    /// Requests that may come at once after a quiet time; `requests_per_minute` when left out.
-    pub request_burst: Option<u64>,
-    pub concurrent_requests: Option<u64>,
-    pub tokens_per_minute: Option<u64>,
-    /// By UTC day.
-    pub tokens_per_day: Option<u64>,
-    /// In nano-dollars, by UTC day.
-    pub usd_per_day: Option<u64>,
-    /// In nano-dollars, by UTC month.
-    pub usd_per_month: Option<u64>,
-    /// How long a request may wait before its 429. A caller's own replaces the host's.
-    pub max_wait: Option<Duration>,
+macro_rules! meant_rates {
+    ([$($(#[$doc:meta])* $key:ident: $written:ty => $meant:ty;)*]) => {
+        /// The limits of one scope; none is no limit.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct Rates {
+            $($(#[$doc])* pub $key: Option<$meant>,)*
+        }
+
+        impl From<written::Rates> for Rates {
+            fn from(rates: written::Rates) -> Rates {
+                Rates { $($key: rates.$key.map(Meaning::meaning),)* }
+            }
+        }
+    };
 }
 
+rate_keys! { meant_rates! {} }
+
+/// `[fleet]`: limits that all hosts keep together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
+    /// The DynamoDB table, which holds nothing else.
     pub table: String,
+    /// The table's region.
     pub region: String,
+    /// Requests of all hosts, in any sixty seconds.
     pub requests_per_minute: Option<u64>,
+    /// Tokens of all hosts, in any sixty seconds.
     pub tokens_per_minute: Option<u64>,
+    /// What this host does once its lease has run out and the table cannot be reached.
     pub on_unavailable: OnUnavailable,
 }
 
@@ -58,23 +67,28 @@ pub struct Prices(Vec<(Glob, Price)>);
 /// Pico-dollars for one token: a dollar for a million tokens is a million pico-dollars for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Price {
+    /// Read by the model.
     pub input: u64,
+    /// Written by the model.
     pub output: u64,
+    /// Read from the prompt cache.
     pub cache_read: u64,
+    /// Written to the prompt cache.
     pub cache_write: u64,
 }
 
 impl Prices {
+    /// In order: the first pattern that fits holds.
     pub fn new(prices: Vec<(Glob, Price)>) -> Prices {
         Prices(prices)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The price of a model; none when no pattern fits.
-    pub fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
+    pub(crate) fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
         self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| *price)
     }
 
@@ -101,22 +115,13 @@ impl Prices {
 
 impl Limits {
     pub(super) fn new(
-        limits: written::Limits,
+        mut limits: written::Limits,
         fleet: Option<Spanned<written::Fleet>>,
         source: &Source,
     ) -> Result<Limits, ConfigError> {
         let prices = limits.prices_file.as_ref().map(|file| Prices::read(file, source)).transpose()?;
         let has_prices = prices.is_some();
-        let host = written::Rates {
-            requests_per_minute: limits.requests_per_minute,
-            request_burst: limits.request_burst,
-            concurrent_requests: limits.concurrent_requests,
-            tokens_per_minute: limits.tokens_per_minute,
-            tokens_per_day: limits.tokens_per_day,
-            usd_per_day: limits.usd_per_day,
-            usd_per_month: limits.usd_per_month,
-            max_wait: limits.max_wait,
-        };
+        let host = limits.rates();
         let mut models = Vec::new();
         for (pattern, written) in limits.models {
             if pattern.get_ref().trim().is_empty() {
@@ -143,7 +148,7 @@ impl Limits {
 
 impl Rates {
     /// `has_prices`: a price file is named, without which an amount of dollars cannot be kept.
-    pub fn new(rates: written::Rates, has_prices: bool, source: &Source) -> Result<Rates, ConfigError> {
+    pub(super) fn new(rates: written::Rates, has_prices: bool, source: &Source) -> Result<Rates, ConfigError> {
         if let Some(burst) = &rates.request_burst
             && rates.requests_per_minute.is_none()
         {
@@ -158,16 +163,7 @@ impl Rates {
                 return Err(source.error(usd.span(), format!("{key} = 0 would refuse everything; leave it out.")));
             }
         }
-        Ok(Rates {
-            requests_per_minute: rates.requests_per_minute.map(|n| n.get().into()),
-            request_burst: rates.request_burst.map(|n| n.into_inner().get().into()),
-            concurrent_requests: rates.concurrent_requests.map(|n| n.get().into()),
-            tokens_per_minute: rates.tokens_per_minute.map(|n| n.get()),
-            tokens_per_day: rates.tokens_per_day.map(|n| n.get()),
-            usd_per_day: rates.usd_per_day.map(|usd| usd.into_inner().0),
-            usd_per_month: rates.usd_per_month.map(|usd| usd.into_inner().0),
-            max_wait: rates.max_wait.map(|wait| wait.0),
-        })
+        Ok(rates.into())
     }
 }
 
@@ -187,10 +183,45 @@ impl Fleet {
         Ok(Fleet {
             region: any_region(&fleet.region, source)?,
             table: fleet.table.into_inner(),
-            requests_per_minute: fleet.requests_per_minute.map(|n| n.get().into()),
-            tokens_per_minute: fleet.tokens_per_minute.map(|n| n.get()),
+            requests_per_minute: fleet.requests_per_minute.map(Meaning::meaning),
+            tokens_per_minute: fleet.tokens_per_minute.map(Meaning::meaning),
             on_unavailable: fleet.on_unavailable,
         })
+    }
+}
+
+/// What a written value means, once its place in the file is no longer needed.
+trait Meaning<T> {
+    fn meaning(self) -> T;
+}
+
+impl Meaning<u64> for NonZeroU32 {
+    fn meaning(self) -> u64 {
+        self.get().into()
+    }
+}
+
+impl Meaning<u64> for NonZeroU64 {
+    fn meaning(self) -> u64 {
+        self.get()
+    }
+}
+
+impl Meaning<u64> for written::Usd {
+    fn meaning(self) -> u64 {
+        self.0
+    }
+}
+
+impl Meaning<Duration> for written::Wait {
+    fn meaning(self) -> Duration {
+        self.0
+    }
+}
+
+impl<T, W: Meaning<T>> Meaning<T> for Spanned<W> {
+    fn meaning(self) -> T {
+        self.into_inner().meaning()
     }
 }
 

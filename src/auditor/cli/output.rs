@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::Format;
+use super::args::Format;
 
 /// The columns of CSV: every attribute an item can have, the ones people look for first.
 pub(crate) const COLUMNS: [&str; 35] = [

@@ -8,7 +8,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
-use super::{CliError, Verify, VerifySource, open};
+use super::args::{Verify, VerifySource};
+use super::error::CliError;
+use super::source::open;
 use crate::auditor::chain_check::{ChainChecker, ChainEntry, Finding, FindingKind, chain_entry_fields};
 use crate::auditor::snapshot::Snapshot;
 use crate::ledger::StateDir;
@@ -40,7 +42,7 @@ pub(crate) async fn verify(
         },
         VerifySource::Dynamodb => {
             let client = dynamo::client(&settings.region).await;
-            table(&client, super::table(settings)?, state_dir, out).await?
+            table(&client, super::source::table(settings)?, state_dir, out).await?
         }
     };
     for finding in &checker.findings {
@@ -69,7 +71,7 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
     let mut heads = Vec::new();
     let mut aside = BTreeSet::new();
     if let Some(db) = &snapshot.db {
-        let sql = |error: rusqlite::Error| CliError::Store(IndexError::Sqlite(error));
+        let sql = |error: rusqlite::Error| CliError::Read(IndexError::Sqlite(error));
         let mut chains =
             db.prepare("SELECT chain_id, anchor_seq, anchor_hash, head_seq, head_hash FROM chains").map_err(sql)?;
         let mut rows = chains.query([]).map_err(sql)?;
@@ -122,7 +124,7 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
 /// Compares the columns that questions are answered from with the records.
 fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliError> {
     let Some(db) = &snapshot.db else { return Ok(()) };
-    let sql = |error: rusqlite::Error| CliError::Store(IndexError::Sqlite(error));
+    let sql = |error: rusqlite::Error| CliError::Read(IndexError::Sqlite(error));
     let mut select =
         db.prepare("SELECT item, seq, started_ms, success, caller, caller_uid, model_id FROM records").map_err(sql)?;
     let mut rows = select.query([]).map_err(sql)?;

@@ -1,5 +1,5 @@
-//! Opening the index. A damaged file is moved aside, and a new one filled with what can be read of it and with the journal:
-//! records that no table has yet may be nowhere else.
+//! Opening the index. A damaged file is moved aside, and a new one filled with what can be read of it and with the
+//! journal: records that no table has yet may be nowhere else.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ impl Index {
         }
     }
 
-    /// Moves a damaged file and its companions to where damaged files are kept, and begins a new one with what can be read
-    /// of it. The journal is to be inserted again from its beginning.
+    /// Moves a damaged file and its companions to where damaged files are kept, and begins a new one with what can be
+    /// read of it. The journal is to be inserted again from its beginning.
     pub(crate) fn rebuild(state_dir: &StateDir, durability: Durability, why: &IndexError) -> Result<Index, IndexError> {
         let database = state_dir.database();
         let aside = match state_dir.set_aside_together(&database, &["", "-wal", "-shm"]) {

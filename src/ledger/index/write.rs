@@ -13,8 +13,8 @@ use crate::ledger::journal::{Header, split_end};
 /// What shipping has achieved, to be marked in the index.
 #[derive(Debug)]
 pub(crate) enum ShippingProgress {
-    /// Every record up to `id` is in the table or set aside. Of those since the last mark, `count` were confirmed by the
-    /// table, and all have `bytes` bytes.
+    /// Every record up to `id` is in the table or set aside. Of those since the last mark, `count` were confirmed by
+    /// the table, and all have `bytes` bytes.
     Until { id: i64, count: u64, bytes: u64 },
     /// The table will never take this one.
     SetAside { id: i64, reason: String },
@@ -104,8 +104,8 @@ impl Index {
         Ok(())
     }
 
-    /// Moves what was committed from SQLite's write-ahead log into the database file, and flushes it, so that journal files
-    /// may be deleted. False while a reader prevents part of it.
+    /// Moves what was committed from SQLite's write-ahead log into the database file, and flushes it, so that journal
+    /// files may be deleted. False while a reader prevents part of it.
     pub(crate) fn checkpoint(&self) -> Result<bool, IndexError> {
         let (log, done): (i64, i64) =
             self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;

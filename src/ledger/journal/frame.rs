@@ -5,7 +5,8 @@ use std::ops::Range;
 
 /// Longest payload that is written or accepted, in bytes.
 pub(crate) const MAX_PAYLOAD: usize = 256 * 1024;
-/// Bytes before the payload: magic (2), kind (1), zero (1), payload length (4, little endian), CRC-32 of those eight and the payload (4).
+/// Bytes before the payload: magic (2), kind (1), zero (1), payload length (4, little endian), CRC-32 of those eight
+/// and the payload (4).
 pub(crate) const HEADER_BYTES: usize = 12;
 
 const MAGIC: [u8; 2] = [0xB5, 0xD1];

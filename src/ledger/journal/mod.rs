@@ -1,5 +1,5 @@
-//! The journal: the ledger's truth. A request's opening and its end are appended to numbered files by plain writes, which
-//! outlive a killed process; the SQLite index is filled from here and can be rebuilt.
+//! The journal: the ledger's truth. A request's opening and its end are appended to numbered files by plain writes,
+//! which outlive a killed process; the SQLite index is filled from here and can be rebuilt.
 //!
 //! A file's room is reserved when it is begun, and an opening is refused unless there is room for the end of every open
 //! request too: a full disk turns requests away, it does not lose the ends of those under way.

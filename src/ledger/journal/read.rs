@@ -58,7 +58,8 @@ pub(crate) struct Chunk {
     pub(crate) frames: Vec<(FrameKind, std::ops::Range<usize>)>,
     /// The file the frames are from.
     pub(crate) segment: u64,
-    /// Bytes that belong to no valid frame, and whether valid frames follow them (damage, not an incomplete last write).
+    /// Bytes that belong to no valid frame, and whether valid frames follow them (damage, not an incomplete last
+    /// write).
     pub(crate) skipped_bytes: usize,
     pub(crate) is_damaged: bool,
     /// There is nothing behind this, now.
@@ -70,8 +71,9 @@ impl Reader {
         Reader { directory, position, file: None, bytes: Vec::new() }
     }
 
-    /// Reads at most [`CHUNK_BYTES`] bytes and moves the position behind what it returns. With a limit, the file it names is
-    /// still written to and is read up to there; files before it are complete. Without one, every file is read to its end.
+    /// Reads at most [`CHUNK_BYTES`] bytes and moves the position behind what it returns. With a limit, the file it
+    /// names is still written to and is read up to there; files before it are complete. Without one, every file is read
+    /// to its end.
     pub(crate) fn next_chunk(&mut self, limit: Option<Position>) -> io::Result<Chunk> {
         let Some(number) = self.open_segment()? else {
             return Ok(Chunk { at_end: true, segment: self.position.segment, ..Chunk::default() });

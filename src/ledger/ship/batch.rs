@@ -12,7 +12,8 @@ use crate::ledger::dynamo::{self, Attributes, Failure, FailureClass};
 use crate::ledger::health::Component;
 use crate::ledger::index::read::IndexedRecord;
 
-/// The pause after a failure doubles from the first to the second; each has jitter, so that a fleet does not return as one.
+/// The pause after a failure doubles from the first to the second; each has jitter, so that a fleet does not return as
+/// one.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(20);
 

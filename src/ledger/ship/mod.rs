@@ -1,7 +1,7 @@
 //! Shipping: ended records go from the index to DynamoDB, in batches of 25, a few at a time, until each is confirmed.
 //!
-//! It has a thread and a runtime of its own, at a lower priority than the requests'. Memory holds the batches in flight and
-//! nothing else, however long the table cannot be reached.
+//! It has a thread and a runtime of its own, at a lower priority than the requests'. Memory holds the batches in flight
+//! and nothing else, however long the table cannot be reached.
 
 mod batch;
 mod in_flight;

@@ -1,71 +1,71 @@
 //! The host's agent at the table: decides what to ask of it next, and learns from the answers. It does no I/O and reads no
 //! clock, so that a simulation runs the very same code.
 
-use std::collections::HashMap;
-
 use super::super::clock::SECOND;
-use super::aim::{View, lot, mix};
-use super::local::{Lease, Local, Pair};
+use super::amount::Amount;
+use super::local::{Allowance, LocalLease};
 use super::pace::Pace;
-use super::store::{Pool, Record, Request, Response, StoreError};
+use super::sizing::{Sizing, next_wanted};
+use super::store::{Change, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
+use super::target::{PoolView, lot, mix};
+use super::watch::Watch;
 use super::window::WINDOW;
 
 /// A daemon that starts while the table cannot be reached gives it this long.
-const PATIENCE: u64 = 3 * SECOND;
+const STARTUP_TIMEOUT: u64 = 3 * SECOND;
 
 /// What the agent wants.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// A call; its result goes to `done`.
-    Call(Request),
+    Call(StoreRequest),
     /// Nothing before this time, unless a request is refused for want of a lease.
     Wait(u64),
 }
 
+/// One host's agent. All its times are nanoseconds of the host's clock.
 #[derive(Debug)]
 pub struct Agent {
     id: String,
     seed: u64,
     pace: Pace,
     /// As the table has it, as far as is known.
-    record: Option<Record>,
+    lease: Option<StoredLease>,
     /// A write whose fate is unknown: the lease must be looked up.
-    lost: bool,
+    write_unknown: bool,
     /// The call under way: when it was sent, and for a write what it would make of the lease.
-    sent: u64,
-    writing: Option<Option<Record>>,
+    sent_at: u64,
+    writing: Option<Option<StoredLease>>,
+    /// The dead lease that is being taken back.
     reclaiming: Option<String>,
+    /// The pool as it was last read, with the changes of this host since; when it was read.
     pool: Option<Pool>,
-    looked: Option<u64>,
-    changed: Option<u64>,
+    pool_read_at: Option<u64>,
+    /// When the last write that changed the lease was sent, or found another host in its way.
+    changed_at: Option<u64>,
     /// When the last successful write of the lease was sent.
-    renewed: Option<u64>,
-    listed: Option<u64>,
-    watched: HashMap<String, Watched>,
-    dead: Vec<Record>,
-    failed: Option<u64>,
+    renewed_at: Option<u64>,
+    /// When all leases were last looked at.
+    listed_at: Option<u64>,
+    watch: Watch,
+    /// When the last call failed, if none has succeeded since, and how many have failed in a row.
+    failed_at: Option<u64>,
     failures: u32,
     /// The first of the failures that no success has ended.
     failing_since: Option<u64>,
     /// What this host is configured with.
-    configured: Pair,
+    configured: Amount,
     /// After an outage: others may still use their local share until then.
-    grace: u64,
+    grace_until: u64,
     /// Number of hosts when the pool was last read, by this run or the one before.
     hosts: u64,
-    started: u64,
-    /// The limit that this host is configured with and has not compared with the table's yet.
-    resize: bool,
-    want: Pair,
+    started_at: u64,
+    /// The limit that this host is configured with has not been compared with the table's yet.
+    limit_unconfirmed: bool,
+    /// What this host wants for sixty seconds.
+    wanted: Amount,
     /// What this host restrains itself to while it makes room.
-    restraint: Option<Pair>,
-}
-
-/// A lease of another host, since when at this version.
-#[derive(Debug, Clone, Copy)]
-struct Watched {
-    version: u64,
-    since: u64,
+    cap: Option<Amount>,
 }
 
 impl Agent {
@@ -76,71 +76,67 @@ impl Agent {
             id,
             seed,
             pace: Pace::of(1),
-            record: None,
-            lost: false,
-            sent: now,
+            lease: None,
+            write_unknown: false,
+            sent_at: now,
             writing: None,
             reclaiming: None,
             pool: None,
-            looked: None,
-            changed: None,
-            renewed: None,
-            listed: None,
-            watched: HashMap::new(),
-            dead: Vec::new(),
-            failed: None,
+            pool_read_at: None,
+            changed_at: None,
+            renewed_at: None,
+            listed_at: None,
+            watch: Watch::default(),
+            failed_at: None,
             failures: 0,
             failing_since: None,
-            configured: Pair::default(),
-            grace: 0,
+            configured: Amount::default(),
+            grace_until: 0,
             hosts: hosts.max(1),
-            started: now,
-            resize: true,
-            want: Pair::default(),
-            restraint: None,
+            started_at: now,
+            limit_unconfirmed: true,
+            wanted: Amount::default(),
+            cap: None,
         }
     }
 
-    pub fn hosts(&self) -> u64 {
+    pub(in crate::limits) fn hosts(&self) -> u64 {
         self.hosts
     }
 
     /// The configured limits have changed.
-    pub fn reconfigured(&mut self) {
-        self.resize = true;
-        self.looked = None;
+    pub(in crate::limits) fn reconfigured(&mut self) {
+        self.limit_unconfirmed = true;
+        self.pool_read_at = None;
     }
 
     /// What to do now.
-    pub fn next(&mut self, local: &mut Local, now: u64) -> Next {
+    pub fn next(&mut self, local: &mut LocalLease, now: u64) -> Next {
         let next = self.decide(local, now);
-        match &next {
-            Next::Call(request) => {
-                self.sent = now;
-                self.writing = match request {
-                    Request::Write(_, after) if self.reclaiming.is_none() => Some(after.clone()),
-                    _ => None,
-                };
-            }
-            Next::Wait(_) => {}
+        if let Next::Call(request) = &next {
+            self.sent_at = now;
+            self.writing = match request {
+                StoreRequest::Write(_, after) if self.reclaiming.is_none() => Some(after.clone()),
+                _ => None,
+            };
         }
-        local.lease(self.lease(now));
+        local.set_allowance(self.allowance(now));
         next
     }
 
-    fn decide(&mut self, local: &mut Local, now: u64) -> Next {
+    fn decide(&mut self, local: &mut LocalLease, now: u64) -> Next {
         self.reclaiming = None;
-        self.configured = Pair { requests: local.requests.limit.unwrap_or(0), tokens: local.tokens.limit.unwrap_or(0) };
+        self.configured = local.configured();
         let limit = self.configured;
-        if let Some(failed) = self.failed {
+        if let Some(failed) = self.failed_at {
             let retry = (SECOND << self.failures.min(4)).min(Pace::RETRY).min(self.pace.look.max(2 * SECOND));
             let at = failed + retry * 3 / 4 + mix(self.seed ^ failed) % (retry / 4);
             if now < at {
                 return Next::Wait(at);
             }
         }
-        if self.lost {
-            return Next::Call(Request::Get(self.id.clone()));
+        if self.write_unknown {
+            return Next::Call(StoreRequest::Get(self.id.clone()));
         }
         let starved = local.starved(now);
         let look = if starved { self.pace.change.min(self.pace.look) } else { self.pace.look };
@@ -149,51 +145,40 @@ impl Agent {
             // Spread over the period, so that hosts that were started together do not stay together.
             last.map_or(now, |last| last + period - mix(seed ^ what ^ last) % (period / 8 + 1))
         };
-        let look_at = due(self.looked, look, 1);
+        let look_at = due(self.pool_read_at, look, 1);
         if look_at <= now {
-            return Next::Call(Request::Read);
+            return Next::Call(StoreRequest::Read);
         }
-        let Some(pool) = self.pool else { return Next::Call(Request::Create(limit)) };
-        if std::mem::take(&mut self.resize) && pool.limit != limit {
-            return Next::Call(Request::Resize(pool.limit, limit));
+        let Some(pool) = self.pool else { return Next::Call(StoreRequest::Create(limit)) };
+        if std::mem::take(&mut self.limit_unconfirmed) && pool.limit != limit {
+            return Next::Call(StoreRequest::Resize(pool.limit, limit));
         }
-        let change_at = due(self.changed, self.pace.change, 2);
-        let renew_at = due(self.renewed, self.pace.renew, 3);
+        let change_at = due(self.changed_at, self.pace.change, 2);
+        let renew_at = due(self.renewed_at, self.pace.renew, 3);
         if change_at <= now
             && let Some(after) = self.change(local, &pool, renew_at <= now, now)
         {
-            return Next::Call(Request::Write(self.record.clone(), Some(after)));
+            return Next::Call(StoreRequest::Write(self.lease.clone(), Some(after)));
         }
-        if let Some(record) = self.dead.pop() {
-            self.reclaiming = Some(record.id.clone());
-            return Next::Call(Request::Write(Some(record), None));
+        if let Some(lease) = self.watch.next_dead() {
+            self.reclaiming = Some(lease.id.clone());
+            return Next::Call(StoreRequest::Write(Some(lease), None));
         }
         // A newcomer first looks after a while, not all at once.
-        let list_at = due(self.listed.or(Some(self.started)), self.pace.list, 4);
+        let list_at = due(self.listed_at.or(Some(self.started_at)), self.pace.list, 4);
         if list_at <= now {
-            return Next::Call(Request::List);
+            return Next::Call(StoreRequest::List);
         }
         let next = look_at.min(renew_at.max(change_at)).min(list_at);
         Next::Wait(next.max(now + 1))
     }
 
     /// The lease as it should be, if it should be another; always, when it is to be renewed.
-    fn change(&mut self, local: &mut Local, pool: &Pool, renew: bool, now: u64) -> Option<Record> {
+    fn change(&mut self, local: &mut LocalLease, pool: &Pool, renew: bool, now: u64) -> Option<StoredLease> {
         let (asked, largest, used) = (local.asked(now), local.largest(now), local.used(now));
         let starved = local.starved(now);
-        let declared = self.record.as_ref().map_or(Pair::default(), |record| record.wanted);
-        let held = self.record.as_ref().map_or(Pair::default(), |record| record.held);
-        let wish = |asked: u64, want: u64, unit: u64, limit: u64| {
-            // Up at once; down at once when a minute has brought nothing. Else down with a renewal, by halves unless most
-            // of it has gone, so that demand that comes in gusts keeps its lease.
-            let want = match asked.checked_sub(want) {
-                Some(_) => asked,
-                None if asked == 0 || renew && asked < want / 2 => asked,
-                None if renew => want - (want - asked).div_ceil(2),
-                None => want,
-            };
-            if want == 0 { 0 } else { want.max(unit).min(limit) }
-        };
+        let declared = self.lease.as_ref().map_or(Amount::default(), |lease| lease.wanted);
+        let held = self.lease.as_ref().map_or(Amount::default(), |lease| lease.held);
         let lots = (lot(self.seed, now), lot(mix(self.seed), now));
         // Clients that try again ask for the same many times. So of the one no more is of use than the other would serve, and
         // a quarter on top: else what is plenty would look short, be shared by lot, and become short.
@@ -204,87 +189,87 @@ impl Agent {
                 .unwrap_or(u64::MAX),
         };
         let useful = useful.saturating_add(useful / 4).max(pool.limit.requests / pool.hosts.max(1)).saturating_add(1);
-        self.want.requests = wish(asked.requests.min(useful), self.want.requests.min(useful), 1, pool.limit.requests);
-        let requests = View::requests(pool, declared.requests, self.want.requests);
-        let aimed = requests.aim(self.want.requests, 1, lots.0);
+        self.wanted.requests =
+            next_wanted(asked.requests.min(useful), self.wanted.requests.min(useful), 1, pool.limit.requests, renew);
+        let requests = PoolView::requests(pool, declared.requests, self.wanted.requests);
+        let requests_target = requests.target(self.wanted.requests, 1, lots.0);
         let useful = match used.requests {
             _ if pool.limit.requests == 0 => u64::MAX,
-            0 => aimed.max(held.requests).saturating_mul(largest.tokens),
-            count => (used.tokens / count).saturating_mul(aimed.max(held.requests)),
+            0 => requests_target.max(held.requests).saturating_mul(largest.tokens),
+            count => (used.tokens / count).saturating_mul(requests_target.max(held.requests)),
         };
         let useful = useful.saturating_add(useful / 4).saturating_add(largest.tokens);
         let asked_tokens = asked.tokens.min(useful);
-        self.want.tokens = wish(asked_tokens, self.want.tokens.min(useful), largest.tokens, pool.limit.tokens);
-        let tokens = View::tokens(pool, declared.tokens, self.want.tokens);
-        let want = self.want;
-        let aim = Pair { requests: aimed, tokens: tokens.aim(want.tokens, largest.tokens, lots.1) };
-        let requests = Meter {
-            aim: aim.requests,
+        self.wanted.tokens =
+            next_wanted(asked_tokens, self.wanted.tokens.min(useful), largest.tokens, pool.limit.tokens, renew);
+        let tokens = PoolView::tokens(pool, declared.tokens, self.wanted.tokens);
+        let wanted = self.wanted;
+        let target = Amount { requests: requests_target, tokens: tokens.target(wanted.tokens, largest.tokens, lots.1) };
+        let requests = Sizing {
+            target: target.requests,
             held: held.requests,
             used: used.requests,
-            want: want.requests,
+            wanted: wanted.requests,
             unit: 1,
             free: pool.free_requests,
             limit: pool.limit.requests,
-            wanted: requests.wanted,
+            fleet_wanted: requests.wanted,
             starved,
         };
-        let tokens = Meter {
-            aim: aim.tokens,
+        let tokens = Sizing {
+            target: target.tokens,
             held: held.tokens,
             used: used.tokens,
-            want: want.tokens,
+            wanted: wanted.tokens,
             unit: largest.tokens,
             free: pool.free_tokens,
             limit: pool.limit.tokens,
-            wanted: tokens.wanted,
+            fleet_wanted: tokens.wanted,
             starved,
         };
         let (requests, tokens) = (requests.decide(), tokens.decide());
-        self.restraint = Some(Pair { requests: requests.cap, tokens: tokens.cap });
-        let next = Pair { requests: requests.hold, tokens: tokens.hold };
+        self.cap = Some(Amount { requests: requests.cap, tokens: tokens.cap });
+        let next = Amount { requests: requests.held, tokens: tokens.held };
         // A wish that has doubled is declared at once; others travel with what is written anyway.
         let doubled = |want: u64, declared: u64, unit: u64| want >= declared.saturating_mul(2).saturating_add(unit);
         let worth_it = next != held
             || starved
-                && (doubled(want.requests, declared.requests, 1)
-                    || doubled(want.tokens, declared.tokens, largest.tokens));
-        if !worth_it && !renew && self.record.is_some() {
+                && (doubled(wanted.requests, declared.requests, 1)
+                    || doubled(wanted.tokens, declared.tokens, largest.tokens));
+        if !worth_it && !renew && self.lease.is_some() {
             return None;
         }
-        let version = self.record.as_ref().map_or(1, |record| record.version + 1);
-        Some(Record {
+        let version = self.lease.as_ref().map_or(1, |lease| lease.version + 1);
+        Some(StoredLease {
             id: self.id.clone(),
             version,
             held: next,
-            wanted: want,
+            wanted,
             hold_ms: self.pace.hold / (SECOND / 1_000),
         })
     }
 
     /// The result of the call that `next` asked for.
-    pub fn done(&mut self, result: Result<Response, StoreError>, local: &mut Local, now: u64) {
+    pub fn done(&mut self, result: Result<StoreResponse, StoreError>, local: &mut LocalLease, now: u64) {
         let writing = self.writing.take();
         let reclaiming = self.reclaiming.take();
         match result {
             Err(StoreError::Unavailable(_)) => {
-                self.failed = Some(now);
+                self.failed_at = Some(now);
                 self.failing_since.get_or_insert(now);
                 self.failures = self.failures.saturating_add(1);
-                self.lost |= writing.is_some();
-                // What stood still while nobody could write is not dead for that.
-                self.watched.clear();
-                self.dead.clear();
+                self.write_unknown |= writing.is_some();
+                self.watch.start_again();
             }
             Err(StoreError::Conflict) => {
                 self.reached();
                 if writing.is_some() {
                     // Too late for what was free, or the lease is not what it was.
-                    self.lost = true;
-                    self.changed = Some(now);
+                    self.write_unknown = true;
+                    self.changed_at = Some(now);
                 }
                 if reclaiming.is_none() {
-                    self.looked = None;
+                    self.pool_read_at = None;
                 }
             }
             Ok(response) => {
@@ -292,87 +277,72 @@ impl Agent {
                 self.learn(response, writing, now);
             }
         }
-        local.lease(self.lease(now));
+        local.set_allowance(self.allowance(now));
     }
 
-    fn learn(&mut self, response: Response, writing: Option<Option<Record>>, now: u64) {
+    fn learn(&mut self, response: StoreResponse, writing: Option<Option<StoredLease>>, now: u64) {
         match (response, writing) {
-            (Response::Pool(pool), _) => {
+            (StoreResponse::Pool(pool), _) => {
                 self.pool = pool;
-                self.looked = Some(self.sent);
+                self.pool_read_at = Some(self.sent_at);
                 if let Some(pool) = pool {
                     self.hosts = pool.hosts.max(1);
                     self.pace = Pace::of(pool.hosts);
                 }
             }
-            (Response::Done, Some(after)) => {
-                if self.renewed.is_some_and(|renewed| self.sent >= renewed + self.hold()) {
-                    self.grace = now + Pace::RETRY * 2 + WINDOW + SECOND;
+            (StoreResponse::Done, Some(after)) => {
+                if self.renewed_at.is_some_and(|renewed| self.sent_at >= renewed + self.hold()) {
+                    self.grace_until = now + Pace::RETRY * 2 + WINDOW + SECOND;
                 }
                 if let (Some(pool), Some(after)) = (&mut self.pool, &after) {
                     // So that the next decision does not take from the pool what has just been taken.
-                    let change = super::store::Change::of(self.record.as_ref(), Some(after));
+                    let change = Change::of(self.lease.as_ref(), Some(after));
                     pool.free_requests += change.free_requests;
                     pool.free_tokens += change.free_tokens;
                     pool.wanted.requests = pool.wanted.requests.saturating_add_signed(change.wanted_requests);
                     pool.wanted.tokens = pool.wanted.tokens.saturating_add_signed(change.wanted_tokens);
                     pool.hosts = pool.hosts.saturating_add_signed(change.hosts);
                 }
-                self.record = after;
-                self.renewed = Some(self.sent);
-                self.changed = Some(self.sent);
+                self.lease = after;
+                self.renewed_at = Some(self.sent_at);
+                self.changed_at = Some(self.sent_at);
             }
             // The pool was made or resized: look again.
-            (Response::Done, None) => self.looked = None,
-            (Response::Lease(record), _) => {
-                self.lost = false;
-                // Reclaimed by others, or never written: then this host holds nothing.
-                self.record = record;
-                self.looked = None;
-                self.restraint = self.restraint.filter(|_| self.record.is_some());
+            (StoreResponse::Done, None) => self.pool_read_at = None,
+            (StoreResponse::Lease(lease), _) => {
+                self.write_unknown = false;
+                // Reclrequests_target by others, or never written: then this host holds nothing.
+                self.lease = lease;
+                self.pool_read_at = None;
+                self.cap = self.cap.filter(|_| self.lease.is_some());
             }
-            (Response::Leases(records), _) => {
-                self.listed = Some(self.sent);
-                self.watch(records, now);
+            (StoreResponse::Leases(leases), _) => {
+                self.listed_at = Some(self.sent_at);
+                self.watch.observe(leases, &self.id, now);
             }
         }
     }
 
     fn reached(&mut self) {
-        self.failed = None;
+        self.failed_at = None;
         self.failures = 0;
         self.failing_since = None;
     }
 
-    /// Leases that have stood still for long enough are dead.
-    fn watch(&mut self, records: Vec<Record>, now: u64) {
-        let before = std::mem::take(&mut self.watched);
-        for record in records.into_iter().filter(|record| record.id != self.id) {
-            let since = match before.get(&record.id) {
-                Some(seen) if seen.version == record.version => seen.since,
-                _ => now,
-            };
-            self.watched.insert(record.id.clone(), Watched { version: record.version, since });
-            if now - since >= Pace::dead_after(record.hold_ms.saturating_mul(SECOND / 1_000)) {
-                self.dead.push(record);
-            }
-        }
-    }
-
     fn hold(&self) -> u64 {
-        self.record.as_ref().map_or(0, |record| record.hold_ms.saturating_mul(SECOND / 1_000))
+        self.lease.as_ref().map_or(0, |lease| lease.hold_ms.saturating_mul(SECOND / 1_000))
     }
 
     /// What the hot path may draw from.
-    fn lease(&self, now: u64) -> Lease {
+    fn allowance(&self, now: u64) -> Allowance {
         let limit = self.pool.map_or(self.configured, |pool| pool.limit);
-        let share = Pair { requests: limit.requests / self.hosts, tokens: limit.tokens / self.hosts };
-        let held = self.record.as_ref().map_or(Pair::default(), |record| record.held);
-        let mut cap = self.restraint.map_or(held, |restraint| held.min(restraint));
-        if now < self.grace {
+        let share = Amount { requests: limit.requests / self.hosts, tokens: limit.tokens / self.hosts };
+        let held = self.lease.as_ref().map_or(Amount::default(), |lease| lease.held);
+        let mut cap = self.cap.map_or(held, |restraint| held.min(restraint));
+        if now < self.grace_until {
             cap = cap.min(share);
         }
-        let (until, share_from) = match (self.renewed, &self.record) {
+        let (until, share_from) = match (self.renewed_at, &self.lease) {
             (Some(renewed), Some(_)) => {
                 let until = renewed + self.hold();
                 (until, until + self.pace.renew + Pace::RETRY + WINDOW + SECOND)
@@ -380,73 +350,19 @@ impl Agent {
             // Nothing was ever leased, or it was lost: nothing is to be had while the table can be asked.
             _ => {
                 let others = if self.pool.is_some() { self.pace.hold + WINDOW + Pace::RETRY } else { 0 };
-                (0, self.failing_since.map_or(u64::MAX, |since| since + others + PATIENCE))
+                (0, self.failing_since.map_or(u64::MAX, |since| since + others + STARTUP_TIMEOUT))
             }
         };
-        Lease { cap, until, share, share_from, patience: self.pace.change.max(SECOND) }
+        Allowance { cap, until, share, share_from, growth_wait: self.pace.change.max(SECOND) }
     }
 
     /// Gives the lease back at the end of a drain: at once what was not used in the last minute; the rest dies by time.
-    pub fn leave(&mut self, local: &mut Local, now: u64) -> Option<Request> {
-        let record = self.record.take()?;
-        local.lease(Lease::default());
-        let held = local.used(now).min(record.held);
-        let rest = Record { version: record.version + 1, held, wanted: Pair::default(), hold_ms: 0, ..record.clone() };
-        Some(Request::Write(Some(record), Some(rest).filter(|rest| rest.held != Pair::default())))
-    }
-}
-
-/// One of the two things, at the moment of a decision.
-#[derive(Debug)]
-struct Meter {
-    aim: u64,
-    held: u64,
-    used: u64,
-    want: u64,
-    unit: u64,
-    free: i64,
-    limit: u64,
-    wanted: u64,
-    starved: bool,
-}
-
-struct Decision {
-    /// What the lease should be.
-    hold: u64,
-    /// What may be used meanwhile.
-    cap: u64,
-}
-
-impl Meter {
-    fn decide(&self) -> Decision {
-        let Meter { aim, held, used, want, unit, limit, .. } = *self;
-        let free = u64::try_from(self.free).unwrap_or(0);
-        let keep = Decision { hold: held, cap: held };
-        if aim > held {
-            return self.take(aim - held, free).unwrap_or(keep);
-        }
-        let scarce = free < limit / 20 || self.free < 0;
-        // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units.
-        let slack = if aim == 0 { 0 } else { (aim / 10).max(unit) };
-        if held > aim + slack && scarce || held > aim.saturating_mul(2).saturating_add(slack) {
-            // Room is made as use grows old.
-            let hold = held.min(aim.max(used));
-            return Decision { hold, cap: aim };
-        }
-        // What nobody else has taken is better used than left.
-        if self.starved && want > held && free > limit / 100 {
-            let part = u128::from(free) * u128::from(want) / u128::from(self.wanted.max(1));
-            let part = u64::try_from(part).unwrap_or(free).max(unit).min(want - held);
-            return self.take(part, free).unwrap_or(keep);
-        }
-        keep
-    }
-
-    /// As much as there is, if that is enough to serve one more request.
-    fn take(&self, more: u64, free: u64) -> Option<Decision> {
-        let took = more.min(free);
-        let whole =
-            took == more || self.held + took >= self.unit.max(self.used.saturating_add(self.unit).min(self.aim));
-        (took > 0 && whole).then(|| Decision { hold: self.held + took, cap: self.held + took })
+    pub(in crate::limits) fn leave(&mut self, local: &mut LocalLease, now: u64) -> Option<StoreRequest> {
+        let lease = self.lease.take()?;
+        local.set_allowance(Allowance::default());
+        let held = local.used(now).min(lease.held);
+        let rest =
+            StoredLease { version: lease.version + 1, held, wanted: Amount::default(), hold_ms: 0, ..lease.clone() };
+        Some(StoreRequest::Write(Some(lease), Some(rest).filter(|rest| rest.held != Amount::default())))
     }
 }

@@ -12,8 +12,8 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
 use aws_smithy_http_client::tls;
 
-use super::local::Pair;
-use super::store::{Change, LeaseStore, Pool, Record, Request, Response, StoreError};
+use super::amount::Amount;
+use super::store::{Change, LeaseStore, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
 
 const POOL: &str = "pool";
 const LEASE: &str = "lease#";
@@ -23,6 +23,7 @@ const CALL: Duration = Duration::from_secs(4);
 
 type Item = HashMap<String, AttributeValue>;
 
+/// The table, and what calls it.
 #[derive(Debug, Clone)]
 pub struct Dynamo {
     client: Client,
@@ -32,8 +33,8 @@ pub struct Dynamo {
 }
 
 impl Dynamo {
-    /// Endpoint and credentials as the AWS SDK finds them in environment, profile and instance role.
-    pub async fn connect(table: &str, region: &str, host: &str) -> Dynamo {
+    /// Calls a table in a region. `host` is written beside the lease. Endpoint and credentials as the AWS SDK finds them in environment, profile and instance role.
+    pub(crate) async fn connect(table: &str, region: &str, host: &str) -> Dynamo {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
             .build_https();
@@ -47,6 +48,7 @@ impl Dynamo {
         Dynamo::new(Client::new(&config), table, host)
     }
 
+    /// With a client that is made already.
     pub fn new(client: Client, table: &str, host: &str) -> Dynamo {
         Dynamo { client, table: table.to_owned(), host: host.to_owned() }
     }
@@ -56,17 +58,17 @@ impl Dynamo {
         Ok(request.send().await.map_err(|error| self.failed(error))?.item)
     }
 
-    async fn list(&self) -> Result<Vec<Record>, StoreError> {
-        let mut records = Vec::new();
+    async fn list(&self) -> Result<Vec<StoredLease>, StoreError> {
+        let mut leases = Vec::new();
         let mut pages = self.client.scan().table_name(&self.table).into_paginator().items().send();
         while let Some(item) = pages.next().await {
             let item = item.map_err(|error| self.failed(error))?;
-            records.extend(record(&item));
+            leases.extend(lease(&item));
         }
-        Ok(records)
+        Ok(leases)
     }
 
-    async fn create(&self, limit: Pair) -> Result<(), StoreError> {
+    async fn create(&self, limit: Amount) -> Result<(), StoreError> {
         let request = self
             .client
             .put_item()
@@ -83,7 +85,7 @@ impl Dynamo {
         request.send().await.map(drop).map_err(|error| self.failed(error))
     }
 
-    async fn resize(&self, from: Pair, to: Pair) -> Result<(), StoreError> {
+    async fn resize(&self, from: Amount, to: Amount) -> Result<(), StoreError> {
         let request = self
             .client
             .update_item()
@@ -102,7 +104,7 @@ impl Dynamo {
         request.send().await.map(drop).map_err(|error| self.failed(error))
     }
 
-    async fn write(&self, before: Option<Record>, after: Option<Record>) -> Result<(), StoreError> {
+    async fn write(&self, before: Option<StoredLease>, after: Option<StoredLease>) -> Result<(), StoreError> {
         let change = Change::of(before.as_ref(), after.as_ref());
         let condition = if before.is_some() { "version = :version" } else { "attribute_not_exists(id)" };
         let version = before.as_ref().map(|before| HashMap::from([(":version".to_owned(), number(before.version))]));
@@ -180,16 +182,16 @@ impl Dynamo {
         }
     }
 
-    fn item(&self, record: &Record) -> Item {
+    fn item(&self, lease: &StoredLease) -> Item {
         HashMap::from([
-            ("id".to_owned(), text(&format!("{LEASE}{}", record.id))),
+            ("id".to_owned(), text(&format!("{LEASE}{}", lease.id))),
             ("host".to_owned(), text(&self.host)),
-            ("version".to_owned(), number(record.version)),
-            ("requests".to_owned(), number(record.held.requests)),
-            ("tokens".to_owned(), number(record.held.tokens)),
-            ("requestsWanted".to_owned(), number(record.wanted.requests)),
-            ("tokensWanted".to_owned(), number(record.wanted.tokens)),
-            ("holdMs".to_owned(), number(record.hold_ms)),
+            ("version".to_owned(), number(lease.version)),
+            ("requests".to_owned(), number(lease.held.requests)),
+            ("tokens".to_owned(), number(lease.held.tokens)),
+            ("requestsWanted".to_owned(), number(lease.wanted.requests)),
+            ("tokensWanted".to_owned(), number(lease.wanted.tokens)),
+            ("holdMs".to_owned(), number(lease.hold_ms)),
         ])
     }
 
@@ -210,17 +212,17 @@ impl Dynamo {
 }
 
 impl LeaseStore for Dynamo {
-    async fn call(&self, request: Request) -> Result<Response, StoreError> {
+    async fn call(&self, request: StoreRequest) -> Result<StoreResponse, StoreError> {
         match request {
-            Request::Read => Ok(Response::Pool(self.get(POOL, false).await?.as_ref().and_then(pool))),
-            Request::Create(limit) => self.create(limit).await.map(|()| Response::Done),
-            Request::Resize(from, to) => self.resize(from, to).await.map(|()| Response::Done),
-            Request::Write(before, after) => self.write(before, after).await.map(|()| Response::Done),
-            Request::Get(id) => {
+            StoreRequest::Read => Ok(StoreResponse::Pool(self.get(POOL, false).await?.as_ref().and_then(pool))),
+            StoreRequest::Create(limit) => self.create(limit).await.map(|()| StoreResponse::Done),
+            StoreRequest::Resize(from, to) => self.resize(from, to).await.map(|()| StoreResponse::Done),
+            StoreRequest::Write(before, after) => self.write(before, after).await.map(|()| StoreResponse::Done),
+            StoreRequest::Get(id) => {
                 let item = self.get(&format!("{LEASE}{id}"), true).await?;
-                Ok(Response::Lease(item.as_ref().and_then(record)))
+                Ok(StoreResponse::Lease(item.as_ref().and_then(lease)))
             }
-            Request::List => self.list().await.map(Response::Leases),
+            StoreRequest::List => self.list().await.map(StoreResponse::Leases),
         }
     }
 }
@@ -241,20 +243,20 @@ fn pool(item: &Item) -> Option<Pool> {
     // Sums of wishes never are below zero; if someone has edited the item, they count as nothing.
     let sum = |key| read::<i64>(item, key).map(|sum| u64::try_from(sum).unwrap_or(0));
     Some(Pool {
-        limit: Pair { requests: read(item, "requestsLimit")?, tokens: read(item, "tokensLimit")? },
+        limit: Amount { requests: read(item, "requestsLimit")?, tokens: read(item, "tokensLimit")? },
         free_requests: read(item, "requestsFree")?,
         free_tokens: read(item, "tokensFree")?,
-        wanted: Pair { requests: sum("requestsWanted")?, tokens: sum("tokensWanted")? },
+        wanted: Amount { requests: sum("requestsWanted")?, tokens: sum("tokensWanted")? },
         hosts: sum("hosts")?,
     })
 }
 
-fn record(item: &Item) -> Option<Record> {
-    Some(Record {
+fn lease(item: &Item) -> Option<StoredLease> {
+    Some(StoredLease {
         id: item.get("id")?.as_s().ok()?.strip_prefix(LEASE)?.to_owned(),
         version: read(item, "version")?,
-        held: Pair { requests: read(item, "requests")?, tokens: read(item, "tokens")? },
-        wanted: Pair { requests: read(item, "requestsWanted")?, tokens: read(item, "tokensWanted")? },
+        held: Amount { requests: read(item, "requests")?, tokens: read(item, "tokens")? },
+        wanted: Amount { requests: read(item, "requestsWanted")?, tokens: read(item, "tokensWanted")? },
         hold_ms: read(item, "holdMs")?,
     })
 }

@@ -4,48 +4,43 @@
 use serde::Serialize;
 
 use super::super::clock::SECOND;
-use super::super::scope::{Block, Limit};
-use super::window::Window;
+use super::super::limit::{Exceeded, Limit};
+use super::amount::Amount;
+use super::window::{WINDOW, Window};
 use crate::config::limits::OnUnavailable;
 use crate::error::{Kind, Refusal};
 use crate::settings::limits::Fleet;
 
-/// An amount of both things that the fleet shares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Pair {
-    pub requests: u64,
-    pub tokens: u64,
-}
-
 /// What this host may use in any sixty seconds, as its agent last learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lease {
-    pub cap: Pair,
+pub(super) struct Allowance {
+    pub(super) cap: Amount,
     /// When the lease has run out unless it is renewed.
-    pub until: u64,
+    pub(super) until: u64,
     /// The host's part of the limit when the table cannot be reached.
-    pub share: Pair,
+    pub(super) share: Amount,
     /// When the share may be used in full: by then every host's lease has run out, and its use is a window old.
-    pub share_from: u64,
+    pub(super) share_from: u64,
     /// How soon a larger lease may be had, in nanoseconds.
-    pub patience: u64,
+    pub(super) growth_wait: u64,
 }
 
+/// Limits, lease and use of the fleet's limits on this host.
 #[derive(Debug)]
-pub struct Local {
+pub struct LocalLease {
     settings: Fleet,
-    lease: Lease,
-    pub requests: Meter,
-    pub tokens: Meter,
+    allowance: Allowance,
+    requests: Counter,
+    tokens: Counter,
     /// The last check found no lease and no share.
     closed: bool,
 }
 
-/// One of the two limits.
+/// One of the two limits, and what was used of it.
 #[derive(Debug)]
-pub struct Meter {
+struct Counter {
     /// None: not limited.
-    pub limit: Option<u64>,
+    limit: Option<u64>,
     used: Window,
     refused: Window,
     /// The largest amount that was asked for at once: halves when it has not been seen for a while.
@@ -65,46 +60,49 @@ pub struct Draw {
 #[serde(rename_all = "camelCase")]
 pub struct FleetStatus {
     /// What this host may use in sixty seconds.
-    pub lease: Pair,
+    pub lease: Amount,
     /// What it has used in the last sixty.
-    pub used: Pair,
+    pub used: Amount,
     /// The table has been heard of within the lease's time.
     pub leased: bool,
 }
 
-impl Local {
-    pub fn new(settings: &Fleet, now: u64) -> Local {
-        Local {
-            requests: Meter::new(settings.requests_per_minute, now),
-            tokens: Meter::new(settings.tokens_per_minute, now),
+impl LocalLease {
+    /// No lease yet, and nothing used. `now` is in nanoseconds of the host's clock, here and below.
+    pub fn new(settings: &Fleet, now: u64) -> LocalLease {
+        LocalLease {
+            requests: Counter::new(settings.requests_per_minute, now),
+            tokens: Counter::new(settings.tokens_per_minute, now),
             settings: settings.clone(),
-            lease: Lease { patience: SECOND, share_from: u64::MAX, ..Lease::default() },
+            allowance: Allowance { growth_wait: SECOND, share_from: u64::MAX, ..Allowance::default() },
             closed: false,
         }
     }
 
     /// Other limits from now on; the lease follows once the agent has been to the table.
-    pub fn change(&mut self, settings: &Fleet) {
+    pub(in crate::limits) fn change(&mut self, settings: &Fleet) {
         self.requests.limit = settings.requests_per_minute;
         self.tokens.limit = settings.tokens_per_minute;
         self.settings = settings.clone();
     }
 
-    pub fn settings(&self) -> &Fleet {
-        &self.settings
+    /// The configured limits of the whole fleet; 0 is not limited.
+    pub(in crate::limits) fn configured(&self) -> Amount {
+        Amount { requests: self.requests.limit.unwrap_or(0), tokens: self.tokens.limit.unwrap_or(0) }
     }
 
-    pub fn lease(&mut self, lease: Lease) {
-        self.lease = lease;
+    /// What the agent has learned.
+    pub(super) fn set_allowance(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
     }
 
     /// What may be used in sixty seconds, from what is known now.
-    fn cap(&self, now: u64) -> Pair {
-        let Lease { cap, until, share, share_from, .. } = self.lease;
+    fn cap(&self, now: u64) -> Amount {
+        let Allowance { cap, until, share, share_from, .. } = self.allowance;
         if now < until {
             cap
         } else if self.settings.on_unavailable == OnUnavailable::Deny {
-            Pair::default()
+            Amount::default()
         } else if now < share_from {
             // Others may still use all of theirs.
             cap.min(share)
@@ -113,31 +111,31 @@ impl Local {
         }
     }
 
-    /// Whether the request may pass now. `fresh`: it has not been refused before, so it is new demand.
-    pub(in crate::limits) fn check(&mut self, tokens: u64, fresh: bool, now: u64) -> Result<(), Block> {
+    /// Whether the request may pass now. `first_attempt`: it has not been refused before, so it is new demand.
+    pub(in crate::limits) fn check(&mut self, tokens: u64, first_attempt: bool, now: u64) -> Result<(), Exceeded> {
         let cap = self.cap(now);
-        self.closed = now >= self.lease.until && cap == Pair::default();
-        let patience = self.lease.patience;
-        let requests = self.requests.check(1, cap.requests, patience, now);
-        let tokens_wait = self.tokens.check(tokens, cap.tokens, patience, now);
+        self.closed = now >= self.allowance.until && cap == Amount::default();
+        let growth_wait = self.allowance.growth_wait;
+        let requests_wait = self.requests.check(1, cap.requests, growth_wait, now);
+        let tokens_wait = self.tokens.check(tokens, cap.tokens, growth_wait, now);
         // Only what is short is asked for: clients that try again would make the other look short too.
-        if fresh && requests > 0 {
+        if first_attempt && requests_wait > 0 {
             self.requests.refused.add(1, now);
         }
-        if fresh && tokens_wait > 0 {
+        if first_attempt && tokens_wait > 0 {
             self.tokens.refused.add(tokens, now);
         }
-        self.tokens.saw(tokens, now);
-        let (limit, configured, wait) = if tokens_wait > requests {
+        self.tokens.note_largest(tokens, now);
+        let (limit, configured, wait) = if tokens_wait > requests_wait {
             (Limit::TokensPerMinute, self.tokens.limit, tokens_wait)
         } else {
-            (Limit::RequestsPerMinute, self.requests.limit, requests)
+            (Limit::RequestsPerMinute, self.requests.limit, requests_wait)
         };
         if wait == 0 {
             return Ok(());
         }
         // A lease may grow at any moment, unless the whole limit is too small.
-        Err(Block { limit, configured: configured.unwrap_or(0), wait, hopeful: wait < u64::MAX })
+        Err(Exceeded { limit, configured: configured.unwrap_or(0), wait, may_clear_early: wait < u64::MAX })
     }
 
     /// The check and the taking as one step, where no other limit has a say.
@@ -145,14 +143,15 @@ impl Local {
         self.check(tokens, true, now).is_ok().then(|| self.take(tokens, now))
     }
 
-    pub fn take(&mut self, tokens: u64, now: u64) -> Draw {
+    /// Counts a request that every limit has admitted.
+    pub(in crate::limits) fn take(&mut self, tokens: u64, now: u64) -> Draw {
         self.requests.used.add(1, now);
         Draw { slot: self.tokens.used.add(tokens, now), tokens }
     }
 
     /// Puts the tokens that were used in the place of those that were drawn. A surplus goes back to the moment of the
     /// drawing; what is above it counts from now on.
-    pub fn settle(&mut self, draw: &mut Draw, tokens: u64, now: u64) {
+    pub(in crate::limits) fn settle(&mut self, draw: &mut Draw, tokens: u64, now: u64) {
         match draw.tokens.checked_sub(tokens) {
             Some(surplus) => self.tokens.used.take_back(surplus, draw.slot, now),
             None => {
@@ -162,43 +161,44 @@ impl Local {
         draw.tokens = tokens;
     }
 
-    pub fn give_back_request(&mut self, draw: Draw, now: u64) {
+    /// Gives back what the request itself took: it never went upstream.
+    pub(in crate::limits) fn give_back_request(&mut self, draw: Draw, now: u64) {
         self.requests.used.take_back(1, draw.slot, now);
     }
 
     /// What was used in the last sixty seconds.
-    pub fn used(&mut self, now: u64) -> Pair {
-        Pair { requests: self.requests.used.sum(now), tokens: self.tokens.used.sum(now) }
+    pub(super) fn used(&mut self, now: u64) -> Amount {
+        Amount { requests: self.requests.used.sum(now), tokens: self.tokens.used.sum(now) }
     }
 
     /// What would have been used in the last sixty seconds without limits of the fleet.
-    pub fn asked(&mut self, now: u64) -> Pair {
+    pub(super) fn asked(&mut self, now: u64) -> Amount {
         let used = self.used(now);
-        Pair {
+        Amount {
             requests: used.requests.saturating_add(self.requests.refused.sum(now)),
             tokens: used.tokens.saturating_add(self.tokens.refused.sum(now)),
         }
     }
 
     /// Requests were refused for want of a lease within the last minute.
-    pub fn starved(&mut self, now: u64) -> bool {
+    pub(super) fn starved(&mut self, now: u64) -> bool {
         self.requests.refused.sum(now) > 0 || self.tokens.refused.sum(now) > 0
     }
 
     /// The largest single amount asked for lately.
-    pub fn largest(&mut self, now: u64) -> Pair {
-        Pair { requests: 1, tokens: self.tokens.largest(now) }
+    pub(super) fn largest(&mut self, now: u64) -> Amount {
+        Amount { requests: 1, tokens: self.tokens.largest(now) }
     }
 
     /// The refusals that the usual sentence does not fit.
-    pub(in crate::limits) fn refusal(&self, block: &Block) -> Option<Refusal> {
-        if block.wait == u64::MAX {
+    pub(in crate::limits) fn refusal(&self, exceeded: &Exceeded) -> Option<Refusal> {
+        if exceeded.wait == u64::MAX {
             return Some(Refusal::new(
                 Kind::Validation,
                 format!(
                     "the request may use more tokens than all hosts together in a minute (fleet {} = {}); lower its max_tokens or its size.",
-                    block.limit.key(),
-                    block.configured
+                    exceeded.limit.key(),
+                    exceeded.configured
                 ),
             ));
         }
@@ -217,18 +217,18 @@ impl Local {
         None
     }
 
-    pub fn status(&mut self, now: u64) -> FleetStatus {
-        FleetStatus { lease: self.cap(now), used: self.used(now), leased: now < self.lease.until }
+    pub(in crate::limits) fn status(&mut self, now: u64) -> FleetStatus {
+        FleetStatus { lease: self.cap(now), used: self.used(now), leased: now < self.allowance.until }
     }
 }
 
-impl Meter {
-    fn new(limit: Option<u64>, now: u64) -> Meter {
-        Meter { limit, used: Window::new(now), refused: Window::new(now), largest: 0, largest_at: now }
+impl Counter {
+    fn new(limit: Option<u64>, now: u64) -> Counter {
+        Counter { limit, used: Window::new(now), refused: Window::new(now), largest: 0, largest_at: now }
     }
 
     /// Nanoseconds to wait; `u64::MAX`: it never fits.
-    fn check(&mut self, amount: u64, cap: u64, patience: u64, now: u64) -> u64 {
+    fn check(&mut self, amount: u64, cap: u64, growth_wait: u64, now: u64) -> u64 {
         let Some(limit) = self.limit else { return 0 };
         if amount == 0 {
             return 0;
@@ -243,11 +243,11 @@ impl Meter {
             // By then the use is old enough, or a larger lease was got before.
             self.used.until(cap - amount, now).max(1)
         } else {
-            patience.max(1)
+            growth_wait.max(1)
         }
     }
 
-    fn saw(&mut self, amount: u64, now: u64) {
+    fn note_largest(&mut self, amount: u64, now: u64) {
         if amount >= self.largest {
             self.largest = amount;
             self.largest_at = now;
@@ -255,20 +255,10 @@ impl Meter {
     }
 
     fn largest(&mut self, now: u64) -> u64 {
-        while self.largest > 0 && now.saturating_sub(self.largest_at) >= super::window::WINDOW {
+        while self.largest > 0 && now.saturating_sub(self.largest_at) >= WINDOW {
             self.largest /= 2;
-            self.largest_at += super::window::WINDOW;
+            self.largest_at += WINDOW;
         }
         self.largest.max(1)
-    }
-}
-
-impl Pair {
-    pub fn min(self, other: Pair) -> Pair {
-        Pair { requests: self.requests.min(other.requests), tokens: self.tokens.min(other.tokens) }
-    }
-
-    pub fn max(self, other: Pair) -> Pair {
-        Pair { requests: self.requests.max(other.requests), tokens: self.tokens.max(other.tokens) }
     }
 }

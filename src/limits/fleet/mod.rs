@@ -5,15 +5,15 @@
 //! hosts' clocks say and whenever leases change hands. docs/limits.md tells the whole of it.
 
 pub mod agent;
-pub mod aim;
+pub mod amount;
 pub mod dynamo;
 pub mod local;
-pub mod pace;
+mod pace;
+mod sizing;
 pub mod store;
-pub mod task;
-pub mod window;
+mod target;
+mod watch;
+mod window;
 
 pub use dynamo::Dynamo;
-pub use local::FleetStatus;
 pub use store::LeaseStore;
-pub use task::Fleet;

@@ -5,23 +5,23 @@ use super::window::WINDOW;
 
 const MILLI: u64 = SECOND / 1_000;
 
-/// All in nanoseconds.
+/// The times between its calls, all in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Between two looks at the pool.
-    pub look: u64,
+    pub(super) look: u64,
     /// Between two writes that change a lease.
-    pub change: u64,
+    pub(super) change: u64,
     /// A lease is renewed after this time, if nothing else has renewed it.
-    pub renew: u64,
+    pub(super) renew: u64,
     /// A lease is good for this time after the write that renewed it was sent.
-    pub hold: u64,
+    pub(super) hold: u64,
     /// Between two looks at all leases, in search of dead ones.
-    pub list: u64,
+    pub(super) list: u64,
 }
 
 impl Pace {
-    pub fn of(hosts: u64) -> Pace {
+    pub(super) fn of(hosts: u64) -> Pace {
         let hosts = hosts.max(1);
         let renew = (hosts.saturating_mul(60 * MILLI)).clamp(5 * SECOND, WINDOW);
         Pace {
@@ -34,12 +34,12 @@ impl Pace {
     }
 
     /// The longest time between two tries of a host that cannot reach the table.
-    pub const RETRY: u64 = 10 * SECOND;
+    pub(super) const RETRY: u64 = 10 * SECOND;
 
     /// How long a lease whose version stands still must have been watched before it is dead: its holder has stopped
     /// using it after `hold`, its use is a window old after another minute, and the 64th part on top is for clocks that
     /// run at different speeds.
-    pub fn dead_after(hold: u64) -> u64 {
+    pub(super) fn dead_after(hold: u64) -> u64 {
         let time = hold.saturating_add(WINDOW);
         time.saturating_add(time / 64).saturating_add(SECOND)
     }

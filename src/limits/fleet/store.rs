@@ -4,60 +4,70 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::local::Pair;
+use super::amount::Amount;
 
 /// The item that all hosts share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pool {
     /// Of the whole fleet, in any sixty seconds. 0 is not limited.
-    pub limit: Pair,
+    pub limit: Amount,
     /// What no lease holds. Below zero for a while after the limit was lowered.
     pub free_requests: i64,
+    /// Of the tokens, likewise.
     pub free_tokens: i64,
     /// The sum of what the hosts want.
-    pub wanted: Pair,
+    pub wanted: Amount,
     /// The number of leases.
     pub hosts: u64,
 }
 
 /// A host's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Record {
+pub struct StoredLease {
     /// Of one run of the daemon, never used again.
     pub id: String,
     /// Grows with each write. A lease whose version stands still is dead.
     pub version: u64,
-    pub held: Pair,
-    pub wanted: Pair,
+    /// The lease: what its holder may use in any sixty seconds.
+    pub held: Amount,
+    /// What its holder would use if it could.
+    pub wanted: Amount,
     /// How long, in milliseconds, its holder may use it after it sent the write of this version.
     pub hold_ms: u64,
 }
 
+/// One step on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum StoreRequest {
     /// The pool as it is, perhaps a moment ago.
     Read,
     /// Makes the pool, all of it free.
-    Create(Pair),
+    Create(Amount),
     /// Changes the limit, if it still is the first.
-    Resize(Pair, Pair),
+    Resize(Amount, Amount),
     /// Replaces a lease, if it still is the first, and keeps the pool's sums right. No first: a new lease. No second: the
     /// lease is given back, by its holder or by a host that saw it die.
-    Write(Option<Record>, Option<Record>),
+    Write(Option<StoredLease>, Option<StoredLease>),
     /// A lease as it is now.
     Get(String),
     /// All leases, perhaps as they were a moment ago.
     List,
 }
 
+/// What a step that was done brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Response {
+pub enum StoreResponse {
+    /// To `Read`; none before the first host has made it.
     Pool(Option<Pool>),
+    /// To whatever writes.
     Done,
-    Lease(Option<Record>),
-    Leases(Vec<Record>),
+    /// To `Get`; none when there is no such lease.
+    Lease(Option<StoredLease>),
+    /// To `List`.
+    Leases(Vec<StoredLease>),
 }
 
+/// Why a step was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The condition did not hold; nothing was written.
@@ -70,23 +80,27 @@ pub enum StoreError {
 
 /// Where leases are kept.
 pub trait LeaseStore: Send + Sync + 'static {
-    fn call(&self, request: Request) -> impl Future<Output = Result<Response, StoreError>> + Send;
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// The step's condition does not hold, or nobody knows whether it was done.
+    fn call(&self, request: StoreRequest) -> impl Future<Output = Result<StoreResponse, StoreError>> + Send;
 }
 
 /// The difference that a write makes to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Change {
-    pub free_requests: i64,
-    pub free_tokens: i64,
-    pub wanted_requests: i64,
-    pub wanted_tokens: i64,
-    pub hosts: i64,
+pub(super) struct Change {
+    pub(super) free_requests: i64,
+    pub(super) free_tokens: i64,
+    pub(super) wanted_requests: i64,
+    pub(super) wanted_tokens: i64,
+    pub(super) hosts: i64,
 }
 
 impl Change {
-    pub fn of(before: Option<&Record>, after: Option<&Record>) -> Change {
-        let held = |record: Option<&Record>| record.map_or(Pair::default(), |record| record.held);
-        let wanted = |record: Option<&Record>| record.map_or(Pair::default(), |record| record.wanted);
+    pub(super) fn of(before: Option<&StoredLease>, after: Option<&StoredLease>) -> Change {
+        let held = |lease: Option<&StoredLease>| lease.map_or(Amount::default(), |lease| lease.held);
+        let wanted = |lease: Option<&StoredLease>| lease.map_or(Amount::default(), |lease| lease.wanted);
         let less = |a: u64, b: u64| i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX);
         Change {
             free_requests: less(held(before).requests, held(after).requests),
@@ -98,40 +112,44 @@ impl Change {
     }
 }
 
-/// The table as a model of it, for tests and simulations: `tests/fleet.rs` checks it against DynamoDB Local.
+/// The table as a model of it, for tests and simulations: `tests/fleet.rs` checks it against DynamoDB LocalLease.
 #[derive(Debug, Default)]
-pub struct Memory {
-    tables: Mutex<(Option<Pool>, BTreeMap<String, Record>)>,
+pub struct MemoryStore {
+    tables: Mutex<(Option<Pool>, BTreeMap<String, StoredLease>)>,
 }
 
-impl Memory {
-    pub fn apply(&self, request: &Request) -> Result<Response, StoreError> {
+impl MemoryStore {
+    /// Takes one step, at once.
+    ///
+    /// # Errors
+    /// The step's condition does not hold; never [`StoreError::Unavailable`].
+    pub fn apply(&self, request: &StoreRequest) -> Result<StoreResponse, StoreError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let (pool, leases) = &mut *tables;
         match request {
-            Request::Read => Ok(Response::Pool(*pool)),
-            Request::Get(id) => Ok(Response::Lease(leases.get(id).cloned())),
-            Request::List => Ok(Response::Leases(leases.values().cloned().collect())),
-            Request::Create(limit) => {
+            StoreRequest::Read => Ok(StoreResponse::Pool(*pool)),
+            StoreRequest::Get(id) => Ok(StoreResponse::Lease(leases.get(id).cloned())),
+            StoreRequest::List => Ok(StoreResponse::Leases(leases.values().cloned().collect())),
+            StoreRequest::Create(limit) => {
                 if pool.is_some() {
                     return Err(StoreError::Conflict);
                 }
                 let (free_requests, free_tokens) = (signed(limit.requests), signed(limit.tokens));
                 *pool = Some(Pool { limit: *limit, free_requests, free_tokens, ..Pool::default() });
-                Ok(Response::Done)
+                Ok(StoreResponse::Done)
             }
-            Request::Resize(from, to) => {
+            StoreRequest::Resize(from, to) => {
                 let pool = pool.as_mut().filter(|pool| pool.limit == *from).ok_or(StoreError::Conflict)?;
                 pool.limit = *to;
                 pool.free_requests += signed(to.requests) - signed(from.requests);
                 pool.free_tokens += signed(to.tokens) - signed(from.tokens);
-                Ok(Response::Done)
+                Ok(StoreResponse::Done)
             }
-            Request::Write(before, after) => {
-                let Some(id) = before.as_ref().or(after.as_ref()).map(|record| record.id.clone()) else {
+            StoreRequest::Write(before, after) => {
+                let Some(id) = before.as_ref().or(after.as_ref()).map(|lease| lease.id.clone()) else {
                     return Err(StoreError::Conflict);
                 };
-                if leases.get(&id).map(|record| record.version) != before.as_ref().map(|record| record.version) {
+                if leases.get(&id).map(|lease| lease.version) != before.as_ref().map(|lease| lease.version) {
                     return Err(StoreError::Conflict);
                 }
                 let change = Change::of(before.as_ref(), after.as_ref());
@@ -150,28 +168,28 @@ impl Memory {
                     pool.hosts = pool.hosts.saturating_add_signed(change.hosts);
                 }
                 match after {
-                    Some(record) => leases.insert(id, record.clone()),
+                    Some(lease) => leases.insert(id, lease.clone()),
                     None => leases.remove(&id),
                 };
-                Ok(Response::Done)
+                Ok(StoreResponse::Done)
             }
         }
     }
 }
 
-impl LeaseStore for Memory {
-    async fn call(&self, request: Request) -> Result<Response, StoreError> {
+impl LeaseStore for MemoryStore {
+    async fn call(&self, request: StoreRequest) -> Result<StoreResponse, StoreError> {
         self.apply(&request)
     }
 }
 
 impl<S: LeaseStore> LeaseStore for std::sync::Arc<S> {
-    fn call(&self, request: Request) -> impl Future<Output = Result<Response, StoreError>> + Send {
+    fn call(&self, request: StoreRequest) -> impl Future<Output = Result<StoreResponse, StoreError>> + Send {
         S::call(self, request)
     }
 }
 
 /// DynamoDB's numbers have 38 digits and ours 63 bits: more than any limit that is meant.
-pub(super) fn signed(amount: u64) -> i64 {
+fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

@@ -3,17 +3,18 @@
 use super::super::clock::SECOND;
 
 /// The window's length.
-pub const WINDOW: u64 = 60 * SECOND;
+pub(super) const WINDOW: u64 = 60 * SECOND;
 
 /// Use is counted by quarters of a second.
 const SLOT: u64 = SECOND / 4;
 
 /// A slot counts until its last moment is a window old: the one that is being left is still in.
-const SLOTS: usize = (WINDOW / SLOT) as usize + 1;
+const SLOTS: usize = 241;
+const _: () = assert!(SLOTS as u64 == WINDOW / SLOT + 1);
 
 /// A sliding sum. It forgets up to a quarter of a second late, never early.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub(super) struct Window {
     slots: Box<[u64; SLOTS]>,
     /// Number of the slot that is being filled.
     current: u64,
@@ -21,19 +22,19 @@ pub struct Window {
 }
 
 impl Window {
-    pub fn new(now: u64) -> Window {
+    pub(super) fn new(now: u64) -> Window {
         Window { slots: Box::new([0; SLOTS]), current: now / SLOT, sum: 0 }
     }
 
-    pub fn sum(&mut self, now: u64) -> u64 {
+    pub(super) fn sum(&mut self, now: u64) -> u64 {
         self.turn(now);
         self.sum
     }
 
     /// Returns the number of the slot, for `take_back`.
-    pub fn add(&mut self, amount: u64, now: u64) -> u64 {
+    pub(super) fn add(&mut self, amount: u64, now: u64) -> u64 {
         self.turn(now);
-        let place = self.current as usize % SLOTS;
+        let place = place(self.current);
         let amount = amount.min(u64::MAX - self.sum);
         self.slots[place] += amount;
         self.sum += amount;
@@ -41,10 +42,10 @@ impl Window {
     }
 
     /// Takes back what was added in a slot, if the window still counts it.
-    pub fn take_back(&mut self, amount: u64, slot: u64, now: u64) {
+    pub(super) fn take_back(&mut self, amount: u64, slot: u64, now: u64) {
         self.turn(now);
         if self.current.saturating_sub(slot) < SLOTS as u64 {
-            let place = slot as usize % SLOTS;
+            let place = place(slot);
             let amount = amount.min(self.slots[place]);
             self.slots[place] -= amount;
             self.sum -= amount;
@@ -52,7 +53,7 @@ impl Window {
     }
 
     /// Nanoseconds until the sum is `most` at most.
-    pub fn until(&mut self, most: u64, now: u64) -> u64 {
+    pub(super) fn until(&mut self, most: u64, now: u64) -> u64 {
         self.turn(now);
         let mut sum = self.sum;
         let oldest = (self.current + 1).saturating_sub(SLOTS as u64);
@@ -60,7 +61,7 @@ impl Window {
             if sum <= most {
                 return (slot * SLOT + WINDOW).saturating_sub(now);
             }
-            sum -= self.slots[slot as usize % SLOTS];
+            sum -= self.slots[place(slot)];
         }
         ((self.current + 1) * SLOT + WINDOW).saturating_sub(now)
     }
@@ -75,11 +76,16 @@ impl Window {
             self.sum = 0;
         } else {
             for passed in self.current + 1..=slot {
-                self.sum -= std::mem::take(&mut self.slots[passed as usize % SLOTS]);
+                self.sum -= std::mem::take(&mut self.slots[place(passed)]);
             }
         }
         self.current = slot;
     }
+}
+
+/// Where a slot stands; the remainder always fits.
+fn place(slot: u64) -> usize {
+    usize::try_from(slot % SLOTS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

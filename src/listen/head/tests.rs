@@ -36,6 +36,15 @@ fn good_requests_pass_untouched_however_they_are_cut() {
 }
 
 #[test]
+fn the_largest_head_passes_however_it_is_cut() {
+    let start = "GET / HTTP/1.1\r\nHost: x\r\nX: ";
+    let text = format!("{start}{}\r\n\r\n", "y".repeat(MAX_HEAD - start.len()));
+    for piece in [text.len() - 1, text.len() - 3, text.len()] {
+        assert!(pass(&text, piece) == text, "cut at {piece}");
+    }
+}
+
+#[test]
 fn each_fault_is_named() {
     let with = |line: &str| format!("POST /a HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n");
     for (text, expected) in [
@@ -58,6 +67,8 @@ fn each_fault_is_named() {
         (with(": a"), Fault::HeaderLine),
         (with("X"), Fault::HeaderLine),
         (with("X: a\u{1}"), Fault::HeaderLine),
+        (with("X: a\u{c}"), Fault::HeaderLine),
+        (with("Content-Length: 1\u{c}"), Fault::HeaderLine),
         (with(&format!("{FAULT_HEADER}: 1")), Fault::HeaderLine),
         (with(&"X: y\r\n".repeat(MAX_HEADERS + 1)), Fault::TooLarge),
         (with(&format!("X: {}", "y".repeat(MAX_HEAD))), Fault::TooLarge),
@@ -70,6 +81,8 @@ fn each_fault_is_named() {
         ("GET http://evil/ HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
         ("CONNECT evil:443 HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
         ("GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
+        ("GET /a<b HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
+        ("GET /a?b=\"c\" HTTP/1.1\r\nHost: x\r\n\r\n".into(), Fault::RequestLine),
     ] {
         assert_eq!(fault(&text), Some(expected), "{text:.120}");
     }

@@ -1,0 +1,120 @@
+//! The arguments of `audit` commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::auditor::query::{Partition, Query, Source, TimeRange};
+
+/// Asks the records of this host, or of the fleet.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows the newest records.
+    List(List),
+    /// Shows the newest records and then each new one.
+    Tail(Tail),
+    /// Writes all records, oldest first.
+    Export(Export),
+    /// Follows the hash chain and names every record that was changed, removed or slipped in.
+    Verify(Verify),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Jsonl,
+    Csv,
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub(crate) struct Filters {
+    /// Only records that succeeded, or that did not.
+    #[arg(long)]
+    pub(super) success: Option<bool>,
+    /// Only records of this model, as it was asked for.
+    #[arg(long, value_name = "ID")]
+    pub(super) model: Option<String>,
+    /// Only records of this caller.
+    #[arg(long, value_name = "NAME")]
+    pub(super) caller: Option<String>,
+    /// Only records that went to this partition.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(super) partition: Partition,
+}
+
+/// Arguments of `audit list`.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    pub(super) filters: Filters,
+    /// How far back.
+    #[arg(long, value_enum, default_value = "24h")]
+    pub(super) time_range: TimeRange,
+    #[arg(long, default_value_t = 50)]
+    pub(super) limit: usize,
+    #[arg(long, value_enum, default_value = "table")]
+    pub(super) format: Format,
+    /// This host's ledger, or the DynamoDB table.
+    #[arg(long, value_enum, default_value = "ledger")]
+    pub(super) source: Source,
+}
+
+/// Arguments of `audit tail`.
+#[derive(Debug, Args)]
+pub struct Tail {
+    #[command(flatten)]
+    pub(super) filters: Filters,
+    /// How many records to begin with.
+    #[arg(long, default_value_t = 10)]
+    pub(super) limit: usize,
+    #[arg(long, value_enum, default_value = "table")]
+    pub(super) format: Format,
+}
+
+/// Arguments of `audit export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub(super) filters: Filters,
+    /// How far back. Only an export of all records can be verified without the ledger.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(super) time_range: TimeRange,
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub(super) format: Format,
+}
+
+/// Arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// What to verify.
+    #[arg(long, value_enum, default_value = "ledger")]
+    pub(super) source: VerifySource,
+    /// The export (JSON lines) to verify, with `--source export`; `-` reads the standard input.
+    #[arg(value_name = "FILE", required_if_eq("source", "export"))]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifySource {
+    /// This host's records.
+    Ledger,
+    /// A file that `audit export` wrote.
+    Export,
+    /// This host's records in the table, against its ledger.
+    Dynamodb,
+}
+
+impl Filters {
+    pub(super) fn query(&self, range: TimeRange, limit: usize) -> Query {
+        Query {
+            range,
+            success: self.success,
+            partition: self.partition,
+            model_id: self.model.clone(),
+            caller: self.caller.clone(),
+            limit,
+            ..Query::default()
+        }
+    }
+}

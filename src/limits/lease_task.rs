@@ -1,0 +1,133 @@
+//! The task that takes the agent's calls to the fleet's table and the answers back to the limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::fleet::agent::{Agent, Next};
+use super::fleet::store::{LeaseStore, StoreError, StoreRequest, StoreResponse};
+use super::shared::Shared;
+
+/// Giving the lease back must not hold up the end of a drain.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Keeps this host's lease while it lives. [`LeaseTask::stop`] gives it back.
+#[derive(Debug)]
+pub struct LeaseTask {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl LeaseTask {
+    pub(super) fn start(shared: &Arc<Shared>, store: impl LeaseStore) -> LeaseTask {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(run(shared.clone(), store, stopped));
+        LeaseTask { stop, task }
+    }
+
+    /// Gives the lease back; to be called when the last request has ended. Takes 5 seconds at most.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the fleet's task ended badly; its lease is given back by time");
+        }
+    }
+}
+
+async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::Receiver<()>) {
+    let mut agent = Agent::new(uuid::Uuid::now_v7().to_string(), shared.lock().fleet_hosts, shared.clock.now());
+    let mut limit = None;
+    let mut failing = false;
+    loop {
+        let next = {
+            let mut state = shared.lock();
+            state.fleet_hosts = agent.hosts();
+            match &mut state.fleet {
+                Some(local) => {
+                    let configured = local.configured();
+                    if limit.replace(configured).is_some_and(|before| before != configured) {
+                        agent.reconfigured();
+                    }
+                    agent.next(local, shared.clock.now())
+                }
+                // Reloaded without [fleet]: the lease dies by time.
+                None => Next::Wait(u64::MAX),
+            }
+        };
+        match next {
+            Next::Call(request) => {
+                let result = store.call(request).await;
+                report(&result, &mut failing);
+                let leased = {
+                    let mut state = shared.lock();
+                    let now = shared.clock.now();
+                    if let Some(local) = &mut state.fleet {
+                        agent.done(result, local, now);
+                    }
+                    !state.queue.is_empty()
+                };
+                if leased {
+                    shared.freed.notify_one();
+                }
+            }
+            Next::Wait(until) => {
+                tokio::select! {
+                    _ = &mut stopped => break,
+                    () = shared.clock.sleep_until(until) => {}
+                    () = shared.lease_wanted.notified() => {
+                        // The agent paces itself; this only keeps a storm of refusals from turning the loop.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            }
+        }
+        if matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Closed)) {
+            break;
+        }
+    }
+    leave(&shared, &store, agent).await;
+}
+
+async fn leave(shared: &Shared, store: &impl LeaseStore, mut agent: Agent) {
+    let request = {
+        let mut state = shared.lock();
+        state.fleet.as_mut().and_then(|local| agent.leave(local, shared.clock.now()))
+    };
+    let Some(request) = request else { return };
+    // Another host's transaction on the pool may be in the way for a moment.
+    let tries = async {
+        while let Err(StoreError::Conflict) = store.call(request.clone()).await {
+            if let StoreRequest::Write(Some(lease), _) = &request
+                && let Ok(StoreResponse::Lease(found)) = store.call(StoreRequest::Get(lease.id.clone())).await
+                && found.is_none_or(|found| found.version != lease.version)
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if tokio::time::timeout(GIVE_BACK_TIMEOUT, tries).await.is_err() {
+        tracing::warn!("the fleet's lease could not be given back; it dies by time");
+    }
+}
+
+/// Says once that the table cannot be reached, and once that it can.
+fn report(result: &Result<StoreResponse, StoreError>, failing: &mut bool) {
+    match result {
+        Err(StoreError::Unavailable(error)) => {
+            if !std::mem::replace(failing, true) {
+                tracing::error!(
+                    error,
+                    "the fleet's table cannot be used; on_unavailable holds once the lease has run out"
+                );
+            }
+        }
+        Ok(_) | Err(StoreError::Conflict) => {
+            if std::mem::replace(failing, false) {
+                tracing::info!("the fleet's table can be used again");
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a scope has used in the current UTC day and month.
+
+use super::calendar::Period;
+use super::cost::Cost;
+
+/// What was used in the current day and month, reservations included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spent {
+    pub(super) period: Period,
+    pub(super) tokens_today: u64,
+    pub(super) nano_usd_today: u64,
+    pub(super) nano_usd_this_month: u64,
+    pub(super) warned_today: bool,
+    pub(super) warned_this_month: bool,
+}
+
+impl Spent {
+    pub(super) fn none(period: Period) -> Spent {
+        Spent {
+            period,
+            tokens_today: 0,
+            nano_usd_today: 0,
+            nano_usd_this_month: 0,
+            warned_today: false,
+            warned_this_month: false,
+        }
+    }
+
+    /// A new day starts at nothing, and so does a new month.
+    pub(super) fn turn(&mut self, period: Period) {
+        if self.period == period {
+            return;
+        }
+        if self.period.month != period.month {
+            *self = Spent::none(period);
+        } else {
+            let (nano_usd_this_month, warned_this_month) = (self.nano_usd_this_month, self.warned_this_month);
+            *self = Spent { nano_usd_this_month, warned_this_month, ..Spent::none(period) };
+        }
+    }
+
+    pub(super) fn add(&mut self, cost: Cost) {
+        self.tokens_today = self.tokens_today.saturating_add(cost.tokens);
+        self.nano_usd_today = self.nano_usd_today.saturating_add(cost.nano_usd);
+        self.nano_usd_this_month = self.nano_usd_this_month.saturating_add(cost.nano_usd);
+    }
+
+    /// A request counts in the period in which it was admitted; what it turns out to use after that is nobody's.
+    pub(super) fn replace(&mut self, counted: Cost, actual: Cost, admitted: Period) {
+        if admitted.day == self.period.day {
+            self.tokens_today = self.tokens_today.saturating_sub(counted.tokens).saturating_add(actual.tokens);
+            self.nano_usd_today = self.nano_usd_today.saturating_sub(counted.nano_usd).saturating_add(actual.nano_usd);
+        }
+        if admitted.month == self.period.month {
+            let month = &mut self.nano_usd_this_month;
+            *month = month.saturating_sub(counted.nano_usd).saturating_add(actual.nano_usd);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The binary as a child process with a directory, an environment and a log of its own.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Answer, eventually, get, until, until_async};
+
+/// Keeps the SDKs of a child on this host: no instance metadata, and an STS that nobody listens for.
+const CLOSED: [(&str, &str); 2] =
+    [("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")];
+
+/// What must not stand in any log, whatever a test does.
+const SECRETS: [&str; 6] = [
+    simulator::DEFAULT_BEARER_TOKEN,
+    simulator::ROTATED_BEARER_TOKEN,
+    simulator::DEFAULT_SECRET_ACCESS_KEY,
+    simulator::DEFAULT_TEMPORARY_SECRET_ACCESS_KEY,
+    simulator::DEFAULT_SESSION_TOKEN,
+    "not-a-real-secret-only-for-the-simulator",
+];
+
+/// The daemon's program, as cargo built it for the tests that are running.
+pub fn program() -> Command {
+    Command::new(std::env::var_os("CARGO_BIN_EXE_bedrock-sidecar").expect("cargo sets it: run the tests with cargo"))
+}
+
+/// Runs the program to its end, with nothing of this process's environment.
+pub async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = program();
+    command.args(arguments).env_clear().envs(CLOSED).envs(environment.iter().copied()).stdin(Stdio::null());
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// A running daemon; killed by its own pid when dropped, and its log searched for keys.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// As the daemon names them: `127.0.0.1:PORT`, or a path.
+    pub places: Vec<String>,
+    pub admin: SocketAddr,
+    pub directory: TempDir,
+}
+
+impl Daemon {
+    pub async fn spawn(mut program: Command, environment: BTreeMap<String, String>, directory: TempDir) -> Daemon {
+        let state = directory.path().join("state");
+        std::fs::create_dir_all(&state).unwrap();
+        program.env_clear().envs(CLOSED).env("STATE_DIRECTORY", &state).env("HOME", directory.path()).envs(environment);
+        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                lines.lock().unwrap().push(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.clear();
+            }
+        });
+        let placeholder = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut daemon = Daemon { child, log, places: Vec::new(), admin: placeholder, directory };
+        let line = until("the daemon to listen", || {
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", daemon.log_text());
+            }
+            daemon.lines().into_iter().find(|line| line["message"] == "listening")
+        })
+        .await;
+        daemon.places = line["addresses"].as_str().unwrap().split(',').map(str::to_owned).collect();
+        daemon.admin = line["admin_address"].as_str().unwrap().parse().unwrap();
+        daemon
+    }
+
+    /// The first TCP address.
+    pub fn address(&self) -> SocketAddr {
+        self.places.iter().find_map(|place| place.parse().ok()).expect("a TCP address")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn secret_path(&self) -> PathBuf {
+        self.directory.path().join("secret")
+    }
+
+    pub async fn until_ready(&self) {
+        until_async("readiness", || async { (self.admin_get("/ready").await.status == 200).then_some(()) }).await;
+    }
+
+    pub async fn admin_get(&self, path: &str) -> Answer {
+        get(self.admin, path).await
+    }
+
+    pub async fn metrics(&self) -> String {
+        let page = self.admin_get("/metrics").await;
+        assert_eq!(page.status, 200);
+        page.text()
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        get(self.address(), path).await
+    }
+
+    /// POST of JSON on a connection of its own.
+    pub async fn post(&self, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
+        crate::post(self.address(), path, body).await
+    }
+
+    /// Sends a signal by the pid of the child.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    /// Replaces a text of the configuration, and waits until the daemon has reloaded it.
+    pub async fn reload(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(self.config_path()).unwrap();
+        assert!(text.contains(old), "{text}");
+        std::fs::write(self.config_path(), text.replace(old, new)).unwrap();
+        let count = || self.lines().iter().filter(|line| line["message"] == "configuration reloaded").count();
+        let before = count();
+        self.signal("HUP");
+        eventually("the reload", || count() > before).await;
+    }
+
+    /// Line number, from 1, of the first line of the configuration with this text.
+    pub fn line_of(&self, text: &str) -> usize {
+        let config = std::fs::read_to_string(self.config_path()).unwrap();
+        1 + config.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text} in {config}"))
+    }
+
+    /// The exit status, once it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the daemon to end", || child.try_wait().unwrap()).await
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn log_text(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The log's lines that are JSON.
+    pub fn lines(&self) -> Vec<Value> {
+        self.log.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// One line a request, in the order of their ends.
+    pub fn records(&self) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line["message"] == "request").collect()
+    }
+
+    /// Waits for a line of a request.
+    pub async fn record(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("the log line of {what}"), || self.records().into_iter().find(|record| fits(record))).await
+    }
+
+    /// Waits for the line of the request that got this answer.
+    pub async fn record_of(&self, answer: &Answer) -> Value {
+        let id = answer.header("x-bedrock-sidecar-request-id").expect("the request id").to_owned();
+        self.record("a request", |record| record["requestId"] == id.as_str()).await
+    }
+
+    /// Waits for a line whose message is so.
+    pub async fn says(&self, message: &str) -> Value {
+        until(message, || self.lines().into_iter().find(|line| line["message"] == message)).await
+    }
+
+    /// The resident set and its peak in KiB, from /proc.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log_text());
+            return;
+        }
+        let log = self.log_text();
+        for secret in SECRETS {
+            assert!(!log.contains(secret), "a key stands in the log");
+        }
+        assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
+    }
+}

@@ -1,0 +1,149 @@
+//! A proxy before DynamoDB Local that fails the way DynamoDB does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::Client;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use super::{client, port};
+
+/// How the proxy answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Connections break.
+    Gone,
+    Throttled,
+    ServerError,
+    /// Of every batch, the second half stays unprocessed.
+    Half,
+    Expired,
+    Denied,
+}
+
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    fault: Arc<Mutex<Fault>>,
+    /// Batches that were asked for, and those of them that failed by a fault.
+    pub batches: Arc<AtomicU64>,
+    pub faults: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    pub async fn start() -> Proxy {
+        let upstream = tokio::task::spawn_blocking(port).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let proxy =
+            Proxy { port, fault: Arc::new(Mutex::new(Fault::None)), batches: Arc::default(), faults: Arc::default() };
+        let (fault, batches, faults) = (proxy.fault.clone(), proxy.batches.clone(), proxy.faults.clone());
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let (fault, batches, faults) = (fault.clone(), batches.clone(), faults.clone());
+                let service = service_fn(move |request| {
+                    let now = *fault.lock().unwrap();
+                    answer(request, now, upstream, batches.clone(), faults.clone())
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        proxy
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn client(&self) -> Client {
+        client(&self.endpoint())
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    fault: Fault,
+    upstream: u16,
+    batches: Arc<AtomicU64>,
+    faults: Arc<AtomicU64>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let is_batch = head.headers["x-amz-target"].to_str().unwrap().ends_with("BatchWriteItem");
+    if is_batch {
+        batches.fetch_add(1, Ordering::SeqCst);
+    }
+    let refuse = |status: u16, kind: &str, message: &str| {
+        faults.fetch_add(1, Ordering::SeqCst);
+        let body = json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{kind}"), "message": message });
+        Ok(Response::builder()
+            .status(status)
+            .header("content-type", "application/x-amz-json-1.0")
+            .body(Full::from(body.to_string()))
+            .unwrap())
+    };
+    match fault {
+        Fault::Gone => {
+            faults.fetch_add(1, Ordering::SeqCst);
+            Err(std::io::Error::other("gone"))
+        }
+        Fault::Throttled => refuse(
+            400,
+            "ProvisionedThroughputExceededException",
+            "The level of configured provisioned throughput for the table was exceeded.",
+        ),
+        Fault::ServerError => refuse(500, "InternalServerError", "Internal server error"),
+        Fault::Expired => refuse(400, "ExpiredTokenException", "The security token included in the request is expired"),
+        Fault::Denied => {
+            refuse(400, "AccessDeniedException", "User is not authorized to perform: dynamodb:BatchWriteItem")
+        }
+        Fault::Half if is_batch => {
+            let mut sent: Value = serde_json::from_slice(&body).unwrap();
+            let tables = sent["RequestItems"].as_object_mut().unwrap();
+            let (table, requests) = tables.iter_mut().next().unwrap();
+            let table = table.clone();
+            let requests = requests.as_array_mut().unwrap();
+            let left = requests.split_off(requests.len().div_ceil(2));
+            let response = forward(&head, Bytes::from(sent.to_string()), upstream).await;
+            if left.is_empty() || response.status() != 200 {
+                return Ok(response);
+            }
+            faults.fetch_add(1, Ordering::SeqCst);
+            Ok(Response::new(Full::from(json!({ "UnprocessedItems": { table: left } }).to_string())))
+        }
+        Fault::None | Fault::Half => Ok(forward(&head, body, upstream).await),
+    }
+}
+
+async fn forward(head: &http::request::Parts, body: Bytes, port: u16) -> Response<Full<Bytes>> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::post("/");
+    for (name, value) in head.headers.iter().filter(|(name, _)| *name != http::header::CONTENT_LENGTH) {
+        request = request.header(name, value);
+    }
+    let response = sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = head.status;
+    if let Some(kind) = head.headers.get(http::header::CONTENT_TYPE) {
+        answer.headers_mut().insert(http::header::CONTENT_TYPE, kind.clone());
+    }
+    answer
+}

@@ -1,0 +1,33 @@
+//! Who may call, from outside: the real Rust SDK, processes of other users, client certificates.
+
+mod certificates;
+mod policy;
+mod proofs;
+mod reload;
+mod users;
+
+use test_support::*;
+
+const SECRET: &str = "localSecretThatOnlyTestsKnow0123456789ABC";
+const TOKEN: &str = "a-token-that-only-these-tests-know";
+
+const KEYED: &str = r#"
+[[callers]]
+name = "billing"
+access_key_id = "LOCALBILLING"
+secret_access_key_file = "{dir}/key"
+[[callers]]
+name = "reports"
+bearer_token_file = "{dir}/token"
+"#;
+
+/// `{dir}` in `text` is a folder with the files `key` and `token`.
+fn with_callers(setup: Setup, text: &str) -> Setup {
+    let dir = setup.path().display().to_string();
+    for (name, content) in [("key", SECRET), ("token", TOKEN)] {
+        let path = setup.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    setup.with(&text.replace("{dir}", &dir))
+}

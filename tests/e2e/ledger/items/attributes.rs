@@ -1,0 +1,90 @@
+//! The attributes of an item: their names, and their types as DynamoDB has them.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use test_support::*;
+
+const TEXTS: [&str; 19] = [
+    "requestId",
+    "timestamp",
+    "sourcePartition",
+    "destinationPartition",
+    "modelId",
+    "userArn",
+    "sourceIP",
+    "errorMessage",
+    "operation",
+    "inferenceProfileUsed",
+    "destinationRegion",
+    "upstreamRequestId",
+    "caller",
+    "accessKeyId",
+    "dataClassification",
+    "hostId",
+    "outcome",
+    "chainId",
+    "chainHash",
+];
+
+const NUMBERS: [&str; 14] = [
+    "costNanoUsd",
+    "requestSize",
+    "responseSize",
+    "latency",
+    "statusCode",
+    "ttl",
+    "inputTokens",
+    "outputTokens",
+    "cacheReadTokens",
+    "cacheWriteTokens",
+    "firstByteLatency",
+    "callerUid",
+    "attempts",
+    "chainSeq",
+];
+
+const FLAGS: [&str; 3] = ["success", "streaming", "identityVerified"];
+
+/// What every item has.
+const ALWAYS: [&str; 21] = [
+    "requestId",
+    "timestamp",
+    "sourcePartition",
+    "destinationPartition",
+    "modelId",
+    "userArn",
+    "sourceIP",
+    "requestSize",
+    "responseSize",
+    "latency",
+    "success",
+    "statusCode",
+    "ttl",
+    "operation",
+    "destinationRegion",
+    "streaming",
+    "identityVerified",
+    "hostId",
+    "attempts",
+    "outcome",
+    "chainHash",
+];
+
+/// Every item of the table has all that every item has, and nothing else or otherwise than listed here.
+pub async fn assert_types(table: &str) {
+    let scan = dynamodb::local().scan().table_name(table).send().await.unwrap();
+    assert!(scan.last_evaluated_key().is_none());
+    for item in scan.items() {
+        for (name, value) in item {
+            let right = match value {
+                AttributeValue::S(_) => TEXTS.contains(&name.as_str()),
+                AttributeValue::N(_) => NUMBERS.contains(&name.as_str()),
+                AttributeValue::Bool(_) => FLAGS.contains(&name.as_str()),
+                _ => false,
+            };
+            assert!(right, "{name} is {value:?}");
+        }
+        for name in ALWAYS {
+            assert!(item.contains_key(name), "{name} is missing in {item:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! DynamoDB away, and a ledger that is full.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use http::Method;
+use serde_json::json;
+use test_support::dynamodb::{Fault, Proxy};
+use test_support::*;
+
+use super::{Scene, id_of, ledger, says, shipped, stopped};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_dynamodb_away_requests_are_served_and_the_backlog_arrives_when_it_is_back() {
+    let bedrock = bedrock().await;
+    let proxy = Proxy::start().await;
+    let scene = Scene::new("e2e-away").await.through(&proxy);
+    proxy.set(Fault::Gone);
+    let daemon = scene.setup(&bedrock, "", "").ready().await;
+    let mut client = Http1::to(daemon.address()).await;
+    let mut answers = BTreeMap::new();
+    for number in 0..300 {
+        let body = padded(&converse("hello"), 200 + number);
+        let answer = client.send(request(Method::POST, &converse_path(ON_DEMAND), body)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answers.insert(id_of(&answer), 200 + number);
+    }
+    until_async("an attempt to fail", || async {
+        let ledger = ledger(&daemon).await;
+        (ledger["tableReachable"] == false && ledger["pending"] == 300).then_some(())
+    })
+    .await;
+    assert!(ledger(&daemon).await["lastError"].is_string(), "what does not work is said");
+    assert_eq!(
+        daemon.admin_get("/ready").await.status,
+        200,
+        "a table that is away does not keep requests from being served"
+    );
+    assert!(metric(&daemon.metrics().await, "bedrock_sidecar_audit_failures_total").unwrap() >= 1.0);
+    assert!(proxy.faults.load(Ordering::SeqCst) >= 1);
+    assert!(scene.items().await.is_empty());
+    // A restart amid the outage loses nothing either.
+    stopped(daemon).await;
+    let daemon = scene.setup(&bedrock, "", "").ready().await;
+    assert_eq!(ledger(&daemon).await["pending"], 300);
+    proxy.set(Fault::None);
+    shipped(&daemon).await;
+    let items = scene.items().await;
+    assert_eq!(items.len(), 300);
+    for (id, length) in answers {
+        says(&items[&id], json!({ "requestSize": length, "outcome": "completed", "statusCode": 200 }));
+    }
+    let page = daemon.metrics().await;
+    assert_eq!(metric(&page, "bedrock_sidecar_audit_shipped_total"), Some(300.0));
+    let status = ledger(&daemon).await;
+    says(&status, json!({ "lastError": null, "tableReachable": true, "setAside": 0, "unrecorded": 0, "bytes": 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_ledger_denies_or_allows_as_on_failure_says_and_recovers() {
+    let bedrock = bedrock().await;
+    for (policy, table) in [("deny", "e2e-full-deny"), ("allow", "e2e-full-allow")] {
+        let proxy = Proxy::start().await;
+        let scene = Scene::new(table).await.through(&proxy);
+        proxy.set(Fault::Gone);
+        let audit = format!("max_ledger_bytes = 4000\non_failure = \"{policy}\"");
+        let daemon = scene.setup(&bedrock, &audit, "").ready().await;
+        let path = converse_path(ON_DEMAND);
+        let ask = || daemon.post(&path, converse("hello"));
+        let mut recorded = BTreeSet::new();
+        while ledger(&daemon).await["bytes"].as_u64().unwrap() < 4000 {
+            let answer = ask().await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            recorded.insert(id_of(&answer));
+            assert!(recorded.len() < 20, "the bound is not kept");
+        }
+        bedrock.clear();
+        let answer = ask().await;
+        if policy == "deny" {
+            let sentence = refused(&answer, 503, "ServiceUnavailableException");
+            for word in ["cannot be recorded", "audit.max_ledger_bytes is 4000", table] {
+                assert!(sentence.contains(word), "{sentence}");
+            }
+            assert!(answer.header("retry-after").is_some());
+            assert!(received(&bedrock, "Converse").is_empty(), "what is refused is not sent");
+            let ready = daemon.admin_get("/ready").await;
+            assert_eq!(ready.status, 503);
+            assert!(ready.text().contains("max_ledger_bytes"), "{ready:?}");
+        } else {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(received(&bedrock, "Converse").len(), 1);
+        }
+        let page = daemon.metrics().await;
+        let unrecorded = metric(&page, "bedrock_sidecar_audit_unrecorded_total").unwrap();
+        // A refusal that cannot be recorded either is counted, not forgotten.
+        assert_eq!(unrecorded, 1.0, "{policy}");
+        assert!(daemon.log_text().contains("max_ledger_bytes"), "it is said loudly");
+
+        proxy.set(Fault::None);
+        shipped(&daemon).await;
+        let items = scene.items().await;
+        assert_eq!(items.keys().cloned().collect::<BTreeSet<_>>(), recorded, "the oldest are not dropped");
+        daemon.until_ready().await;
+        let answer = ask().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        shipped(&daemon).await;
+        assert!(scene.items().await.contains_key(&id_of(&answer)));
+    }
+}

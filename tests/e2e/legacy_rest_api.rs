@@ -1,0 +1,217 @@
+//! The legacy REST API: its exact shapes, through the same pipeline, with true status codes.
+
+use base64::Engine;
+use http::Method;
+use serde_json::{Value, json};
+use simulator::{Effect, Ending, Fault, ThrottleText};
+use test_support::*;
+
+const INVOKE: &str = "/v1/bedrock/invoke-model";
+
+/// The headers of every answer of this API.
+#[track_caller]
+fn marked(answer: &Answer) {
+    assert_eq!(answer.header("x-source-partition"), Some("govcloud"), "{answer:?}");
+    assert_eq!(answer.header("x-destination-partition"), Some("commercial"), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
+    let id = answer.header("x-request-id").unwrap();
+    assert_eq!(answer.header("x-bedrock-sidecar-request-id"), Some(id), "one name for one request");
+}
+
+/// `{"error":{"code","message","requestId"}}`, and nothing else.
+#[track_caller]
+fn failed(answer: &Answer, status: u16, code: &str) -> String {
+    assert_eq!(answer.status, status, "{answer:?}");
+    marked(answer);
+    let json = answer.json();
+    let error = &json["error"];
+    assert_eq!(json.as_object().unwrap().len(), 1, "{json}");
+    assert_eq!(error.as_object().unwrap().len(), 3, "{json}");
+    assert_eq!((&error["code"], error["requestId"].as_str()), (&json!(code), answer.header("x-request-id")), "{json}");
+    error["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_body_is_an_object_a_json_string_or_base64() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let payload = "{ \"prompt\": \"caf\\u00e9\",  \"n\": 1.50 }";
+    let model = "meta.llama3-8b-instruct-v1:0";
+    let expected = direct(&bedrock, request(Method::POST, &format!("/model/{}/invoke", encoded(model)), payload)).await;
+    let of = |body: Value| json!({ "modelId": model, "body": body }).to_string();
+    let object = format!("{{\"modelId\":\"{model}\",\"body\":{payload}}}");
+    for (form, body, exact) in [
+        ("object", object, false),
+        ("string", of(json!(payload)), true),
+        ("base64", of(json!(base64::engine::general_purpose::STANDARD.encode(payload))), true),
+    ] {
+        bedrock.clear();
+        let answer = daemon.post(INVOKE, body.clone()).await;
+        assert_eq!(answer.status, 200, "{form}: {answer:?}");
+        marked(&answer);
+        let sent = received(&bedrock, "InvokeModel").pop().unwrap();
+        assert_eq!(sent.path, format!("/model/{}/invoke", encoded(model)), "{form}");
+        assert_eq!(
+            (sent.header("content-type"), sent.header("accept")),
+            (Some("application/json"), Some("application/json"))
+        );
+        let meant: Value = serde_json::from_str(payload).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&sent.body).unwrap(), meant, "{form}");
+        let json = answer.json();
+        assert_eq!(json.as_object().unwrap().len(), 2, "{json}");
+        assert_eq!(json["contentType"], "application/json");
+        if exact {
+            assert_eq!(sent.body, payload.as_bytes(), "{form}");
+            assert_eq!(json["body"].as_str().unwrap().as_bytes(), expected.body, "the model's JSON as a string");
+        }
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["operation"], &record["modelId"]), (&json!("InvokeModel"), &json!(model)), "{record}");
+        assert_eq!((&record["outcome"], &record["inputTokens"]), (&json!("completed"), &json!(1)), "{record}");
+        assert_eq!(record["requestSize"], body.len(), "{record}");
+    }
+}
+
+#[tokio::test]
+async fn it_walks_the_same_road() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).with("[models]\ndeny = [\"cohere.*\"]").ready().await;
+    let of = |model: &str| {
+        json!({ "modelId": model, "body": converse("hello"), "contentType": "application/json", "accept": "*/*" })
+            .to_string()
+    };
+    let answer = daemon.post(INVOKE, of(PROFILE_ONLY)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let profile = format!("us.{PROFILE_ONLY}");
+    assert_eq!(answer.header("x-bedrock-sidecar-model"), Some(profile.as_str()));
+    assert_eq!(answer.header("x-bedrock-sidecar-region"), Some("us-east-1"));
+    assert_eq!(received(&bedrock, "InvokeModel")[0].header("accept"), Some("*/*"));
+    assert_eq!(daemon.record_of(&answer).await["inferenceProfileUsed"], profile);
+    let answer = daemon.post(INVOKE, of("us-gov.amazon.nova-lite-v1:0")).await;
+    assert_eq!(answer.header("x-bedrock-sidecar-model"), Some("us.amazon.nova-lite-v1:0"));
+    let message = failed(&daemon.post(INVOKE, of("cohere.command-r-v1:0")).await, 403, "AccessDeniedException");
+    assert!(message.contains("models.deny"), "{message}");
+}
+
+#[tokio::test]
+async fn errors_have_their_true_status_and_the_legacy_shape() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).with("[limits]\nmax_body_bytes = 2000").ready().await;
+    let ask = || json!({ "modelId": ON_DEMAND, "body": converse("hello") }).to_string();
+    for (effect, status, code, says) in [
+        (Effect::Throttle { text: ThrottleText::Requests }, 429, "ThrottlingException", "Too many requests"),
+        (Effect::InternalServerError, 500, "InternalServerException", ""),
+        (Effect::ServiceUnavailable, 503, "ServiceUnavailableException", ""),
+        (Effect::ModelTimeout, 408, "ModelTimeoutException", "timed out"),
+        (Effect::ModelError, 424, "ModelErrorException", ""),
+        (
+            Effect::BreakBeforeHeaders { how: Ending::Rst },
+            503,
+            "ServiceUnavailableException",
+            "the upstream gave no answer",
+        ),
+    ] {
+        bedrock.inject(Fault::once(effect.clone()));
+        let answer = daemon.post(INVOKE, ask()).await;
+        let message = failed(&answer, status, code);
+        assert!(message.contains(says), "{effect:?}: {message}");
+    }
+    let denied = json!({ "modelId": "ai21.jamba-1-5-large-v1:0", "body": { "prompt": "x" } }).to_string();
+    let message = failed(&daemon.post(INVOKE, denied).await, 403, "AccessDeniedException");
+    assert_eq!(message, "You don't have access to the model with the specified model ID.", "word for word");
+    for (body, says) in [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("{}", "must hold modelId"),
+        ("{\"modelId\":7,\"body\":{}}", "must hold modelId"),
+        ("{\"modelId\":\"a.b\"}", "must hold body"),
+        ("{\"modelId\":\"a.b\",\"body\":\"{broken\"}", "neither JSON nor base64"),
+        ("{\"modelId\":\"../x\",\"body\":{}}", "identifier"),
+        ("{\"modelId\":\"a.b\",\"body\":{},\"contentType\":\"a\\nb\"}", "not a media type"),
+    ] {
+        let message = failed(&daemon.post(INVOKE, body).await, 400, "ValidationException");
+        assert!(message.starts_with("bedrock-sidecar: ") && message.contains(says), "{body}: {message}");
+    }
+    failed(&daemon.post(INVOKE, vec![b' '; 2001]).await, 413, "ValidationException");
+    failed(&daemon.get("/v1/bedrock/nothing").await, 404, "UnknownOperationException");
+    let delete = send(daemon.address(), request(Method::DELETE, INVOKE, "")).await;
+    failed(&delete, 404, "UnknownOperationException");
+
+    let setup = Setup::plain(&bedrock).secret("nonsense");
+    let daemon = setup.start().await;
+    let message = failed(&daemon.post(INVOKE, ask()).await, 503, "ServiceUnavailableException");
+    assert!(message.contains("no commercial credential"), "{message}");
+    let message = failed(&daemon.get("/v1/bedrock/models").await, 503, "ServiceUnavailableException");
+    assert!(message.contains("no commercial credential"), "{message}");
+}
+
+#[tokio::test]
+async fn get_tells_the_routing() {
+    let daemon = Setup::alone().start().await;
+    let answer = daemon.get(INVOKE).await;
+    assert_eq!(answer.status, 200);
+    marked(&answer);
+    assert_eq!(
+        answer.json()["routing"],
+        json!({ "sourcePartition": "govcloud", "destinationPartition": "commercial", "destinationRegion": "us-east-1" })
+    );
+}
+
+#[tokio::test]
+async fn models_are_listed_in_the_legacy_shape() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let answer = daemon.get("/v1/bedrock/models").await;
+    assert_eq!(answer.status, 200);
+    marked(&answer);
+    let json = answer.json();
+    assert_eq!(
+        json["region"],
+        json!({ "region": "us-east-1", "partition": "aws", "description": "AWS commercial region us-east-1" })
+    );
+    let direct = direct(&bedrock, request(Method::GET, "/foundation-models", "")).await.json();
+    let listed = json["models"].as_array().unwrap();
+    assert_eq!(json["totalModels"], listed.len());
+    assert_eq!(listed.len(), direct["modelSummaries"].as_array().unwrap().len());
+    for known in direct["modelSummaries"].as_array().unwrap() {
+        let shown = listed.iter().find(|model| model["modelId"] == known["modelId"]).unwrap();
+        for field in [
+            "modelName",
+            "providerName",
+            "inputModalities",
+            "outputModalities",
+            "responseStreamingSupported",
+            "customizationsSupported",
+            "inferenceTypesSupported",
+        ] {
+            assert_eq!(shown[field], known[field], "{field} of {shown}");
+        }
+    }
+    assert_eq!(
+        json["source"],
+        json!({ "partition": "govcloud", "region": "us-gov-west-1", "requestId": answer.header("x-request-id") })
+    );
+    assert!(json["timestamp"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test]
+async fn health_is_told_on_both_addresses_and_needs_no_credential() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).secret("nonsense").start().await;
+    for answer in [daemon.get("/health").await, daemon.admin_get("/health").await] {
+        assert_eq!(answer.status, 200);
+        let json = answer.json();
+        assert_eq!((&json["status"], &json["service"]), (&json!("healthy"), &json!("bedrock-sidecar")));
+        assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+        assert!(json["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+    assert_eq!(bedrock.requests().len(), 0, "health spends nothing");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_and_not_half_an_answer() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    bedrock.inject(Fault::once(Effect::Cut { after_bytes: Some(10_000), after_events: None, how: Ending::Rst }));
+    let body = json!({ "modelId": ON_DEMAND, "body": converse("repeat 200000") }).to_string();
+    failed(&daemon.post(INVOKE, body).await, 503, "ServiceUnavailableException");
+}

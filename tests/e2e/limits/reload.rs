@@ -1,0 +1,37 @@
+//! Limits that change while the daemon runs.
+
+use http::Method;
+use test_support::*;
+
+use super::{admitted, held, host, storm, throttled};
+
+#[tokio::test]
+async fn a_reload_changes_limits_at_once_and_leaves_streams_alone() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[limits]\nconcurrent_requests = 1\n").ready().await;
+    let path = converse_path(ON_DEMAND);
+    let whole = daemon.post(&stream_path(ON_DEMAND), converse("events 5")).await;
+    let (_connection, mut reader) = held(&bedrock, &daemon, converse("events 5")).await;
+    bedrock.gate().release(2);
+    reader.until(40).await.unwrap();
+    throttled(&daemon.post(&path, converse("x")).await);
+    daemon.reload("concurrent_requests = 1", "concurrent_requests = 2").await;
+    assert_eq!(daemon.post(&path, converse("x")).await.status, 200, "raised");
+    assert_eq!(host(&daemon).await["running"], 1, "the stream keeps its place");
+    daemon.reload("concurrent_requests = 2", "concurrent_requests = 1").await;
+    throttled(&daemon.post(&path, converse("x")).await);
+    daemon.reload("concurrent_requests = 1", "requests_per_minute = 1\nrequest_burst = 2").await;
+    let answers = storm(&daemon, 10, || request(Method::POST, &path, converse("x"))).await;
+    assert!((1..=2).contains(&admitted(&answers)), "a new limit holds at once: {}", admitted(&answers));
+    // A file that cannot be used changes nothing.
+    let config = daemon.directory.path().join("config.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace("request_burst = 2", "request_burst = \"many\"")).unwrap();
+    daemon.signal("HUP");
+    daemon.says("the new configuration cannot be used; the old one stays in force").await;
+    throttled(&daemon.post(&path, converse("x")).await);
+    bedrock.gate().open();
+    reader.end().await.unwrap();
+    assert_eq!(reader.bytes, whole.body, "not a byte of the stream was lost");
+    assert_eq!(host(&daemon).await["running"], 0);
+}

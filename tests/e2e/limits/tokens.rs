@@ -1,0 +1,144 @@
+//! Tokens: what is reserved, what it is settled to, and the count of a day.
+
+use http::Method;
+use serde_json::Value;
+use simulator::{Effect, Ended, Ending, Fault, ThrottleText};
+use test_support::*;
+
+use super::{bounded, held, host, limited, throttled};
+
+/// tokensToday counts reservations and never refills, so it shows them exactly.
+#[tokio::test]
+async fn tokens_are_reserved_and_settled_for_every_operation() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100000000").ready().await;
+    let today = async || host(&daemon).await["tokensToday"].as_u64().unwrap();
+    let used = |record: &Value| record["inputTokens"].as_u64().unwrap() + record["outputTokens"].as_u64().unwrap();
+    let mut spent = 0;
+    for path in [
+        converse_path(ON_DEMAND),
+        stream_path(ON_DEMAND),
+        format!("/model/{}/invoke", encoded(ON_DEMAND)),
+        format!("/model/{}/invoke-with-response-stream", encoded(ON_DEMAND)),
+    ] {
+        let answer = daemon.post(&path, bounded("one two three", 500)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        spent += used(&daemon.record_of(&answer).await);
+        assert_eq!(today().await, spent, "{path}");
+    }
+
+    // While it runs, what it may use at most; then what it used.
+    let body = bounded("events 9", 500);
+    let reserved = body.len().div_ceil(4) as u64 + 500;
+    let (_connection, mut reader) = held(&bedrock, &daemon, body.clone()).await;
+    assert_eq!(today().await, spent + reserved);
+    bedrock.gate().open();
+    reader.end().await.unwrap();
+    spent += used(&daemon.records().pop().unwrap());
+    assert_eq!(today().await, spent);
+
+    // A body that bounds nothing reserves 2,048 for the answer.
+    let unbounded = converse("events 9");
+    let (_connection, mut reader) = held(&bedrock, &daemon, unbounded.clone()).await;
+    assert_eq!(today().await, spent + unbounded.len().div_ceil(4) as u64 + 2048);
+    bedrock.gate().open();
+    reader.end().await.unwrap();
+    spent += used(&daemon.records().pop().unwrap());
+    assert_eq!(today().await, spent);
+
+    // A stream that breaks before it reports stays as reserved.
+    bedrock.inject(Fault::once(Effect::Cut { after_bytes: None, after_events: Some(3), how: Ending::Rst }));
+    let mut connection = Http1::to(daemon.address()).await;
+    let mut broken =
+        Reader::new(connection.start(request(Method::POST, &stream_path(ON_DEMAND), body.clone())).await.unwrap());
+    broken.end().await.unwrap_err();
+    spent += reserved;
+    until_async("the broken stream's end", || async { (host(&daemon).await["running"] == 0).then_some(()) }).await;
+    assert_eq!(today().await, spent);
+
+    // So does one whose client leaves.
+    let (connection, reader) = held(&bedrock, &daemon, body.clone()).await;
+    drop((connection, reader));
+    until_async("the client's end", || async { (host(&daemon).await["running"] == 0).then_some(()) }).await;
+    until("the upstream to see it", || {
+        received(&bedrock, "ConverseStream").into_iter().find(|one| one.ended == Ended::ClientWentAway)
+    })
+    .await;
+    bedrock.gate().open();
+    spent += reserved;
+    assert_eq!(today().await, spent);
+
+    // What the upstream refuses, or what never reached it, costs nothing.
+    bedrock.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
+    let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
+    assert_eq!((answer.status, today().await), (429, spent), "{answer:?}");
+    bedrock.refuse_connections(true);
+    let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
+    assert_eq!((answer.status, today().await), (503, spent), "{answer:?}");
+    bedrock.refuse_connections(false);
+}
+
+#[tokio::test]
+async fn tokens_a_minute_are_taken_ahead_and_what_was_not_used_comes_back() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_minute = 1000").ready().await;
+    let (_connection, mut reader) = held(&bedrock, &daemon, bounded("events 9", 900)).await;
+    let path = converse_path(ON_DEMAND);
+    let (sentence, after) = throttled(&daemon.post(&path, bounded("x", 900)).await);
+    assert!(sentence.contains("this host has used up tokens_per_minute = 1000;"), "{sentence}");
+    assert!((30..=60).contains(&after), "{after}");
+    bedrock.gate().open();
+    reader.end().await.unwrap();
+    assert_eq!(daemon.post(&path, bounded("x", 900)).await.status, 200, "the reservation came back");
+
+    // More than reserved is a debt, and it is paid before anything passes.
+    let answer = daemon.post(&path, converse("events 2000")).await;
+    // It reserves more than the whole limit, so it passes only when nothing of it is in use.
+    let (sentence, _) = throttled(&answer);
+    assert!(sentence.contains("tokens_per_minute"), "{sentence}");
+    let fresh = Setup::plain(&bedrock).with("[limits]\ntokens_per_minute = 1000").ready().await;
+    assert_eq!(fresh.post(&path, converse("events 1800")).await.status, 200);
+    let left = host(&fresh).await["tokensLeft"].as_i64().unwrap();
+    assert!((-810..=-100).contains(&left), "{left}");
+    let (_, after) = throttled(&fresh.post(&path, bounded("x", 1)).await);
+    assert!((10..=60).contains(&after), "{after}");
+    assert_eq!(limited(&fresh, "tokens_per_minute", "host").await, 1.0);
+}
+
+#[tokio::test]
+async fn tokens_of_a_day_survive_restarts() {
+    let bedrock = bedrock().await;
+    let state = tempfile::tempdir().unwrap();
+    let start = async || {
+        let more = format!(
+            "[audit]\nstate_dir = \"{}\"\ntable = \"\"\n[limits]\ntokens_per_day = 1000\n",
+            state.path().display()
+        );
+        Setup::plain(&bedrock).with(&more).ready().await
+    };
+    let path = converse_path(ON_DEMAND);
+    let mut daemon = start().await;
+    assert_eq!(daemon.post(&path, bounded("events 400", 400)).await.status, 200);
+    let spent = host(&daemon).await["tokensToday"].as_u64().unwrap();
+    assert_eq!(spent, 402);
+    daemon.signal("TERM");
+    assert!(daemon.ended().await.success());
+
+    let daemon = start().await;
+    assert_eq!(host(&daemon).await["tokensToday"], spent);
+    let (sentence, after) = throttled(&daemon.post(&path, bounded("x", 700)).await);
+    assert!(sentence.contains("this host has used up tokens_per_day = 1000"), "{sentence}");
+    assert!((1..=86_400).contains(&after));
+    assert_eq!(daemon.post(&path, bounded("events 500", 500)).await.status, 200);
+    let spent = host(&daemon).await["tokensToday"].as_u64().unwrap();
+    assert_eq!(spent, 904);
+    // kill -9 forgets nothing that has been written.
+    until("limits.json", || {
+        std::fs::read_to_string(state.path().join("limits.json")).ok().filter(|text| text.contains("904"))
+    })
+    .await;
+    drop(daemon);
+    let daemon = start().await;
+    assert_eq!(host(&daemon).await["tokensToday"], spent);
+    throttled(&daemon.post(&path, bounded("x", 200)).await);
+}

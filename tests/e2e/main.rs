@@ -1,0 +1,23 @@
+//! The daemon from outside: each test starts the built binary against the simulator and looks at what both sides see.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests state expectations by unwrapping, and print what was not run"
+)]
+
+mod app;
+mod callers;
+mod contract;
+mod credentials;
+mod forwarding;
+mod ledger;
+mod legacy_rest_api;
+mod limits;
+mod metering;
+mod models;
+mod operations;
+mod sdk;
+mod streaming;
+mod wire;

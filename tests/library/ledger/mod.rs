@@ -1,0 +1,11 @@
+//! The ledger: nothing that was opened or noted is lost, twice or changed, whatever happens to the process,
+//! the disk or DynamoDB.
+
+mod auditor;
+mod check;
+mod child;
+mod damage;
+mod journal;
+mod kill;
+mod kit;
+mod shipping;
