@@ -12,7 +12,7 @@ pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// Why a request is refused, in AWS's own classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RefusalKind {
     /// 400: the request is malformed or contradicts itself.
     Validation,
     /// 403: policy, allow lists or the guard against browsers and proxies.
@@ -39,35 +39,37 @@ pub enum Kind {
     ServiceUnavailable,
 }
 
-impl Kind {
+impl RefusalKind {
     /// The HTTP status that AWS services give to this class.
     pub fn status(self) -> StatusCode {
         match self {
-            Kind::Validation => StatusCode::BAD_REQUEST,
-            Kind::AccessDenied | Kind::SignatureDoesNotMatch | Kind::UnrecognizedClient => StatusCode::FORBIDDEN,
-            Kind::UnknownOperation | Kind::ResourceNotFound => StatusCode::NOT_FOUND,
-            Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Kind::Throttling => StatusCode::TOO_MANY_REQUESTS,
-            Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Kind::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            RefusalKind::Validation => StatusCode::BAD_REQUEST,
+            RefusalKind::AccessDenied | RefusalKind::SignatureDoesNotMatch | RefusalKind::UnrecognizedClient => {
+                StatusCode::FORBIDDEN
+            }
+            RefusalKind::UnknownOperation | RefusalKind::ResourceNotFound => StatusCode::NOT_FOUND,
+            RefusalKind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            RefusalKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalKind::Throttling => StatusCode::TOO_MANY_REQUESTS,
+            RefusalKind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            RefusalKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            RefusalKind::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The value of `x-amzn-errortype`, from which SDKs pick the exception class.
     pub fn error_type(self) -> &'static str {
         match self {
-            Kind::Validation | Kind::HeadTooLarge | Kind::BodyTooLarge => "ValidationException",
-            Kind::AccessDenied => "AccessDeniedException",
-            Kind::SignatureDoesNotMatch => "InvalidSignatureException",
-            Kind::UnrecognizedClient => "UnrecognizedClientException",
-            Kind::UnknownOperation => "UnknownOperationException",
-            Kind::ResourceNotFound => "ResourceNotFoundException",
-            Kind::RequestTimeout => "RequestTimeoutException",
-            Kind::Throttling => "ThrottlingException",
-            Kind::NotImplemented => "NotImplementedException",
-            Kind::ServiceUnavailable => "ServiceUnavailableException",
+            RefusalKind::Validation | RefusalKind::HeadTooLarge | RefusalKind::BodyTooLarge => "ValidationException",
+            RefusalKind::AccessDenied => "AccessDeniedException",
+            RefusalKind::SignatureDoesNotMatch => "InvalidSignatureException",
+            RefusalKind::UnrecognizedClient => "UnrecognizedClientException",
+            RefusalKind::UnknownOperation => "UnknownOperationException",
+            RefusalKind::ResourceNotFound => "ResourceNotFoundException",
+            RefusalKind::RequestTimeout => "RequestTimeoutException",
+            RefusalKind::Throttling => "ThrottlingException",
+            RefusalKind::NotImplemented => "NotImplementedException",
+            RefusalKind::ServiceUnavailable => "ServiceUnavailableException",
         }
     }
 }
@@ -75,7 +77,7 @@ impl Kind {
 /// A request that the daemon answers itself: class, one sentence, and what the client's connection may expect.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    pub kind: Kind,
+    pub kind: RefusalKind,
     /// One sentence that tells the reader what to do; it never holds a secret, a prompt or an answer.
     pub message: Cow<'static, str>,
     /// Sent as `Retry-After`, in whole seconds, rounded up.
@@ -85,7 +87,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal { kind, message: message.into(), retry_after: None, close: false }
     }
 

@@ -3,7 +3,7 @@
 
 use http::HeaderMap;
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{Answered, OpenExchange};
 use crate::model::{self, How, Target};
 use crate::operation::ModelPlace;
@@ -44,7 +44,9 @@ pub(crate) async fn forward(
             Err(Stop::Refused(refusal)) => return Err(refusal),
         }
     }
-    missed.unwrap_or_else(|| Err(Refusal::new(Kind::ServiceUnavailable, "no upstream can be reached at the moment.")))
+    missed.unwrap_or_else(|| {
+        Err(Refusal::new(RefusalKind::ServiceUnavailable, "no upstream can be reached at the moment."))
+    })
 }
 
 /// No upstream is left. An answer that an earlier one gave is better than none.

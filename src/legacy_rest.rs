@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::admin::dashboard;
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{Answered, Body, Exchange};
 use crate::listen::{Client, guard};
 use crate::operation::{self, check_identifier};
@@ -84,10 +84,10 @@ async fn answer(
             dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)
         }
         (_, "/v1/bedrock/invoke-model" | "/v1/bedrock/models" | dashboard::PATH) => {
-            Err(Refusal::new(Kind::UnknownOperation, format!("{} is not served on this path.", head.method)))
+            Err(Refusal::new(RefusalKind::UnknownOperation, format!("{} is not served on this path.", head.method)))
         }
         _ => Err(Refusal::new(
-            Kind::UnknownOperation,
+            RefusalKind::UnknownOperation,
             "there is no such path under /v1/; see /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
         )),
     }
@@ -96,7 +96,7 @@ async fn answer(
 /// Reads `{modelId, contentType?, accept?, body}`. The client's own headers are for the policy; only the two of the model's
 /// request go upstream.
 fn invocation(body: &[u8], client: &HeaderMap) -> Result<Received, Refusal> {
-    let invalid = |message: &'static str| Refusal::new(Kind::Validation, message);
+    let invalid = |message: &'static str| Refusal::new(RefusalKind::Validation, message);
     let json: Value = serde_json::from_slice(body).map_err(|_| invalid("the request's body is not valid JSON."))?;
     let model = json["modelId"].as_str().ok_or_else(|| invalid("the request's body must hold modelId, a string."))?;
     check_identifier(model)?;
@@ -136,7 +136,7 @@ fn decode(text: &str) -> Result<Bytes, Refusal> {
     base64::engine::general_purpose::STANDARD
         .decode(text.trim())
         .map(Bytes::from)
-        .map_err(|_| Refusal::new(Kind::Validation, "body is a string that is neither JSON nor base64."))
+        .map_err(|_| Refusal::new(RefusalKind::Validation, "body is a string that is neither JSON nor base64."))
 }
 
 fn routing(road: &Road) -> Value {
@@ -165,7 +165,7 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
         let why = road.credentials.current(std::time::SystemTime::now()).err().map(|refusal| refusal.message);
         let why =
             why.unwrap_or_else(|| "the upstream's models have not been listed yet; try again in a moment.".into());
-        Refusal::new(Kind::ServiceUnavailable, why)
+        Refusal::new(RefusalKind::ServiceUnavailable, why)
     })?;
     let name = &region.upstream.region;
     let models: Vec<Value> = region
@@ -205,7 +205,7 @@ async fn finish_invocation(exchange: Exchange, answered: Answered, request_id: &
     let collected = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) => {
-            let refusal = Refusal::new(Kind::ServiceUnavailable, format!("{error}."));
+            let refusal = Refusal::new(RefusalKind::ServiceUnavailable, format!("{error}."));
             let mut response = error_response(&refusal, request_id);
             for (name, value) in &parts.headers {
                 if name.as_str().starts_with("x-bedrock-sidecar-") {
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(body(r#"{"a":1}"#).unwrap(), r#"{"a":1}"#);
         assert_eq!(body(r#""{\"a\": 1}""#).unwrap(), r#"{"a": 1}"#);
         assert_eq!(body(r#""eyJhIjogMX0=""#).unwrap(), r#"{"a": 1}"#);
-        assert_eq!(body(r#""{broken""#).unwrap_err().kind, Kind::Validation);
+        assert_eq!(body(r#""{broken""#).unwrap_err().kind, RefusalKind::Validation);
         assert!(invocation(b"{}", &none).is_err() && invocation(b"x", &none).is_err());
         assert!(invocation(br#"{"modelId":"a.b"}"#, &none).is_err());
         assert!(invocation(br#"{"modelId":"a/../b","body":{}}"#, &none).is_err());

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// RFC 3986 unreserved characters stand as they are, everything else is percent-encoded: what SigV4 and SDKs agree on.
 pub(crate) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -162,7 +162,7 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
         {
             if !operation.relayed {
                 return Err(Refusal::new(
-                    Kind::NotImplemented,
+                    RefusalKind::NotImplemented,
                     format!(
                         "{} is not relayed yet; use ConverseStream or InvokeModelWithResponseStream.",
                         operation.name
@@ -180,7 +180,7 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
         }
     }
     Err(Refusal::new(
-        Kind::UnknownOperation,
+        RefusalKind::UnknownOperation,
         format!(
             "{method} on this path is no operation of bedrock-runtime, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given."
         ),
@@ -202,7 +202,7 @@ pub(crate) fn path_with(operation: &Operation, identifier: &str) -> String {
 
 /// The raw segments, after the checks that hold for every path.
 fn segments(path: &str) -> Result<Vec<&str>, Refusal> {
-    let invalid = |why: &'static str| Refusal::new(Kind::Validation, why);
+    let invalid = |why: &'static str| Refusal::new(RefusalKind::Validation, why);
     let Some(rest) = path.strip_prefix('/') else {
         return Err(invalid("the request's target must be a path that starts with a slash."));
     };
@@ -243,13 +243,16 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
     while let Some(at) = memchr::memchr(b'%', rest) {
         let hex = rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
         if !hex {
-            return Err(Refusal::new(Kind::Validation, "the path holds a % that is not followed by two hex digits."));
+            return Err(Refusal::new(
+                RefusalKind::Validation,
+                "the path holds a % that is not followed by two hex digits.",
+            ));
         }
         rest = &rest[at + 3..];
     }
     percent_decode_str(segment)
         .decode_utf8()
-        .map_err(|_| Refusal::new(Kind::Validation, "the path is not UTF-8 after percent-decoding."))
+        .map_err(|_| Refusal::new(RefusalKind::Validation, "the path is not UTF-8 after percent-decoding."))
 }
 
 /// Decodes an identifier and demands the alphabet of model IDs, profile IDs and ARNs.
@@ -268,12 +271,15 @@ pub fn check_identifier(identifier: &str) -> Result<(), Refusal> {
     // 2048 is the longest modelId of the service model.
     if identifier.is_empty() || identifier.len() > 2048 || !identifier.bytes().all(plain) {
         return Err(Refusal::new(
-            Kind::Validation,
+            RefusalKind::Validation,
             "the identifier in the request is not one of a model, an inference profile or an ARN.",
         ));
     }
     if identifier.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
-        return Err(Refusal::new(Kind::Validation, "the identifier in the request holds an empty or a dot segment."));
+        return Err(Refusal::new(
+            RefusalKind::Validation,
+            "the identifier in the request holds an empty or a dot segment.",
+        ));
     }
     Ok(())
 }
@@ -305,7 +311,7 @@ mod tests {
             let method: Method = operation.method.parse().unwrap();
             match find(&method, &path) {
                 Ok(found) => assert_eq!(found.operation, operation, "{path}"),
-                Err(refusal) => assert!(!operation.relayed && refusal.kind == Kind::NotImplemented, "{path}"),
+                Err(refusal) => assert!(!operation.relayed && refusal.kind == RefusalKind::NotImplemented, "{path}"),
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::caller::{Caller, unknown_caller};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::model::identifier::{self, Identifier};
 use crate::settings::Settings;
 use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
@@ -124,7 +124,7 @@ fn classification(caller: &Caller, header: Option<&str>, policy: &Policy) -> Res
     if let Some(header) = header.filter(|header| !is_classification(header)) {
         let length = header.len();
         return Err(Refusal::new(
-            Kind::Validation,
+            RefusalKind::Validation,
             format!("the {CLASSIFICATION_HEADER} header of {length} bytes is not the name of a level."),
         ));
     }
@@ -157,7 +157,7 @@ fn classification(caller: &Caller, header: Option<&str>, policy: &Policy) -> Res
 }
 
 fn deny(message: String) -> Refusal {
-    Refusal::new(Kind::AccessDenied, message)
+    Refusal::new(RefusalKind::AccessDenied, message)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// Between two reads of a request's body.
 const IDLE: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ pub async fn body(headers: &HeaderMap, mut body: Incoming, limit: usize) -> Resu
     }
     if headers.get("x-amz-content-sha256").is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-")) {
         return Err(Refusal::new(
-            Kind::Validation,
+            RefusalKind::Validation,
             "bodies signed in chunks (aws-chunked) are not served; let the SDK sign the whole body.",
         )
         .closing());
@@ -54,21 +54,26 @@ async fn frame(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
             }
             Ok(Some(Err(_))) => {
                 return Err(Refusal::new(
-                    Kind::Validation,
+                    RefusalKind::Validation,
                     "the request's body ended before its end, or is malformed.",
                 )
                 .closing());
             }
             Err(_) => {
-                return Err(
-                    Refusal::new(Kind::RequestTimeout, "the request's body stopped arriving for 60 seconds.").closing()
-                );
+                return Err(Refusal::new(
+                    RefusalKind::RequestTimeout,
+                    "the request's body stopped arriving for 60 seconds.",
+                )
+                .closing());
             }
         }
     }
 }
 
 fn too_large(limit: usize) -> Refusal {
-    Refusal::new(Kind::BodyTooLarge, format!("the request's body exceeds limits.max_body_bytes ({limit} bytes)."))
-        .closing()
+    Refusal::new(
+        RefusalKind::BodyTooLarge,
+        format!("the request's body exceeds limits.max_body_bytes ({limit} bytes)."),
+    )
+    .closing()
 }

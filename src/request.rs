@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::model::body::{self, NamedModel};
 use crate::operation::{self, ModelPlace, Operation};
 use crate::upstream::{UpstreamRequest, strip};
@@ -82,7 +82,7 @@ impl Received {
             _ => self.body.clone(),
         };
         let path = PathAndQuery::try_from(path)
-            .map_err(|_| Refusal::new(Kind::Validation, "the request's target cannot be sent on."))?;
+            .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's target cannot be sent on."))?;
         headers.remove(CONTENT_LENGTH);
         Ok(UpstreamRequest { plane: self.operation.plane, method: self.method.clone(), path, headers, body })
     }
@@ -97,7 +97,7 @@ fn requested_model(
 ) -> Result<Option<RequestedModel>, Refusal> {
     let in_body = |key: &str| {
         if headers.contains_key(CONTENT_ENCODING) {
-            return Err(Refusal::new(Kind::Validation, "a body that names the model must not be compressed."));
+            return Err(Refusal::new(RefusalKind::Validation, "a body that names the model must not be compressed."));
         }
         let named = body::find(body, key)?;
         Ok(named.map(|named| RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
@@ -110,13 +110,13 @@ fn requested_model(
         ModelPlace::Body(key) => match in_body(key)? {
             Some(model) => Ok(Some(model)),
             None => Err(Refusal::new(
-                Kind::Validation,
+                RefusalKind::Validation,
                 format!("the request's body does not name the model under \"{key}\"."),
             )),
         },
         ModelPlace::CopyFrom => {
             let json: serde_json::Value = serde_json::from_slice(body)
-                .map_err(|_| Refusal::new(Kind::Validation, "the request's body is not valid JSON."))?;
+                .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's body is not valid JSON."))?;
             let source = json["modelSource"]["copyFrom"].as_str().unwrap_or_default();
             Ok(Some(RequestedModel { name: source.to_owned(), in_body: None }))
         }

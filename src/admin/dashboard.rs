@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::auditor::{self, Query, Scope};
 use crate::caller::{Caller, Callers, Peer};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::road::Road;
 
 pub const PATH: &str = "/v1/dashboard/requests";
@@ -26,7 +26,7 @@ fn scope(callers: &Callers, peer: &Peer, caller: Option<&Caller>) -> Result<Scop
     let name = caller.and_then(Caller::name).map(str::to_owned);
     if name.is_none() && peer.uid.is_none() {
         return Err(Refusal::new(
-            Kind::AccessDenied,
+            RefusalKind::AccessDenied,
             "records are shown to local users and to known callers, and the kernel does not say whose this connection is.",
         ));
     }

@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
 use crate::metrics;
@@ -46,7 +46,7 @@ pub async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Reque
             }
         }
         _ => Refusal::new(
-            Kind::UnknownOperation,
+            RefusalKind::UnknownOperation,
             "the admin address serves GET /health, /ready, /status, /metrics and /v1/dashboard/requests.",
         )
         .response()

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::query::{Page, Query, Scope, Source};
 use super::{search_index, search_table};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::ledger::Ledger;
 use crate::ledger::clock::now_ms;
 
@@ -49,7 +49,7 @@ async fn from_index(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Page
 
 async fn from_table(ledger: &Ledger, query: &Query, scope: &Scope) -> Result<Page, Refusal> {
     let Some(table) = ledger.table() else {
-        return Err(Refusal::new(Kind::Validation, "source=dynamodb needs a table, and audit.table is not set"));
+        return Err(Refusal::new(RefusalKind::Validation, "source=dynamodb needs a table, and audit.table is not set"));
     };
     let client = ledger.clients().client().await;
     let page = search_table::search(&client, &table, query, scope, ledger.host_id(), now_ms()).await;
@@ -60,6 +60,6 @@ async fn from_table(ledger: &Ledger, query: &Query, scope: &Scope) -> Result<Pag
 }
 
 fn unavailable(error: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(Kind::ServiceUnavailable, format!("the ledger cannot be read: {error}"))
+    Refusal::new(RefusalKind::ServiceUnavailable, format!("the ledger cannot be read: {error}"))
         .retry_after(Duration::from_secs(5))
 }

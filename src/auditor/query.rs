@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// Records of one answer, unless the query says otherwise, and at most.
 const DEFAULT_LIMIT: usize = 100;
@@ -226,12 +226,12 @@ pub(crate) struct Page {
 
 /// The refusal of a token that no answer can have held.
 pub(crate) fn invalid_token() -> Refusal {
-    Refusal::new(Kind::Validation, "nextToken has to be the nextToken of an answer to the same question")
+    Refusal::new(RefusalKind::Validation, "nextToken has to be the nextToken of an answer to the same question")
 }
 
 fn invalid(key: &str, has_to: &str) -> Refusal {
     let key: String = key.chars().filter(|c| c.is_ascii_graphic()).take(40).collect();
-    Refusal::new(Kind::Validation, format!("the query parameter {key} has to {has_to}"))
+    Refusal::new(RefusalKind::Validation, format!("the query parameter {key} has to {has_to}"))
 }
 
 fn decoded(value: &str) -> Option<String> {
@@ -262,7 +262,7 @@ mod tests {
             ("modelId=%FF", "modelId"),
         ] {
             let refusal = Query::parse(raw).unwrap_err();
-            assert_eq!(refusal.kind, Kind::Validation);
+            assert_eq!(refusal.kind, RefusalKind::Validation);
             assert!(refusal.message.contains(name), "{}", refusal.message);
         }
         assert!(Query::parse("nextToken=%%%").is_err());

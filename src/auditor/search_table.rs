@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use super::query::{Page, Partition, Query, Scope, invalid_token};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::ledger::dynamo::{self, FailureClass, TableKeys};
 use crate::ledger::item::timestamp;
 
@@ -116,7 +116,7 @@ fn refusal(failure: dynamo::Failure, query: &Query) -> Refusal {
     if failure.class == FailureClass::Rejected && query.next_token.is_some() {
         return invalid_token();
     }
-    Refusal::new(Kind::ServiceUnavailable, failure.sentence).retry_after(Duration::from_secs(5))
+    Refusal::new(RefusalKind::ServiceUnavailable, failure.sentence).retry_after(Duration::from_secs(5))
 }
 
 /// The part of a query that DynamoDB decides item by item.

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::settings::callers::is_access_key_id;
 
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -89,7 +89,7 @@ pub enum Malformed {
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Refusal {
-        Refusal::new(Kind::Validation, malformed.to_string())
+        Refusal::new(RefusalKind::Validation, malformed.to_string())
     }
 }
 

@@ -21,7 +21,7 @@ pub use authorization::{Claim, claim};
 pub use host::HostRole;
 pub use peer::Peer;
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::settings::Settings;
 use crate::settings::callers::CallerEntry;
 use authorization::Authorization;
@@ -258,7 +258,7 @@ impl Callers {
 /// The answer when nobody known is calling and only known callers may.
 pub(crate) fn unknown_caller(rule: &crate::settings::callers::Place) -> Refusal {
     Refusal::new(
-        Kind::AccessDenied,
+        RefusalKind::AccessDenied,
         format!(
             "only known callers may call (require_known_caller at {rule}), and no [[callers]] entry fits this request."
         ),

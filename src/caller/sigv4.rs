@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 
 use super::authorization::{ALGORITHM, Authorization};
 use super::signing_key::SigningKeys;
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// How far a signature's date may be from ours, either way.
 pub const SKEW: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ pub fn verify(
 }
 
 fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
-    Refusal::new(Kind::SignatureDoesNotMatch, message)
+    Refusal::new(RefusalKind::SignatureDoesNotMatch, message)
 }
 
 /// The date of the signature, `YYYYMMDDTHHMMSSZ`, if it is near enough.

@@ -112,7 +112,7 @@ fn a_local_key_is_verified() {
     assert!(caller.identity_verified);
 
     let refusal = identify(&callers, &uid(1007), &signed("LOCALBILLING", "another", now())).unwrap_err();
-    assert_eq!(refusal.kind, Kind::SignatureDoesNotMatch);
+    assert_eq!(refusal.kind, RefusalKind::SignatureDoesNotMatch);
     assert_eq!(refusal.kind.error_type(), "InvalidSignatureException");
 
     let old = signed("LOCALBILLING", SECRET, now() - Duration::from_secs(301));
@@ -227,7 +227,7 @@ fn what_cannot_be_read_proves_nothing_and_is_refused_only_under_a_key_of_ours() 
         assert!(!found.identity_verified, "{text}");
         match identify(&with_key, &uid(1000), &headers) {
             Ok(found) => assert!(foreign_is_fine && !found.identity_verified && found.name().is_none(), "{text}"),
-            Err(refusal) => assert!(!foreign_is_fine && refusal.kind == Kind::Validation, "{text}"),
+            Err(refusal) => assert!(!foreign_is_fine && refusal.kind == RefusalKind::Validation, "{text}"),
         }
     }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
-pub use secret::{Credential, Kind};
+pub use secret::{Credential, CredentialKind};
 pub use source::Source;
 
-use crate::error::{Kind as ErrorKind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::file_stamp::FileStamp;
 use crate::settings;
 
@@ -178,7 +178,7 @@ impl Credentials {
         let held = self.held.load();
         let current = held.current.as_ref()?;
         match &current.kind {
-            Kind::Bearer { only_region: Some(region), .. } => Some(region.clone()),
+            CredentialKind::Bearer { only_region: Some(region), .. } => Some(region.clone()),
             _ => current.region.clone(),
         }
     }
@@ -236,7 +236,7 @@ impl Credential {
     /// Refuses a key that the region would refuse.
     pub fn check_region(&self, region: &str) -> Result<(), Refusal> {
         match &self.kind {
-            Kind::Bearer { only_region: Some(only), .. } if only != region => Err(unavailable(format!(
+            CredentialKind::Bearer { only_region: Some(only), .. } if only != region => Err(unavailable(format!(
                 "the short-term Bedrock API key is valid in {only} only, and the upstream is {region}; make the key in {region} or set the upstream's region to {only}."
             ))),
             _ => Ok(()),
@@ -245,7 +245,7 @@ impl Credential {
 }
 
 fn unavailable(message: String) -> Refusal {
-    Refusal::new(ErrorKind::ServiceUnavailable, message)
+    Refusal::new(RefusalKind::ServiceUnavailable, message)
 }
 
 #[cfg(test)]
@@ -266,7 +266,7 @@ mod tests {
         let (credentials, _file) = on_file("nonsense").await;
         credentials.load().await;
         let refusal = credentials.current(SystemTime::now()).unwrap_err();
-        assert_eq!(refusal.kind, ErrorKind::ServiceUnavailable);
+        assert_eq!(refusal.kind, RefusalKind::ServiceUnavailable);
         assert!(refusal.message.contains("ABSK"), "{}", refusal.message);
     }
 
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_short_term_key_is_for_one_region() {
         let credential = Credential {
-            kind: Kind::Bearer {
+            kind: CredentialKind::Bearer {
                 authorization: http::HeaderValue::from_static("x"),
                 only_region: Some("us-west-2".into()),
             },

@@ -24,7 +24,7 @@ const FORMS: &str = "a Bedrock API key (ABSK… or bedrock-api-key-…), an AWS 
 
 /// A credential of the commercial account, ready to be injected.
 pub struct Credential {
-    pub kind: Kind,
+    pub kind: CredentialKind,
     /// The region that the secret names beside the key.
     pub region: Option<String>,
     /// The commercial account, where the key tells it.
@@ -37,7 +37,7 @@ pub struct Credential {
 
 /// How a request is authenticated with it.
 #[derive(Debug)]
-pub enum Kind {
+pub enum CredentialKind {
     /// `Authorization: Bearer …`, complete. `only_region` is the region that a short-term key was made for.
     Bearer { authorization: HeaderValue, only_region: Option<String> },
     /// Signature Version 4.
@@ -57,7 +57,7 @@ impl Credential {
             account: keys.account_id().map(|id| id.as_str().to_owned()),
             expiry: keys.expiry(),
             fingerprint: finish(digest),
-            kind: Kind::AwsKeys(keys),
+            kind: CredentialKind::AwsKeys(keys),
         }
     }
 
@@ -72,10 +72,10 @@ impl Credential {
     /// "API key" or "AWS keys", for people.
     pub fn description(&self) -> &'static str {
         match &self.kind {
-            Kind::Bearer { only_region: Some(_), .. } => "short-term Bedrock API key",
-            Kind::Bearer { .. } => "Bedrock API key",
-            Kind::AwsKeys(keys) if keys.session_token().is_some() => "AWS keys with a session token",
-            Kind::AwsKeys(_) => "AWS keys",
+            CredentialKind::Bearer { only_region: Some(_), .. } => "short-term Bedrock API key",
+            CredentialKind::Bearer { .. } => "Bedrock API key",
+            CredentialKind::AwsKeys(keys) if keys.session_token().is_some() => "AWS keys with a session token",
+            CredentialKind::AwsKeys(_) => "AWS keys",
         }
     }
 }
@@ -205,7 +205,7 @@ fn bearer(
         HeaderValue::from_maybe_shared(line).map_err(|_| "the API key cannot be sent in a header")?;
     authorization.set_sensitive(true);
     Ok(Credential {
-        kind: Kind::Bearer { authorization, only_region },
+        kind: CredentialKind::Bearer { authorization, only_region },
         region: None,
         account,
         expiry,
@@ -269,10 +269,10 @@ mod tests {
 
     fn token(credential: &Credential) -> String {
         match &credential.kind {
-            Kind::Bearer { authorization, .. } => {
+            CredentialKind::Bearer { authorization, .. } => {
                 authorization.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
             }
-            Kind::AwsKeys(keys) => {
+            CredentialKind::AwsKeys(keys) => {
                 format!("{}/{}/{:?}", keys.access_key_id(), keys.secret_access_key(), keys.session_token())
             }
         }
@@ -314,7 +314,7 @@ mod tests {
     fn a_short_term_key_tells_region_and_expiry() {
         let url = "bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%2F20260131%2Fus-west-2%2Fbedrock%2Faws4_request&X-Amz-Date=20260131T235959Z&X-Amz-Expires=43200&X-Amz-Signature=00&Version=1";
         let credential = parse(&format!("bedrock-api-key-{}", base64(url))).unwrap();
-        let Kind::Bearer { only_region, .. } = &credential.kind else { panic!() };
+        let CredentialKind::Bearer { only_region, .. } = &credential.kind else { panic!() };
         assert_eq!(only_region.as_deref(), Some("us-west-2"));
         let expected = parse_amz_date("20260201T115959Z").unwrap();
         assert_eq!(credential.expiry, Some(expected));

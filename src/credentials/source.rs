@@ -176,7 +176,7 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Credent
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::secret::Kind;
+    use crate::credentials::secret::CredentialKind;
 
     #[test]
     fn the_api_key_of_the_environment_counts_more_than_aws_keys() {
@@ -186,9 +186,9 @@ mod tests {
             "AWS_SECRET_ACCESS_KEY" => Some("s".to_owned()),
             _ => None,
         };
-        assert!(matches!(from_environment(both).unwrap().kind, Kind::Bearer { .. }));
+        assert!(matches!(from_environment(both).unwrap().kind, CredentialKind::Bearer { .. }));
         let keys = |name: &str| both(name).filter(|_| name != "AWS_BEARER_TOKEN_BEDROCK");
-        assert!(matches!(from_environment(keys).unwrap().kind, Kind::AwsKeys(_)));
+        assert!(matches!(from_environment(keys).unwrap().kind, CredentialKind::AwsKeys(_)));
         assert!(from_environment(|_| None).unwrap_err().contains("AWS_BEARER_TOKEN_BEDROCK"));
     }
 }

@@ -25,7 +25,7 @@ use crate::caller::authorization::{ALGORITHM, Authorization, Claim, claim, parse
 use crate::caller::signing_key::SigningKeys;
 use crate::caller::sigv4::{self, Request};
 use crate::config::{Config, Source};
-use crate::credentials::secret::{self, Kind};
+use crate::credentials::secret::{self, CredentialKind};
 use crate::limits::estimate as estimate_of;
 use crate::meter::Meter;
 use crate::model::body::{find, replace};
@@ -306,10 +306,10 @@ pub fn secret(data: &[u8]) -> bool {
     credential.region = None;
     let shown = format!("{credential:?} {:?} {}", credential.kind, credential.description());
     let (public, key) = match &credential.kind {
-        Kind::Bearer { authorization, .. } => {
+        CredentialKind::Bearer { authorization, .. } => {
             ("", authorization.to_str().unwrap_or_default().trim_start_matches("Bearer "))
         }
-        Kind::AwsKeys(keys) => (keys.access_key_id(), keys.secret_access_key()),
+        CredentialKind::AwsKeys(keys) => (keys.access_key_id(), keys.secret_access_key()),
     };
     // The identifier may be shown, and may hold what is also the key.
     let shown = shown.replace(&format!("{public:?}"), "");

@@ -38,7 +38,7 @@ pub use state_dir::StateDir;
 
 use self::core::Core;
 use crate::config::OnFailure;
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
@@ -191,7 +191,7 @@ impl Ledger {
                 let sentence = format!("requests are refused: {reason}");
                 self.core.health.report_failure(Component::Recording, &sentence);
                 let message = format!("the request cannot be recorded, and unrecorded requests are refused: {reason}.");
-                Err(Refusal::new(Kind::ServiceUnavailable, message).retry_after(Duration::from_secs(5)))
+                Err(Refusal::new(RefusalKind::ServiceUnavailable, message).retry_after(Duration::from_secs(5)))
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::limit::{Exceeded, Limit, ScopeId};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// The shortest hint that is worth giving; it also stands in for a wait that nobody knows.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ pub(super) fn refusal(scope: &ScopeId, exceeded: &Exceeded, waited: bool) -> Ref
     let value = Value(exceeded.limit, exceeded.configured);
     let also = if waited { ", and no place became free within max_wait" } else { "" };
     Refusal::new(
-        Kind::Throttling,
+        RefusalKind::Throttling,
         match exceeded.limit {
             Limit::ConcurrentRequests => format!(
                 "{scope} may run {value} requests at once ({key} = {value}), and they are running{also}; try again in {seconds} s."

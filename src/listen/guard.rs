@@ -8,7 +8,7 @@ use http::request::Parts;
 
 use super::head::Fault;
 use super::{Client, Transport};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// Refuses what cannot come from an app on this host.
 pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
@@ -17,7 +17,7 @@ pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
     {
         return Err(fault.refusal());
     }
-    let refuse = |message: &'static str| Err(Refusal::new(Kind::AccessDenied, message));
+    let refuse = |message: &'static str| Err(Refusal::new(RefusalKind::AccessDenied, message));
     if head.headers.contains_key(ORIGIN) {
         return refuse("the request has an Origin header, so a web page made it; only local apps are served.");
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
 use super::stream::Duplex;
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// Carries the number of a `Fault` in the request that stands in for a refused head. Clients that send it are refused.
 pub const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
@@ -72,24 +72,27 @@ impl Fault {
     pub fn refusal(self) -> Refusal {
         let (kind, message) = match self {
             Fault::RequestLine => {
-                (Kind::Validation, "the request line is malformed; send a method, a path and HTTP/1.1.")
+                (RefusalKind::Validation, "the request line is malformed; send a method, a path and HTTP/1.1.")
             }
-            Fault::HeaderLine => (Kind::Validation, "a header line is malformed."),
+            Fault::HeaderLine => (RefusalKind::Validation, "a header line is malformed."),
             Fault::Folded => {
-                (Kind::Validation, "a header is folded over several lines, which is obsolete and ambiguous.")
+                (RefusalKind::Validation, "a header is folded over several lines, which is obsolete and ambiguous.")
             }
             Fault::BareLineEnd => {
-                (Kind::Validation, "a line of the head ends with a bare CR or LF; lines end with CR LF.")
+                (RefusalKind::Validation, "a line of the head ends with a bare CR or LF; lines end with CR LF.")
             }
-            Fault::LengthAndEncoding => {
-                (Kind::Validation, "the request has both Content-Length and Transfer-Encoding; send one of them.")
+            Fault::LengthAndEncoding => (
+                RefusalKind::Validation,
+                "the request has both Content-Length and Transfer-Encoding; send one of them.",
+            ),
+            Fault::Length => (RefusalKind::Validation, "Content-Length is not a number, or stands more than once."),
+            Fault::Encoding => {
+                (RefusalKind::Validation, "the only Transfer-Encoding served is chunked, once, on HTTP/1.1.")
             }
-            Fault::Length => (Kind::Validation, "Content-Length is not a number, or stands more than once."),
-            Fault::Encoding => (Kind::Validation, "the only Transfer-Encoding served is chunked, once, on HTTP/1.1."),
-            Fault::Host => (Kind::Validation, "the request must have exactly one Host header."),
-            Fault::Repeated => (Kind::Validation, "a header that must stand once stands more than once."),
-            Fault::TooLarge => (Kind::HeadTooLarge, "the request's head exceeds 64 KiB or 100 headers."),
-            Fault::TooSlow => (Kind::RequestTimeout, "the request's head did not arrive within 15 seconds."),
+            Fault::Host => (RefusalKind::Validation, "the request must have exactly one Host header."),
+            Fault::Repeated => (RefusalKind::Validation, "a header that must stand once stands more than once."),
+            Fault::TooLarge => (RefusalKind::HeadTooLarge, "the request's head exceeds 64 KiB or 100 headers."),
+            Fault::TooSlow => (RefusalKind::RequestTimeout, "the request's head did not arrive within 15 seconds."),
         };
         Refusal::new(kind, message).closing()
     }

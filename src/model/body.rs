@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// The string value of a top-level key: where it stands (quotes included) and what it says.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
     let mut scanner = Scanner { body, at: 0 };
     scanner.find(key).map_err(|fault| {
         Refusal::new(
-            Kind::Validation,
+            RefusalKind::Validation,
             match fault {
                 Fault::NotAnObject => {
                     format!("the request's body must be a JSON object that names the model under \"{key}\".")

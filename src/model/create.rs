@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::catalogue::{self, CallError};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::upstream::Upstream;
 
 /// AWS's limits for `inferenceProfileName`: 64 characters of `([0-9a-zA-Z][ _-]?)+`.
@@ -66,7 +66,7 @@ pub async fn create(upstream: &Upstream, model: &str, source_arn: &str) -> Resul
                 .ok_or_else(|| failed(model, "its name is taken by a profile that cannot be listed"))
         }
         Err(CallError::Answered(status, error)) if status < 500 && status != 429 => {
-            let kind = if status == 403 { Kind::AccessDenied } else { Kind::Validation };
+            let kind = if status == 403 { RefusalKind::AccessDenied } else { RefusalKind::Validation };
             let hint = if status == 403 {
                 "; allow bedrock:CreateInferenceProfile or create the profile yourself"
             } else {
@@ -86,7 +86,7 @@ pub async fn create(upstream: &Upstream, model: &str, source_arn: &str) -> Resul
 
 fn failed(model: &str, why: &str) -> Refusal {
     Refusal::new(
-        Kind::ServiceUnavailable,
+        RefusalKind::ServiceUnavailable,
         format!("{model} needs an inference profile and none could be created: {why}."),
     )
 }

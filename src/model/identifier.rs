@@ -1,7 +1,7 @@
 //! What a model identifier says by itself: a model, a profile of some geography, or an ARN; and what a GovCloud identifier
 //! stands for on the commercial side.
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 
 /// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
 const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
@@ -46,7 +46,7 @@ fn read_arn<'a>(identifier: &str, arn: &'a str) -> Result<Identifier<'a>, Refusa
     let (Some(partition), Some(service), Some(_), Some(_), Some(resource)) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(Refusal::new(Kind::Validation, format!("\"{identifier}\" is not a complete ARN.")));
+        return Err(Refusal::new(RefusalKind::Validation, format!("\"{identifier}\" is not a complete ARN.")));
     };
     let (kind, id) = resource.split_once('/').unwrap_or((resource, ""));
     let govcloud = match partition {
@@ -54,7 +54,7 @@ fn read_arn<'a>(identifier: &str, arn: &'a str) -> Result<Identifier<'a>, Refusa
         "aws-us-gov" => true,
         other => {
             return Err(Refusal::new(
-                Kind::Validation,
+                RefusalKind::Validation,
                 format!("\"{identifier}\" is of the partition {other}; commercial Bedrock serves arn:aws: only."),
             ));
         }
@@ -76,7 +76,7 @@ fn read_arn<'a>(identifier: &str, arn: &'a str) -> Result<Identifier<'a>, Refusa
 
 fn bound_to_govcloud(identifier: &str) -> Refusal {
     Refusal::new(
-        Kind::Validation,
+        RefusalKind::Validation,
         format!(
             "\"{identifier}\" belongs to a GovCloud account and does not exist on the commercial side; name the model or a commercial profile."
         ),
@@ -153,7 +153,7 @@ mod tests {
             "arn:aws-cn:bedrock:cn-north-1::foundation-model/a.b",
             "arn:aws:bedrock",
         ] {
-            assert_eq!(read(refused, |_| false).unwrap_err().kind, Kind::Validation, "{refused}");
+            assert_eq!(read(refused, |_| false).unwrap_err().kind, RefusalKind::Validation, "{refused}");
         }
     }
 }

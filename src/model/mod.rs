@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 pub use catalogue::{CallError, Catalogue};
 pub use resolve::{How, Target};
 
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::settings;
 use crate::upstream::Upstream;
 use resolve::{Known, Resolution};
@@ -144,7 +144,7 @@ impl Models {
                 let listed = self.catalogue.load();
                 match resolve::resolve(asked, self.known(listed.as_deref(), None, Some(&profile)))? {
                     Resolution::Send(target) => Ok(target),
-                    _ => Err(Refusal::new(Kind::Validation, format!("{arn} cannot be resolved."))),
+                    _ => Err(Refusal::new(RefusalKind::Validation, format!("{arn} cannot be resolved."))),
                 }
             }
             Resolution::Create { model, source_arn } => {
@@ -175,13 +175,13 @@ impl Models {
         }
         let profile = catalogue::profile(upstream, arn).await.map_err(|error| match &error {
             catalogue::CallError::Answered(404 | 400, _) => {
-                Refusal::new(Kind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error))
+                Refusal::new(RefusalKind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error))
             }
             catalogue::CallError::Answered(403, _) => Refusal::new(
-                Kind::AccessDenied,
+                RefusalKind::AccessDenied,
                 format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error),
             ),
-            _ => Refusal::new(Kind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}.")),
+            _ => Refusal::new(RefusalKind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}.")),
         })?;
         let profile = Arc::new(profile);
         let mut looked_up = lock(&self.looked_up);

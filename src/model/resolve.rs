@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::catalogue::{Catalogue, Profile};
 use super::identifier::{Identifier, geography_holds, read};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::settings::Models;
 
 /// What is to be sent, and how that was found: a label of `profile_resolutions_total`.
@@ -144,7 +144,7 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
     let elsewhere = known.catalogue.and_then(|catalogue| catalogue.any_system_profile(model));
     if let Some(profile) = elsewhere {
         return Err(Refusal::new(
-            Kind::AccessDenied,
+            RefusalKind::AccessDenied,
             format!(
                 "{model} can only be invoked through {}, whose geography is not in models.geographies; add it there if requests may leave the allowed geographies.",
                 profile.inference_profile_id
@@ -159,7 +159,7 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
             Ok(Resolution::Create { model: model.to_owned(), source_arn })
         }
         Some(_) => Err(Refusal::new(
-            Kind::Validation,
+            RefusalKind::Validation,
             format!(
                 "{model} needs an inference profile, none exists in the allowed geographies, and models.create_profiles is false."
             ),
@@ -175,7 +175,7 @@ pub fn described(name: &str) -> Result<Target, Refusal> {
         Identifier::Model { id, .. } if name.starts_with("arn:aws-us-gov:") => id,
         _ if name.starts_with("us-gov.") => {
             return Err(Refusal::new(
-                Kind::ResourceNotFound,
+                RefusalKind::ResourceNotFound,
                 format!("{name} is a GovCloud profile; list the commercial ones with ListInferenceProfiles."),
             ));
         }
@@ -223,7 +223,7 @@ fn check_application_profile(settings: &Models, profile: &Profile) -> Result<(),
         .find(|region| !settings.geographies.iter().any(|geography| geography_holds(geography, region)));
     match outside {
         Some(region) => Err(Refusal::new(
-            Kind::AccessDenied,
+            RefusalKind::AccessDenied,
             format!(
                 "{name} may send to {}, which is outside models.geographies.",
                 if region.is_empty() { "any region" } else { region }
@@ -234,7 +234,7 @@ fn check_application_profile(settings: &Models, profile: &Profile) -> Result<(),
 }
 
 fn check_names(settings: &Models, shown: &str, names: &[&str]) -> Result<(), Refusal> {
-    let denied = |why: Cow<'_, str>| Err(Refusal::new(Kind::AccessDenied, format!("{shown} {why}.")));
+    let denied = |why: Cow<'_, str>| Err(Refusal::new(RefusalKind::AccessDenied, format!("{shown} {why}.")));
     if let Some(glob) = settings.deny.matched(names) {
         return denied(format!("is refused by \"{glob}\" in models.deny at {}", settings.deny.place).into());
     }
@@ -249,7 +249,7 @@ fn check_geography(settings: &Models, shown: &str, geography: &str) -> Result<()
         return Ok(());
     }
     Err(Refusal::new(
-        Kind::AccessDenied,
+        RefusalKind::AccessDenied,
         format!("{shown} is a profile of the geography \"{geography}\", which is not in models.geographies."),
     ))
 }

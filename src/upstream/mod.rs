@@ -21,7 +21,7 @@ use body::UpstreamBody;
 use pool::{Pool, SendError};
 
 use crate::credentials::{Credential, Credentials};
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::operation::Plane;
 use crate::settings;
 
@@ -301,7 +301,7 @@ impl Failure {
         match self {
             Failure::NoCredential(refusal) => refusal.clone(),
             Failure::NotSent(why) | Failure::Broke(why) => {
-                Refusal::new(Kind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
+                Refusal::new(RefusalKind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
             }
         }
     }

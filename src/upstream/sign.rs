@@ -7,7 +7,7 @@ use aws_sigv4::sign::v4;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 
-use crate::credentials::{Credential, Kind};
+use crate::credentials::{Credential, CredentialKind};
 
 /// What a signature covers. All else may be changed on the way without breaking it, so nothing else is signed.
 #[derive(Debug, Clone, Copy)]
@@ -28,11 +28,11 @@ pub struct Signed<'a> {
 /// A sentence; it can only come from a request that `operation` should have refused.
 pub fn authenticate(headers: &mut HeaderMap, credential: &Credential, request: Signed<'_>) -> Result<(), String> {
     let keys = match &credential.kind {
-        Kind::Bearer { authorization, .. } => {
+        CredentialKind::Bearer { authorization, .. } => {
             headers.insert(AUTHORIZATION, authorization.clone());
             return Ok(());
         }
-        Kind::AwsKeys(keys) => keys,
+        CredentialKind::AwsKeys(keys) => keys,
     };
     let identity = keys.clone().into();
     let params = v4::SigningParams::builder()

@@ -140,13 +140,17 @@ impl Http2 {
 /// Reads a body as it comes.
 #[derive(Debug)]
 pub struct Reader {
+    /// `x-bedrock-sidecar-request-id`; empty when the answer has none.
+    pub request_id: String,
     body: Incoming,
     pub bytes: BytesMut,
 }
 
 impl Reader {
     pub fn new(response: Response<Incoming>) -> Reader {
-        Reader { body: response.into_body(), bytes: BytesMut::new() }
+        let id = response.headers().get("x-bedrock-sidecar-request-id").and_then(|id| id.to_str().ok());
+        let request_id = id.unwrap_or_default().to_owned();
+        Reader { request_id, body: response.into_body(), bytes: BytesMut::new() }
     }
 
     /// Waits until so many bytes have come in all.

@@ -174,8 +174,12 @@ impl Daemon {
 
     /// Waits for the line of the request that got this answer.
     pub async fn record_of(&self, answer: &Answer) -> Value {
-        let id = answer.header("x-bedrock-sidecar-request-id").expect("the request id").to_owned();
-        self.record("a request", |record| record["requestId"] == id.as_str()).await
+        self.record_with_id(answer.header("x-bedrock-sidecar-request-id").expect("the request id")).await
+    }
+
+    /// Waits for the line of the request with this id.
+    pub async fn record_with_id(&self, id: &str) -> Value {
+        self.record("a request", |record| record["requestId"] == id).await
     }
 
     /// Waits for a line whose message is so.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bedrock_sidecar::config::Glob;
-use bedrock_sidecar::error::{Kind, Refusal};
+use bedrock_sidecar::error::{Refusal, RefusalKind};
 use bedrock_sidecar::limits::{Admission, Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
@@ -32,7 +32,7 @@ fn used(input: u64, output: u64) -> Usage {
 
 async fn refused(limits: &Limits, ask: LimitRequest<'_>) -> Refusal {
     let refusal = limits.admit(ask).await.unwrap_err();
-    assert_eq!(refusal.kind, Kind::Throttling);
+    assert_eq!(refusal.kind, RefusalKind::Throttling);
     refusal
 }
 

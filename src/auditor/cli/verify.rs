@@ -54,18 +54,18 @@ pub(crate) async fn verify(
 }
 
 /// What the table is compared with: per chain, each record's fingerprint by sequence number.
-pub(crate) type Fingerprints = BTreeMap<String, BTreeMap<u64, Known>>;
+type Fingerprints = BTreeMap<String, BTreeMap<u64, KnownRecord>>;
 
 #[derive(Debug)]
-pub(crate) struct Known {
+struct KnownRecord {
     fingerprint: [u8; 16],
-    /// It has to be in the table: it was confirmed, and has not expired.
-    due: bool,
-    seen: bool,
+    /// The table confirmed it, and it has not expired.
+    must_be_in_table: bool,
+    found_in_table: bool,
 }
 
 /// Follows the ledger's chains, and returns what it holds.
-pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError> {
+fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError> {
     let mut checker = ChainChecker::new("the ledger");
     let mut held = Fingerprints::new();
     let mut heads = Vec::new();
@@ -107,11 +107,13 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
         if checker.findings.len() == before && known.is_some_and(|known| *known != row.hash) {
             checker.find(FindingKind::Changed, (seq, seq), chain, Some(request_id));
         }
-        let due = row.id <= snapshot.state.shipped_id
+        let must_be_in_table = row.id <= snapshot.state.shipped_id
             && !aside.contains(&row.id)
             && item["ttl"].as_i64().is_some_and(|ttl| ttl > now);
         let fingerprint = fingerprint(canonical, &row.hash);
-        held.entry(chain.to_owned()).or_default().insert(seq, Known { fingerprint, due, seen: false });
+        held.entry(chain.to_owned())
+            .or_default()
+            .insert(seq, KnownRecord { fingerprint, must_be_in_table, found_in_table: false });
         Ok(())
     })?;
     columns(snapshot, &mut checker)?;
@@ -146,7 +148,7 @@ fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliErr
 }
 
 /// Follows the chains of an export.
-pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
+fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
     let mut checker = ChainChecker::new("the export");
     for (number, line) in lines.lines().enumerate() {
         let line = line?;
@@ -170,7 +172,7 @@ pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
 }
 
 /// Compares this host's items in the table with its ledger.
-pub(crate) async fn table(
+async fn table(
     client: &Client,
     table: &str,
     state_dir: &StateDir,
@@ -212,7 +214,7 @@ pub(crate) async fn table(
             let first = chain.keys().next().copied();
             match chain.get_mut(&seq) {
                 Some(known) => {
-                    known.seen = true;
+                    known.found_in_table = true;
                     let same = canonical(&item).is_some_and(|item| fingerprint(&item, hash) == known.fingerprint);
                     if !same {
                         checker.find(FindingKind::Changed, (seq, seq), chain_id, Some(request_id));
@@ -229,7 +231,9 @@ pub(crate) async fn table(
     }
     for (chain_id, chain) in &held {
         let mut gap: Option<(u64, u64)> = None;
-        for seq in chain.iter().filter(|(_, known)| known.due && !known.seen).map(|(seq, _)| *seq) {
+        for seq in
+            chain.iter().filter(|(_, known)| known.must_be_in_table && !known.found_in_table).map(|(seq, _)| *seq)
+        {
             gap = match gap {
                 Some((first, last)) if last + 1 == seq => Some((first, seq)),
                 other => {

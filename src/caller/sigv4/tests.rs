@@ -103,7 +103,7 @@ fn every_signed_part_is_covered() {
             let mut bad = good.clone();
             edit(&mut bad);
             let refusal = bad.refused(what);
-            assert_eq!(refusal.kind, Kind::SignatureDoesNotMatch, "{}: {what}", good.name);
+            assert_eq!(refusal.kind, RefusalKind::SignatureDoesNotMatch, "{}: {what}", good.name);
         };
         tamper("method", &|bad| bad.method = "PUT".to_owned());
         tamper("authority", &|bad| bad.authority = "127.0.0.1:19000".to_owned());

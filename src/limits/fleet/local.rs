@@ -8,7 +8,7 @@ use super::super::limit::{Exceeded, Limit};
 use super::amount::Amount;
 use super::window::{WINDOW, Window};
 use crate::config::limits::OnUnavailable;
-use crate::error::{Kind, Refusal};
+use crate::error::{Refusal, RefusalKind};
 use crate::settings::limits::Fleet;
 
 /// What this host may use in any sixty seconds, as its agent last learned.
@@ -194,7 +194,7 @@ impl LocalLease {
     pub(in crate::limits) fn refusal(&self, exceeded: &Exceeded) -> Option<Refusal> {
         if exceeded.wait == u64::MAX {
             return Some(Refusal::new(
-                Kind::Validation,
+                RefusalKind::Validation,
                 format!(
                     "the request may use more tokens than all hosts together in a minute (fleet {} = {}); lower its max_tokens or its size.",
                     exceeded.limit.key(),
@@ -205,7 +205,7 @@ impl LocalLease {
         if self.closed && self.settings.on_unavailable == OnUnavailable::Deny {
             return Some(
                 Refusal::new(
-                    Kind::ServiceUnavailable,
+                    RefusalKind::ServiceUnavailable,
                     format!(
                         "the fleet's limits are kept in the DynamoDB table {}, which cannot be reached, and on_unavailable = \"deny\"; try again when it can.",
                         self.settings.table

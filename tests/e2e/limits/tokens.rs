@@ -34,7 +34,7 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     assert_eq!(today().await, spent + reserved);
     bedrock.gate().open();
     reader.end().await.unwrap();
-    spent += used(&daemon.records().pop().unwrap());
+    spent += used(&daemon.record_with_id(&reader.request_id).await);
     assert_eq!(today().await, spent);
 
     // A body that bounds nothing reserves 2,048 for the answer.
@@ -43,7 +43,7 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     assert_eq!(today().await, spent + unbounded.len().div_ceil(4) as u64 + 2048);
     bedrock.gate().open();
     reader.end().await.unwrap();
-    spent += used(&daemon.records().pop().unwrap());
+    spent += used(&daemon.record_with_id(&reader.request_id).await);
     assert_eq!(today().await, spent);
 
     // A stream that breaks before it reports stays as reserved.

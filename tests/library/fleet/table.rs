@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bedrock_sidecar::config::limits::OnUnavailable;
-use bedrock_sidecar::error::Kind;
+use bedrock_sidecar::error::RefusalKind;
 use bedrock_sidecar::limits::fleet::Dynamo;
 use bedrock_sidecar::limits::fleet::amount::Amount;
 use bedrock_sidecar::limits::fleet::store::{LeaseStore, MemoryStore, StoreError, StoreRequest, StoredLease};
@@ -167,7 +167,7 @@ async fn an_unreachable_table_follows_on_unavailable() {
     let tasks = [deny.join_fleet(Nowhere), share.join_fleet(Nowhere)];
     tokio::time::sleep(Duration::from_secs(6)).await;
     let refusal = deny.admit(ASK).await.unwrap_err();
-    assert_eq!(refusal.kind, Kind::ServiceUnavailable);
+    assert_eq!(refusal.kind, RefusalKind::ServiceUnavailable);
     assert!(refusal.message.contains("on_unavailable = \"deny\""), "{}", refusal.message);
     let mut count = 0;
     for _ in 0..20 {
