@@ -53,7 +53,7 @@ pub(crate) struct ReplyBody {
 }
 
 /// hyper writes out what it has when a body is not ready; this long is left for that before a connection is cut.
-const FLUSH_TIME: Duration = Duration::from_millis(30);
+pub(crate) const FLUSH_TIME: Duration = Duration::from_millis(30);
 
 impl ReplyBody {
     pub(crate) fn new(steps: VecDeque<Step>, gate: Gate, control: Arc<Control>, record: Option<Open>) -> ReplyBody {

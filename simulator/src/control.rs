@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::faults::Fault;
+use crate::framing::{self, UnknownFraming};
 use crate::keys::Change;
 use crate::reply::Reply;
 use crate::state::State;
@@ -16,17 +17,26 @@ struct GateChange {
     release: Option<u64>,
 }
 
+/// What `POST /_simulator/framing` takes. What is left out stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FramingChange {
+    framing: Option<String>,
+    /// 0 means never.
+    calm_after_resets: Option<u64>,
+}
+
 pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Reply {
     let result = match (method, path) {
         ("GET", "/_simulator/health") => Ok(json!({"region": state.region, "account": state.account})),
         ("GET", "/_simulator/requests") => Ok(json!(state.record.all())),
         ("DELETE", "/_simulator/requests") => {
-            state.record.clear();
+            state.clear();
             Ok(json!({}))
         }
         ("GET", "/_simulator/faults") => Ok(json!(state.faults.all())),
         ("POST", "/_simulator/faults") => parse(body).map(|fault: Fault| {
-            state.faults.add(fault);
+            state.inject(fault);
             json!({})
         }),
         ("DELETE", "/_simulator/faults") => {
@@ -48,12 +58,37 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
             state.gate.release(change.release.unwrap_or(0));
             json!(state.gate.state())
         }),
+        ("GET", "/_simulator/framing") => Ok(framing(state)),
+        ("POST", "/_simulator/framing") => parse(body).and_then(|change: FramingChange| {
+            if let Some(name) = change.framing {
+                state.framing.set(Some(name.parse().map_err(|error: UnknownFraming| error.to_string())?));
+            }
+            if let Some(resets) = change.calm_after_resets {
+                state.framing.set_calm_after(Some(resets));
+            }
+            Ok(framing(state))
+        }),
+        ("DELETE", "/_simulator/framing") => {
+            state.framing.set(None);
+            state.framing.set_calm_after(None);
+            Ok(json!({}))
+        }
+        ("GET", "/_simulator/framings") => Ok(framing::ALL
+            .iter()
+            .map(|framing| json!({"name": framing, "verdict": framing.verdict(), "about": framing.about()}))
+            .collect()),
+        ("GET", "/_simulator/connections") => Ok(json!(state.tally.all())),
         _ => return Reply::json(404, &json!({"message": format!("the simulator has no {method} {path}")})),
     };
     match result {
         Ok(value) => Reply::json(200, &value),
         Err(message) => Reply::json(400, &json!({ "message": message })),
     }
+}
+
+fn framing(state: &State) -> Value {
+    let choice = state.framing.choice().map(|choice| choice.to_string());
+    json!({"framing": choice, "calm_after_resets": state.framing.calm_after()})
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {

@@ -6,12 +6,14 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response, Version};
 use serde_json::{Value, json};
 
 use crate::auth::{Judge, Kind, Presented};
 use crate::body::ReplyBody;
 use crate::faults::{Effect, Target};
+use crate::framing::{Framing, Verdict};
 use crate::operations::{self, Input};
 use crate::record::{Ended, Open, Received};
 use crate::reply::{AwsError, Reply};
@@ -26,53 +28,84 @@ pub(crate) struct Connection {
     pub(crate) tls: bool,
     pub(crate) number: u64,
     pub(crate) control: Arc<Control>,
+    /// Whether answers are framed by hand on it.
+    pub(crate) framed: bool,
 }
 
 /// AWS's limit of InvokeModel's body.
-const BODY_LIMIT: usize = 25_000_000;
+pub(crate) const BODY_LIMIT: usize = 25_000_000;
 
 /// A request with its body read.
-struct Arrived {
-    method: String,
-    path: String,
-    query: String,
-    target: String,
-    headers: Vec<(String, String)>,
-    body: Bytes,
-    body_length: usize,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Arrived {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+    pub(crate) body_length: usize,
 }
 
+/// An answer that is ready to be put on the wire.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    /// The reply's headers and those of every answer.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) framing: Framing,
+    pub(crate) record: Option<Open>,
+    /// The length of the body before the framing cut it.
+    pub(crate) length: usize,
+    /// Whether its length cannot be known before its end.
+    pub(crate) streams: bool,
+}
+
+/// Answers by hyper.
 pub(crate) async fn answer(
     state: Arc<State>,
     connection: Connection,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let version = request.version();
-    let Ok(arrived) = read(request).await else {
+    let answered = match read(request).await {
+        Ok(arrived) => answer_to(&state, &connection, arrived, version).await,
         // The client broke off while sending: there is nobody to answer, and nothing whole to record.
-        return finish(&state, &connection, Reply::json(400, &json!({})), "", 0, None);
+        Err(_) => unrecorded(Reply::json(400, &json!({}))),
     };
+    let Answered { reply, headers, record, .. } = answered;
+    let body = ReplyBody::new(reply.steps, state.gate.clone(), Arc::clone(&connection.control), record);
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
+/// What is to be answered, whoever writes it.
+pub(crate) async fn answer_to(
+    state: &Arc<State>,
+    connection: &Connection,
+    arrived: Arrived,
+    version: Version,
+) -> Answered {
     if arrived.path.starts_with("/_simulator/") {
-        let reply = control::answer(&state, &arrived.method, &arrived.path, &arrived.body);
-        return finish(&state, &connection, reply, "", 0, None);
+        return unrecorded(control::answer(state, &arrived.method, &arrived.path, &arrived.body));
     }
 
     let request_id = uuid::Uuid::new_v4().to_string();
     let routed = route(&arrived.method, &arrived.path);
     let model = routed.as_ref().ok().and_then(|call| named_model(call, &arrived.body));
-    let record = state.record.open(received(&state, &connection, &arrived, version, &routed, &model, &request_id));
-    let (skew, effect) = state.faults.take(&Target {
-        operation: routed.as_ref().map_or("", |call| call.name()),
-        model: model.as_deref().unwrap_or_default(),
-        path: &arrived.path,
-        region: &state.region,
-    });
+    let record = state.record.open(received(state, connection, &arrived, version, &routed, &model, &request_id));
+    let (skew, effect) = state.faults.take(&target(state, connection, &arrived, &routed, model.as_deref()));
     if let Some(effect) = &effect {
         record.update(|received| received.fault = Some(effect.kind()));
-        break_connection(&state, &connection, effect, &record).await;
+        break_connection(state, connection, effect, &record).await;
     }
 
-    let result = decide(&state, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
+    let result = decide(state, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
     let mut reply = match result {
         Ok(reply) => reply,
         Err(error) => {
@@ -80,6 +113,7 @@ pub(crate) async fn answer(
             refusal(&error, routed.as_ref().is_ok_and(Call::foreign_errors), &request_id)
         }
     };
+    let length = reply.length();
     if let Some(effect) = &effect {
         effect.edit(&mut reply);
         match effect {
@@ -88,18 +122,98 @@ pub(crate) async fn answer(
             _ => {}
         }
     }
+    let framing = framing(state, connection, effect.as_ref(), &reply, version);
+    let (length_to_tell, streams) = (reply.length(), reply.streams());
+    framing.cut(&mut reply);
+    let length_to_tell = if framing.verdict() == Verdict::Empty { 0 } else { length_to_tell };
     record.update(|received| {
         received.status = Some(reply.status);
         received.model_resolved = reply.model_resolved.clone();
+        received.answer_length = if framing.verdict() == Verdict::Empty { 0 } else { length as u64 };
+        (received.input_tokens, received.output_tokens) = reply.tokens;
+        received.framing = connection.framed.then(|| framing.to_string());
     });
     let delay = reply.delay;
     if !delay.is_zero() {
         // A client that leaves during the wait drops this future, so that the record must be closed by a guard.
-        let guard = LeaveGuard(Some(record.clone()));
+        let guard = LeaveGuard(Some(record.clone()), Arc::clone(&connection.control));
         tokio::time::sleep(delay).await;
         guard.disarm();
     }
-    finish(&state, &connection, reply, &request_id, skew, Some(record))
+    let headers = head(&reply, &request_id, skew);
+    Answered { reply, headers, framing, record: Some(record), length: length_to_tell, streams }
+}
+
+/// The answer that does not wait for the request's body, if this request's framing is of that kind.
+pub(crate) fn answer_early(
+    state: &Arc<State>,
+    connection: &Connection,
+    arrived: &Arrived,
+    version: Version,
+) -> Option<Answered> {
+    if arrived.path.starts_with("/_simulator/") {
+        return None;
+    }
+    let routed = route(&arrived.method, &arrived.path);
+    let model = routed.as_ref().ok().and_then(Call::model).map(str::to_owned);
+    let waiting = state.faults.take_early(&target(state, connection, arrived, &routed, model.as_deref()));
+    let framing = waiting.or_else(|| state.framing.early())?.fitting(version == Version::HTTP_2, connection.tls, false);
+    if framing.verdict() != Verdict::Early {
+        return None;
+    }
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let record = state.record.open(received(state, connection, arrived, version, &routed, &model, &request_id));
+    let error = AwsError::new(413, "RequestEntityTooLargeException", "Request Entity Too Large");
+    let reply = refusal(&error, routed.as_ref().is_ok_and(Call::foreign_errors), &request_id);
+    record.update(|received| {
+        received.status = Some(reply.status);
+        received.error_type = Some(error.kind.clone());
+        received.answer_length = reply.length() as u64;
+        received.framing = Some(framing.to_string());
+        received.fault = waiting.map(|variant| Effect::Framing { variant }.kind());
+    });
+    let headers = head(&reply, &request_id, 0);
+    let length = reply.length();
+    Some(Answered { reply, headers, framing, record: Some(record), length, streams: false })
+}
+
+/// An answer of the control interface, or to nobody.
+pub(crate) fn unrecorded(reply: Reply) -> Answered {
+    let (headers, length, streams) = (head(&reply, "", 0), reply.length(), reply.streams());
+    Answered { reply, headers, framing: Framing::PLAIN, record: None, length, streams }
+}
+
+fn framing(
+    state: &State,
+    connection: &Connection,
+    effect: Option<&Effect>,
+    reply: &Reply,
+    version: Version,
+) -> Framing {
+    let (http2, stream) = (version == Version::HTTP_2, reply.is_stream());
+    match effect {
+        _ if !connection.framed => Framing::PLAIN,
+        Some(Effect::Framing { variant }) => variant.fitting(http2, connection.tls, stream),
+        // A fault that has edited the script wants it sent as it is.
+        Some(effect) if effect.error().is_none() => Framing::PLAIN,
+        _ => state.framing.choose(http2, connection.tls, stream),
+    }
+}
+
+fn target<'a>(
+    state: &'a State,
+    connection: &Connection,
+    arrived: &'a Arrived,
+    routed: &'a Result<Call, AwsError>,
+    model: Option<&'a str>,
+) -> Target<'a> {
+    Target {
+        operation: routed.as_ref().map_or("", |call| call.name()),
+        model: model.unwrap_or_default(),
+        path: &arrived.path,
+        region: &state.region,
+        framed: connection.framed,
+    }
 }
 
 /// The decision proper. Leaks come before credentials: a leak must never hide behind a 403.
@@ -237,6 +351,14 @@ fn received(
         request_id: request_id.to_owned(),
         bytes_sent: 0,
         ended: Ended::Open,
+        framing: None,
+        stream: None,
+        answer_length: 0,
+        sent_whole: false,
+        input_tokens: None,
+        output_tokens: None,
+        client_reset: None,
+        cancelled_whole: false,
     }
 }
 
@@ -253,36 +375,24 @@ fn refusal(error: &AwsError, foreign: bool, request_id: &str) -> Reply {
     Reply::json(error.status, &body).header("x-amzn-ErrorType", &error.kind)
 }
 
-fn finish(
-    state: &State,
-    connection: &Connection,
-    reply: Reply,
-    request_id: &str,
-    skew: i64,
-    record: Option<Open>,
-) -> Response<ReplyBody> {
-    let body = ReplyBody::new(reply.steps, state.gate.clone(), Arc::clone(&connection.control), record);
-    let mut response = Response::new(body);
-    *response.status_mut() =
-        hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+/// The reply's headers, behind those that every answer has.
+fn head(reply: &Reply, request_id: &str, skew: i64) -> Vec<(HeaderName, HeaderValue)> {
     let seconds = u64::try_from(now(skew)).unwrap_or_default();
     let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let own = [("date".to_owned(), date), ("x-amzn-requestid".to_owned(), request_id.to_owned())];
-    for (name, value) in own.into_iter().chain(reply.headers) {
-        let name = hyper::header::HeaderName::from_bytes(name.as_bytes());
+    let own = [("date", date.as_str()), ("x-amzn-requestid", request_id)];
+    let given = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    own.into_iter()
+        .chain(given)
         // A fault may name anything as a header; what is none is left out.
-        if let (Ok(name), Ok(value)) = (name, hyper::header::HeaderValue::from_bytes(value.as_bytes())) {
-            response.headers_mut().append(name, value);
-        }
-    }
-    response
+        .filter_map(|(name, value)| Some((name.parse().ok()?, HeaderValue::from_bytes(value.as_bytes()).ok()?)))
+        .collect()
 }
 
 fn now(skew: i64) -> i64 {
     jiff::Timestamp::now().as_second() + skew
 }
 
-struct LeaveGuard(Option<Open>);
+struct LeaveGuard(Option<Open>, Arc<Control>);
 
 impl LeaveGuard {
     fn disarm(mut self) {
@@ -293,7 +403,7 @@ impl LeaveGuard {
 impl Drop for LeaveGuard {
     fn drop(&mut self) {
         if let Some(record) = self.0.take() {
-            record.close(Ended::ClientWentAway);
+            record.close(self.1.fate());
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth;
 use crate::body::Step;
 use crate::eventstream;
+use crate::framing::{Framing, Verdict};
 use crate::reply::{AwsError, Reply};
 use crate::wire::Ending;
 
@@ -206,6 +207,11 @@ pub enum Effect {
     EmptyBody,
     /// A sound answer with `Connection: close` (GOAWAY on HTTP/2).
     CloseAfter,
+    /// The answer is written by hand, in this way. Only requests on connections that are framed by hand meet it.
+    Framing {
+        /// Which way.
+        variant: Framing,
+    },
 }
 
 /// AWS's texts for throttling.
@@ -331,7 +337,7 @@ fn event_index(reply: &Reply, number: usize) -> usize {
     found.map_or(reply.steps.len(), |(index, _)| index)
 }
 
-fn cut_at<const N: usize>(reply: &mut Reply, bytes: Option<usize>, events: Option<usize>, then: [Step; N]) {
+pub(crate) fn cut_at<const N: usize>(reply: &mut Reply, bytes: Option<usize>, events: Option<usize>, then: [Step; N]) {
     if let Some(events) = events {
         reply.steps.truncate(event_index(reply, events));
     }
@@ -387,6 +393,8 @@ pub(crate) struct Target<'a> {
     pub(crate) model: &'a str,
     pub(crate) path: &'a str,
     pub(crate) region: &'a str,
+    /// Whether its connection is framed by hand.
+    pub(crate) framed: bool,
 }
 
 impl Faults {
@@ -431,6 +439,19 @@ impl Faults {
         (skew, effect)
     }
 
+    /// The framing that answers this request before its body is read, if that is the next fault it meets.
+    pub(crate) fn take_early(&self, target: &Target<'_>) -> Option<Framing> {
+        let early = {
+            let faults = self.lock();
+            let next = faults.iter().find(|fault| matches(fault, target) && fault.skip == 0)?;
+            matches!(next.effect, Effect::Framing { variant } if variant.verdict() == Verdict::Early)
+        };
+        match early.then(|| self.take(target)) {
+            Some((_, Some(Effect::Framing { variant }))) => Some(variant),
+            _ => None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Fault>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -441,14 +462,20 @@ fn matches(fault: &Fault, target: &Target<'_>) -> bool {
         && fault.model.as_deref().is_none_or(|model| target.model.contains(model))
         && fault.path.as_deref().is_none_or(|path| target.path.contains(path))
         && fault.region.as_deref().is_none_or(|region| region == target.region)
+        && (target.framed || !matches!(fault.effect, Effect::Framing { .. }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TARGET: Target<'static> =
-        Target { operation: "Converse", model: "amazon.nova-lite-v1:0", path: "/model", region: "us-east-1" };
+    const TARGET: Target<'static> = Target {
+        operation: "Converse",
+        model: "amazon.nova-lite-v1:0",
+        path: "/model",
+        region: "us-east-1",
+        framed: false,
+    };
 
     #[test]
     fn a_fault_is_used_up_and_keeps_to_its_match() {

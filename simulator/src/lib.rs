@@ -12,6 +12,7 @@ mod control;
 pub mod eventstream;
 mod exchange;
 mod faults;
+pub mod framing;
 mod gate;
 mod keys;
 mod leaks;
@@ -68,6 +69,11 @@ pub struct Options {
     pub page_size: usize,
     /// How many application inference profiles the account may have. Default: 50.
     pub profile_quota: usize,
+    /// How answers are framed by hand; `None` lets hyper serve. Default: `None`.
+    pub framing: Option<framing::Choice>,
+    /// Resets by the client after which an HTTP/2 connection that is framed by hand is closed with GOAWAY
+    /// ENHANCE_YOUR_CALM, as real servers do. Default: never.
+    pub calm_after_resets: Option<u64>,
 }
 
 impl Default for Options {
@@ -83,6 +89,8 @@ impl Default for Options {
             record_limit: 10_000,
             page_size: 5,
             profile_quota: 50,
+            framing: None,
+            calm_after_resets: None,
         }
     }
 }
@@ -113,6 +121,8 @@ impl Simulator {
             record: record::Record::new(options.record_limit),
             refusing: watch::Sender::new(false),
             connections: AtomicU64::new(0),
+            framing: framing::Framings::new(options.framing, options.calm_after_resets),
+            tally: framing::Tally::default(),
             addresses: plain_address.into_iter().chain(tls_address).collect(),
             region: options.region,
             account: options.account,
@@ -149,14 +159,32 @@ impl Simulator {
         self.state.record.all()
     }
 
-    /// Forgets what was received.
+    /// Forgets what was received and what was counted of the connections.
     pub fn clear(&self) {
-        self.state.record.clear();
+        self.state.clear();
     }
 
-    /// Adds a fault behind those already lying in wait.
+    /// Adds a fault behind those already lying in wait. [`Effect::Framing`] only meets requests on connections that are
+    /// framed by hand; where there is no choice yet, it makes [`framing::Framing::PLAIN`] the choice.
     pub fn inject(&self, fault: Fault) {
-        self.state.faults.add(fault);
+        self.state.inject(fault);
+    }
+
+    /// Frames answers by hand from now on, or no more. Connections that hyper serves end when their exchanges do; those
+    /// that are framed by hand go on, in the plain way when the choice is taken back.
+    pub fn set_framing(&self, choice: Option<framing::Choice>) {
+        self.state.framing.set(choice);
+    }
+
+    /// After so many resets by the client an HTTP/2 connection that is framed by hand is closed with GOAWAY
+    /// ENHANCE_YOUR_CALM.
+    pub fn set_calm_after_resets(&self, resets: Option<u64>) {
+        self.state.framing.set_calm_after(resets);
+    }
+
+    /// The connections that were framed by hand, oldest first.
+    pub fn connections(&self) -> Vec<framing::ConnectionTally> {
+        self.state.tally.all()
     }
 
     /// Takes all faults away.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use simulator::framing::{self, Choice};
 use simulator::{Certificate, Options, Simulator};
 
 /// A strict stand-in for commercial Amazon Bedrock.
@@ -42,6 +43,15 @@ struct Arguments {
     /// How many application inference profiles the account may have.
     #[arg(long, default_value_t = 50)]
     profile_quota: usize,
+    /// Frame answers by hand, in this way; `random:SEED` picks a benign way for each.
+    #[arg(long)]
+    framing: Option<Choice>,
+    /// Close an HTTP/2 connection that is framed by hand after so many resets by its client.
+    #[arg(long)]
+    calm_after_resets: Option<u64>,
+    /// List the names for --framing, and end.
+    #[arg(long)]
+    list_framings: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -75,6 +85,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> std::io::Result<()> {
+    if arguments.list_framings {
+        return list_framings();
+    }
     let simulator = Simulator::start(Options {
         plain_address: Some(arguments.plain),
         tls_address: Some(arguments.tls),
@@ -85,6 +98,8 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         record_limit: arguments.record_limit,
         page_size: arguments.page_size,
         profile_quota: arguments.profile_quota,
+        framing: arguments.framing,
+        calm_after_resets: arguments.calm_after_resets,
     })
     .await?;
     if let Some(file) = &arguments.ca_out {
@@ -102,4 +117,15 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         _ = terminate.recv() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => interrupted,
     }
+}
+
+fn list_framings() -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for framing in framing::ALL.iter() {
+        writeln!(out, "{:<36} {:<17} {}", framing.to_string(), format!("{:?}", framing.verdict()), framing.about())?;
+    }
+    for (family, about) in framing::FAMILIES {
+        writeln!(out, "{:<54} {about}", format!("{family}N"))?;
+    }
+    Ok(())
 }

@@ -56,6 +56,22 @@ pub struct Received {
     pub bytes_sent: u64,
     /// How the exchange ended, seen from here.
     pub ended: Ended,
+    /// How the answer was written, where the simulator framed it by hand (see the `framing` module).
+    pub framing: Option<String>,
+    /// The HTTP/2 stream, where the simulator framed it by hand.
+    pub stream: Option<u32>,
+    /// Bytes of body that the whole answer has, whatever a fault or a framing then left out of it.
+    pub answer_length: u64,
+    /// Whether all of `answer_length` was sent and the answer was then ended as its protocol wants.
+    pub sent_whole: bool,
+    /// The input tokens that the answer reports, in its body or headers.
+    pub input_tokens: Option<u64>,
+    /// The output tokens that the answer reports, in its body or headers.
+    pub output_tokens: Option<u64>,
+    /// The code by which the client reset the HTTP/2 stream, where the simulator framed it by hand.
+    pub client_reset: Option<u32>,
+    /// Whether that reset came when all bytes of the answer's body had been sent: needless, and counted by real servers.
+    pub cancelled_whole: bool,
 }
 
 impl Received {
@@ -157,6 +173,9 @@ impl Open {
     }
 
     pub(crate) fn close(self, how: Ended) {
-        self.update(|received| received.ended = how);
+        self.update(|received| {
+            received.ended = how;
+            received.sent_whole = how == Ended::Completed && received.bytes_sent == received.answer_length;
+        });
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Reply {
     pub(crate) delay: Duration,
     /// The foundation model that answered, for the record.
     pub(crate) model_resolved: Option<String>,
+    /// Input and output tokens as the answer reports them.
+    pub(crate) tokens: (Option<u64>, Option<u64>),
 }
 
 impl Reply {
@@ -33,6 +35,7 @@ impl Reply {
             steps,
             delay: Duration::ZERO,
             model_resolved: None,
+            tokens: (None, None),
         }
     }
 
@@ -61,6 +64,22 @@ impl Reply {
     pub(crate) fn by(mut self, model: &str) -> Reply {
         self.model_resolved = Some(model.to_owned());
         self
+    }
+
+    /// Notes the tokens that the answer reports.
+    pub(crate) fn reporting(mut self, input: u64, output: impl Into<Option<u64>>) -> Reply {
+        self.tokens = (Some(input), output.into());
+        self
+    }
+
+    /// Whether it is told in events.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Event(_)))
+    }
+
+    /// Whether its length is not promised: only where nothing but bytes can happen it is, as at AWS.
+    pub(crate) fn streams(&self) -> bool {
+        !self.steps.iter().all(|step| matches!(step, Step::Data(_)))
     }
 
     /// The length of the whole body.

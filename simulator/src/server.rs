@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::exchange::{self, Connection};
+use crate::framing;
 use crate::state::State;
 use crate::wire::{Control, Socket, Talker};
 
@@ -65,7 +66,8 @@ async fn connection(state: Arc<State>, stream: TcpStream, tls: Option<TlsAccepto
     let _ = stream.set_nodelay(true);
     let control = Arc::new(Control::default());
     let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
-    let connection = Connection { tls: tls.is_some(), number, control: Arc::clone(&control) };
+    let framed = state.framing.choice().is_some();
+    let connection = Connection { tls: tls.is_some(), number, control: Arc::clone(&control), framed };
     match tls {
         None => {
             let http2 = speaks_http2(&stream).await;
@@ -99,7 +101,13 @@ async fn drive<S>(state: Arc<State>, stream: S, connection: Connection, http2: b
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    match (connection.framed, http2) {
+        (true, true) => return framing::h2::serve(state, stream, connection).await,
+        (true, false) => return framing::h1::serve(state, stream, connection).await,
+        (false, _) => {}
+    }
     let control = Arc::clone(&connection.control);
+    let mut choices = state.framing.changes();
     let service = service_fn(move |request| {
         let exchange = exchange::answer(Arc::clone(&state), connection.clone(), request);
         async move { Ok::<_, Infallible>(exchange.await) }
@@ -122,6 +130,8 @@ where
                 _ = served.as_mut() => return,
                 () = control.killed() => return,
                 () = control.going_away() => served.as_mut().graceful_shutdown(),
+                // The client's next connection is framed by hand.
+                Ok(()) = choices.changed() => served.as_mut().graceful_shutdown(),
             }
         }
     } else {
@@ -132,6 +142,8 @@ where
                 _ = served.as_mut() => return,
                 () = control.killed() => return,
                 () = control.going_away() => served.as_mut().graceful_shutdown(),
+                // The client's next connection is framed by hand.
+                Ok(()) = choices.changed() => served.as_mut().graceful_shutdown(),
             }
         }
     }

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::faults::Faults;
+use crate::faults::{Effect, Fault, Faults};
+use crate::framing::{Choice, Framing, Framings, Tally};
 use crate::gate::Gate;
 use crate::keys::{Change, Known};
 use crate::operations::asynchronous::AsyncInvoke;
@@ -28,9 +29,25 @@ pub(crate) struct State {
     pub(crate) refusing: watch::Sender<bool>,
     pub(crate) connections: AtomicU64,
     pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) framing: Framings,
+    pub(crate) tally: Tally,
 }
 
 impl State {
+    /// Adds a fault. One that frames by hand needs connections that are framed by hand.
+    pub(crate) fn inject(&self, fault: Fault) {
+        if matches!(fault.effect, Effect::Framing { .. }) && self.framing.choice().is_none() {
+            self.framing.set(Some(Choice::Always(Framing::PLAIN)));
+        }
+        self.faults.add(fault);
+    }
+
+    /// Forgets what was received.
+    pub(crate) fn clear(&self) {
+        self.record.clear();
+        self.tally.clear();
+    }
+
     pub(crate) fn known(&self) -> Known {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

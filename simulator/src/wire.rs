@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::record::Ended;
+
 /// How a connection, or one stream of it, is ended before its answer is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,6 +33,7 @@ pub(crate) struct Control {
     going_away: Notify,
     reset: AtomicBool,
     garbage: AtomicBool,
+    ours: AtomicBool,
 }
 
 impl Control {
@@ -51,6 +54,16 @@ impl Control {
 
     pub(crate) async fn going_away(&self) {
         self.going_away.notified().await;
+    }
+
+    /// Notes that this side ends the connection, whatever its exchanges have come to.
+    pub(crate) fn end_is_ours(&self) {
+        self.ours.store(true, Ordering::SeqCst);
+    }
+
+    /// How an exchange ended that its connection took down with it.
+    pub(crate) fn fate(&self) -> Ended {
+        if self.ours.load(Ordering::SeqCst) { Ended::Cut } else { Ended::ClientWentAway }
     }
 
     /// The next bytes written are replaced by something that is not HTTP.

@@ -55,7 +55,7 @@ pub(crate) fn converse(model: &'static Model, stream: bool, input: &Input<'_>) -
     let told = tell(&body, &input.derived_id());
     let think = told.answer.think;
     let reply = if stream { streamed(&told) } else { Reply::json(200, &whole(&told)) };
-    Ok(reply.after(think).by(model.id))
+    Ok(reply.after(think).by(model.id).reporting(told.answer.input_tokens, told.answer.output_tokens()))
 }
 
 /// All the text a request makes the model read.

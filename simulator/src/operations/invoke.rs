@@ -18,7 +18,9 @@ pub(crate) fn invoke(model: &'static Model, stream: bool, input: &Input<'_>) -> 
     let answer = Answer::to(&asked.prompt, &asked.whole, asked.max_tokens);
     let id = input.derived_id();
     let reply = if stream { streamed(model, &id, &asked, &answer) } else { whole(model, &id, &asked, &answer) };
-    Ok(reply.after(answer.think).by(model.id))
+    // Embeddings and images report no output.
+    let output = model.streams().then(|| answer.output_tokens());
+    Ok(reply.after(answer.think).by(model.id).reporting(answer.input_tokens, output))
 }
 
 fn whole(model: &Model, id: &str, asked: &vendors::Asked, answer: &Answer) -> Reply {

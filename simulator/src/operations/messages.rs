@@ -26,5 +26,5 @@ pub(crate) fn messages(model: &'static Model, input: &Input<'_>) -> Result<Reply
     } else {
         Reply::json(200, &vendors::whole(Vendor::Anthropic, model.id, &id, &asked, &answer))
     };
-    Ok(reply.after(answer.think).by(model.id))
+    Ok(reply.after(answer.think).by(model.id).reporting(answer.input_tokens, answer.output_tokens()))
 }

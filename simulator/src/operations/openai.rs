@@ -30,7 +30,10 @@ pub(crate) fn chat(model: &'static Model, input: &Input<'_>) -> Result<Reply, Aw
     } else {
         Reply::json(200, &completion(model.id, &id, &answer, tool_call(&body, &asked.prompt, &id)))
     };
-    Ok(reply.after(answer.think).by(model.id))
+    let silent = body["stream"] == true && body.pointer("/stream_options/include_usage") != Some(&Value::Bool(true));
+    let reply = reply.after(answer.think).by(model.id);
+    // A stream reports its usage only when asked to.
+    Ok(if silent { reply } else { reply.reporting(answer.input_tokens, answer.output_tokens()) })
 }
 
 /// A call of the first tool, when the last message asks for a tool.
@@ -115,7 +118,7 @@ pub(crate) fn responses(model: &'static Model, input: &Input<'_>) -> Result<Repl
     } else {
         Reply::json(200, &done)
     };
-    Ok(reply.after(answer.think).by(model.id))
+    Ok(reply.after(answer.think).by(model.id).reporting(answer.input_tokens, answer.output_tokens()))
 }
 
 fn response(model: &str, id: &str, answer: &Answer, status: &str) -> Value {
