@@ -134,11 +134,6 @@ pub fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// The JSON of a request line of the log, by its `modelId`.
-pub fn of_model<'a>(lines: &'a [Value], model: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["modelId"] == model).collect()
-}
-
 /// The same request straight to the stand-in, with the commercial key.
 pub async fn direct(bedrock: &Simulator, mut request: Request) -> Answer {
     let key = format!("Bearer {}", simulator::DEFAULT_BEARER_TOKEN);
