@@ -14,7 +14,7 @@ pub mod users;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use simulator::{Options, Received, Simulator};
 
 pub use client::{Answer, Http1, Http2, Reader, Request, get, post, request, send};
