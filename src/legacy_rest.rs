@@ -38,7 +38,7 @@ pub(crate) async fn serve(
             exchange.completed_here(response.body().length());
             response
         }
-        Ok(Front::Invocation(answered)) => finish_invocation(exchange, answered, &request_id).await,
+        Ok(Front::Invocation(answered)) => finish_invocation(exchange, *answered, &request_id).await,
         Err(refusal) => refused(exchange, &refusal, &request_id),
     }
 }
@@ -48,7 +48,7 @@ enum Front {
     /// The daemon itself.
     Own(Value),
     /// A model.
-    Invocation(Answered),
+    Invocation(Box<Answered>),
 }
 
 async fn answer(
@@ -64,7 +64,9 @@ async fn answer(
             exchange.operation(&operation::INVOKE_MODEL, None);
             let (caller, body) = proxy::identified(road, client, exchange, &head, body).await?;
             let received = invocation(&body, &head.headers)?;
-            proxy::process(road, exchange, &caller, &received).await.map(Front::Invocation)
+            proxy::process(road, exchange, &caller, &received)
+                .await
+                .map(|answered| Front::Invocation(Box::new(answered)))
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");

@@ -172,18 +172,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether anything is there to be read now.
-    pub async fn is_quiet(&mut self) -> bool {
-        match tokio::time::timeout(std::time::Duration::from_millis(60), self.body.frame()).await {
-            Err(_) => true,
-            Ok(Some(Ok(frame))) => {
-                self.take(frame);
-                false
-            }
-            Ok(_) => false,
-        }
-    }
-
     fn take(&mut self, frame: hyper::body::Frame<Bytes>) {
         if let Ok(data) = frame.into_data() {
             self.bytes.extend_from_slice(&data);

@@ -14,7 +14,7 @@ pub mod users;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use simulator::{Options, Received, Simulator};
 
 pub use client::{Answer, Http1, Http2, Reader, Request, get, post, request, send};
@@ -132,11 +132,6 @@ pub fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     }
     assert!(bytes.is_empty(), "bytes behind the last frame");
     frames
-}
-
-/// The JSON of a request line of the log, by its `modelId`.
-pub fn of_model<'a>(lines: &'a [Value], model: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["modelId"] == model).collect()
 }
 
 /// The same request straight to the stand-in, with the commercial key.

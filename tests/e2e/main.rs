@@ -12,6 +12,7 @@ mod callers;
 mod contract;
 mod credentials;
 mod forwarding;
+mod framing;
 mod ledger;
 mod legacy_rest_api;
 mod limits;

@@ -17,7 +17,7 @@ enum Client {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Road {
+enum Upstream {
     Plain,
     TlsHttp1,
     TlsHttp2,
@@ -48,9 +48,9 @@ impl Connection {
     }
 }
 
-async fn pair(road: Road, more: &str) -> (Simulator, Daemon) {
-    let bedrock = bedrock_with(Options { http2: matches!(road, Road::TlsHttp2), ..Options::default() }).await;
-    let setup = if matches!(road, Road::Plain) { Setup::plain(&bedrock) } else { Setup::tls(&bedrock) };
+async fn pair(upstream: Upstream, more: &str) -> (Simulator, Daemon) {
+    let bedrock = bedrock_with(Options { http2: matches!(upstream, Upstream::TlsHttp2), ..Options::default() }).await;
+    let setup = if matches!(upstream, Upstream::Plain) { Setup::plain(&bedrock) } else { Setup::tls(&bedrock) };
     let daemon = setup.with(more).ready().await;
     (bedrock, daemon)
 }
@@ -93,8 +93,8 @@ fn ends(answer: &Answer) -> Vec<usize> {
     ends
 }
 
-async fn each_event_passes_alone(road: Road, version: &str) {
-    let (bedrock, daemon) = pair(road, "").await;
+async fn each_event_passes_alone(upstream: Upstream, version: &str) {
+    let (bedrock, daemon) = pair(upstream, "").await;
     for client in CLIENTS {
         for (name, asked) in streams() {
             bedrock.gate().open();
@@ -122,22 +122,22 @@ async fn each_event_passes_alone(road: Road, version: &str) {
 
 #[tokio::test]
 async fn each_event_passes_before_the_next_is_released_over_plain_http1() {
-    each_event_passes_alone(Road::Plain, "HTTP/1.1").await;
+    each_event_passes_alone(Upstream::Plain, "HTTP/1.1").await;
 }
 
 #[tokio::test]
 async fn each_event_passes_before_the_next_is_released_over_tls_and_http1() {
-    each_event_passes_alone(Road::TlsHttp1, "HTTP/1.1").await;
+    each_event_passes_alone(Upstream::TlsHttp1, "HTTP/1.1").await;
 }
 
 #[tokio::test]
 async fn each_event_passes_before_the_next_is_released_over_tls_and_http2() {
-    each_event_passes_alone(Road::TlsHttp2, "HTTP/2.0").await;
+    each_event_passes_alone(Upstream::TlsHttp2, "HTTP/2.0").await;
 }
 
 #[tokio::test]
 async fn an_exception_in_the_stream_passes_as_it_is_and_is_recorded() {
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     let exception = Effect::StreamException {
         after_events: 3,
         exception: "throttlingException".into(),
@@ -157,7 +157,7 @@ async fn an_exception_in_the_stream_passes_as_it_is_and_is_recorded() {
 
 #[tokio::test]
 async fn a_spoilt_frame_and_a_dripping_body_pass_byte_for_byte() {
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     for effect in [Effect::WrongCrc { event: 2 }, Effect::Drip { bytes: 7, every_ms: 1 }] {
         let asked = || request(Method::POST, &stream_path(ON_DEMAND), converse("events 9"));
         bedrock.inject(Fault::once(effect.clone()));
@@ -167,8 +167,8 @@ async fn a_spoilt_frame_and_a_dripping_body_pass_byte_for_byte() {
     }
 }
 
-async fn a_break_is_passed_on(road: Road) {
-    let (bedrock, daemon) = pair(road, "").await;
+async fn a_break_is_passed_on(upstream: Upstream) {
+    let (bedrock, daemon) = pair(upstream, "").await;
     let mut broken = 0;
     for client in CLIENTS {
         for how in [Ending::Rst, Ending::Fin, Ending::StreamError] {
@@ -208,17 +208,17 @@ async fn a_break_is_passed_on(road: Road) {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_never_ends_cleanly_over_plain_http1() {
-    a_break_is_passed_on(Road::Plain).await;
+    a_break_is_passed_on(Upstream::Plain).await;
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_never_ends_cleanly_over_tls_and_http2() {
-    a_break_is_passed_on(Road::TlsHttp2).await;
+    a_break_is_passed_on(Upstream::TlsHttp2).await;
 }
 
 #[tokio::test]
 async fn a_chunked_answer_that_breaks_off_has_no_last_chunk_on_the_wire() {
-    let (bedrock, daemon) = pair(Road::Plain, "").await;
+    let (bedrock, daemon) = pair(Upstream::Plain, "").await;
     bedrock.inject(Fault::once(Effect::Cut { after_bytes: None, after_events: Some(4), how: Ending::Fin }));
     let body = converse("events 9");
     let bytes = format!(
@@ -236,7 +236,7 @@ async fn a_chunked_answer_that_breaks_off_has_no_last_chunk_on_the_wire() {
 
 #[tokio::test]
 async fn a_length_that_is_not_kept_reaches_the_client_as_such() {
-    let (bedrock, daemon) = pair(Road::Plain, "").await;
+    let (bedrock, daemon) = pair(Upstream::Plain, "").await;
     for client in CLIENTS {
         bedrock.inject(Fault::once(Effect::TruncatedBody { missing: 10 }));
         let mut connection = Connection::of(client, &daemon).await;
@@ -252,7 +252,7 @@ async fn a_length_that_is_not_kept_reaches_the_client_as_such() {
 
 #[tokio::test]
 async fn one_broken_stream_leaves_the_others_of_its_connection_alone() {
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     bedrock.gate().close();
     let connection = Http2::to(daemon.address()).await;
     let asked = |prompt: &str| request(Method::POST, &stream_path(ON_DEMAND), converse(prompt));
@@ -268,8 +268,8 @@ async fn one_broken_stream_leaves_the_others_of_its_connection_alone() {
 
 #[tokio::test]
 async fn a_client_that_leaves_cancels_the_upstream_call() {
-    for road in [Road::Plain, Road::TlsHttp2] {
-        let (bedrock, daemon) = pair(road, "").await;
+    for upstream in [Upstream::Plain, Upstream::TlsHttp2] {
+        let (bedrock, daemon) = pair(upstream, "").await;
         for client in CLIENTS {
             bedrock.clear();
             bedrock.gate().close();
@@ -298,8 +298,8 @@ async fn a_client_that_leaves_cancels_the_upstream_call() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_cancels_the_upstream_call_too() {
-    for road in [Road::Plain, Road::TlsHttp2] {
-        let (bedrock, daemon) = pair(road, "").await;
+    for upstream in [Upstream::Plain, Upstream::TlsHttp2] {
+        let (bedrock, daemon) = pair(upstream, "").await;
         bedrock.clear();
         bedrock.inject(Fault::once(Effect::SlowFirstByte { ms: 600_000 }));
         let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
@@ -318,7 +318,7 @@ async fn a_client_that_leaves_before_the_answer_cancels_the_upstream_call_too() 
 #[tokio::test]
 async fn the_largest_request_and_a_large_answer_pass_in_bounded_memory() {
     const ANSWER: usize = 32 * 1024 * 1024;
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     // Bedrock's limit of InvokeModel's body: 25,000,000 bytes, padded with spaces, which JSON ignores.
     let body = Bytes::from(padded(&converse("large"), 25_000_000));
     let path = format!("/model/{}/invoke", encoded(ON_DEMAND));
@@ -348,7 +348,7 @@ async fn the_largest_request_and_a_large_answer_pass_in_bounded_memory() {
 
 #[tokio::test]
 async fn three_hundred_streams_run_at_once_over_http2() {
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     bedrock.gate().close();
     let clients = [Http2::to(daemon.address()).await, Http2::to(daemon.address()).await];
     let mut tasks = tokio::task::JoinSet::new();
@@ -376,7 +376,7 @@ async fn three_hundred_streams_run_at_once_over_http2() {
 
 #[tokio::test]
 async fn a_stream_survives_the_upstreams_goaway() {
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     let asked = || request(Method::POST, &stream_path(ON_DEMAND), converse("events 30 pace 2"));
     let expected = direct(&bedrock, asked()).await;
     bedrock.inject(Fault::once(Effect::GoAway { after_events: 2 }));
@@ -391,7 +391,7 @@ async fn a_stream_survives_the_upstreams_goaway() {
 /// A request that a graceful GOAWAY has overtaken was not processed, and is sent again on another connection.
 #[tokio::test]
 async fn requests_that_race_a_goaway_are_all_answered() {
-    let (bedrock, daemon) = pair(Road::TlsHttp2, "").await;
+    let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     for turn in 0..20 {
         bedrock.inject(Fault::once(Effect::CloseAfter).on("Converse"));
         let answer = daemon.post(&converse_path(ON_DEMAND), converse("and again")).await;
@@ -401,7 +401,7 @@ async fn requests_that_race_a_goaway_are_all_answered() {
 
 #[tokio::test]
 async fn a_slow_first_byte_is_waited_for_up_to_the_limit() {
-    let (bedrock, daemon) = pair(Road::Plain, "[upstream_timeouts]\nfirst_byte = \"1s\"").await;
+    let (bedrock, daemon) = pair(Upstream::Plain, "[upstream_timeouts]\nfirst_byte = \"1s\"").await;
     bedrock.inject(Fault::once(Effect::SlowFirstByte { ms: 300 }));
     let answer = daemon.post(&converse_path(ON_DEMAND), converse("slow")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -415,8 +415,8 @@ async fn a_slow_first_byte_is_waited_for_up_to_the_limit() {
 
 #[tokio::test]
 async fn a_stream_that_falls_silent_is_broken_off_after_the_idle_limit() {
-    for road in [Road::Plain, Road::TlsHttp2] {
-        let (bedrock, daemon) = pair(road, "[upstream_timeouts]\nidle = \"1s\"").await;
+    for upstream in [Upstream::Plain, Upstream::TlsHttp2] {
+        let (bedrock, daemon) = pair(upstream, "[upstream_timeouts]\nidle = \"1s\"").await;
         for client in CLIENTS {
             bedrock.clear();
             bedrock.inject(Fault::once(Effect::Stall { after_bytes: 300 }));

@@ -1,5 +1,5 @@
-//! The limits as the road uses them: exact counts under many threads and a virtual clock, turns, settlement, reload and
-//! restarts.
+//! The limits as the request pipeline uses them: exact counts under many threads and a virtual clock, turns, settlement,
+//! reload and restarts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

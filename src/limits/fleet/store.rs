@@ -112,7 +112,7 @@ impl Change {
     }
 }
 
-/// The table as a model of it, for tests and simulations: `tests/fleet.rs` checks it against DynamoDB LocalLease.
+/// The table as a model of it, for tests and simulations: `tests/library/fleet/table.rs` checks it against DynamoDB Local.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     tables: Mutex<(Option<Pool>, BTreeMap<String, StoredLease>)>,
