@@ -74,7 +74,6 @@ impl EventStream {
         let payload = || frame.slice(PRELUDE + headers..frame.len() - TRAILER);
         match Event::of(&frame[PRELUDE..PRELUDE + headers]) {
             Event::Chunk => self.last_chunk = Some(payload()),
-            Event::MessageStop => self.has_ended = true,
             Event::Metadata => {
                 self.has_ended = true;
                 let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
@@ -125,7 +124,6 @@ fn invocation_metrics(payload: &[u8]) -> Option<Usage> {
 
 enum Event {
     Chunk,
-    MessageStop,
     Metadata,
     Exception(String),
     Other,
@@ -145,7 +143,6 @@ impl Event {
         match (kind, name) {
             (b"exception" | b"error", name) => Event::Exception(String::from_utf8_lossy(name).into_owned()),
             (_, b"chunk") => Event::Chunk,
-            (_, b"messageStop") => Event::MessageStop,
             (_, b"metadata") => Event::Metadata,
             _ => Event::Other,
         }
@@ -275,7 +272,7 @@ pub(crate) mod tests {
         let stop = event("messageStop", r#"{"stopReason":"end_turn"}"#);
         for piece in [1, 5, 1000] {
             assert_eq!(read(&start, piece).ending, Ending::WithoutFinalEvent);
-            assert_eq!(read(&[start.clone(), stop.clone()].concat(), piece).ending, Ending::Whole);
+            assert_eq!(read(&[start.clone(), stop.clone()].concat(), piece).ending, Ending::WithoutFinalEvent);
             for cut in 1..start.len() {
                 assert_eq!(read(&start[..cut], piece).ending, Ending::WithinEvent, "{cut}");
             }

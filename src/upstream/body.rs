@@ -38,7 +38,7 @@ pub enum BodyError {
 pub struct UpstreamBody {
     /// None once its end is read in the background.
     incoming: Option<Incoming>,
-    /// Bytes that are still to come; none where the answer does not announce its length.
+    /// Bytes that are still to come; none where the answer does not announce its length and has not ended.
     remaining: Option<u64>,
     lease: Option<Lease>,
     idle: Duration,
@@ -88,8 +88,11 @@ impl Body for UpstreamBody {
                 if let Some(timer) = &mut self.timer {
                     timer.as_mut().reset(Instant::now() + idle);
                 }
-                if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
-                    *remaining = remaining.saturating_sub(data.len() as u64);
+                match (&mut self.remaining, frame.data_ref()) {
+                    (Some(remaining), Some(data)) => *remaining = remaining.saturating_sub(data.len() as u64),
+                    // Trailers are the last frame, and the client's side may not ask for another one.
+                    (_, None) => self.remaining = Some(0),
+                    (None, Some(_)) => {}
                 }
                 self.release_if_complete();
                 Poll::Ready(Some(Ok(frame)))
