@@ -158,7 +158,7 @@ pub(crate) fn answer_early(
     let model = routed.as_ref().ok().and_then(Call::model).map(str::to_owned);
     let waiting = state.faults.take_early(&target(state, connection, arrived, &routed, model.as_deref()));
     let framing = waiting.or_else(|| state.framing.early())?.fitting(version == Version::HTTP_2, connection.tls, false);
-    if framing.verdict() != Verdict::Early {
+    if !framing.is_early() {
         return None;
     }
     let request_id = uuid::Uuid::new_v4().to_string();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth;
 use crate::body::Step;
 use crate::eventstream;
-use crate::framing::{Framing, Verdict};
+use crate::framing::Framing;
 use crate::reply::{AwsError, Reply};
 use crate::wire::Ending;
 
@@ -444,7 +444,7 @@ impl Faults {
         let early = {
             let faults = self.lock();
             let next = faults.iter().find(|fault| matches(fault, target) && fault.skip == 0)?;
-            matches!(next.effect, Effect::Framing { variant } if variant.verdict() == Verdict::Early)
+            matches!(next.effect, Effect::Framing { variant } if variant.is_early())
         };
         match early.then(|| self.take(target)) {
             Some((_, Some(Effect::Framing { variant }))) => Some(variant),

@@ -131,7 +131,11 @@ where
                 () = control.killed() => return,
                 () = control.going_away() => served.as_mut().graceful_shutdown(),
                 // The client's next connection is framed by hand.
-                Ok(()) = choices.changed() => served.as_mut().graceful_shutdown(),
+                Ok(()) = choices.changed() => {
+                    if choices.borrow_and_update().is_some() {
+                        served.as_mut().graceful_shutdown();
+                    }
+                }
             }
         }
     } else {
@@ -143,7 +147,11 @@ where
                 () = control.killed() => return,
                 () = control.going_away() => served.as_mut().graceful_shutdown(),
                 // The client's next connection is framed by hand.
-                Ok(()) = choices.changed() => served.as_mut().graceful_shutdown(),
+                Ok(()) = choices.changed() => {
+                    if choices.borrow_and_update().is_some() {
+                        served.as_mut().graceful_shutdown();
+                    }
+                }
             }
         }
     }

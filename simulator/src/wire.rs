@@ -70,6 +70,11 @@ impl Control {
     pub(crate) fn talk_garbage(&self) {
         self.garbage.store(true, Ordering::SeqCst);
     }
+
+    /// Whether it did: such a connection has no future.
+    pub(crate) fn talks_garbage(&self) -> bool {
+        self.garbage.load(Ordering::SeqCst)
+    }
 }
 
 /// A socket that is reset, rather than closed, when its control says so.

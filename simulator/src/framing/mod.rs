@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::reply::Reply;
-use shape::{Cut, Needs, Shape};
+use shape::{Cut, H1End, Needs, Shape};
 
 pub use tally::ConnectionTally;
 pub(crate) use tally::Tally;
@@ -53,7 +53,7 @@ pub enum Verdict {
     Early,
     /// An event stream that ends cleanly between two events, but without its final one.
     Unfinished,
-    /// All of the body has arrived, but not the proper end. Both readings are defensible.
+    /// All of the body has arrived, but not the proper end; or TCP may take a refusal back. Both readings are defensible.
     Either,
     /// The answer broke off.
     Broken,
@@ -94,6 +94,11 @@ impl Framing {
 
     pub(crate) fn fitting(self, http2: bool, tls: bool, event_stream: bool) -> Framing {
         if self.fits(http2, tls, event_stream) { self } else { Framing::PLAIN }
+    }
+
+    /// Whether it answers before the request's body is read.
+    pub(crate) fn is_early(&self) -> bool {
+        self.verdict == Verdict::Early || matches!(self.shape, Shape::H1(shape) if shape.end == H1End::EarlyReset)
     }
 
     /// Cuts the script of an answer short, where this framing does.
@@ -259,7 +264,7 @@ impl Framings {
     /// The framing of every answer, if it is one that does not wait for the request's body.
     pub(crate) fn early(&self) -> Option<Framing> {
         match self.choice() {
-            Some(Choice::Always(framing)) if framing.verdict == Verdict::Early => Some(framing),
+            Some(Choice::Always(framing)) if framing.is_early() => Some(framing),
             _ => None,
         }
     }

@@ -77,7 +77,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
         match script.next().await {
             Next::Piece(piece, last) => {
                 account.sent(piece.len());
-                writer.frame(&mut bytes, &piece, body);
+                writer.frame(&mut bytes, &piece, body, last && shape.end == H1End::Stop(H1Stop::InChunk));
                 if last {
                     break;
                 }
@@ -178,7 +178,6 @@ fn field(head: &mut String, shape: &H1, name: &str, value: &str) {
 fn end(bytes: &mut Vec<u8>, shape: &H1, body: Body) {
     let chunked = matches!(body, Body::Chunked(_));
     match (shape.end, body) {
-        (H1End::Stop(H1Stop::InChunk), _) if chunked => bytes.extend_from_slice(b"100\r\ncut"),
         (H1End::Stop(H1Stop::InChunkSize), _) if chunked => bytes.extend_from_slice(b"1"),
         (H1End::Stop(H1Stop::InTrailers), _) if chunked => bytes.extend_from_slice(b"0\r\n"),
         (H1End::Stop(_) | H1End::StopUnsaid, _) => {}
@@ -217,18 +216,19 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
         Ok(())
     }
 
-    /// A piece of body, in chunks where it is chunked.
-    fn frame(&mut self, bytes: &mut Vec<u8>, piece: &[u8], body: Body) {
+    /// A piece of body, in chunks where it is chunked. One that stops announces more than comes.
+    fn frame(&mut self, bytes: &mut Vec<u8>, piece: &[u8], body: Body, stops: bool) {
         let Body::Chunked(chunks) = body else {
             bytes.extend_from_slice(piece);
             return;
         };
         let size = if chunks.size == 0 { piece.len().max(1) } else { chunks.size };
         for chunk in piece.chunks(size) {
+            let length = chunk.len() + if stops { 100 } else { 0 };
             let digits = match chunks.digits {
-                Digits::Lower => format!("{:x}", chunk.len()),
-                Digits::Upper => format!("{:X}", chunk.len()),
-                Digits::LeadingZeros => format!("{:08x}", chunk.len()),
+                Digits::Lower => format!("{length:x}"),
+                Digits::Upper => format!("{length:X}"),
+                Digits::LeadingZeros => format!("{length:08x}"),
             };
             bytes.extend_from_slice(digits.as_bytes());
             if self.extensions >= chunks.extension.len() {
@@ -237,7 +237,9 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
             }
             bytes.extend_from_slice(b"\r\n");
             bytes.extend_from_slice(chunk);
-            bytes.extend_from_slice(b"\r\n");
+            if !stops {
+                bytes.extend_from_slice(b"\r\n");
+            }
         }
     }
 }

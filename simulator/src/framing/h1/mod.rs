@@ -68,6 +68,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
             () = reader.until_closed() => return,
         };
         match after {
+            _ if connection.control.talks_garbage() => return,
             Ok(After::Next(next)) => end = next,
             Ok(After::Close) => return close(reader, writer).await,
             Ok(After::Notify) => {

@@ -37,6 +37,9 @@ pub(crate) async fn write(state: &State, connection: &Connection, link: &Arc<Lin
         return;
     }
     answer.head(reply.status, headers, streams, reply.steps.is_empty());
+    if answer.ended {
+        answer.account.close(Ended::Completed);
+    }
     // The head of a stream goes out before there is an event.
     if streams {
         answer.flush().await;

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::frame;
 use crate::exchange::Arrived;
 use crate::record::Open;
+use crate::wire::Control;
 
 /// The next thing for the writer.
 #[derive(Debug)]
@@ -220,7 +221,11 @@ impl Streams {
 
 /// Writes what the streams send until the connection is to end, and tells whether it ended with TLS's close_notify.
 /// What waits together is written together.
-pub(crate) async fn write<W: AsyncWrite + Unpin>(mut writer: W, mut outgoing: mpsc::Receiver<Out>) -> bool {
+pub(crate) async fn write<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut outgoing: mpsc::Receiver<Out>,
+    control: &Control,
+) -> bool {
     while let Some(first) = outgoing.recv().await {
         let mut next = Some(first);
         let mut bytes = BytesMut::new();
@@ -235,6 +240,9 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(mut writer: W, mut outgoing: mp
             }
         }
         if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+            return false;
+        }
+        if control.talks_garbage() {
             return false;
         }
         if let Some(notify) = close {

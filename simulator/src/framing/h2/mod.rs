@@ -52,7 +52,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(state: Arc<State>, 
         block: None,
     };
     let notified = tokio::select! {
-        notified = link::write(write, outgoing) => notified,
+        notified = link::write(write, outgoing, &control) => notified,
         _ = server.run(&mut reader) => false,
         () = control.killed() => false,
     };

@@ -1,0 +1,11 @@
+//! Answers that are framed by hand: by an ordinary client, and byte by byte.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bytes1;
+mod bytes2;
+mod client;
+mod control;
+mod curl;
+mod matrix;
+mod resets;
