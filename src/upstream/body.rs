@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::pool::Lease;
+use super::pool::{Lease, describe};
 
 /// How long the end of a stream is waited for after the last byte of its answer.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    #[error("the upstream broke its answer off: {0}")]
+    #[error("the upstream broke its answer off: {}", describe(.0))]
     Broke(hyper::Error),
     /// RST_STREAM with NO_ERROR, which the HTTP library takes for an end.
     #[error("the upstream reset its answer before the end")]

@@ -343,7 +343,7 @@ fn was_not_processed(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The innermost cause: the outer ones only say that something failed.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;

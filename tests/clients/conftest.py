@@ -5,7 +5,19 @@ import re
 
 import pytest
 
-from harness import CACHE, COMMERCIAL_KEYS, GOV_KEYS, SECRETS, UPSTREAM_SECRETS, Client, Daemon, SecretsManager, Simulator, body_of
+from harness import (
+    CACHE,
+    COMMERCIAL_KEYS,
+    GOV_KEYS,
+    SECRETS,
+    UPSTREAM_SECRETS,
+    Client,
+    Daemon,
+    SecretsManager,
+    Simulator,
+    body_of,
+    eventually,
+)
 
 # A word that every prompt holds, and so every answer: it may not be found where no prompt belongs.
 CANARY = "canary-8c1f"
@@ -105,17 +117,55 @@ def alike(outcome):
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks(simulator, daemons):
-    """After every test: nothing of the client arrived upstream, no key, prompt or answer stands in the log."""
+def nothing_leaks_and_records_are_true(simulator, daemons):
+    """After every test: nothing of the client arrived upstream, no key, prompt or answer stands in the log, and each record
+    says what the simulator knows of its request."""
     seen = {mode: len(daemon.lines) for mode, daemon in daemons.running.items()}
     yield
-    leaks = [leak for request in simulator.from_daemon() for leak in leaks_of(request)]
+    simulator.gate(closed=False)
+    for daemon in daemons.running.values():
+        eventually("an idle daemon", lambda daemon=daemon: daemon.process.poll() is not None or daemon.idle())
+    eventually("the ends of all answers", lambda: all(r["ended"] != "open" for r in simulator.from_daemon()))
+    requests = simulator.from_daemon()
+    leaks = [leak for request in requests for leak in leaks_of(request)]
+    untrue = [
+        fault
+        for mode, daemon in daemons.running.items()
+        for fault in untrue_records(daemon, seen.get(mode, 0), requests)
+    ]
     simulator.reset()
     assert leaks == []
+    assert untrue == []
     for mode, daemon in daemons.running.items():
         log = "".join(daemon.lines[seen.get(mode, 0) :])
         assert [text for text in [CANARY, *UPSTREAM_SECRETS] if text in log] == []
         assert daemon.process.poll() is None, f"the daemon ended: {daemon.log()[-2000:]}"
+
+
+def untrue_records(daemon, start, requests):
+    """What the daemon's records say otherwise than the simulator, which knows what it has sent."""
+    sent = {request["request_id"]: request for request in requests}
+    faults = []
+    for record in daemon.records(start):
+        request = sent.get(record.get("upstreamRequestId"))
+        if request is None:
+            if record["outcome"] == "completed" and record["attempts"] > 0:
+                faults.append(f"completed, but nothing was sent: {record}")
+            continue
+        if record["outcome"] in ("completed", "upstream_error") and request["fault"] is None:
+            told = {
+                "statusCode": request["status"],
+                "operation": request["operation"],
+                "responseSize": request["bytes_sent"],
+                "inputTokens": request["input_tokens"],
+                "outputTokens": request["output_tokens"],
+            }
+            wrong = {name: (record.get(name), value) for name, value in told.items() if value is not None and record.get(name) != value}
+            if wrong:
+                faults.append(f"{wrong} in {record}")
+        if record["outcome"] == "completed" and request["ended"] != "completed":
+            faults.append(f"completed, but the upstream's answer was {request['ended']}: {record}")
+    return faults
 
 
 HOP_HEADERS = {"via", "forwarded", "x-real-ip", "proxy-authorization", "proxy-connection", "te", "trailer", "upgrade", "cookie"}

@@ -143,7 +143,15 @@ class Simulator:
     def gate(self, **change):
         return self._control("POST", "gate", change)
 
+    def framing(self, name):
+        """How the answers are written from now on: a framing's name or `random:SEED`; none for the ordinary way."""
+        if name is None:
+            self._control("DELETE", "framing")
+        else:
+            self._control("POST", "framing", {"framing": name})
+
     def reset(self):
+        self.framing(None)
         self.clear_faults()
         self.gate(closed=False)
         self.credentials(reset=True)
@@ -253,6 +261,17 @@ level = "{level}"
 
     def ready(self):
         return http("GET", f"{self.admin}/ready")[0] == 200
+
+    def idle(self):
+        """No request is in flight, and each that was counted has its line in the log."""
+        lines = http("GET", f"{self.admin}/metrics")[2].decode().splitlines()
+        answered = sum(float(line.split()[-1]) for line in lines if line.startswith("bedrock_sidecar_requests_total"))
+        return "bedrock_sidecar_in_flight 0" in lines and answered == len(self.records())
+
+    def records(self, start=0):
+        """The records of requests, from the log's line `start` on."""
+        documents = (json.loads(line) for line in self.lines[start:] if line.startswith("{"))
+        return [document for document in documents if document.get("message") == "request"]
 
     def log(self):
         return "".join(self.lines)
