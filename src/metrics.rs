@@ -93,6 +93,7 @@ pub struct Metrics {
     audit_shipped: Counter,
     audit_failures: Counter,
     audit_unrecorded: Counter,
+    audit_refusals_coalesced: Counter,
 }
 
 /// What others count, read when a scraper asks.
@@ -140,6 +141,7 @@ impl Metrics {
             audit_shipped: Counter::default(),
             audit_failures: Counter::default(),
             audit_unrecorded: Counter::default(),
+            audit_refusals_coalesced: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests that were answered", metrics.requests.clone());
@@ -189,6 +191,11 @@ impl Metrics {
             "audit_unrecorded",
             "Requests that were answered and could not be recorded",
             metrics.audit_unrecorded.clone(),
+        );
+        registry.register(
+            "audit_refusals_coalesced",
+            "Refused requests without a record of their own, which another record counts",
+            metrics.audit_refusals_coalesced.clone(),
         );
         let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
         let info = Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("fips", fips.to_string())]);
@@ -268,6 +275,7 @@ impl Metrics {
         catch_up(&self.audit_shipped, audit.shipped_total);
         catch_up(&self.audit_failures, audit.failures_total);
         catch_up(&self.audit_unrecorded, audit.unrecorded_total);
+        catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -327,6 +335,7 @@ mod tests {
             failures_total: 6,
             unrecorded_total: 0,
             set_aside: 0,
+            coalesced_total: 7,
             last_error: None,
             ledger_writable: true,
             table_reachable: None,
@@ -347,6 +356,7 @@ mod tests {
             "bedrock_sidecar_audit_pending 4",
             "bedrock_sidecar_audit_shipped_total 5",
             "bedrock_sidecar_audit_failures_total 6",
+            "bedrock_sidecar_audit_refusals_coalesced_total 7",
             "bedrock_sidecar_build_info{version=",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

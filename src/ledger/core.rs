@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
 use super::item::{Draft, ItemContext, draft_item, encode_opening};
 use super::journal::Journal;
+use super::refusals::{Refusals, Room};
 use super::state_dir::StateDir;
 use super::task::Task;
 use crate::record::Record;
@@ -34,6 +36,7 @@ pub(crate) struct Core {
     journal: Mutex<Journal>,
     /// Ends that could not be written, by the slot of their opening.
     deferred_ends: Mutex<VecDeque<(usize, Record)>>,
+    refusals: Mutex<Refusals>,
     /// The index writer has a [`Task::RecordsEnded`] that it has not acted on.
     wakeup_sent: AtomicBool,
     tasks: Sender<Task>,
@@ -88,6 +91,7 @@ impl Core {
             health: Health::default(),
             journal: Mutex::new(journal),
             deferred_ends: Mutex::default(),
+            refusals: Mutex::default(),
             wakeup_sent: AtomicBool::new(false),
             tasks,
             stopping: watch::Sender::new(false),
@@ -137,6 +141,74 @@ impl Core {
         let bytes = self.journal().note(&draft)?;
         self.count_ended(bytes);
         Ok(())
+    }
+
+    /// Whether a refusal is written as a record of its own; otherwise it is counted, and written with others later.
+    pub(crate) fn admit_refusal(&self, record: &Record, error_type: &'static str) -> bool {
+        self.write_due_refusals();
+        let room = self.room_for_refusals();
+        // A full ledger takes nothing. That is said and counted by whoever tries to write.
+        let room = if self.check_size_bound().is_err() { Room::Plenty } else { room };
+        self.refusals().admit(record, error_type, Instant::now(), room)
+    }
+
+    /// Writes the records that stand for several refusals, once their minute has passed.
+    pub(crate) fn write_due_refusals(&self) {
+        let (records, repeated) = self.refusals().take_due(Instant::now(), self.room_for_refusals());
+        self.write_refusals(&records);
+        if repeated > 0 {
+            tracing::warn!(
+                refusals = repeated,
+                "audit: many requests are refused; beyond the first of a minute, those of one caller and reason are one record"
+            );
+        }
+    }
+
+    /// The same for those of the running minute, before the threads end.
+    pub(crate) fn write_held_refusals(&self) {
+        let records = self.refusals().take_held();
+        self.write_refusals(&records);
+    }
+
+    /// Until the next refusals have to be written.
+    pub(crate) fn until_refusals_are_due(&self) -> Duration {
+        self.refusals().due().map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn coalesced_refusals(&self) -> u64 {
+        self.refusals().coalesced_total()
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are few, so the bound on the ledger's size does not concern them.
+    fn write_refusals(&self, records: &[Record]) {
+        for record in records {
+            let draft = self.draft(record);
+            let result = self.journal().note(&draft);
+            match result {
+                Ok(bytes) => self.count_ended(bytes),
+                Err(error) => {
+                    self.counts.unrecorded.fetch_add(1 + record.repeated.unwrap_or(0), Relaxed);
+                    let sentence = format!("refused requests cannot be written to the journal: {error}");
+                    self.health.report_failure(Component::Recording, &sentence);
+                }
+            }
+        }
+    }
+
+    /// The last tenth of the ledger is for admitted requests, but for the few records that stand for many refusals;
+    /// the last twentieth is for admitted requests alone.
+    fn room_for_refusals(&self) -> Room {
+        let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
+        let max = self.settings.load().max_ledger_bytes;
+        match max.saturating_sub(bytes) {
+            left if left > max / 10 => Room::Plenty,
+            left if left > max / 20 => Room::Scarce,
+            _ => Room::None,
+        }
     }
 
     /// Writes the ends that [`Core::close`] had to keep, as far as the journal takes them now.

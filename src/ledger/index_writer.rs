@@ -82,6 +82,7 @@ impl IndexWriter {
             }
             self.core.rearm_wakeup();
             self.core.write_deferred_ends();
+            self.core.write_due_refusals();
             self.core.probe_recording();
             let result = self.work();
             failed = result.is_err();
@@ -107,7 +108,7 @@ impl IndexWriter {
         let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
             RETRY_INTERVAL
         } else {
-            self.next_prune.saturating_duration_since(Instant::now())
+            self.next_prune.saturating_duration_since(Instant::now()).min(self.core.until_refusals_are_due())
         };
         let mut round = Round::default();
         let first = match self.inbox.recv_timeout(timeout) {

@@ -64,6 +64,8 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         attempts,
         outcome,
         ended,
+        repeated,
+        last_timestamp,
     } = record;
     let expiry = started_ms.saturating_add(i64::try_from(context.retention.as_millis()).unwrap_or(i64::MAX)) / 1000;
 
@@ -92,11 +94,13 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.flag("identityVerified", *identity_verified);
     json.text_if("inferenceProfileUsed", inference_profile_used);
     json.number_if("inputTokens", *input_tokens);
+    json.text_if("lastTimestamp", last_timestamp);
     json.number("latency", *latency);
     json.text("modelId", model_id);
     json.text("operation", operation);
     json.text("outcome", outcome.as_str());
     json.number_if("outputTokens", *output_tokens);
+    json.number_if("repeated", *repeated);
     json.text("requestId", request_id);
     json.number("requestSize", *request_size);
     json.number("responseSize", *response_size);
@@ -242,6 +246,8 @@ mod tests {
             attempts: 2,
             outcome: Outcome::Completed,
             ended: Some("without_final_event".into()),
+            repeated: Some(10),
+            last_timestamp: Some("2023-11-14T22:13:59.000Z".into()),
         }
     }
 

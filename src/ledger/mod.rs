@@ -20,6 +20,7 @@ pub(crate) mod integer;
 pub(crate) mod item;
 pub mod journal;
 mod recovery;
+mod refusals;
 mod ship;
 mod start;
 mod state_dir;
@@ -85,6 +86,8 @@ pub struct Status {
     pub unrecorded_total: u64,
     /// Records that the table refuses for what they are.
     pub set_aside: u64,
+    /// Refusals without a record of their own, which another one counts, since the daemon's start.
+    pub coalesced_total: u64,
     /// What does not work at the moment, in a sentence.
     pub last_error: Option<String>,
     /// Whether the ledger takes records.
@@ -166,7 +169,16 @@ impl Ledger {
         }
     }
 
-    /// Writes a request that never went upstream.
+    /// Writes a request that never went upstream. Of those that were refused, or whose client left early, each caller
+    /// and reason has a bounded number of records a minute; beyond it they become one. `error_type` is the reason.
+    pub fn note_unsent(&self, record: &Record, error_type: &'static str) {
+        let may_repeat = matches!(record.outcome, Outcome::Refused | Outcome::ClientDisconnected);
+        if !may_repeat || self.core.admit_refusal(record, error_type) {
+            self.note(record);
+        }
+    }
+
+    /// Writes a request that never went upstream, as a record of its own.
     pub fn note(&self, record: &Record) {
         match self.core.note(record) {
             Ok(()) => self.request_flush(),
@@ -219,6 +231,7 @@ impl Ledger {
             failures_total: health.failures_total(),
             unrecorded_total: counts.unrecorded.load(Relaxed),
             set_aside: counts.set_aside.load(Relaxed),
+            coalesced_total: self.core.coalesced_refusals(),
             last_error: health.gravest_failure(),
             ledger_writable: !health.recording_fails(),
             table_reachable: counts.table_reachable().filter(|_| has_table),
@@ -258,6 +271,7 @@ impl Ledger {
     /// Writes everything into the index, gives shipping until `deadline`, and ends the threads.
     pub async fn stop(&self, deadline: impl Into<Instant>) {
         let deadline = deadline.into();
+        self.core.write_held_refusals();
         self.flush().await;
         let _ = tokio::time::timeout_at(deadline, async {
             while self.core.settings.load().table.is_some() && self.core.counts.pending.load(Relaxed) > 0 {
@@ -271,6 +285,7 @@ impl Ledger {
     }
 
     fn stop_threads(&self) {
+        self.core.write_held_refusals();
         self.core.stopping.send_replace(true);
         self.core.send(Task::Stop);
         if let Some(flusher) = &self.flusher {

@@ -142,6 +142,8 @@ fn full_record() -> Record {
         attempts: 1,
         outcome: Outcome::Completed,
         ended: Some("without_final_event".into()),
+        repeated: Some(10),
+        last_timestamp: Some("2030-03-17T17:46:59.000Z".into()),
     }
 }
 
