@@ -90,6 +90,7 @@ pub struct Metrics {
     limited: Family<LimitLabels, Counter>,
     audit_pending: Gauge,
     audit_bytes: Gauge,
+    audit_max_bytes: Gauge,
     audit_shipped: Counter,
     audit_failures: Counter,
     audit_unrecorded: Counter,
@@ -138,6 +139,7 @@ impl Metrics {
             limited: Family::default(),
             audit_pending: Gauge::default(),
             audit_bytes: Gauge::default(),
+            audit_max_bytes: Gauge::default(),
             audit_shipped: Counter::default(),
             audit_failures: Counter::default(),
             audit_unrecorded: Counter::default(),
@@ -180,6 +182,11 @@ impl Metrics {
             "audit_ledger_bytes",
             "Bytes of the records that are in no table",
             metrics.audit_bytes.clone(),
+        );
+        registry.register(
+            "audit_ledger_max_bytes",
+            "The most that audit_ledger_bytes may be: audit.max_ledger_bytes",
+            metrics.audit_max_bytes.clone(),
         );
         registry.register("audit_shipped", "Records that DynamoDB has confirmed", metrics.audit_shipped.clone());
         registry.register(
@@ -272,6 +279,7 @@ impl Metrics {
         }
         self.audit_pending.set(audit.pending.cast_signed());
         self.audit_bytes.set(audit.bytes.cast_signed());
+        self.audit_max_bytes.set(audit.max_bytes.cast_signed());
         catch_up(&self.audit_shipped, audit.shipped_total);
         catch_up(&self.audit_failures, audit.failures_total);
         catch_up(&self.audit_unrecorded, audit.unrecorded_total);
@@ -330,6 +338,7 @@ mod tests {
         let audit = crate::ledger::Status {
             pending: 4,
             bytes: 0,
+            max_bytes: 8,
             open: 0,
             shipped_total: 5,
             failures_total: 6,
@@ -354,6 +363,7 @@ mod tests {
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
             "bedrock_sidecar_audit_pending 4",
+            "bedrock_sidecar_audit_ledger_max_bytes 8",
             "bedrock_sidecar_audit_shipped_total 5",
             "bedrock_sidecar_audit_failures_total 6",
             "bedrock_sidecar_audit_refusals_coalesced_total 7",

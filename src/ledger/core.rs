@@ -18,12 +18,16 @@ use super::journal::Journal;
 use super::refusals::{Refusals, Room};
 use super::state_dir::StateDir;
 use super::task::Task;
+use crate::config::OnFull;
 use crate::record::Record;
 use crate::settings;
 
 /// Ends that could not be written and wait in memory for room. Those beyond it stay open in the journal and are
 /// recorded as interrupted at the next start.
 const MAX_DEFERRED_ENDS: usize = 8192;
+
+/// By so much may the ledger exceed its bound while old records are being deleted.
+const PRUNING_LAG: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -257,7 +261,11 @@ impl Core {
     fn check_size_bound(&self) -> io::Result<()> {
         let settings = self.settings.load();
         let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
-        if bytes < settings.max_ledger_bytes {
+        let bound = match settings.on_full {
+            OnFull::Deny => settings.max_ledger_bytes,
+            OnFull::Prune => settings.max_ledger_bytes.saturating_add(PRUNING_LAG),
+        };
+        if bytes < bound {
             return Ok(());
         }
         let why = match &settings.table {
@@ -265,6 +273,13 @@ impl Core {
             None => format!("{bytes} bytes of records are kept"),
         };
         Err(io::Error::other(format!("{why}, and audit.max_ledger_bytes is {}", settings.max_ledger_bytes)))
+    }
+
+    /// Whether the oldest records have to go now.
+    pub(crate) fn must_prune(&self) -> bool {
+        let settings = self.settings.load();
+        let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
+        settings.on_full == OnFull::Prune && bytes > settings.max_ledger_bytes / 10 * 9
     }
 
     /// Sets the counts from what is in the index, and the ends in the journal that are not in it yet.

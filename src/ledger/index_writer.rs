@@ -142,7 +142,7 @@ impl IndexWriter {
         self.index_journal()?;
         self.mark_shipped()?;
         self.delete_indexed_segments()?;
-        if Instant::now() >= self.next_prune {
+        if Instant::now() >= self.next_prune || self.core.must_prune() {
             self.prune()?;
             self.next_prune = Instant::now() + PRUNE_INTERVAL;
         }
@@ -241,8 +241,15 @@ impl IndexWriter {
                 before_ms: now_ms().saturating_sub(retention),
                 max_bytes: settings.max_ledger_bytes,
                 local_only: settings.table.is_none(),
+                max_unshipped_bytes: self.core.must_prune().then_some(settings.max_ledger_bytes / 100 * 85),
             };
             let pruned = index.prune(rule)?;
+            if pruned.unshipped > 0 && settings.table.is_some() {
+                tracing::warn!(
+                    records = pruned.unshipped,
+                    "audit: the ledger is full; the oldest records were deleted before they had reached the table"
+                );
+            }
             self.core.counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
             self.core.counts.bytes.fetch_sub(to_signed(pruned.unshipped_bytes), Relaxed);
             if !pruned.more {

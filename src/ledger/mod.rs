@@ -38,7 +38,7 @@ pub use error::LedgerError;
 pub use state_dir::StateDir;
 
 use self::core::Core;
-use crate::config::OnFailure;
+use crate::config::{OnFailure, OnFull};
 use crate::error::{Kind, Refusal};
 use crate::record::{Outcome, Record};
 use crate::settings;
@@ -76,6 +76,8 @@ pub struct Status {
     pub pending: u64,
     /// Bytes of the records that are in no table, against `audit.max_ledger_bytes`.
     pub bytes: u64,
+    /// `audit.max_ledger_bytes`.
+    pub max_bytes: u64,
     /// Requests under way.
     pub open: u64,
     /// Records that DynamoDB has confirmed since the daemon's start.
@@ -121,6 +123,12 @@ impl Ledger {
                 let reason = format!("its start failed: {error}");
                 Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
             })?;
+        if started.core.settings.load().on_full == OnFull::Prune {
+            tracing::info!(
+                max_ledger_bytes = started.core.settings.load().max_ledger_bytes,
+                "audit: when the ledger is nine tenths full, its oldest records are deleted (audit.on_full)"
+            );
+        }
         Ok(Arc::new(Ledger {
             core: started.core,
             clients,
@@ -226,6 +234,7 @@ impl Ledger {
         Status {
             pending: if has_table { to_unsigned(counts.pending.load(Relaxed)) } else { 0 },
             bytes: to_unsigned(counts.bytes.load(Relaxed)),
+            max_bytes: self.core.settings.load().max_ledger_bytes,
             open: self.core.journal().open_count() as u64,
             shipped_total: counts.shipped.load(Relaxed),
             failures_total: health.failures_total(),
@@ -238,7 +247,7 @@ impl Ledger {
         }
     }
 
-    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes. Directory,
+    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes, on_full. Directory,
     /// durability, table and region change at the next restart, which is logged.
     pub fn apply(&self, settings: &settings::Audit) {
         let current = self.core.settings.load();

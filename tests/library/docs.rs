@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bedrock_sidecar::auditor::{self, Query, Scope};
-use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::config::{Durability, OnFailure, OnFull};
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::{Outcome, Record, Usage};
 use bedrock_sidecar::settings;
@@ -158,6 +158,7 @@ async fn stored(record: Record) -> BTreeMap<String, Value> {
         on_failure: OnFailure::Deny,
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
+        on_full: OnFull::Deny,
     };
     let audit = Ledger::start(&settings).await.unwrap();
     audit.note(&record);

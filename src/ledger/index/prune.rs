@@ -15,6 +15,8 @@ pub(crate) struct PruneRule {
     pub(crate) before_ms: i64,
     /// The oldest that are in the table, while more bytes than this are kept.
     pub(crate) max_bytes: u64,
+    /// The oldest that are in no table, while more bytes than this are in none. None keeps them.
+    pub(crate) max_unshipped_bytes: Option<u64>,
     /// There is no table: age alone decides, and records are deleted that were never shipped.
     pub(crate) local_only: bool,
 }
@@ -50,7 +52,8 @@ impl Index {
                 let shipped = id <= state.shipped_id;
                 let too_many = shipped && state.kept_bytes > rule.max_bytes;
                 let too_old = started_ms < rule.before_ms && (shipped || rule.local_only);
-                if !(too_many || too_old) {
+                let in_the_way = rule.max_unshipped_bytes.is_some_and(|max| state.unshipped_bytes > max);
+                if !(too_many || too_old || in_the_way) {
                     break;
                 }
                 if !shipped {

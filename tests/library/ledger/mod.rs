@@ -5,6 +5,7 @@ mod auditor;
 mod check;
 mod child;
 mod damage;
+mod full;
 mod journal;
 mod kill;
 mod kit;
