@@ -18,6 +18,7 @@ use super::journal::Journal;
 use super::refusals::{Refusals, Room};
 use super::state_dir::StateDir;
 use super::task::Task;
+use super::wall_clock::WallClock;
 use crate::config::OnFull;
 use crate::record::Record;
 use crate::settings;
@@ -41,6 +42,8 @@ pub(crate) struct Core {
     /// Ends that could not be written, by the slot of their opening.
     deferred_ends: Mutex<VecDeque<(usize, Record)>>,
     refusals: Mutex<Refusals>,
+    /// The last time that was known to be good, in milliseconds since 1970; 0 when none is.
+    pub(crate) good_ms: AtomicI64,
     /// The index writer has a [`Task::RecordsEnded`] that it has not acted on.
     wakeup_sent: AtomicBool,
     tasks: Sender<Task>,
@@ -86,7 +89,9 @@ impl Core {
         journal: Journal,
         tasks: Sender<Task>,
     ) -> Core {
+        let good_ms = WallClock::load(state_dir.clock()).good_ms().unwrap_or(0);
         Core {
+            good_ms: good_ms.into(),
             state_dir,
             host_id,
             chain_id: journal.chain().chain_id.clone(),
@@ -237,7 +242,15 @@ impl Core {
 
     fn draft(&self, record: &Record) -> Draft {
         let retention = self.settings.load().retention;
-        draft_item(record, ItemContext { host_id: &self.host_id, chain_id: &self.chain_id, retention })
+        draft_item(
+            record,
+            ItemContext {
+                host_id: &self.host_id,
+                chain_id: &self.chain_id,
+                retention,
+                good_ms: self.good_ms.load(Relaxed),
+            },
+        )
     }
 
     fn count_ended(&self, bytes: usize) {

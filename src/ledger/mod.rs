@@ -25,6 +25,7 @@ mod ship;
 mod start;
 mod state_dir;
 mod task;
+mod wall_clock;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;

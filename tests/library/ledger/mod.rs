@@ -4,6 +4,7 @@
 mod auditor;
 mod check;
 mod child;
+mod clocks;
 mod damage;
 mod full;
 mod journal;
