@@ -122,11 +122,13 @@ mod tests {
     const START: i64 = 1_763_812_800_000;
     const MINUTE: i64 = 60_000;
 
-    /// Steps of (minutes that pass, days by which the wall clock is wrong then), and the days by which the careful time
-    /// is wrong at the end.
+    /// What is tried, its steps (minutes that pass, days by which the wall clock is wrong then), and the days by which the
+    /// careful time is wrong at the end.
+    type Case = (&'static str, &'static [(i64, i64)], i64);
+
     #[test]
     fn a_clock_that_jumps_is_believed_after_an_even_day() {
-        let cases: [(&str, &[(i64, i64)], i64); 8] = [
+        let cases: [Case; 8] = [
             ("a good clock", &[(1, 0), (1, 0), (10_000, 0)], 0),
             ("small steps", &[(1, 0), (1, 1), (1, 0)], 0),
             ("a jump ahead", &[(1, 0), (1, 40), (60, 40)], 0),

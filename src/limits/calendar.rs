@@ -157,12 +157,14 @@ mod tests {
         assert_eq!(calendar.until_day_ends(), (DAY - PROBATION - 2) * SECOND);
     }
 
-    /// Steps of (minutes that pass, minutes by which the host's clock is wrong then), from noon on, and the days that the
-    /// calendar has gone on at the end.
+    /// What is tried, its steps from noon on (minutes that pass, minutes by which the host's clock is wrong then), and the
+    /// days that the calendar has gone on at the end.
+    type Case = (&'static str, &'static [(u64, i64)], i64);
+
     #[test]
     fn a_glitch_opens_no_day_and_a_change_that_lasts_does() {
         const YEAR: i64 = 365 * 1_440;
-        let cases: [(&str, &[(u64, i64)], i64); 10] = [
+        let cases: [Case; 10] = [
             ("an even day", &[(719, 0), (2, 0)], 1),
             ("a small step over midnight", &[(718, 0), (1, 4)], 1),
             ("half a day ahead and back", &[(1, 0), (1, 800), (30, 800), (1, 0)], 0),
