@@ -41,6 +41,7 @@ pub use state_dir::StateDir;
 use self::core::Core;
 use crate::config::{OnFailure, OnFull};
 use crate::error::{Kind, Refusal};
+use crate::limits::PastUse;
 use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
@@ -269,6 +270,22 @@ impl Ledger {
             );
         }
         self.core.settings.store(Arc::new(applied));
+    }
+
+    /// What was used in the last 31 days, as far as records tell. Nothing when they cannot be read, which is logged.
+    pub async fn past_use(&self) -> Vec<PastUse> {
+        self.flush().await;
+        let database = self.database();
+        let since_ms = clock::now_ms().saturating_sub(31 * 86_400_000);
+        let read = move || index::past_use::past_use(&index::open_to_read(&database)?, since_ms);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(used)) => used,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "what was used today and this month cannot be read from the ledger");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Waits until every record that has ended by now is in the index, where queries find it.

@@ -2,17 +2,28 @@
 
 use std::path::Path;
 
-use bedrock_sidecar::record::Record;
+use bedrock_sidecar::ledger::{Ledger, LedgerError};
+use bedrock_sidecar::limits::PastUse;
+use bedrock_sidecar::record::{Record, Usage};
 
 use super::child;
 use super::kit::{self, items, record, serve, start};
 
 const DAY_MS: i64 = 86_400_000;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Starts a ledger, in which old records are deleted at once, serves requests that began so many days from now, and
 /// stops it.
 async fn serve_at(directory: &Path, days: &[i64]) {
-    let audit = start(&kit::settings(directory)).await;
+    let settings = kit::settings(directory);
+    // A process that another test is just forking holds the lock of the ledger before until it has become its command.
+    let mut tries = 0..100;
+    let audit = loop {
+        match Ledger::start(&settings).await {
+            Err(LedgerError::InUse { .. }) if tries.next().is_some() => tokio::time::sleep(PAUSE).await,
+            started => break started.unwrap(),
+        }
+    };
     audit.flush().await;
     for (number, days) in days.iter().enumerate() {
         let record = record(number as u64);
@@ -60,4 +71,29 @@ async fn a_clock_that_is_suddenly_forty_days_ahead_deletes_nothing() {
         serve_at(directory.path(), &[0]).await;
         assert_eq!(kept(directory.path()).len(), 4, "{knows_the_clock}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_tells_what_was_used_of_which_model_by_whom_on_which_day() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = start(&kit::settings(directory.path())).await;
+    let usage = Usage {
+        input_tokens: Some(5),
+        output_tokens: Some(3),
+        cache_read_tokens: Some(100),
+        cache_write_tokens: Some(2),
+    };
+    for _ in 0..3 {
+        let opened = audit.open(&record(0)).await.unwrap();
+        audit.close(opened, &Record { usage, cost_nano_usd: Some(7), ..kit::completed(&record(0)) });
+    }
+    let old = record(1);
+    let opened = audit.open(&old).await.unwrap();
+    audit.close(opened, &Record { started_ms: old.started_ms - 40 * DAY_MS, usage, ..kit::completed(&old) });
+    let used = audit.past_use().await;
+    let total = used.iter().fold((0, 0), |sum, used| (sum.0 + used.tokens, sum.1 + used.nano_usd));
+    assert_eq!(total, (30, 21));
+    // More than one row only if midnight has just passed.
+    let PastUse { caller, model, .. } = &used[0];
+    assert_eq!((caller.as_deref(), model), (Some("billing"), &record(0).model_id));
 }
