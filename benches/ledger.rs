@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bedrock_sidecar::auditor;
-use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::config::{Durability, OnFailure, OnFull};
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::{Outcome, Record};
 use bedrock_sidecar::settings;
@@ -118,6 +118,7 @@ fn settings(directory: &Path, durability: Durability, table: Option<&str>) -> se
         on_failure: OnFailure::Deny,
         durability,
         max_ledger_bytes: 8 << 30,
+        on_full: OnFull::Deny,
     }
 }
 

@@ -114,7 +114,9 @@ impl App {
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
         let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
-        let spent = limits.persist_to(StateDir::find(&settings.audit).root.join("limits.json"))?;
+        let use_file = StateDir::find(&settings.audit).root.join("limits.json");
+        let past = if use_file.exists() { Vec::new() } else { audit.past_use().await };
+        let spent = limits.persist_with(use_file, past)?;
         let fleet = match &settings.limits.fleet {
             Some(fleet) => Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await)),
             None => None,

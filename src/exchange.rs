@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     opened: Option<Opened>,
     /// No upstream could be reached, so nothing can have been used.
     never_sent: bool,
+    /// The class of error with which the daemon answers itself.
+    error_type: &'static str,
     _in_flight: InFlight,
 }
 
@@ -113,6 +115,7 @@ impl Exchange {
             admission: None,
             opened: None,
             never_sent: false,
+            error_type: "",
             _in_flight: in_flight,
         }
     }
@@ -170,6 +173,7 @@ impl Exchange {
     pub fn note_refusal(&mut self, refusal: &Refusal, body_length: usize) {
         self.record.error_message = Some(refusal.text());
         self.record.response_size = body_length as u64;
+        self.error_type = refusal.kind.error_type();
         let outcome =
             if self.record.outcome == Outcome::UpstreamBroke { Outcome::UpstreamBroke } else { Outcome::Refused };
         self.close(outcome, refusal.kind.status().as_u16());
@@ -263,7 +267,7 @@ impl Exchange {
         }
         match self.opened.take() {
             Some(opened) => self.road.audit.close(opened, &self.record),
-            None => self.road.audit.note(&self.record),
+            None => self.road.audit.note_unsent(&self.record, self.error_type),
         }
         self.road.ended(&self.record, self.started.elapsed());
     }

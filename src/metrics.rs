@@ -90,9 +90,11 @@ pub struct Metrics {
     limited: Family<LimitLabels, Counter>,
     audit_pending: Gauge,
     audit_bytes: Gauge,
+    audit_max_bytes: Gauge,
     audit_shipped: Counter,
     audit_failures: Counter,
     audit_unrecorded: Counter,
+    audit_refusals_coalesced: Counter,
 }
 
 /// What others count, read when a scraper asks.
@@ -137,9 +139,11 @@ impl Metrics {
             limited: Family::default(),
             audit_pending: Gauge::default(),
             audit_bytes: Gauge::default(),
+            audit_max_bytes: Gauge::default(),
             audit_shipped: Counter::default(),
             audit_failures: Counter::default(),
             audit_unrecorded: Counter::default(),
+            audit_refusals_coalesced: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests that were answered", metrics.requests.clone());
@@ -179,6 +183,11 @@ impl Metrics {
             "Bytes of the records that are in no table",
             metrics.audit_bytes.clone(),
         );
+        registry.register(
+            "audit_ledger_max_bytes",
+            "The most that audit_ledger_bytes may be: audit.max_ledger_bytes",
+            metrics.audit_max_bytes.clone(),
+        );
         registry.register("audit_shipped", "Records that DynamoDB has confirmed", metrics.audit_shipped.clone());
         registry.register(
             "audit_failures",
@@ -189,6 +198,11 @@ impl Metrics {
             "audit_unrecorded",
             "Requests that were answered and could not be recorded",
             metrics.audit_unrecorded.clone(),
+        );
+        registry.register(
+            "audit_refusals_coalesced",
+            "Refused requests without a record of their own, which another record counts",
+            metrics.audit_refusals_coalesced.clone(),
         );
         let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
         let info = Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("fips", fips.to_string())]);
@@ -265,9 +279,11 @@ impl Metrics {
         }
         self.audit_pending.set(audit.pending.cast_signed());
         self.audit_bytes.set(audit.bytes.cast_signed());
+        self.audit_max_bytes.set(audit.max_bytes.cast_signed());
         catch_up(&self.audit_shipped, audit.shipped_total);
         catch_up(&self.audit_failures, audit.failures_total);
         catch_up(&self.audit_unrecorded, audit.unrecorded_total);
+        catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -322,11 +338,13 @@ mod tests {
         let audit = crate::ledger::Status {
             pending: 4,
             bytes: 0,
+            max_bytes: 8,
             open: 0,
             shipped_total: 5,
             failures_total: 6,
             unrecorded_total: 0,
             set_aside: 0,
+            coalesced_total: 7,
             last_error: None,
             ledger_writable: true,
             table_reachable: None,
@@ -345,8 +363,10 @@ mod tests {
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
             "bedrock_sidecar_audit_pending 4",
+            "bedrock_sidecar_audit_ledger_max_bytes 8",
             "bedrock_sidecar_audit_shipped_total 5",
             "bedrock_sidecar_audit_failures_total 6",
+            "bedrock_sidecar_audit_refusals_coalesced_total 7",
             "bedrock_sidecar_build_info{version=",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

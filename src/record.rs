@@ -130,4 +130,10 @@ pub struct Record {
     /// `without_final_event` where a stream ended between two events, before the one that ends such streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
+    /// How many more refusals of the same caller and reason this record stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u64>,
+    /// When the last of them arrived, in RFC 3339; `started_ms` is the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_timestamp: Option<String>,
 }

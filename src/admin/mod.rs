@@ -78,6 +78,7 @@ fn status(road: &Road) -> serde_json::Value {
             "pending": audit.pending,
             "open": audit.open,
             "bytes": audit.bytes,
+            "maxBytes": audit.max_bytes,
             "shipped": audit.shipped_total,
             "failures": audit.failures_total,
             "unrecorded": audit.unrecorded_total,

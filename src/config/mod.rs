@@ -107,6 +107,17 @@ pub struct Audit {
     pub on_failure: OnFailure,
     pub durability: Durability,
     pub max_ledger_bytes: NonZeroU64,
+    pub on_full: Option<OnFull>,
+}
+
+/// What happens when the ledger has reached its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// It takes no more requests; `on_failure` decides about them.
+    Deny,
+    /// The oldest records are deleted.
+    Prune,
 }
 
 /// What happens to requests that cannot be recorded.
@@ -205,6 +216,7 @@ impl Default for Audit {
             on_failure: OnFailure::Deny,
             durability: Durability::Process,
             max_ledger_bytes: NonZeroU64::MIN.saturating_add(1_073_741_823),
+            on_full: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -14,14 +15,20 @@ use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
 use super::item::{Draft, ItemContext, draft_item, encode_opening};
 use super::journal::Journal;
+use super::refusals::{Refusals, Room};
 use super::state_dir::StateDir;
 use super::task::Task;
+use super::wall_clock::WallClock;
+use crate::config::OnFull;
 use crate::record::Record;
 use crate::settings;
 
 /// Ends that could not be written and wait in memory for room. Those beyond it stay open in the journal and are
 /// recorded as interrupted at the next start.
 const MAX_DEFERRED_ENDS: usize = 8192;
+
+/// By so much may the ledger exceed its bound while old records are being deleted.
+const PRUNING_LAG: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -34,6 +41,9 @@ pub(crate) struct Core {
     journal: Mutex<Journal>,
     /// Ends that could not be written, by the slot of their opening.
     deferred_ends: Mutex<VecDeque<(usize, Record)>>,
+    refusals: Mutex<Refusals>,
+    /// The last time that was known to be good, in milliseconds since 1970; 0 when none is.
+    pub(crate) good_ms: AtomicI64,
     /// The index writer has a [`Task::RecordsEnded`] that it has not acted on.
     wakeup_sent: AtomicBool,
     tasks: Sender<Task>,
@@ -79,7 +89,9 @@ impl Core {
         journal: Journal,
         tasks: Sender<Task>,
     ) -> Core {
+        let good_ms = WallClock::load(state_dir.clock()).good_ms().unwrap_or(0);
         Core {
+            good_ms: good_ms.into(),
             state_dir,
             host_id,
             chain_id: journal.chain().chain_id.clone(),
@@ -88,6 +100,7 @@ impl Core {
             health: Health::default(),
             journal: Mutex::new(journal),
             deferred_ends: Mutex::default(),
+            refusals: Mutex::default(),
             wakeup_sent: AtomicBool::new(false),
             tasks,
             stopping: watch::Sender::new(false),
@@ -139,6 +152,74 @@ impl Core {
         Ok(())
     }
 
+    /// Whether a refusal is written as a record of its own; otherwise it is counted, and written with others later.
+    pub(crate) fn admit_refusal(&self, record: &Record, error_type: &'static str) -> bool {
+        self.write_due_refusals();
+        let room = self.room_for_refusals();
+        // A full ledger takes nothing. That is said and counted by whoever tries to write.
+        let room = if self.check_size_bound().is_err() { Room::Plenty } else { room };
+        self.refusals().admit(record, error_type, Instant::now(), room)
+    }
+
+    /// Writes the records that stand for several refusals, once their minute has passed.
+    pub(crate) fn write_due_refusals(&self) {
+        let (records, repeated) = self.refusals().take_due(Instant::now(), self.room_for_refusals());
+        self.write_refusals(&records);
+        if repeated > 0 {
+            tracing::warn!(
+                refusals = repeated,
+                "audit: many requests are refused; beyond the first of a minute, those of one caller and reason are one record"
+            );
+        }
+    }
+
+    /// The same for those of the running minute, before the threads end.
+    pub(crate) fn write_held_refusals(&self) {
+        let records = self.refusals().take_held();
+        self.write_refusals(&records);
+    }
+
+    /// Until the next refusals have to be written.
+    pub(crate) fn until_refusals_are_due(&self) -> Duration {
+        self.refusals().due().map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn coalesced_refusals(&self) -> u64 {
+        self.refusals().coalesced_total()
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are few, so the bound on the ledger's size does not concern them.
+    fn write_refusals(&self, records: &[Record]) {
+        for record in records {
+            let draft = self.draft(record);
+            let result = self.journal().note(&draft);
+            match result {
+                Ok(bytes) => self.count_ended(bytes),
+                Err(error) => {
+                    self.counts.unrecorded.fetch_add(1 + record.repeated.unwrap_or(0), Relaxed);
+                    let sentence = format!("refused requests cannot be written to the journal: {error}");
+                    self.health.report_failure(Component::Recording, &sentence);
+                }
+            }
+        }
+    }
+
+    /// The last tenth of the ledger is for admitted requests, but for the few records that stand for many refusals;
+    /// the last twentieth is for admitted requests alone.
+    fn room_for_refusals(&self) -> Room {
+        let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
+        let max = self.settings.load().max_ledger_bytes;
+        match max.saturating_sub(bytes) {
+            left if left > max / 10 => Room::Plenty,
+            left if left > max / 20 => Room::Scarce,
+            _ => Room::None,
+        }
+    }
+
     /// Writes the ends that [`Core::close`] had to keep, as far as the journal takes them now.
     pub(crate) fn write_deferred_ends(&self) {
         loop {
@@ -161,7 +242,15 @@ impl Core {
 
     fn draft(&self, record: &Record) -> Draft {
         let retention = self.settings.load().retention;
-        draft_item(record, ItemContext { host_id: &self.host_id, chain_id: &self.chain_id, retention })
+        draft_item(
+            record,
+            ItemContext {
+                host_id: &self.host_id,
+                chain_id: &self.chain_id,
+                retention,
+                good_ms: self.good_ms.load(Relaxed),
+            },
+        )
     }
 
     fn count_ended(&self, bytes: usize) {
@@ -185,7 +274,11 @@ impl Core {
     fn check_size_bound(&self) -> io::Result<()> {
         let settings = self.settings.load();
         let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
-        if bytes < settings.max_ledger_bytes {
+        let bound = match settings.on_full {
+            OnFull::Deny => settings.max_ledger_bytes,
+            OnFull::Prune => settings.max_ledger_bytes.saturating_add(PRUNING_LAG),
+        };
+        if bytes < bound {
             return Ok(());
         }
         let why = match &settings.table {
@@ -193,6 +286,13 @@ impl Core {
             None => format!("{bytes} bytes of records are kept"),
         };
         Err(io::Error::other(format!("{why}, and audit.max_ledger_bytes is {}", settings.max_ledger_bytes)))
+    }
+
+    /// Whether the oldest records have to go now.
+    pub(crate) fn must_prune(&self) -> bool {
+        let settings = self.settings.load();
+        let bytes = to_unsigned(self.counts.bytes.load(Relaxed));
+        settings.on_full == OnFull::Prune && bytes > settings.max_ledger_bytes / 10 * 9
     }
 
     /// Sets the counts from what is in the index, and the ends in the journal that are not in it yet.

@@ -19,6 +19,7 @@ use super::journal::frame::FrameKind;
 use super::journal::read::{Reader, segment_path, segments};
 use super::recovery::recover;
 use super::task::{IndexProgress, Task};
+use super::wall_clock::WallClock;
 
 /// How long the first record that wakes the writer waits for others, to share one transaction.
 const BATCHING_DELAY: Duration = Duration::from_millis(20);
@@ -38,6 +39,7 @@ pub(crate) struct IndexWriter {
     /// Progress of shipping that is not marked in the index yet.
     unmarked: Vec<ShippingProgress>,
     next_prune: Instant,
+    wall_clock: WallClock,
 }
 
 /// What one round of messages asks for, beside writing what there is.
@@ -59,7 +61,13 @@ impl IndexWriter {
         let generation = 1;
         let (progress, watched) =
             watch::channel(IndexProgress { generation, last_id: state.last_id, shipped_id: state.shipped_id });
+        let mut wall_clock = WallClock::load(core.state_dir.clock());
+        // Before new records are in the index: they are dated by the very clock that is in question.
+        if let Some(newest) = index.as_ref().and_then(|index| index.newest_started_ms().ok()) {
+            wall_clock.observe(now_ms(), Instant::now(), newest);
+        }
         let writer = IndexWriter {
+            wall_clock,
             core,
             index,
             inbox,
@@ -82,6 +90,7 @@ impl IndexWriter {
             }
             self.core.rearm_wakeup();
             self.core.write_deferred_ends();
+            self.core.write_due_refusals();
             self.core.probe_recording();
             let result = self.work();
             failed = result.is_err();
@@ -107,7 +116,7 @@ impl IndexWriter {
         let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
             RETRY_INTERVAL
         } else {
-            self.next_prune.saturating_duration_since(Instant::now())
+            self.next_prune.saturating_duration_since(Instant::now()).min(self.core.until_refusals_are_due())
         };
         let mut round = Round::default();
         let first = match self.inbox.recv_timeout(timeout) {
@@ -141,7 +150,7 @@ impl IndexWriter {
         self.index_journal()?;
         self.mark_shipped()?;
         self.delete_indexed_segments()?;
-        if Instant::now() >= self.next_prune {
+        if Instant::now() >= self.next_prune || self.core.must_prune() {
             self.prune()?;
             self.next_prune = Instant::now() + PRUNE_INTERVAL;
         }
@@ -232,16 +241,27 @@ impl IndexWriter {
     }
 
     fn prune(&mut self) -> Result<(), IndexError> {
+        let newest = self.index.as_ref().map(Index::newest_started_ms).transpose()?.flatten();
+        let known = self.wall_clock.observe(now_ms(), Instant::now(), newest);
+        self.core.good_ms.store(known.good_ms, Relaxed);
         loop {
             let Some(index) = &mut self.index else { return Ok(()) };
             let settings = self.core.settings.load();
             let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
             let rule = PruneRule {
-                before_ms: now_ms().saturating_sub(retention),
+                now_ms: known.careful_ms(),
+                before_ms: known.careful_ms().saturating_sub(retention),
                 max_bytes: settings.max_ledger_bytes,
                 local_only: settings.table.is_none(),
+                max_unshipped_bytes: self.core.must_prune().then_some(settings.max_ledger_bytes / 100 * 85),
             };
             let pruned = index.prune(rule)?;
+            if pruned.unshipped > 0 && settings.table.is_some() {
+                tracing::warn!(
+                    records = pruned.unshipped,
+                    "audit: the ledger is full; the oldest records were deleted before they had reached the table"
+                );
+            }
             self.core.counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
             self.core.counts.bytes.fetch_sub(to_signed(pruned.unshipped_bytes), Relaxed);
             if !pruned.more {

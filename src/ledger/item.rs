@@ -14,6 +14,8 @@ const MAX_TEXT: usize = 2048;
 /// Longest error message, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
+const DAY_MS: i64 = 86_400_000;
+
 /// Longest opening that is written as it is, in bytes.
 const MAX_OPENING: usize = 32 * 1024;
 
@@ -31,6 +33,8 @@ pub(crate) struct ItemContext<'a> {
     pub(crate) chain_id: &'a str,
     /// From the request's start to the item's expiry in DynamoDB.
     pub(crate) retention: Duration,
+    /// A time that has certainly passed, in milliseconds since 1970.
+    pub(crate) good_ms: i64,
 }
 
 /// Writes the item of a record that has ended.
@@ -64,8 +68,12 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         attempts,
         outcome,
         ended,
+        repeated,
+        last_timestamp,
     } = record;
-    let expiry = started_ms.saturating_add(i64::try_from(context.retention.as_millis()).unwrap_or(i64::MAX)) / 1000;
+    // A clock that was slow by more than a day must not let the item expire early.
+    let begins_ms = if started_ms.saturating_add(DAY_MS) < context.good_ms { context.good_ms } else { *started_ms };
+    let expiry = begins_ms.saturating_add(i64::try_from(context.retention.as_millis()).unwrap_or(i64::MAX)) / 1000;
 
     let mut json = Canonical { bytes: Vec::with_capacity(512), first: true };
     json.text_if("accessKeyId", access_key_id);
@@ -92,11 +100,13 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.flag("identityVerified", *identity_verified);
     json.text_if("inferenceProfileUsed", inference_profile_used);
     json.number_if("inputTokens", *input_tokens);
+    json.text_if("lastTimestamp", last_timestamp);
     json.number("latency", *latency);
     json.text("modelId", model_id);
     json.text("operation", operation);
     json.text("outcome", outcome.as_str());
     json.number_if("outputTokens", *output_tokens);
+    json.number_if("repeated", *repeated);
     json.text("requestId", request_id);
     json.number("requestSize", *request_size);
     json.number("responseSize", *response_size);
@@ -206,7 +216,7 @@ mod tests {
     use crate::record::Outcome;
 
     const CONTEXT: ItemContext<'static> =
-        ItemContext { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400) };
+        ItemContext { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400), good_ms: 0 };
 
     fn full() -> Record {
         Record {
@@ -242,6 +252,8 @@ mod tests {
             attempts: 2,
             outcome: Outcome::Completed,
             ended: Some("without_final_event".into()),
+            repeated: Some(10),
+            last_timestamp: Some("2023-11-14T22:13:59.000Z".into()),
         }
     }
 
@@ -282,6 +294,20 @@ mod tests {
         for absent in ["inputTokens", "caller", "callerUid", "errorMessage", "firstByteLatency", "upstreamRequestId"] {
             assert!(item.get(absent).is_none(), "{absent}");
         }
+    }
+
+    #[test]
+    fn a_slow_clock_does_not_let_an_item_expire_early() {
+        let ttl = |started_ms, good_ms| {
+            let draft = draft_item(&Record { started_ms, ..Record::default() }, ItemContext { good_ms, ..CONTEXT });
+            let item: Value =
+                serde_json::from_slice(&[&draft.before_seq[..], b"1", &draft.after_seq].concat()).unwrap();
+            item["ttl"].as_i64().unwrap() - 30 * 86_400
+        };
+        let now = 1_763_812_800;
+        assert_eq!(ttl(86_400_000, now * 1000), now, "a clock that began in 1970");
+        assert_eq!(ttl(now * 1000 - 3_600_000, now * 1000), now - 3_600, "a request that took an hour");
+        assert_eq!(ttl(now * 1000, 0), now, "nothing is known of the clock");
     }
 
     #[test]

@@ -20,10 +20,12 @@ pub(crate) mod integer;
 pub(crate) mod item;
 pub mod journal;
 mod recovery;
+mod refusals;
 mod ship;
 mod start;
 mod state_dir;
 mod task;
+mod wall_clock;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,8 +39,9 @@ pub use error::LedgerError;
 pub use state_dir::StateDir;
 
 use self::core::Core;
-use crate::config::OnFailure;
+use crate::config::{OnFailure, OnFull};
 use crate::error::{Refusal, RefusalKind};
+use crate::limits::PastUse;
 use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
@@ -75,6 +78,8 @@ pub struct Status {
     pub pending: u64,
     /// Bytes of the records that are in no table, against `audit.max_ledger_bytes`.
     pub bytes: u64,
+    /// `audit.max_ledger_bytes`.
+    pub max_bytes: u64,
     /// Requests under way.
     pub open: u64,
     /// Records that DynamoDB has confirmed since the daemon's start.
@@ -85,6 +90,8 @@ pub struct Status {
     pub unrecorded_total: u64,
     /// Records that the table refuses for what they are.
     pub set_aside: u64,
+    /// Refusals without a record of their own, which another one counts, since the daemon's start.
+    pub coalesced_total: u64,
     /// What does not work at the moment, in a sentence.
     pub last_error: Option<String>,
     /// Whether the ledger takes records.
@@ -118,6 +125,12 @@ impl Ledger {
                 let reason = format!("its start failed: {error}");
                 Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
             })?;
+        if started.core.settings.load().on_full == OnFull::Prune {
+            tracing::info!(
+                max_ledger_bytes = started.core.settings.load().max_ledger_bytes,
+                "audit: when the ledger is nine tenths full, its oldest records are deleted (audit.on_full)"
+            );
+        }
         Ok(Arc::new(Ledger {
             core: started.core,
             clients,
@@ -166,7 +179,16 @@ impl Ledger {
         }
     }
 
-    /// Writes a request that never went upstream.
+    /// Writes a request that never went upstream. Of those that were refused, or whose client left early, each caller
+    /// and reason has a bounded number of records a minute; beyond it they become one. `error_type` is the reason.
+    pub fn note_unsent(&self, record: &Record, error_type: &'static str) {
+        let may_repeat = matches!(record.outcome, Outcome::Refused | Outcome::ClientDisconnected);
+        if !may_repeat || self.core.admit_refusal(record, error_type) {
+            self.note(record);
+        }
+    }
+
+    /// Writes a request that never went upstream, as a record of its own.
     pub fn note(&self, record: &Record) {
         match self.core.note(record) {
             Ok(()) => self.request_flush(),
@@ -214,18 +236,20 @@ impl Ledger {
         Status {
             pending: if has_table { to_unsigned(counts.pending.load(Relaxed)) } else { 0 },
             bytes: to_unsigned(counts.bytes.load(Relaxed)),
+            max_bytes: self.core.settings.load().max_ledger_bytes,
             open: self.core.journal().open_count() as u64,
             shipped_total: counts.shipped.load(Relaxed),
             failures_total: health.failures_total(),
             unrecorded_total: counts.unrecorded.load(Relaxed),
             set_aside: counts.set_aside.load(Relaxed),
+            coalesced_total: self.core.coalesced_refusals(),
             last_error: health.gravest_failure(),
             ledger_writable: !health.recording_fails(),
             table_reachable: counts.table_reachable().filter(|_| has_table),
         }
     }
 
-    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes. Directory,
+    /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes, on_full. Directory,
     /// durability, table and region change at the next restart, which is logged.
     pub fn apply(&self, settings: &settings::Audit) {
         let current = self.core.settings.load();
@@ -248,6 +272,22 @@ impl Ledger {
         self.core.settings.store(Arc::new(applied));
     }
 
+    /// What was used in the last 31 days, as far as records tell. Nothing when they cannot be read, which is logged.
+    pub async fn past_use(&self) -> Vec<PastUse> {
+        self.flush().await;
+        let database = self.database();
+        let since_ms = clock::now_ms().saturating_sub(31 * 86_400_000);
+        let read = move || index::past_use::past_use(&index::open_to_read(&database)?, since_ms);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(used)) => used,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "what was used today and this month cannot be read from the ledger");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// Waits until every record that has ended by now is in the index, where queries find it.
     pub async fn flush(&self) {
         let (done, waits) = tokio::sync::oneshot::channel();
@@ -258,6 +298,7 @@ impl Ledger {
     /// Writes everything into the index, gives shipping until `deadline`, and ends the threads.
     pub async fn stop(&self, deadline: impl Into<Instant>) {
         let deadline = deadline.into();
+        self.core.write_held_refusals();
         self.flush().await;
         let _ = tokio::time::timeout_at(deadline, async {
             while self.core.settings.load().table.is_some() && self.core.counts.pending.load(Relaxed) > 0 {
@@ -271,6 +312,7 @@ impl Ledger {
     }
 
     fn stop_threads(&self) {
+        self.core.write_held_refusals();
         self.core.stopping.send_replace(true);
         self.core.send(Task::Stop);
         if let Some(flusher) = &self.flusher {

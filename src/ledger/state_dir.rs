@@ -40,6 +40,11 @@ impl StateDir {
         self.root.join("journal")
     }
 
+    /// What is known of the host's clock.
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.root.join("clock.json")
+    }
+
     /// The SQLite file of ended records.
     pub fn database(&self) -> PathBuf {
         self.root.join("ledger.db")

@@ -3,6 +3,10 @@
 use super::clock::{Clock, SECOND};
 
 const DAY: u64 = 86_400;
+/// By so many seconds may the host's clock be set at once. More puts it in doubt.
+const MAX_STEP: u64 = 300;
+/// A clock in doubt is believed when it has gone on evenly for so many seconds.
+const PROBATION: u64 = 3_600;
 
 /// Where the calendar stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,25 +17,47 @@ pub(super) struct Period {
     pub(super) month: u64,
 }
 
-/// Reads the host's clock once a second at most, and does not let small steps of it open a new day twice.
+/// Reads the host's clock once a second at most. When that is set, the calendar goes on by the clock that never jumps
+/// until the new time has lasted: a glitch must not give out a day's or a month's budget a second time.
 #[derive(Debug)]
 pub(super) struct Calendar {
     period: Period,
     utc: u64,
-    /// The clock that never goes back, when `utc` was read.
+    /// The clock that never goes back, when the host's clock was last read.
     read_at: u64,
+    /// The last reading that was believed, by both clocks.
+    believed: Reading,
+    /// The first reading of a clock that says something else.
+    doubted: Option<Reading>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    utc: u64,
+    at: u64,
+}
+
+impl Reading {
+    /// What the clock should say now, if it goes evenly.
+    fn expected(self, now: u64) -> u64 {
+        self.utc.saturating_add(now.saturating_sub(self.at) / SECOND)
+    }
+
+    fn agrees(self, other: Reading) -> bool {
+        self.expected(other.at).abs_diff(other.utc) <= MAX_STEP
+    }
 }
 
 impl Calendar {
     pub(super) fn new(clock: &dyn Clock) -> Calendar {
-        let utc = clock.utc();
-        Calendar { period: Period::of(utc), utc, read_at: clock.now() }
+        let (utc, now) = (clock.utc(), clock.now());
+        Calendar { period: Period::of(utc), utc, read_at: now, believed: Reading { utc, at: now }, doubted: None }
     }
 
     pub(super) fn period(&mut self, clock: &dyn Clock, now: u64) -> Period {
         if now.saturating_sub(self.read_at) >= SECOND {
             self.read_at = now;
-            self.utc = clock.utc();
+            self.read(Reading { utc: clock.utc(), at: now });
             let day = self.utc / DAY;
             // A clock set back over midnight by less than a day stays in the day that had begun.
             if day > self.period.day || day + 1 < self.period.day {
@@ -39,6 +65,26 @@ impl Calendar {
             }
         }
         self.period
+    }
+
+    fn read(&mut self, reading: Reading) {
+        let lasted = self.doubted.is_some_and(|doubted| {
+            doubted.agrees(reading) && reading.at.saturating_sub(doubted.at) >= PROBATION * SECOND
+        });
+        if lasted || self.believed.agrees(reading) {
+            (self.utc, self.believed, self.doubted) = (reading.utc, reading, None);
+            return;
+        }
+        self.utc = self.believed.expected(reading.at);
+        if self.doubted.is_none() {
+            tracing::warn!(
+                seconds = i128::from(reading.utc) - i128::from(self.utc),
+                "limits: the clock was set; daily and monthly limits go on by the old time until the new one has lasted an hour"
+            );
+        }
+        if self.doubted.is_none_or(|doubted| !doubted.agrees(reading)) {
+            self.doubted = Some(reading);
+        }
     }
 
     /// Nanoseconds until the day ends.
@@ -103,11 +149,48 @@ mod tests {
         clock.set_utc(tomorrow.day * DAY - 5);
         clock.advance(Duration::from_secs(2));
         assert_eq!(calendar.period(&*clock, clock.now()), tomorrow);
-        // A clock that had been wrong by more is believed.
+        // A clock that had been wrong by more is believed once that has lasted.
         clock.set_utc((tomorrow.day - 2) * DAY);
         clock.advance(Duration::from_secs(2));
+        assert_eq!(calendar.period(&*clock, clock.now()), tomorrow);
+        clock.advance(Duration::from_secs(PROBATION));
         assert_eq!(calendar.period(&*clock, clock.now()).day, tomorrow.day - 2);
-        assert_eq!(calendar.until_day_ends(), (DAY - 2) * SECOND);
+        assert_eq!(calendar.until_day_ends(), (DAY - PROBATION - 2) * SECOND);
+    }
+
+    /// What is tried, its steps from noon on (minutes that pass, minutes by which the host's clock is wrong then), and the
+    /// days that the calendar has gone on at the end.
+    type Case = (&'static str, &'static [(u64, i64)], i64);
+
+    #[test]
+    fn a_glitch_opens_no_day_and_a_change_that_lasts_does() {
+        const YEAR: i64 = 365 * 1_440;
+        let cases: [Case; 10] = [
+            ("an even day", &[(719, 0), (2, 0)], 1),
+            ("a small step over midnight", &[(718, 0), (1, 4)], 1),
+            ("half a day ahead and back", &[(1, 0), (1, 800), (30, 800), (1, 0)], 0),
+            ("a month ahead and back", &[(1, 30 * 1_440), (30, 30 * 1_440), (1, 0)], 0),
+            ("years ahead, not yet believed", &[(1, 20 * YEAR), (59, 20 * YEAR)], 0),
+            ("years ahead, believed", &[(1, YEAR), (30, YEAR), (30, YEAR)], 365),
+            ("a clock that wanders", &[(1, YEAR), (50, 2 * YEAR), (50, YEAR), (50, 3 * YEAR)], 0),
+            ("years back and ahead again", &[(1, -YEAR), (30, -YEAR), (1, 0)], 0),
+            ("midnight comes while the clock is in doubt", &[(700, 0), (1, -YEAR), (30, -YEAR)], 1),
+            ("the host slept for a week", &[(7 * 1_440, 0)], 7),
+        ];
+        for (name, steps, days) in cases {
+            let clock = VirtualClock::new();
+            let mut calendar = Calendar::new(&*clock);
+            let first = calendar.period(&*clock, clock.now());
+            let mut truth = clock.utc();
+            let mut period = first;
+            for (minutes, wrong) in steps {
+                clock.advance(Duration::from_secs(minutes * 60));
+                truth += minutes * 60;
+                clock.set_utc(truth.saturating_add_signed(wrong * 60));
+                period = calendar.period(&*clock, clock.now());
+            }
+            assert_eq!(period.day.cast_signed() - first.day.cast_signed(), days, "{name}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod lease_task;
 mod limit;
 mod model_pattern;
 mod outcome;
+mod past_use;
 mod queue;
 mod refusal;
 mod request;
@@ -42,6 +43,7 @@ pub use admission::Admission;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use estimate::{Estimate, estimate};
 pub use lease_task::LeaseTask;
+pub use past_use::PastUse;
 pub use request::LimitRequest;
 pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
@@ -74,7 +76,15 @@ impl Limits {
     /// # Errors
     /// The file exists and cannot be read, or its directory cannot be written.
     pub fn persist_to(&self, path: impl Into<PathBuf>) -> io::Result<UsageFile> {
-        UsageFile::open(&self.shared, path.into())
+        self.persist_with(path, Vec::new())
+    }
+
+    /// The same. Where there is no file, `past` is what was used before.
+    ///
+    /// # Errors
+    /// As [`Limits::persist_to`].
+    pub fn persist_with(&self, path: impl Into<PathBuf>, past: Vec<PastUse>) -> io::Result<UsageFile> {
+        UsageFile::open(&self.shared, path.into(), past)
     }
 
     /// Takes part in the fleet through a store, from a task of the current runtime. To be called once, if `[fleet]` is

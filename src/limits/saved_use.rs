@@ -44,17 +44,45 @@ impl SavedUse {
         }
     }
 
-    /// Adds what was used in the same day and month.
+    /// Adds what was used in the same day and month, or in later ones: then the clock has been put back, which gives
+    /// nothing back.
     pub(super) fn restore(self, scope: &mut Scope) {
         let spent = &mut scope.spent;
-        if self.day == spent.period.day {
+        if self.day >= spent.period.day {
             spent.tokens_today = spent.tokens_today.saturating_add(self.tokens_today);
             spent.nano_usd_today = spent.nano_usd_today.saturating_add(self.nano_usd_today);
             spent.warned_today |= self.warned_today;
         }
-        if self.month == spent.period.month {
+        if self.month >= spent.period.month {
             spent.nano_usd_this_month = spent.nano_usd_this_month.saturating_add(self.nano_usd_this_month);
             spent.warned_this_month |= self.warned_this_month;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::calendar::Period;
+    use crate::limits::cost::Cost;
+    use crate::settings::limits::Rates;
+
+    #[test]
+    fn a_restart_under_an_earlier_date_forgets_nothing() {
+        const DAY: u64 = 86_400;
+        let today = 20_414;
+        for (name, now, expected) in [
+            ("the same day", today, (10, 7)),
+            ("the next day", today + 1, (0, 7)),
+            ("the next month", today + 9, (0, 0)),
+            ("the day before", today - 1, (10, 7)),
+            ("1970", 0, (10, 7)),
+        ] {
+            let mut spent = Spent::none(Period::of(today * DAY));
+            spent.add(Cost { tokens: 10, nano_usd: 7 });
+            let mut scope = Scope::new(ScopeId::Host, Rates::default(), Period::of(now * DAY), 0);
+            SavedUse::of(&spent).restore(&mut scope);
+            assert_eq!((scope.spent.tokens_today, scope.spent.nano_usd_this_month), expected, "{name}");
         }
     }
 }

@@ -26,12 +26,15 @@ impl Spent {
         }
     }
 
-    /// A new day starts at nothing, and so does a new month.
+    /// A new day starts at nothing, and so does a new month. In an earlier one, which a clock that was put back leads to,
+    /// what was used stays used.
     pub(super) fn turn(&mut self, period: Period) {
         if self.period == period {
             return;
         }
-        if self.period.month != period.month {
+        if period.day < self.period.day {
+            self.period = period;
+        } else if self.period.month != period.month {
             *self = Spent::none(period);
         } else {
             let (nano_usd_this_month, warned_this_month) = (self.nano_usd_this_month, self.warned_this_month);
@@ -54,6 +57,36 @@ impl Spent {
         if admitted.month == self.period.month {
             let month = &mut self.nano_usd_this_month;
             *month = month.saturating_sub(counted.nano_usd).saturating_add(actual.nano_usd);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    /// From the 22nd of November 2025, when 10 tokens and 7 billionths of a dollar have been used.
+    #[test]
+    fn only_a_later_period_starts_at_nothing() {
+        let today = 20_414;
+        let cases: [(&str, &[u64], (u64, u64)); 7] = [
+            ("the same day", &[today], (10, 7)),
+            ("the next day", &[today + 1], (0, 7)),
+            ("the next month", &[today + 9], (0, 0)),
+            ("the day before", &[today - 1], (10, 7)),
+            ("the month before", &[today - 40], (10, 7)),
+            ("1970", &[0], (10, 7)),
+            ("back and on to the day after", &[today - 1, today], (0, 7)),
+        ];
+        for (name, days, expected) in cases {
+            let mut spent = Spent::none(Period::of(today * DAY));
+            spent.add(Cost { tokens: 10, nano_usd: 7 });
+            for day in days {
+                spent.turn(Period::of(day * DAY));
+            }
+            assert_eq!((spent.tokens_today, spent.nano_usd_this_month), expected, "{name}");
         }
     }
 }

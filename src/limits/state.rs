@@ -254,6 +254,10 @@ impl State {
         slots
     }
 
+    pub(super) fn knows_caller(&self, name: &str) -> bool {
+        self.callers.contains_key(name)
+    }
+
     fn current_period(&self) -> Period {
         self.scopes[usize::from(HOST)].spent.period
     }

@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::limit::ScopeId;
+use super::past_use::{self, PastUse};
 use super::saved_use::SavedUse;
+use super::scope::Scope;
 use super::shared::Shared;
+use crate::settings::limits::Rates;
 
 /// At most this often is the file written; as much is lost when the process is killed.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -38,9 +42,10 @@ pub struct UsageFile {
 }
 
 impl UsageFile {
-    pub(super) fn open(shared: &Arc<Shared>, path: PathBuf) -> io::Result<UsageFile> {
-        if let Some(contents) = load(&path)? {
-            restore(shared, contents);
+    pub(super) fn open(shared: &Arc<Shared>, path: PathBuf, past: Vec<PastUse>) -> io::Result<UsageFile> {
+        match load(&path)? {
+            Some(contents) => restore(shared, contents),
+            None => restore_past(shared, past),
         }
         save(&path, &snapshot(shared))?;
         let (stop, stopped) = oneshot::channel();
@@ -125,6 +130,31 @@ fn snapshot(shared: &Shared) -> Contents {
     let used = state.scopes(&*shared.clock, now);
     scopes.extend(used.iter().map(|scope| (SavedUse::key(&scope.id), SavedUse::of(&scope.spent))));
     Contents { version: 1, scopes, fleet_hosts }
+}
+
+/// Adds what the ledger says was used. Scopes of callers that are not known yet take theirs when they come.
+fn restore_past(shared: &Shared, past: Vec<PastUse>) {
+    if past.is_empty() {
+        return;
+    }
+    tracing::info!("limits: what was used today and this month is taken from the ledger");
+    let now = shared.clock.now();
+    let mut state = shared.lock();
+    let mut period = None;
+    for scope in state.scopes(&*shared.clock, now) {
+        past_use::restore(&past, scope);
+        period = Some(scope.spent.period);
+    }
+    let Some(period) = period else { return };
+    for name in past.iter().filter_map(|used| used.caller.as_deref()) {
+        let id = ScopeId::Caller(name.into());
+        let key = SavedUse::key(&id);
+        let mut scope = Scope::new(id, Rates::default(), period, now);
+        if !state.knows_caller(name) && !state.saved.contains_key(&key) {
+            past_use::restore(&past, &mut scope);
+            state.saved.insert(key, SavedUse::of(&scope.spent));
+        }
+    }
 }
 
 fn restore(shared: &Shared, contents: Contents) {

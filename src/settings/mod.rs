@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
 use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, Source,
+    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, OnFull, Source,
 };
 
 /// Everything the daemon was told.
@@ -107,6 +107,7 @@ pub struct Audit {
     pub on_failure: OnFailure,
     pub durability: Durability,
     pub max_ledger_bytes: u64,
+    pub on_full: OnFull,
 }
 
 /// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
@@ -396,6 +397,8 @@ fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError
 }
 
 fn audit(audit: config::Audit, source: &Source) -> Result<Audit, ConfigError> {
+    // A table is owed every record; without one, nobody waits for the oldest.
+    let by_default = if audit.table.is_empty() { OnFull::Prune } else { OnFull::Deny };
     Ok(Audit {
         state_dir: audit.state_dir.map(|path| path.0),
         table: Some(audit.table).filter(|table| !table.is_empty()),
@@ -404,5 +407,6 @@ fn audit(audit: config::Audit, source: &Source) -> Result<Audit, ConfigError> {
         on_failure: audit.on_failure,
         durability: audit.durability,
         max_ledger_bytes: audit.max_ledger_bytes.get(),
+        on_full: audit.on_full.unwrap_or(by_default),
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bedrock_sidecar::auditor::{self, Query, Scope};
-use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::config::{Durability, OnFailure, OnFull};
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::{Outcome, Record, Usage};
 use bedrock_sidecar::settings;
@@ -141,6 +141,8 @@ fn full_record() -> Record {
         attempts: 1,
         outcome: Outcome::Completed,
         ended: Some("without_final_event".into()),
+        repeated: Some(10),
+        last_timestamp: Some("2030-03-17T17:46:59.000Z".into()),
     }
 }
 
@@ -155,6 +157,7 @@ async fn stored(record: Record) -> BTreeMap<String, Value> {
         on_failure: OnFailure::Deny,
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
+        on_full: OnFull::Deny,
     };
     let audit = Ledger::start(&settings).await.unwrap();
     audit.note(&record);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::Format;
 
 /// The columns of CSV: every attribute an item can have, the ones people look for first.
-pub(crate) const COLUMNS: [&str; 35] = [
+pub(crate) const COLUMNS: [&str; 37] = [
     "timestamp",
     "requestId",
     "operation",
@@ -27,6 +27,8 @@ pub(crate) const COLUMNS: [&str; 35] = [
     "statusCode",
     "outcome",
     "errorMessage",
+    "repeated",
+    "lastTimestamp",
     "attempts",
     "streaming",
     "requestSize",
@@ -88,7 +90,7 @@ impl<'a> Writer<'a> {
                     "{:<24} {:>6} {:<19} {:<22} {:<44} {:<14} {:>9} {:>9} {:>8}  {}",
                     cell("timestamp"),
                     cell("statusCode"),
-                    cell("outcome"),
+                    outcome(item),
                     cell("operation"),
                     or_dash("modelId"),
                     or_dash("caller"),
@@ -107,6 +109,15 @@ impl<'a> Writer<'a> {
 
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.flush()
+    }
+}
+
+/// How it ended; of a record that stands for several refusals also how many they are.
+fn outcome(item: &Value) -> String {
+    let outcome = shown(&text(&item["outcome"]));
+    match item["repeated"].as_u64() {
+        Some(more) => format!("{outcome} x{}", more.saturating_add(1)),
+        None => outcome,
     }
 }
 

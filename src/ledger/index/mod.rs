@@ -3,6 +3,7 @@
 
 pub(crate) mod columns;
 mod error;
+pub(crate) mod past_use;
 pub(crate) mod prune;
 pub(crate) mod read;
 mod rebuild;

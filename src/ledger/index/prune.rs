@@ -1,6 +1,6 @@
 //! Pruning: old records are deleted from the beginning of the chain, and the file shrinks.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Index, IndexError, write};
 use crate::ledger::integer::to_unsigned;
@@ -8,13 +8,22 @@ use crate::ledger::integer::to_unsigned;
 /// Records looked at in one transaction, so that new records never wait long.
 const STEP_RECORDS: i64 = 2_000;
 
+const DAY_MS: i64 = 86_400_000;
+/// 2025-01-01: no record is older than this program.
+const EARLIEST_MS: i64 = 1_735_689_600_000;
+
 /// Which records are deleted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PruneRule {
+    /// The time, in milliseconds since 1970. Records that claim to be from a later day, or from before this program,
+    /// are as old as the next one that does not.
+    pub(crate) now_ms: i64,
     /// Those that started earlier, in milliseconds since 1970.
     pub(crate) before_ms: i64,
     /// The oldest that are in the table, while more bytes than this are kept.
     pub(crate) max_bytes: u64,
+    /// The oldest that are in no table, while more bytes than this are in none. None keeps them.
+    pub(crate) max_unshipped_bytes: Option<u64>,
     /// There is no table: age alone decides, and records are deleted that were never shipped.
     pub(crate) local_only: bool,
 }
@@ -30,6 +39,23 @@ pub(crate) struct Pruned {
     pub(crate) more: bool,
 }
 
+impl PruneRule {
+    /// Whether a record's date can be believed.
+    fn dates(&self, started_ms: i64) -> bool {
+        (EARLIEST_MS..=self.now_ms.saturating_add(DAY_MS)).contains(&started_ms)
+    }
+}
+
+/// The next record whose date can be believed, and that date. Without one, a record is as new as can be.
+fn find_dated(transaction: &Transaction<'_>, id: i64, rule: PruneRule) -> Result<(i64, i64), IndexError> {
+    let found = transaction
+        .prepare_cached(
+            "SELECT id, started_ms FROM records WHERE id > ?1 AND started_ms BETWEEN ?2 AND ?3 ORDER BY id LIMIT 1",
+        )?
+        .query_row([id, EARLIEST_MS, rule.now_ms.saturating_add(DAY_MS)], |row| Ok((row.get(0)?, row.get(1)?)));
+    Ok(found.optional()?.unwrap_or((i64::MAX, i64::MAX)))
+}
+
 impl Index {
     /// Removes a step's worth of records.
     pub(crate) fn prune(&mut self, rule: PruneRule) -> Result<Pruned, IndexError> {
@@ -37,6 +63,8 @@ impl Index {
         let mut pruned = Pruned::default();
         let mut last: Option<i64> = None;
         let mut anchors: Vec<(i64, i64, String)> = Vec::new();
+        // The next record whose date can be believed, and that date.
+        let mut next_dated: Option<(i64, i64)> = None;
         let transaction = self.db.transaction()?;
         {
             let mut select = transaction.prepare_cached(
@@ -45,12 +73,23 @@ impl Index {
             let mut rows = select.query([STEP_RECORDS])?;
             while let Some(row) = rows.next()? {
                 let id: i64 = row.get(0)?;
-                let started_ms: i64 = row.get(4)?;
+                let started_ms = match row.get(4)? {
+                    dated if rule.dates(dated) => dated,
+                    _ => match next_dated {
+                        Some((next, started_ms)) if next > id => started_ms,
+                        _ => {
+                            let (next, started_ms) = find_dated(&transaction, id, rule)?;
+                            next_dated = Some((next, started_ms));
+                            started_ms
+                        }
+                    },
+                };
                 let bytes = to_unsigned(row.get(5)?);
                 let shipped = id <= state.shipped_id;
                 let too_many = shipped && state.kept_bytes > rule.max_bytes;
                 let too_old = started_ms < rule.before_ms && (shipped || rule.local_only);
-                if !(too_many || too_old) {
+                let in_the_way = rule.max_unshipped_bytes.is_some_and(|max| state.unshipped_bytes > max);
+                if !(too_many || too_old || in_the_way) {
                     break;
                 }
                 if !shipped {
@@ -84,6 +123,12 @@ impl Index {
         pruned.more = pruned.records == to_unsigned(STEP_RECORDS);
         self.shrink()?;
         Ok(pruned)
+    }
+
+    /// When the newest record began, by the clock of its time.
+    pub(crate) fn newest_started_ms(&self) -> Result<Option<i64>, IndexError> {
+        let newest = self.db.query_row("SELECT started_ms FROM records ORDER BY id DESC LIMIT 1", [], |row| row.get(0));
+        Ok(newest.optional()?)
     }
 
     /// Gives free pages back to the file system.

@@ -86,9 +86,12 @@ impl Index {
         for step in progress {
             match step {
                 ShippingProgress::Until { id, count, bytes } => {
-                    state.shipped_id = state.shipped_id.max(*id);
                     state.shipped_total += count;
-                    state.unshipped_bytes = state.unshipped_bytes.saturating_sub(*bytes);
+                    // Those that were pruned on their way to the table are no longer counted.
+                    if *id > state.shipped_id {
+                        state.shipped_id = *id;
+                        state.unshipped_bytes = state.unshipped_bytes.saturating_sub(*bytes);
+                    }
                 }
                 ShippingProgress::SetAside { id, reason } => {
                     transaction.execute(

@@ -107,3 +107,46 @@ async fn a_full_ledger_denies_or_allows_as_on_failure_says_and_recovers() {
         assert!(scene.items().await.contains_key(&id_of(&answer)));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_table_a_full_ledger_goes_on_serving_unless_it_shall_deny() {
+    let bedrock = bedrock().await;
+    for (line, serves) in [("", true), ("on_full = \"deny\"", false)] {
+        let state = tempfile::tempdir().unwrap();
+        let audit = format!(
+            "[audit]\ntable = \"\"\nstate_dir = \"{}\"\nmax_ledger_bytes = 20000\n{line}\n",
+            state.path().display()
+        );
+        let daemon = Setup::plain(&bedrock).with(&audit).ready().await;
+        let mut statuses = BTreeSet::new();
+        for _ in 0..100 {
+            statuses.insert(daemon.post(&converse_path(ON_DEMAND), converse("hello")).await.status);
+        }
+        let expected: &[u16] = if serves { &[200] } else { &[200, 503] };
+        assert!(statuses.iter().eq(expected), "{line}: {statuses:?}");
+        assert_eq!(daemon.log_text().contains("its oldest records are deleted"), serves, "it is said at the start");
+        let page = daemon.metrics().await;
+        assert_eq!(metric(&page, "bedrock_sidecar_audit_ledger_max_bytes"), Some(20_000.0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refused_requests_keeps_nobody_from_being_served() {
+    let bedrock = bedrock().await;
+    let state = tempfile::tempdir().unwrap();
+    let audit = format!(
+        "[audit]\ntable = \"\"\non_full = \"deny\"\nstate_dir = \"{}\"\nmax_ledger_bytes = 100000\n",
+        state.path().display()
+    );
+    let daemon = Setup::plain(&bedrock).with(&audit).ready().await;
+    for _ in 0..500 {
+        refused(&daemon.get("/no/such/operation").await, 404, "UnknownOperationException");
+    }
+    let page = daemon.metrics().await;
+    assert_eq!(metric(&page, "bedrock_sidecar_audit_refusals_coalesced_total"), Some(469.0));
+    assert_eq!(metric(&page, "bedrock_sidecar_audit_unrecorded_total"), Some(0.0));
+    assert!(metric(&page, "bedrock_sidecar_audit_ledger_bytes").unwrap() < 50_000.0);
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    stopped(daemon).await;
+}

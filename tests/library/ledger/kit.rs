@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bedrock_sidecar::config::{Durability, OnFailure};
+use bedrock_sidecar::config::{Durability, OnFailure, OnFull};
 use bedrock_sidecar::ledger::StateDir;
 use bedrock_sidecar::ledger::{Ledger, index};
 use bedrock_sidecar::record::{Outcome, Record};
@@ -20,6 +20,7 @@ pub fn settings(directory: &Path) -> settings::Audit {
         on_failure: OnFailure::Deny,
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
+        on_full: OnFull::Deny,
     }
 }
 

@@ -4,8 +4,11 @@
 mod auditor;
 mod check;
 mod child;
+mod clocks;
 mod damage;
+mod full;
 mod journal;
 mod kill;
 mod kit;
+mod refusals;
 mod shipping;
