@@ -5,9 +5,14 @@ use serde_json::Value;
 use crate::record::Usage;
 
 impl Usage {
-    /// Later words replace earlier ones; silence replaces nothing.
+    /// Later words replace earlier ones; silence replaces nothing. A later input that is the earlier one with its cached
+    /// part, which the later word does not tell apart, says nothing new.
     pub(crate) fn merge(&mut self, later: Usage) {
-        self.input_tokens = later.input_tokens.or(self.input_tokens);
+        let cached = self.cache_read_tokens.filter(|_| later.cache_read_tokens.is_none());
+        let with_cached = self.input_tokens.zip(cached).map(|(input, cached)| input.saturating_add(cached));
+        if later.input_tokens != with_cached {
+            self.input_tokens = later.input_tokens.or(self.input_tokens);
+        }
         self.output_tokens = later.output_tokens.or(self.output_tokens);
         self.cache_read_tokens = later.cache_read_tokens.or(self.cache_read_tokens);
         self.cache_write_tokens = later.cache_write_tokens.or(self.cache_write_tokens);
@@ -30,15 +35,20 @@ pub fn of_headers(headers: &http::HeaderMap) -> Usage {
 }
 
 /// From a `usage` object (Converse, Anthropic, Amazon Nova, OpenAI, Mistral) or Bedrock's invocation metrics.
+///
+/// OpenAI counts cached tokens among those of the input and tells them apart in `…_tokens_details`; they are taken out
+/// here. All others count them beside the input.
 pub fn of_object(usage: &Value) -> Usage {
     let count = |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64());
-    let detail = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
+    let included = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
+    let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
+    let included = included("prompt_tokens_details")
+        .or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
+    let input = count(&["inputTokens", "input_tokens", "prompt_tokens", "inputTokenCount"]);
     Usage {
-        input_tokens: count(&["inputTokens", "input_tokens", "prompt_tokens", "inputTokenCount"]),
+        input_tokens: input.map(|input| input.saturating_sub(included.unwrap_or(0))),
         output_tokens: count(&["outputTokens", "output_tokens", "completion_tokens", "outputTokenCount"]),
-        cache_read_tokens: count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"])
-            .or_else(|| detail("prompt_tokens_details"))
-            .or_else(|| detail("input_tokens_details")),
+        cache_read_tokens: beside.or(included),
         cache_write_tokens: count(&[
             "cacheWriteInputTokens",
             "cacheWriteInputTokenCount",
@@ -78,3 +88,64 @@ pub const TOP_LEVEL_KEYS: [&str; 5] = [
     "inputTextTokenCount",
     "amazon-bedrock-invocationMetrics",
 ];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn counts(usage: Usage) -> [Option<u64>; 4] {
+        [usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens]
+    }
+
+    #[test]
+    fn cached_tokens_are_no_input_whoever_counts_them() {
+        for (what, usage, expected) in [
+            (
+                "chat completions",
+                json!({"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 900}}),
+                [Some(100), Some(5), Some(900), None],
+            ),
+            (
+                "chat completions without a cache",
+                json!({"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": null}),
+                [Some(1000), Some(5), None, None],
+            ),
+            (
+                "responses",
+                json!({"input_tokens": 1000, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 900}}),
+                [Some(100), Some(5), Some(900), None],
+            ),
+            (
+                "more than all of it",
+                json!({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 11}}),
+                [Some(0), None, Some(11), None],
+            ),
+            (
+                "Anthropic",
+                json!({"input_tokens": 100, "cache_read_input_tokens": 900, "cache_creation_input_tokens": 7, "output_tokens": 5}),
+                [Some(100), Some(5), Some(900), Some(7)],
+            ),
+            (
+                "Converse",
+                json!({"inputTokens": 100, "outputTokens": 5, "cacheReadInputTokens": 900, "cacheWriteInputTokens": 7}),
+                [Some(100), Some(5), Some(900), Some(7)],
+            ),
+        ] {
+            assert_eq!(counts(of_object(&usage)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_count_with_the_cached_part_does_not_hide_the_one_without() {
+        let body = json!({
+            "usage": {"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 900}},
+            "amazon-bedrock-invocationMetrics": {"inputTokenCount": 1000, "outputTokenCount": 5},
+        });
+        assert_eq!(counts(of_answer(&body).unwrap()), [Some(100), Some(5), Some(900), None]);
+        let mut anthropic = of_object(&json!({"input_tokens": 100, "cache_read_input_tokens": 900}));
+        anthropic.merge(of_object(&json!({"input_tokens": 130, "cache_read_input_tokens": 910, "output_tokens": 5})));
+        assert_eq!(counts(anthropic), [Some(130), Some(5), Some(910), None], "counts that grow are taken");
+    }
+}
