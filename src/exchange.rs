@@ -21,7 +21,7 @@ use crate::listen::Client;
 use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
-use crate::operation::{ModelPlace, Operation};
+use crate::operation::{ModelPlace, Operation, TokenEstimate};
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     opened: Option<Opened>,
     /// No upstream could be reached, so nothing can have been used.
     never_sent: bool,
+    /// The operation runs no model: token counts in its answer are its subject, or of a request that was paid before.
+    is_free: bool,
     _in_flight: InFlight,
 }
 
@@ -113,6 +115,7 @@ impl Exchange {
             admission: None,
             opened: None,
             never_sent: false,
+            is_free: false,
             _in_flight: in_flight,
         }
     }
@@ -121,6 +124,7 @@ impl Exchange {
     pub fn operation(&mut self, operation: &'static Operation, identifier: Option<&str>) {
         self.record.operation = Cow::Borrowed(operation.name);
         self.record.streaming = operation.streaming;
+        self.is_free = operation.tokens == TokenEstimate::NoTokens;
         if operation.model == ModelPlace::Path {
             self.record.model_id = identifier.unwrap_or_default().to_owned();
         }
@@ -224,8 +228,7 @@ impl Exchange {
     }
 
     fn complete(&mut self, meter: Meter) {
-        let Metered { usage, exception, ending } = meter.finish();
-        self.record.usage = usage;
+        let Metered { exception, ending, .. } = self.metered(meter);
         let status = self.record.status_code;
         let outcome = match (&exception, ending) {
             (None, Ending::WithinEvent) => Outcome::UpstreamBroke,
@@ -241,6 +244,15 @@ impl Exchange {
             (None, Ending::Whole) => {}
         }
         self.close(outcome, status);
+    }
+
+    /// Takes down what the answer has said of its usage.
+    fn metered(&mut self, meter: Meter) -> Metered {
+        let metered = meter.finish();
+        if !self.is_free {
+            self.record.usage = metered.usage;
+        }
+        metered
     }
 
     /// Milliseconds since the request's head.
@@ -383,8 +395,7 @@ impl Relay {
 
     fn broke(&mut self, error: &BodyError) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            let Metered { usage, exception, .. } = meter.finish();
-            exchange.record.usage = usage;
+            let Metered { exception, .. } = exchange.metered(meter);
             exchange.record.error_message = Some(exception.unwrap_or_else(|| error.to_string()));
             let status = exchange.record.status_code;
             exchange.close(Outcome::UpstreamBroke, status);
@@ -395,7 +406,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            exchange.record.usage = meter.finish().usage;
+            exchange.metered(meter);
         }
     }
 }

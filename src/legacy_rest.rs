@@ -141,7 +141,7 @@ fn invocation(body: &Bytes, client: &HeaderMap) -> Result<Received, Refusal> {
 
 fn parse(body: &[u8]) -> Result<Invocation<'_>, Refusal> {
     // serde would also read the values from an array, in their order.
-    if !body.trim_ascii_start().starts_with(b"{") {
+    if body.trim_ascii_start().starts_with(b"[") {
         return Err(Refusal::new(Kind::Validation, "the request's body is not a JSON object."));
     }
     serde_json::from_slice(body).map_err(|error| {

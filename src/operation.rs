@@ -99,7 +99,7 @@ pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub(crate) static OPERATIONS: [&Operation; 25] = [
+pub(crate) static OPERATIONS: [&Operation; 27] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -127,12 +127,22 @@ pub(crate) static OPERATIONS: [&Operation; 25] = [
     &row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel, NoTokens),
     &row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model"), FromBody),
     &row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model"), FromBody),
+    // These count, or read what was paid for when it was made.
+    &row("OpenAI", "POST", &["openai", "v1", "responses", "input_tokens"], Runtime, OptionalBody("model"), NoTokens),
     &row("OpenAI", "POST", &["openai", "v1", "*"], Runtime, OptionalBody("model"), FromBody),
-    &row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel, FromBody),
-    &row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel, FromBody),
+    &row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel, NoTokens),
+    &row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel, NoTokens),
     &row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model"), FromBody),
+    &row(
+        "MessagesCountTokens",
+        "POST",
+        &["anthropic", "v1", "messages", "count_tokens"],
+        Runtime,
+        Body("model"),
+        NoTokens,
+    ),
     &row("Anthropic", "POST", &["anthropic", "*"], Runtime, OptionalBody("model"), FromBody),
-    &row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel, FromBody),
+    &row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel, NoTokens),
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
@@ -369,6 +379,11 @@ mod tests {
                 "InvokeGuardrailChecks",
                 "ListAsyncInvokes",
                 "GetAsyncInvoke",
+                "OpenAI",
+                "OpenAI",
+                "OpenAI",
+                "MessagesCountTokens",
+                "Anthropic",
                 "ListFoundationModels",
                 "GetFoundationModel",
                 "ListInferenceProfiles",
@@ -377,6 +392,17 @@ mod tests {
                 "DeleteInferenceProfile",
             ]
         );
+    }
+
+    #[test]
+    fn counting_has_rows_of_its_own_before_the_wildcards() {
+        for path in ["/anthropic/v1/messages/count_tokens", "/openai/v1/responses/input_tokens"] {
+            assert_eq!(find(&Method::POST, path).unwrap().operation.tokens, NoTokens, "{path}");
+        }
+        assert_eq!(name(Method::POST, "/anthropic/v1/messages/count_tokens"), Ok(("MessagesCountTokens", None)));
+        for path in ["/anthropic/v1/messages/batches", "/openai/v1/responses/x/cancel"] {
+            assert_eq!(find(&Method::POST, path).unwrap().operation.tokens, FromBody, "{path}");
+        }
     }
 
     #[test]

@@ -42,8 +42,8 @@ pub fn of_object(usage: &Value) -> Usage {
     let count = |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64());
     let included = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
     let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
-    let included = included("prompt_tokens_details")
-        .or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
+    let included =
+        included("prompt_tokens_details").or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
     let input = count(&["inputTokens", "input_tokens", "prompt_tokens", "inputTokenCount"]);
     Usage {
         input_tokens: input.map(|input| input.saturating_sub(included.unwrap_or(0))),

@@ -1,7 +1,7 @@
 //! Tokens: what is reserved, what it is settled to, and the count of a day.
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use simulator::{Effect, Ended, Ending, Fault, ThrottleText};
 use test_support::*;
 
@@ -76,6 +76,29 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
     assert_eq!((answer.status, today().await), (503, spent), "{answer:?}");
     bedrock.refuse_connections(false);
+}
+
+#[tokio::test]
+async fn what_runs_no_model_reserves_and_settles_nothing() {
+    let bedrock = bedrock().await;
+    // Less than the estimate of any body that a model would read.
+    let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100").ready().await;
+    let long = "word ".repeat(500);
+    let claude =
+        json!({ "model": "anthropic.claude-3-haiku-20240307-v1:0", "messages": [{ "role": "user", "content": long }] });
+    let counted = json!({ "input": { "converse": serde_json::from_str::<Value>(&converse(&long)).unwrap() } });
+    for (path, body) in [
+        ("/anthropic/v1/messages/count_tokens".to_owned(), claude),
+        (format!("/model/{}/count-tokens", encoded(ON_DEMAND)), counted),
+    ] {
+        for _ in 0..3 {
+            let answer = daemon.post(&path, body.to_string()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let record = daemon.record_of(&answer).await;
+            assert_eq!((&record["inputTokens"], &record["costNanoUsd"]), (&Value::Null, &Value::Null), "{record}");
+        }
+    }
+    assert_eq!(host(&daemon).await["tokensToday"], 0);
 }
 
 #[tokio::test]
