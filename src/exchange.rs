@@ -51,6 +51,8 @@ pub(crate) struct Exchange {
     never_sent: bool,
     /// The operation runs no model: token counts in its answer are its subject, or of a request that was paid before.
     is_free: bool,
+    /// Tokens of the output that the upstream had not counted when its stream ended, estimated.
+    uncounted: u64,
     _in_flight: InFlight,
 }
 
@@ -116,6 +118,7 @@ impl Exchange {
             opened: None,
             never_sent: false,
             is_free: false,
+            uncounted: 0,
             _in_flight: in_flight,
         }
     }
@@ -251,6 +254,7 @@ impl Exchange {
         let metered = meter.finish();
         if !self.is_free {
             self.record.usage = metered.usage;
+            self.uncounted = metered.uncounted;
         }
         metered
     }
@@ -271,7 +275,7 @@ impl Exchange {
         let model = self.record.inference_profile_used.as_deref().unwrap_or(&self.record.model_id);
         self.record.cost_nano_usd = self.road.limits.cost(model, &self.record.usage);
         if let Some(admission) = self.admission.take() {
-            settle(admission, &self.record, self.never_sent);
+            settle(admission, &self.record, self.never_sent, self.uncounted);
         }
         match self.opened.take() {
             Some(opened) => self.road.audit.close(opened, &self.record),
@@ -282,8 +286,8 @@ impl Exchange {
 }
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
-/// upstream refused; one whose answer broke off may have used all that it reserved.
-fn settle(mut admission: Admission, record: &Record, never_sent: bool) {
+/// upstream refused; one whose answer broke off used what had streamed, and may have used all that it reserved.
+fn settle(mut admission: Admission, record: &Record, never_sent: bool, uncounted: u64) {
     if record.attempts == 0 || never_sent {
         return admission.cancel();
     }
@@ -291,8 +295,10 @@ fn settle(mut admission: Admission, record: &Record, never_sent: bool) {
     if failed || record.outcome == Outcome::Refused {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);
-    } else {
+    } else if record.outcome == Outcome::Completed && record.ended.is_none() {
         admission.settle(&record.usage);
+    } else {
+        admission.settle_broken_off(&record.usage, uncounted);
     }
 }
 

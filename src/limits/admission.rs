@@ -33,6 +33,14 @@ impl Admission {
         warnings.iter().for_each(warn);
     }
 
+    /// Settles a request whose answer did not come to its end. `uncounted` are tokens of the output, by an estimate, that
+    /// came after the upstream's last count; where it gave none, the reservation stays, or they count if they are more.
+    pub fn settle_broken_off(&mut self, usage: &Usage, uncounted: u64) {
+        let reserved = self.reservation.request.estimate.output;
+        let output = usage.output_tokens.map_or(reserved.max(uncounted), |known| known.saturating_add(uncounted));
+        self.settle(&Usage { output_tokens: Some(output), ..*usage });
+    }
+
     /// The request never went upstream: nothing of it counts.
     pub fn cancel(mut self) {
         let now = self.shared.clock.now();
