@@ -272,9 +272,8 @@ impl Exchange {
         self.record.status_code = status;
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
-        let model = self.record.inference_profile_used.as_deref().unwrap_or(&self.record.model_id);
-        self.record.cost_nano_usd = self.road.limits.cost(model, &self.record.usage);
         if let Some(admission) = self.admission.take() {
+            self.record.cost_nano_usd = admission.cost(&self.record.usage);
             settle(admission, &self.record, self.never_sent, self.uncounted);
         }
         match self.opened.take() {

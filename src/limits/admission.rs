@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::cost;
 use super::outcome::Reservation;
 use super::refusal::usd;
 use super::scope::Warning;
@@ -39,6 +40,12 @@ impl Admission {
         let reserved = self.reservation.request.estimate.output;
         let output = usage.output_tokens.map_or(reserved.max(uncounted), |known| known.saturating_add(uncounted));
         self.settle(&Usage { output_tokens: Some(output), ..*usage });
+    }
+
+    /// What was reported costs, in nano-dollars, by the price that the budgets count with; none when no price fits the
+    /// model or the usage is unknown.
+    pub fn cost(&self, usage: &Usage) -> Option<u64> {
+        cost::reported(usage, self.reservation.request.price)
     }
 
     /// The request never went upstream: nothing of it counts.

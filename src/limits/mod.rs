@@ -47,7 +47,6 @@ pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
 
 use crate::error::Refusal;
-use crate::record::Usage;
 use crate::settings::limits as settings;
 use fleet::LeaseStore;
 use outcome::Outcome;
@@ -125,11 +124,6 @@ impl Limits {
         self.shared.plan.store(Arc::new(plan));
         drop(state);
         self.shared.freed.notify_one();
-    }
-
-    /// What a request has cost, in nano-dollars; none when no price fits the model or the usage is unknown.
-    pub fn cost(&self, model: &str, usage: &Usage) -> Option<u64> {
-        cost::cost(&self.shared.plan.load().settings.prices, model, usage)
     }
 
     /// The numbers behind the metrics and the status page.

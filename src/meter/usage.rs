@@ -16,6 +16,7 @@ impl Usage {
         self.output_tokens = later.output_tokens.or(self.output_tokens);
         self.cache_read_tokens = later.cache_read_tokens.or(self.cache_read_tokens);
         self.cache_write_tokens = later.cache_write_tokens.or(self.cache_write_tokens);
+        self.cache_write_1h_tokens = later.cache_write_1h_tokens.or(self.cache_write_1h_tokens);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -31,6 +32,7 @@ pub fn of_headers(headers: &http::HeaderMap) -> Usage {
         output_tokens: count("x-amzn-bedrock-output-token-count"),
         cache_read_tokens: count("x-amzn-bedrock-cache-read-input-token-count"),
         cache_write_tokens: count("x-amzn-bedrock-cache-write-input-token-count"),
+        cache_write_1h_tokens: None,
     }
 }
 
@@ -44,6 +46,7 @@ pub fn of_object(usage: &Value) -> Usage {
     let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
     let included =
         included("prompt_tokens_details").or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
+    let written = written(usage);
     let input = count(&["inputTokens", "input_tokens", "prompt_tokens", "inputTokenCount"]);
     Usage {
         input_tokens: input.map(|input| input.saturating_sub(included.unwrap_or(0))),
@@ -53,8 +56,34 @@ pub fn of_object(usage: &Value) -> Usage {
             "cacheWriteInputTokens",
             "cacheWriteInputTokenCount",
             "cache_creation_input_tokens",
-        ]),
+        ])
+        .or(written.map(|written| written.all)),
+        cache_write_1h_tokens: written.map(|written| written.for_an_hour),
     }
+}
+
+/// What was written to the cache, by how long it is kept.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    all: u64,
+    for_an_hour: u64,
+}
+
+/// Converse has a list of `cacheDetails`, Anthropic an object `cache_creation`.
+fn written(usage: &Value) -> Option<Written> {
+    let parts: Vec<(bool, u64)> = match (&usage["cacheDetails"], &usage["cache_creation"]) {
+        (Value::Array(details), _) => {
+            details.iter().filter_map(|part| Some((part["ttl"] == "1h", part["inputTokens"].as_u64()?))).collect()
+        }
+        (_, creation) => [("ephemeral_5m_input_tokens", false), ("ephemeral_1h_input_tokens", true)]
+            .into_iter()
+            .filter_map(|(name, hour)| Some((hour, creation.get(name)?.as_u64()?)))
+            .collect(),
+    };
+    let sum = |wanted: fn(bool) -> bool| {
+        parts.iter().filter(|(hour, _)| wanted(*hour)).fold(0u64, |sum, (_, tokens)| sum.saturating_add(*tokens))
+    };
+    (!parts.is_empty()).then(|| Written { all: sum(|_| true), for_an_hour: sum(|hour| hour) })
 }
 
 /// From a whole answer or stream event: `usage` at the top, in `message` (Anthropic's first event), in `response`
@@ -134,6 +163,29 @@ mod tests {
             ),
         ] {
             assert_eq!(counts(of_object(&usage)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn cache_writes_are_told_apart_by_how_long_they_are_kept() {
+        for (usage, expected) in [
+            (
+                json!({"inputTokens": 1, "cacheWriteInputTokens": 30, "cacheDetails": [
+                    {"ttl": "5m", "inputTokens": 10}, {"ttl": "1h", "inputTokens": 20}]}),
+                (Some(30), Some(20)),
+            ),
+            (json!({"inputTokens": 1, "cacheDetails": [{"ttl": "1h", "inputTokens": 20}]}), (Some(20), Some(20))),
+            (json!({"inputTokens": 1, "cacheWriteInputTokens": 0, "cacheDetails": []}), (Some(0), None)),
+            (
+                json!({"input_tokens": 1, "cache_creation_input_tokens": 30, "cache_creation": {
+                    "ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}}),
+                (Some(30), Some(20)),
+            ),
+            (json!({"input_tokens": 1, "cache_creation": {"ephemeral_5m_input_tokens": 10}}), (Some(10), Some(0))),
+            (json!({"input_tokens": 1, "cache_creation_input_tokens": 30, "cache_creation": null}), (Some(30), None)),
+        ] {
+            let read = of_object(&usage);
+            assert_eq!((read.cache_write_tokens, read.cache_write_1h_tokens), expected, "{usage}");
         }
     }
 

@@ -465,7 +465,7 @@ async fn budgets_count_money_by_day_and_month() {
     let dollars = |dollars: u64| Some(dollars * 1_000_000_000);
     let mut settings = host(Rates { usd_per_day: dollars(10), usd_per_month: dollars(15), ..Rates::default() });
     // A dollar for a thousand tokens, in or out.
-    let price = Price { input: 1_000_000_000, output: 1_000_000_000, cache_read: 0, cache_write: 0 };
+    let price = Price { input: 1_000_000_000, output: 1_000_000_000, cache_read: 0, cache_write: 0, cache_write_1h: 0 };
     settings.prices = Arc::new(Prices::new(vec![(Glob::new("anthropic.*"), price)]));
     let limits = Limits::new(&settings, clock.clone());
     let keeper = limits.persist_to(&path).unwrap();
@@ -490,6 +490,14 @@ async fn budgets_count_money_by_day_and_month() {
     assert!(refusal.message.starts_with("this host has used up usd_per_month = 15.00; try again in "));
     clock.advance(refusal.retry_after.unwrap());
     drop(limits.admit(claude(10_000)).await.unwrap());
-    assert_eq!(limits.cost("us.anthropic.claude", &used(1, 2)), Some(3_000_000));
-    assert_eq!(limits.cost("meta.llama", &used(1, 2)), None);
+    clock.advance(Duration::from_secs(86_400));
+    let cost = async |model| {
+        let admission = limits.admit(LimitRequest { model: Some(model), ..ask(3) }).await.unwrap();
+        let cost = admission.cost(&used(1, 2));
+        assert_eq!(admission.cost(&Usage::default()), None);
+        admission.cancel();
+        cost
+    };
+    assert_eq!(cost("us.anthropic.claude").await, Some(3_000_000));
+    assert_eq!(cost("meta.llama").await, None);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::Format;
 
 /// The columns of CSV: every attribute an item can have, the ones people look for first.
-pub(crate) const COLUMNS: [&str; 35] = [
+pub(crate) const COLUMNS: [&str; 36] = [
     "timestamp",
     "requestId",
     "operation",
@@ -37,6 +37,7 @@ pub(crate) const COLUMNS: [&str; 35] = [
     "outputTokens",
     "cacheReadTokens",
     "cacheWriteTokens",
+    "cacheWrite1hTokens",
     "upstreamRequestId",
     "hostId",
     "ttl",

@@ -44,3 +44,43 @@ async fn budgets_warn_once_and_then_refuse() {
     assert_eq!(daemon.post(&path, bounded("events 100", 100)).await.status, 200);
     assert_eq!(host(&daemon).await["nanoUsdToday"], 1_020_000_000u64);
 }
+
+/// The record's cost is what the budget counts, by whatever name the model is asked for and sent.
+#[tokio::test]
+async fn a_record_costs_what_the_budget_counts() {
+    let bedrock = bedrock().await;
+    let setup = Setup::plain(&bedrock);
+    let prices = setup.path().join("prices.toml");
+    let rows = format!(
+        "[[prices]]\nmodel = \"amazon.*\"\ninput = 2\noutput = 3\ncache_write = 5\ncache_write_1h = 7\n\
+         [[prices]]\nmodel = \"{NEEDS_CREATED_PROFILE}\"\ninput = 11\noutput = 13\n"
+    );
+    std::fs::write(&prices, rows).unwrap();
+    let daemon = setup
+        .with(&format!(
+            "[limits]\nprices_file = \"{}\"\nusd_per_day = 1.00\n[models.aliases]\nquick = \"{ON_DEMAND}\"",
+            prices.display()
+        ))
+        .ready()
+        .await;
+    let cached = json!({ "messages": [{ "role": "user", "content": [
+        { "text": "one two three" }, { "cachePoint": { "type": "default", "ttl": "1h" } }
+    ] }] });
+    let mut spent = 0;
+    for (model, body, cost) in [
+        (ON_DEMAND, bounded("one two", 9), 2 * 2 + 3 * 3),
+        ("us.amazon.nova-lite-v1:0", bounded("one two", 9), 2 * 2 + 3 * 3),
+        ("quick", bounded("one two", 9), 2 * 2 + 3 * 3),
+        (NEEDS_CREATED_PROFILE, json!({ "prompt": "one two" }).to_string(), 2 * 11 + 3 * 13),
+        (ON_DEMAND, cached.to_string(), 3 * 2 + 4 * 3 + 3 * 7),
+    ] {
+        let path = format!("/model/{}/invoke", encoded(model));
+        let path = if model == NEEDS_CREATED_PROFILE { path } else { converse_path(model) };
+        let answer = daemon.post(&path, body).await;
+        assert_eq!(answer.status, 200, "{model}: {answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!(record["costNanoUsd"], cost * 1_000, "{model}: {record}");
+        spent += cost * 1_000;
+        assert_eq!(host(&daemon).await["nanoUsdToday"], spent, "{model}");
+    }
+}
