@@ -43,9 +43,10 @@ impl Admission {
     }
 
     /// What was reported costs, in nano-dollars, by the price that the budgets count with; none when no price fits the
-    /// model or the usage is unknown.
+    /// model, the usage is unknown, or the price is a guess because nobody can tell the model.
     pub fn cost(&self, usage: &Usage) -> Option<u64> {
-        cost::reported(usage, self.reservation.request.price)
+        let request = &self.reservation.request;
+        cost::reported(usage, request.price.filter(|_| !request.price_is_guessed))
     }
 
     /// The request never went upstream: nothing of it counts.

@@ -42,7 +42,7 @@ pub use admission::Admission;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use estimate::{Estimate, estimate};
 pub use lease_task::LeaseTask;
-pub use request::LimitRequest;
+pub use request::{Behind, LimitRequest};
 pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
 
@@ -124,6 +124,12 @@ impl Limits {
         self.shared.plan.store(Arc::new(plan));
         drop(state);
         self.shared.freed.notify_one();
+    }
+
+    /// Whether it matters to some limit or price which model a request is for.
+    pub fn go_by_model(&self) -> bool {
+        let plan = self.shared.plan.load();
+        !plan.models.is_empty() || !plan.settings.prices.is_empty()
     }
 
     /// The numbers behind the metrics and the status page.

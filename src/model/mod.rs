@@ -1,5 +1,6 @@
 //! Which identifier is sent upstream for the model that a client asks for.
 
+pub mod behind;
 pub mod body;
 pub mod catalogue;
 pub mod create;
@@ -36,6 +37,7 @@ pub struct Models {
     learned: Mutex<HashMap<(String, String), Learned>>,
     /// Application profiles that were looked up, by ARN.
     looked_up: Mutex<HashMap<String, (Arc<catalogue::Profile>, Instant)>>,
+    behind: behind::Found,
     /// One creation or listing at a time for each model.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     refreshing: tokio::sync::Mutex<()>,
@@ -60,6 +62,7 @@ impl Models {
             catalogue: ArcSwapOption::empty(),
             learned: Mutex::default(),
             looked_up: Mutex::default(),
+            behind: behind::Found::default(),
             busy: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
         }

@@ -79,6 +79,19 @@ pub struct Price {
     pub cache_write_1h: u64,
 }
 
+impl Price {
+    /// The higher of the two prices for each kind of token.
+    pub(crate) fn or_higher(self, other: Price) -> Price {
+        Price {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            cache_read: self.cache_read.max(other.cache_read),
+            cache_write: self.cache_write.max(other.cache_write),
+            cache_write_1h: self.cache_write_1h.max(other.cache_write_1h),
+        }
+    }
+}
+
 impl Prices {
     /// In order: the first pattern that fits holds.
     pub fn new(prices: Vec<(Glob, Price)>) -> Prices {
@@ -92,6 +105,11 @@ impl Prices {
     /// The price of a model; none when no pattern fits.
     pub(crate) fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
         self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| *price)
+    }
+
+    /// The highest price of each kind of token, over all patterns.
+    pub(crate) fn highest(&self) -> Option<Price> {
+        self.0.iter().map(|(_, price)| *price).reduce(Price::or_higher)
     }
 
     /// Reads the admin's file. An error names its place in that file.

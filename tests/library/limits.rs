@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Kind, Refusal};
-use bedrock_sidecar::limits::{Admission, Estimate, LimitRequest, Limits, VirtualClock};
+use bedrock_sidecar::limits::{Admission, Behind, Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
@@ -19,11 +19,17 @@ fn host(rates: Rates) -> settings::Limits {
 
 fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
-    LimitRequest { caller: None, caller_limits: None, model: None, estimate }
+    LimitRequest { caller: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate }
 }
 
 fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
-    LimitRequest { caller: Some(caller), caller_limits: Some(rates), model: None, estimate: Estimate::NONE }
+    LimitRequest {
+        caller: Some(caller),
+        caller_limits: Some(rates),
+        model: None,
+        behind: &Behind::Itself,
+        estimate: Estimate::NONE,
+    }
 }
 
 fn used(input: u64, output: u64) -> Usage {
