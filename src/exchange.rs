@@ -22,6 +22,7 @@ use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
+use crate::own_call::OwnCalls;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
@@ -78,6 +79,11 @@ impl OpenExchange<'_> {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
     }
 
+    /// For what the daemon has to do for itself, so that it can send this request.
+    pub fn own_calls(&self) -> OwnCalls {
+        OwnCalls(Arc::clone(&self.0.road))
+    }
+
     /// The request was sent so many times more.
     pub fn attempted(&mut self, attempts: u32) {
         self.0.record.attempts += attempts;
@@ -97,13 +103,17 @@ impl OpenExchange<'_> {
 impl Exchange {
     /// Begins the record of a request whose head has arrived.
     pub fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
+        Exchange::of(road, &client.peer.source, client.peer.uid)
+    }
+
+    fn of(road: &Arc<Road>, source: &str, uid: Option<u32>) -> Exchange {
         let now = jiff::Timestamp::now();
         let record = Record {
             request_id: uuid::Uuid::now_v7().to_string(),
             started_ms: now.as_millisecond(),
             operation: Cow::Borrowed("Unknown"),
-            source_ip: client.peer.source.clone(),
-            caller_uid: client.peer.uid,
+            source_ip: source.to_owned(),
+            caller_uid: uid,
             user_arn: road.callers.host_arn().to_string(),
             destination_region: road.first_region().to_owned(),
             ..Record::default()
@@ -121,6 +131,11 @@ impl Exchange {
             uncounted: 0,
             _in_flight: in_flight,
         }
+    }
+
+    /// Begins the record of a call that the daemon makes for itself.
+    pub fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
+        Exchange::of(road, source, Some(uid))
     }
 
     /// What the request is; `identifier` is what its path carries.
@@ -162,6 +177,20 @@ impl Exchange {
         self.admission = Some(admission);
         self.opened = Some(self.road.audit.open(&self.record).await?);
         Ok(OpenExchange(self))
+    }
+
+    /// The same for a call of the daemon's own, which no limit admits.
+    ///
+    /// # Errors
+    /// As those of `open`.
+    pub async fn open_own(&mut self) -> Result<(), Refusal> {
+        self.opened = Some(self.road.audit.open(&self.record).await?);
+        Ok(())
+    }
+
+    /// A call of the daemon's own has ended.
+    pub fn ended(mut self, outcome: Outcome, status: u16) {
+        self.close(outcome, status);
     }
 
     /// Ends with an answer of our own.

@@ -40,7 +40,7 @@ pub(crate) async fn serve(
             exchange.completed_here(response.body().length());
             response
         }
-        Ok(Front::Invocation(answered)) => finish_invocation(exchange, answered, &request_id).await,
+        Ok(Front::Invocation(answered)) => finish_invocation(exchange, *answered, &request_id).await,
         Err(refusal) => refused(exchange, &refusal, &request_id),
     }
 }
@@ -50,7 +50,7 @@ enum Front {
     /// The daemon itself.
     Own(Value),
     /// A model.
-    Invocation(Answered),
+    Invocation(Box<Answered>),
 }
 
 async fn answer(
@@ -66,7 +66,7 @@ async fn answer(
             exchange.operation(&operation::INVOKE_MODEL, None);
             let (caller, body) = proxy::identified(road, client, exchange, &head, body).await?;
             let received = invocation(&body, &head.headers)?;
-            proxy::process(road, exchange, &caller, &received).await.map(Front::Invocation)
+            proxy::process(road, exchange, &caller, &received).await.map(Box::new).map(Front::Invocation)
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");

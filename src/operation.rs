@@ -98,6 +98,10 @@ pub(crate) static INVOKE_MODEL: Operation =
 pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
+/// What the daemon does itself where a model has no profile that may be used.
+pub(crate) static CREATE_INFERENCE_PROFILE: Operation =
+    row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens);
+
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
 pub(crate) static OPERATIONS: [&Operation; 27] = [
     &INVOKE_MODEL,
@@ -147,7 +151,7 @@ pub(crate) static OPERATIONS: [&Operation; 27] = [
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
     &row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described, NoTokens),
-    &row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens),
+    &CREATE_INFERENCE_PROFILE,
     &row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described, NoTokens),
 ];
 
@@ -362,7 +366,7 @@ mod tests {
 
     #[test]
     fn named_rows_are_in_the_table() {
-        for named in [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS] {
+        for named in [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS, &CREATE_INFERENCE_PROFILE] {
             assert!(OPERATIONS.iter().any(|row| std::ptr::eq(*row, named)), "{}", named.name);
         }
         assert_eq!((INVOKE_MODEL.name, LIST_FOUNDATION_MODELS.name), ("InvokeModel", "ListFoundationModels"));
