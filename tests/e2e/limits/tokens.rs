@@ -14,6 +14,8 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100000000").ready().await;
     let today = async || host(&daemon).await["tokensToday"].as_u64().unwrap();
     let used = |record: &Value| record["inputTokens"].as_u64().unwrap() + record["outputTokens"].as_u64().unwrap();
+    // The log line is written beside the answer's last byte, not before it.
+    let nth_record = async |number: usize| until("the record", || daemon.records().into_iter().nth(number - 1)).await;
     let mut spent = 0;
     for path in [
         converse_path(ON_DEMAND),
@@ -34,7 +36,7 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     assert_eq!(today().await, spent + reserved);
     bedrock.gate().open();
     reader.end().await.unwrap();
-    spent += used(&daemon.records().pop().unwrap());
+    spent += used(&nth_record(5).await);
     assert_eq!(today().await, spent);
 
     // A body that bounds nothing reserves 2,048 for the answer.
@@ -43,7 +45,7 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     assert_eq!(today().await, spent + unbounded.len().div_ceil(4) as u64 + 2048);
     bedrock.gate().open();
     reader.end().await.unwrap();
-    spent += used(&daemon.records().pop().unwrap());
+    spent += used(&nth_record(6).await);
     assert_eq!(today().await, spent);
 
     // A stream that breaks before it reports stays as reserved.
