@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bedrock_sidecar::config::Glob;
-use bedrock_sidecar::limits::{Estimate, LimitRequest, Limits, SystemClock, estimate};
+use bedrock_sidecar::limits::{Behind, Estimate, LimitRequest, Limits, SystemClock, estimate};
 use bedrock_sidecar::operation::TokenEstimate::FromBody;
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Rates};
@@ -31,6 +31,7 @@ fn main() {
         caller: None,
         caller_limits: None,
         model: Some("us.anthropic.claude-sonnet-4-20250514-v1:0"),
+        behind: &Behind::Itself,
         estimate: Estimate { input: 300, output: 1_000 },
     };
     let caller = LimitRequest { caller: Some("billing"), caller_limits: Some(&all), ..plain };

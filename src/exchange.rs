@@ -21,7 +21,8 @@ use crate::listen::Client;
 use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
-use crate::operation::{ModelPlace, Operation};
+use crate::operation::{ModelPlace, Operation, TokenEstimate};
+use crate::own_call::OwnCalls;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
@@ -51,6 +52,10 @@ pub(crate) struct Exchange {
     never_sent: bool,
     /// The class of error with which the daemon answers itself.
     error_type: &'static str,
+    /// The operation runs no model: token counts in its answer are its subject, or of a request that was paid before.
+    is_free: bool,
+    /// Tokens of the output that the upstream had not counted when its stream ended, estimated.
+    uncounted: u64,
     _in_flight: InFlight,
 }
 
@@ -76,6 +81,11 @@ impl OpenExchange<'_> {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
     }
 
+    /// For what the daemon has to do for itself, so that it can send this request.
+    pub fn own_calls(&self) -> OwnCalls {
+        OwnCalls(Arc::clone(&self.0.road))
+    }
+
     /// The request was sent so many times more.
     pub fn attempted(&mut self, attempts: u32) {
         self.0.record.attempts += attempts;
@@ -95,13 +105,17 @@ impl OpenExchange<'_> {
 impl Exchange {
     /// Begins the record of a request whose head has arrived.
     pub fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
+        Exchange::of(road, &client.peer.source, client.peer.uid)
+    }
+
+    fn of(road: &Arc<Road>, source: &str, uid: Option<u32>) -> Exchange {
         let now = jiff::Timestamp::now();
         let record = Record {
             request_id: uuid::Uuid::now_v7().to_string(),
             started_ms: now.as_millisecond(),
             operation: Cow::Borrowed("Unknown"),
-            source_ip: client.peer.source.clone(),
-            caller_uid: client.peer.uid,
+            source_ip: source.to_owned(),
+            caller_uid: uid,
             user_arn: road.callers.host_arn().to_string(),
             destination_region: road.first_region().to_owned(),
             ..Record::default()
@@ -116,14 +130,22 @@ impl Exchange {
             opened: None,
             never_sent: false,
             error_type: "",
+            is_free: false,
+            uncounted: 0,
             _in_flight: in_flight,
         }
+    }
+
+    /// Begins the record of a call that the daemon makes for itself.
+    pub fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
+        Exchange::of(road, source, Some(uid))
     }
 
     /// What the request is; `identifier` is what its path carries.
     pub fn operation(&mut self, operation: &'static Operation, identifier: Option<&str>) {
         self.record.operation = Cow::Borrowed(operation.name);
         self.record.streaming = operation.streaming;
+        self.is_free = operation.tokens == TokenEstimate::NoTokens;
         if operation.model == ModelPlace::Path {
             self.record.model_id = identifier.unwrap_or_default().to_owned();
         }
@@ -158,6 +180,20 @@ impl Exchange {
         self.admission = Some(admission);
         self.opened = Some(self.road.audit.open(&self.record).await?);
         Ok(OpenExchange(self))
+    }
+
+    /// The same for a call of the daemon's own, which no limit admits.
+    ///
+    /// # Errors
+    /// As those of `open`.
+    pub async fn open_own(&mut self) -> Result<(), Refusal> {
+        self.opened = Some(self.road.audit.open(&self.record).await?);
+        Ok(())
+    }
+
+    /// A call of the daemon's own has ended.
+    pub fn ended(mut self, outcome: Outcome, status: u16) {
+        self.close(outcome, status);
     }
 
     /// Ends with an answer of our own.
@@ -228,8 +264,7 @@ impl Exchange {
     }
 
     fn complete(&mut self, meter: Meter) {
-        let Metered { usage, exception, ending } = meter.finish();
-        self.record.usage = usage;
+        let Metered { exception, ending, .. } = self.metered(meter);
         let status = self.record.status_code;
         let outcome = match (&exception, ending) {
             (None, Ending::WithinEvent) => Outcome::UpstreamBroke,
@@ -247,6 +282,16 @@ impl Exchange {
         self.close(outcome, status);
     }
 
+    /// Takes down what the answer has said of its usage.
+    fn metered(&mut self, meter: Meter) -> Metered {
+        let metered = meter.finish();
+        if !self.is_free {
+            self.record.usage = metered.usage;
+            self.uncounted = metered.uncounted;
+        }
+        metered
+    }
+
     /// Milliseconds since the request's head.
     fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -260,10 +305,9 @@ impl Exchange {
         self.record.status_code = status;
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
-        let model = self.record.inference_profile_used.as_deref().unwrap_or(&self.record.model_id);
-        self.record.cost_nano_usd = self.road.limits.cost(model, &self.record.usage);
         if let Some(admission) = self.admission.take() {
-            settle(admission, &self.record, self.never_sent);
+            self.record.cost_nano_usd = admission.cost(&self.record.usage);
+            settle(admission, &self.record, self.never_sent, self.uncounted);
         }
         match self.opened.take() {
             Some(opened) => self.road.audit.close(opened, &self.record),
@@ -274,8 +318,8 @@ impl Exchange {
 }
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
-/// upstream refused; one whose answer broke off may have used all that it reserved.
-fn settle(mut admission: Admission, record: &Record, never_sent: bool) {
+/// upstream refused; one whose answer broke off used what had streamed, and may have used all that it reserved.
+fn settle(mut admission: Admission, record: &Record, never_sent: bool, uncounted: u64) {
     if record.attempts == 0 || never_sent {
         return admission.cancel();
     }
@@ -283,8 +327,10 @@ fn settle(mut admission: Admission, record: &Record, never_sent: bool) {
     if failed || record.outcome == Outcome::Refused {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);
-    } else {
+    } else if record.outcome == Outcome::Completed && record.ended.is_none() {
         admission.settle(&record.usage);
+    } else {
+        admission.settle_broken_off(&record.usage, uncounted);
     }
 }
 
@@ -387,8 +433,7 @@ impl Relay {
 
     fn broke(&mut self, error: &BodyError) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            let Metered { usage, exception, .. } = meter.finish();
-            exchange.record.usage = usage;
+            let Metered { exception, .. } = exchange.metered(meter);
             exchange.record.error_message = Some(exception.unwrap_or_else(|| error.to_string()));
             let status = exchange.record.status_code;
             exchange.close(Outcome::UpstreamBroke, status);
@@ -399,7 +444,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
-            exchange.record.usage = meter.finish().usage;
+            exchange.metered(meter);
         }
     }
 }

@@ -105,7 +105,7 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            region.models.check_copy_from(&requested.name, &region.upstream).await?;
+            region.models.check_copy_from(&requested.name, &region.upstream, &exchange.own_calls()).await?;
             describe(road, region, exchange, received, requested, headers).await
         }
         ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,
@@ -139,7 +139,8 @@ async fn invoke(
     headers: &HeaderMap,
 ) -> Result<Answered, Stop> {
     let Region { upstream, models } = region;
-    let mut target = models.target(&requested.name, upstream).await?;
+    let own = exchange.own_calls();
+    let mut target = models.target(&requested.name, upstream, &own).await?;
     let mut may_retry = true;
     loop {
         exchange.sent_as(&target);
@@ -148,7 +149,7 @@ async fn invoke(
         let answer = send(road, region, exchange, &request).await?;
         if answer.remedy() == Remedy::Profile && may_retry {
             may_retry = false;
-            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream).await {
+            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream, &own).await {
                 target = profile?;
                 continue;
             }

@@ -9,6 +9,8 @@ use http::request::Parts;
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::admin::dashboard;
@@ -64,9 +66,7 @@ async fn answer(
             exchange.operation(&operation::INVOKE_MODEL, None);
             let (caller, body) = proxy::identified(road, client, exchange, &head, body).await?;
             let received = invocation(&body, &head.headers)?;
-            proxy::process(road, exchange, &caller, &received)
-                .await
-                .map(|answered| Front::Invocation(Box::new(answered)))
+            proxy::process(road, exchange, &caller, &received).await.map(Box::new).map(Front::Invocation)
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");
@@ -95,24 +95,36 @@ async fn answer(
     }
 }
 
-/// Reads `{modelId, contentType?, accept?, body}`. The client's own headers are for the policy; only the two of the model's
-/// request go upstream.
-fn invocation(body: &[u8], client: &HeaderMap) -> Result<Received, Refusal> {
+/// `{modelId, contentType?, accept?, body}`. serde refuses a key that stands twice, of which readers disagree about which
+/// one counts. The body is not read here: an object reaches the model as the bytes that came.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Invocation<'a> {
+    model_id: Option<Value>,
+    content_type: Option<Value>,
+    accept: Option<Value>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+/// Reads an [`Invocation`]. The client's own headers are for the policy; only the two of the model's request go upstream.
+fn invocation(body: &Bytes, client: &HeaderMap) -> Result<Received, Refusal> {
     let invalid = |message: &'static str| Refusal::new(RefusalKind::Validation, message);
-    let json: Value = serde_json::from_slice(body).map_err(|_| invalid("the request's body is not valid JSON."))?;
-    let model = json["modelId"].as_str().ok_or_else(|| invalid("the request's body must hold modelId, a string."))?;
+    let named = parse(body)?;
+    let model = named.model_id.as_ref().and_then(Value::as_str);
+    let model = model.ok_or_else(|| invalid("the request's body must hold modelId, a string."))?;
     check_identifier(model)?;
-    let payload = match &json["body"] {
-        Value::Null => return Err(invalid("the request's body must hold body: the model's request.")),
-        Value::String(text) => decode(text)?,
-        other => Bytes::from(other.to_string()),
+    let payload = match named.body.map(RawValue::get) {
+        None => return Err(invalid("the request's body must hold body: the model's request.")),
+        Some(text) if text.starts_with('"') => decode(&serde_json::from_str::<String>(text).map_err(|_| not_json())?)?,
+        Some(json) => body.slice_ref(json.as_bytes()),
     };
     let mut headers = HeaderMap::new();
     if let Some(level) = client.get(CLASSIFICATION_HEADER) {
         headers.insert(CLASSIFICATION_HEADER, level.clone());
     }
-    for (key, name) in [("contentType", CONTENT_TYPE), ("accept", http::header::ACCEPT)] {
-        let value = json[key].as_str().unwrap_or("application/json");
+    for (value, name) in [(&named.content_type, CONTENT_TYPE), (&named.accept, http::header::ACCEPT)] {
+        let value = value.as_ref().and_then(Value::as_str).unwrap_or("application/json");
         let value = HeaderValue::from_str(value).map_err(|_| invalid("contentType or accept is not a media type."))?;
         headers.insert(name, value);
     }
@@ -125,6 +137,25 @@ fn invocation(body: &[u8], client: &HeaderMap) -> Result<Received, Refusal> {
         body: payload,
         model: Some(RequestedModel { name: model.to_owned(), in_body: None }),
     })
+}
+
+fn parse(body: &[u8]) -> Result<Invocation<'_>, Refusal> {
+    // serde would also read the values from an array, in their order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Refusal::new(RefusalKind::Validation, "the request's body is not a JSON object."));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        // Every key takes any value, so that a fault of meaning is a key that came before.
+        if error.is_data() {
+            let twice = "modelId, contentType, accept or body stands twice in the request's body; send each once.";
+            return Refusal::new(RefusalKind::Validation, twice);
+        }
+        not_json()
+    })
+}
+
+fn not_json() -> Refusal {
+    Refusal::new(RefusalKind::Validation, "the request's body is not valid JSON.")
 }
 
 /// A string body is the model's JSON itself, or base64 of it.
@@ -284,15 +315,51 @@ mod tests {
     #[test]
     fn a_body_is_an_object_a_json_string_or_base64() {
         let none = HeaderMap::new();
-        let body = |value: &str| {
-            invocation(format!(r#"{{"modelId":"a.b","body":{value}}}"#).as_bytes(), &none).map(|r| r.body)
-        };
+        let read = |text: &str| invocation(&Bytes::copy_from_slice(text.as_bytes()), &none);
+        let body = |value: &str| read(&format!(r#"{{"modelId":"a.b","body":{value}}}"#)).map(|r| r.body);
         assert_eq!(body(r#"{"a":1}"#).unwrap(), r#"{"a":1}"#);
         assert_eq!(body(r#""{\"a\": 1}""#).unwrap(), r#"{"a": 1}"#);
         assert_eq!(body(r#""eyJhIjogMX0=""#).unwrap(), r#"{"a": 1}"#);
         assert_eq!(body(r#""{broken""#).unwrap_err().kind, RefusalKind::Validation);
-        assert!(invocation(b"{}", &none).is_err() && invocation(b"x", &none).is_err());
-        assert!(invocation(br#"{"modelId":"a.b"}"#, &none).is_err());
-        assert!(invocation(br#"{"modelId":"a/../b","body":{}}"#, &none).is_err());
+        for broken in [
+            "{}",
+            "x",
+            r#"{"modelId":"a.b"}"#,
+            r#"{"modelId":"a.b","body":null}"#,
+            r#"{"modelId":"a/../b","body":{}}"#,
+            r#"{"modelId":["a.b"],"body":{}}"#,
+            r#"["a.b",null,null,{}]"#,
+        ] {
+            assert_eq!(read(broken).unwrap_err().kind, RefusalKind::Validation, "{broken}");
+        }
+    }
+
+    #[test]
+    fn an_object_keeps_its_bytes() {
+        let none = HeaderMap::new();
+        for object in [
+            r#"{"z":1,"a":2}"#,
+            r#"{ "n" : 12345678901234567890123 , "m":1.50,"k":1E400 }"#,
+            "{\n\t\"text\": \"caf\\u00e9 é\" }",
+            r#"{"a":1,"a":2}"#,
+            "[1.0, 2e0]",
+        ] {
+            let text = format!("{{\"body\": {object} ,\"modelId\":\"a.b\"}}\n");
+            let received = invocation(&Bytes::from(text), &none).unwrap();
+            assert_eq!(received.body, object.as_bytes(), "{object}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        for text in [
+            r#"{"modelId":"a.b","modelId":"c.d","body":{}}"#,
+            r#"{"modelId":"a.b","body":{},"body":{"x":1}}"#,
+            r#"{"modelId":"a.b","b\u006fdy":{},"body":{"x":1}}"#,
+            r#"{"modelId":"a.b","accept":"a/b","accept":"a/c","body":{}}"#,
+        ] {
+            let refusal = invocation(&Bytes::from(text), &HeaderMap::new()).unwrap_err();
+            assert!(refusal.text().contains("twice"), "{text}: {}", refusal.text());
+        }
     }
 }

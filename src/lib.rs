@@ -30,6 +30,7 @@ mod meter;
 mod metrics;
 mod model;
 pub mod operation;
+mod own_call;
 mod policy;
 mod proxy;
 mod receive;

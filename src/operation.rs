@@ -98,8 +98,12 @@ pub(crate) static INVOKE_MODEL: Operation =
 pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
+/// What the daemon does itself where a model has no profile that may be used.
+pub(crate) static CREATE_INFERENCE_PROFILE: Operation =
+    row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens);
+
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub(crate) static OPERATIONS: [&Operation; 25] = [
+pub(crate) static OPERATIONS: [&Operation; 27] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -127,17 +131,27 @@ pub(crate) static OPERATIONS: [&Operation; 25] = [
     &row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel, NoTokens),
     &row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model"), FromBody),
     &row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model"), FromBody),
+    // These count, or read what was paid for when it was made.
+    &row("OpenAI", "POST", &["openai", "v1", "responses", "input_tokens"], Runtime, OptionalBody("model"), NoTokens),
     &row("OpenAI", "POST", &["openai", "v1", "*"], Runtime, OptionalBody("model"), FromBody),
-    &row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel, FromBody),
-    &row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel, FromBody),
+    &row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel, NoTokens),
+    &row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel, NoTokens),
     &row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model"), FromBody),
+    &row(
+        "MessagesCountTokens",
+        "POST",
+        &["anthropic", "v1", "messages", "count_tokens"],
+        Runtime,
+        Body("model"),
+        NoTokens,
+    ),
     &row("Anthropic", "POST", &["anthropic", "*"], Runtime, OptionalBody("model"), FromBody),
-    &row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel, FromBody),
+    &row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel, NoTokens),
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
     &row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described, NoTokens),
-    &row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens),
+    &CREATE_INFERENCE_PROFILE,
     &row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described, NoTokens),
 ];
 
@@ -358,7 +372,7 @@ mod tests {
 
     #[test]
     fn named_rows_are_in_the_table() {
-        for named in [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS] {
+        for named in [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS, &CREATE_INFERENCE_PROFILE] {
             assert!(OPERATIONS.iter().any(|row| std::ptr::eq(*row, named)), "{}", named.name);
         }
         assert_eq!((INVOKE_MODEL.name, LIST_FOUNDATION_MODELS.name), ("InvokeModel", "ListFoundationModels"));
@@ -375,6 +389,11 @@ mod tests {
                 "InvokeGuardrailChecks",
                 "ListAsyncInvokes",
                 "GetAsyncInvoke",
+                "OpenAI",
+                "OpenAI",
+                "OpenAI",
+                "MessagesCountTokens",
+                "Anthropic",
                 "ListFoundationModels",
                 "GetFoundationModel",
                 "ListInferenceProfiles",
@@ -383,6 +402,17 @@ mod tests {
                 "DeleteInferenceProfile",
             ]
         );
+    }
+
+    #[test]
+    fn counting_has_rows_of_its_own_before_the_wildcards() {
+        for path in ["/anthropic/v1/messages/count_tokens", "/openai/v1/responses/input_tokens"] {
+            assert_eq!(find(&Method::POST, path).unwrap().operation.tokens, NoTokens, "{path}");
+        }
+        assert_eq!(name(Method::POST, "/anthropic/v1/messages/count_tokens"), Ok(("MessagesCountTokens", None)));
+        for path in ["/anthropic/v1/messages/batches", "/openai/v1/responses/x/cancel"] {
+            assert_eq!(find(&Method::POST, path).unwrap().operation.tokens, FromBody, "{path}");
+        }
     }
 
     #[test]

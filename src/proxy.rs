@@ -14,9 +14,9 @@ use hyper::body::Incoming;
 use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
-use crate::limits::{self, Admission, LimitRequest};
+use crate::limits::{self, Admission, Behind, LimitRequest};
 use crate::listen::{Client, guard};
-use crate::operation::{self, Matched, Operation};
+use crate::operation::{self, Matched, ModelPlace, Operation};
 use crate::policy::{self, Permit};
 use crate::request::Received;
 use crate::road::Road;
@@ -76,7 +76,8 @@ pub(crate) async fn process(
         exchange.record.model_id.clone_from(&model.name);
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
-    let admission = admit(road, permit, caller, received).await?;
+    let behind = models_behind(road, received).await;
+    let admission = admit(road, permit, caller, received, &behind).await?;
     let opened = exchange.open(admission).await?;
     forward::forward(road, opened, received).await
 }
@@ -119,13 +120,34 @@ pub(crate) fn permit(
     Ok(permit)
 }
 
+/// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
+async fn models_behind(road: &Road, received: &Received) -> Behind {
+    let invokes =
+        matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_) | ModelPlace::OptionalBody(_));
+    let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
+        return Behind::Itself;
+    };
+    let name = model::resolve::unalias(&model.name, &road.settings.models);
+    match road.region_of(name) {
+        Some(region) => region.models.behind(name, &region.upstream).await,
+        None => Behind::Unknown,
+    }
+}
+
 /// Whether the limits have room; only what is permitted is counted.
-async fn admit(road: &Road, _permit: Permit, caller: &Caller, received: &Received) -> Result<Admission, Refusal> {
+async fn admit(
+    road: &Road,
+    _permit: Permit,
+    caller: &Caller,
+    received: &Received,
+    behind: &Behind,
+) -> Result<Admission, Refusal> {
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
     let request = LimitRequest {
         caller: caller.name(),
         caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
         model,
+        behind,
         estimate: limits::estimate(received.operation.tokens, &received.body),
     };
     road.limits.admit(request).await

@@ -55,6 +55,9 @@ pub struct Usage {
     /// Tokens of the request that were written into the prompt cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_tokens: Option<u64>,
+    /// Those of them that the cache keeps for an hour; the others for five minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h_tokens: Option<u64>,
 }
 
 /// One request. In the ledger, in DynamoDB, in the log and in exports the field names are in camelCase.

@@ -1,6 +1,7 @@
 //! The stand-in's "thinking": an answer that follows from the prompt alone, so that a direct call and one through the
 //! daemon can be compared byte for byte. Words in a prompt direct it:
-//! `repeat N` (an answer of N bytes), `events N` (N pieces), `pace MS` (between events), `think MS` (before the first byte).
+//! `repeat N` (an answer of N bytes), `events N` (N pieces), `pace MS` (between events), `think MS` (before the first byte),
+//! `cached N` (OpenAI: N tokens more of the input, read from the cache).
 
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use serde_json::Value;
 pub(crate) struct Answer {
     pub(crate) pieces: Vec<String>,
     pub(crate) input_tokens: u64,
+    /// Tokens of the input beside those, read from the cache.
+    pub(crate) cached: u64,
     /// Whether `max_tokens` cut it.
     pub(crate) cut: bool,
     pub(crate) pace: Duration,
@@ -35,6 +38,7 @@ impl Answer {
         Answer {
             pieces,
             input_tokens: count(whole),
+            cached: directed("cached").unwrap_or(0),
             cut,
             pace: Duration::from_millis(directed("pace").unwrap_or(0)),
             think: Duration::from_millis(directed("think").unwrap_or(0)),

@@ -18,6 +18,7 @@ pub(crate) enum Call {
     ChatCompletions,
     Responses,
     Messages,
+    MessagesCountTokens,
     OpenAiModels,
     ListFoundationModels,
     GetFoundationModel { id: String },
@@ -45,6 +46,7 @@ impl Call {
             Call::ChatCompletions => "ChatCompletions",
             Call::Responses => "Responses",
             Call::Messages => "Messages",
+            Call::MessagesCountTokens => "MessagesCountTokens",
             Call::OpenAiModels => "ListModels",
             Call::ListFoundationModels => "ListFoundationModels",
             Call::GetFoundationModel { .. } => "GetFoundationModel",
@@ -69,7 +71,7 @@ impl Call {
     /// The member of the body that names the model, where the path does not.
     pub(crate) fn model_member(&self) -> Option<&'static str> {
         match self {
-            Call::ChatCompletions | Call::Responses | Call::Messages => Some("model"),
+            Call::ChatCompletions | Call::Responses | Call::Messages | Call::MessagesCountTokens => Some("model"),
             Call::StartAsyncInvoke => Some("modelId"),
             _ => None,
         }
@@ -77,7 +79,10 @@ impl Call {
 
     /// Whether the error is told in OpenAI's or Anthropic's shape.
     pub(crate) fn foreign_errors(&self) -> bool {
-        matches!(self, Call::ChatCompletions | Call::Responses | Call::Messages | Call::OpenAiModels)
+        matches!(
+            self,
+            Call::ChatCompletions | Call::Responses | Call::Messages | Call::MessagesCountTokens | Call::OpenAiModels
+        )
     }
 }
 
@@ -104,6 +109,7 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("POST", ["openai", "v1", "chat", "completions"] | ["v1", "chat", "completions"]) => Call::ChatCompletions,
         ("POST", ["openai", "v1", "responses"] | ["v1", "responses"]) => Call::Responses,
         ("POST", ["anthropic", "v1", "messages"]) => Call::Messages,
+        ("POST", ["anthropic", "v1", "messages", "count_tokens"]) => Call::MessagesCountTokens,
         ("GET", ["openai", "v1", "models"] | ["v1", "models"]) => Call::OpenAiModels,
         ("GET", ["foundation-models"]) => Call::ListFoundationModels,
         ("GET", ["foundation-models", _]) => Call::GetFoundationModel { id: id(1) },

@@ -95,6 +95,8 @@ pub struct Price {
     /// Written to the prompt cache.
     #[serde(default)]
     pub cache_write: Usd,
+    /// The same, to be kept for an hour; as `cache_write` if left out.
+    pub cache_write_1h: Option<Usd>,
 }
 
 /// An amount of US dollars, kept in nano-dollars; at most 9 decimals mean something, and at most a billion dollars.

@@ -60,7 +60,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         latency,
         first_byte_latency,
         streaming,
-        usage: Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens },
+        usage: Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens },
         cost_nano_usd,
         success,
         status_code,
@@ -79,6 +79,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.text_if("accessKeyId", access_key_id);
     json.number("attempts", *attempts);
     json.number_if("cacheReadTokens", *cache_read_tokens);
+    json.number_if("cacheWrite1hTokens", *cache_write_1h_tokens);
     json.number_if("cacheWriteTokens", *cache_write_tokens);
     json.text_if("caller", caller);
     json.number_if("callerUid", *caller_uid);
@@ -244,6 +245,7 @@ mod tests {
                 output_tokens: Some(6),
                 cache_read_tokens: Some(7),
                 cache_write_tokens: Some(8),
+                cache_write_1h_tokens: Some(7),
             },
             cost_nano_usd: Some(9),
             success: true,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::cost;
 use super::outcome::Reservation;
 use super::refusal::usd;
 use super::scope::Warning;
@@ -31,6 +32,21 @@ impl Admission {
         let warnings = self.shared.free(|state| state.settle(&mut self.reservation, usage, now));
         // Logging may block: not under the lock.
         warnings.iter().for_each(warn);
+    }
+
+    /// Settles a request whose answer did not come to its end. `uncounted` are tokens of the output, by an estimate, that
+    /// came after the upstream's last count; where it gave none, the reservation stays, or they count if they are more.
+    pub fn settle_broken_off(&mut self, usage: &Usage, uncounted: u64) {
+        let reserved = self.reservation.request.estimate.output;
+        let output = usage.output_tokens.map_or(reserved.max(uncounted), |known| known.saturating_add(uncounted));
+        self.settle(&Usage { output_tokens: Some(output), ..*usage });
+    }
+
+    /// What was reported costs, in nano-dollars, by the price that the budgets count with; none when no price fits the
+    /// model, the usage is unknown, or the price is a guess because nobody can tell the model.
+    pub fn cost(&self, usage: &Usage) -> Option<u64> {
+        let request = &self.reservation.request;
+        cost::reported(usage, request.price.filter(|_| !request.price_is_guessed))
     }
 
     /// The request never went upstream: nothing of it counts.

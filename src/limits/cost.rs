@@ -1,9 +1,8 @@
 //! What a request costs, in tokens and in money.
 
 use super::estimate::Estimate;
-use super::model_pattern::fits;
 use crate::record::Usage;
-use crate::settings::limits::{Price, Prices};
+use crate::settings::limits::Price;
 
 /// What a request takes from each scope that applies to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,14 +26,21 @@ pub(super) fn actual(usage: &Usage, estimate: Estimate, price: Option<Price>) ->
     let output = usage.output_tokens.unwrap_or(estimate.output);
     let (read, write) = (usage.cache_read_tokens.unwrap_or(0), usage.cache_write_tokens.unwrap_or(0));
     let nano_usd = price.map_or(0, |price| {
-        nano_usd(&[(input, price.input), (output, price.output), (read, price.cache_read), (write, price.cache_write)])
+        let hour = usage.cache_write_1h_tokens.unwrap_or(0).min(write);
+        nano_usd(&[
+            (input, price.input),
+            (output, price.output),
+            (read, price.cache_read),
+            (write - hour, price.cache_write),
+            (hour, price.cache_write_1h),
+        ])
     });
     Cost { tokens: input.saturating_add(output).saturating_add(write), nano_usd }
 }
 
-/// Nano-dollars; none when no price fits, or when neither input nor output is known.
-pub(super) fn cost(prices: &Prices, model: &str, usage: &Usage) -> Option<u64> {
-    let price = prices.of(|glob| fits(glob, model))?;
+/// Nano-dollars of what was reported; none without a price, or when neither input nor output is known.
+pub(super) fn reported(usage: &Usage, price: Option<Price>) -> Option<u64> {
+    let price = price?;
     if usage.input_tokens.is_none() && usage.output_tokens.is_none() {
         return None;
     }
@@ -51,22 +57,30 @@ fn nano_usd(parts: &[(u64, u64)]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Glob;
-
     #[test]
     fn cost_is_exact_and_unknown_usage_has_none() {
-        let price = Price { input: 3_000_000, output: 15_000_000, cache_read: 300_000, cache_write: 3_750_000 };
-        let prices = Prices::new(vec![(Glob::new("anthropic.*"), price)]);
+        let price = Price {
+            input: 3_000_000,
+            output: 15_000_000,
+            cache_read: 300_000,
+            cache_write: 3_750_000,
+            cache_write_1h: 6_000_000,
+        };
         let usage = Usage {
             input_tokens: Some(1_000),
             output_tokens: Some(100),
             cache_read_tokens: Some(10),
             cache_write_tokens: Some(1),
+            cache_write_1h_tokens: None,
         };
         // 0.003 + 0.0015 + 0.000003 + 0.00000375 dollars
-        assert_eq!(cost(&prices, "us.anthropic.claude", &usage), Some(4_506_750));
-        assert_eq!(cost(&prices, "meta.llama", &usage), None);
-        assert_eq!(cost(&prices, "anthropic.claude", &Usage::default()), None);
+        assert_eq!(reported(&usage, Some(price)), Some(4_506_750));
+        assert_eq!(reported(&usage, None), None);
+        assert_eq!(reported(&Usage::default(), Some(price)), None);
+        // A thousand tokens written: 400 for an hour at 6 dollars a million, the others at 3.75.
+        let kept = |hour| Usage { cache_write_tokens: Some(1_000), cache_write_1h_tokens: Some(hour), ..usage };
+        assert_eq!(reported(&kept(400), Some(price)), Some(4_503_000 + 2_400_000 + 2_250_000));
+        assert_eq!(reported(&kept(4_000), Some(price)), Some(4_503_000 + 6_000_000), "no more than were written");
         assert_eq!(actual(&usage, Estimate::NONE, Some(price)).tokens, 1_101);
         let broken = Usage { input_tokens: Some(7), ..Usage::default() };
         assert_eq!(actual(&broken, Estimate { input: 5, output: 50 }, None).tokens, 57);
@@ -75,8 +89,10 @@ mod tests {
             output_tokens: Some(u64::MAX),
             cache_read_tokens: Some(u64::MAX),
             cache_write_tokens: Some(u64::MAX),
+            cache_write_1h_tokens: Some(1),
         };
-        let price = Price { input: u64::MAX, output: u64::MAX, cache_read: u64::MAX, cache_write: u64::MAX };
+        let most = u64::MAX;
+        let price = Price { input: most, output: most, cache_read: most, cache_write: most, cache_write_1h: most };
         assert_eq!(actual(&all, Estimate::NONE, Some(price)), Cost { tokens: u64::MAX, nano_usd: u64::MAX });
     }
 }

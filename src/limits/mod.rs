@@ -44,12 +44,11 @@ pub use clock::{Clock, SystemClock, VirtualClock};
 pub use estimate::{Estimate, estimate};
 pub use lease_task::LeaseTask;
 pub use past_use::PastUse;
-pub use request::LimitRequest;
+pub use request::{Behind, LimitRequest};
 pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
 
 use crate::error::Refusal;
-use crate::record::Usage;
 use crate::settings::limits as settings;
 use fleet::LeaseStore;
 use outcome::Outcome;
@@ -137,9 +136,10 @@ impl Limits {
         self.shared.freed.notify_one();
     }
 
-    /// What a request has cost, in nano-dollars; none when no price fits the model or the usage is unknown.
-    pub fn cost(&self, model: &str, usage: &Usage) -> Option<u64> {
-        cost::cost(&self.shared.plan.load().settings.prices, model, usage)
+    /// Whether it matters to some limit or price which model a request is for.
+    pub fn go_by_model(&self) -> bool {
+        let plan = self.shared.plan.load();
+        !plan.models.is_empty() || !plan.settings.prices.is_empty()
     }
 
     /// The numbers behind the metrics and the status page.

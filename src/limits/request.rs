@@ -5,7 +5,7 @@ use super::estimate::Estimate;
 use super::model_pattern::fits;
 use super::slot::{Slot, Slots};
 use crate::config::Glob;
-use crate::settings::limits::{self as settings, Price, Rates};
+use crate::settings::limits::{self as settings, Price, Prices, Rates};
 
 /// A request that wants to pass.
 #[derive(Debug, Clone, Copy)]
@@ -16,8 +16,21 @@ pub struct LimitRequest<'a> {
     pub caller_limits: Option<&'a Rates>,
     /// The model or profile identifier that the limits of models and the prices are matched with.
     pub model: Option<&'a str>,
+    /// What stands behind that identifier.
+    pub behind: &'a Behind,
     /// What it may use, which is reserved until it is settled.
     pub estimate: Estimate,
+}
+
+/// The models behind an identifier, by which limits and prices go as well as by the identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behind {
+    /// The identifier tells its model itself.
+    Itself,
+    /// It stands for one of these.
+    Models(Vec<String>),
+    /// Nobody can tell: the strictest holds that could.
+    Unknown,
 }
 
 /// What a request is weighed against: the settings, with the place of each pattern on models in the state.
@@ -36,6 +49,8 @@ pub(super) struct WeighedRequest {
     pub(super) models: Slots,
     pub(super) estimate: Estimate,
     pub(super) price: Option<Price>,
+    /// The price is the highest that could hold: good enough to keep a budget, but not to be recorded.
+    pub(super) price_is_guessed: bool,
     pub(super) cost: Cost,
     /// It has not been refused by the fleet's lease yet, so it is new demand.
     pub(super) first_attempt: bool,
@@ -44,25 +59,110 @@ pub(super) struct WeighedRequest {
 impl WeighedRequest {
     pub(super) fn new(request: &LimitRequest<'_>, plan: &Plan) -> WeighedRequest {
         let mut models = Slots::default();
-        let mut price = None;
+        let mut price = Priced::default();
         if let Some(model) = request.model {
             for (glob, slot) in &plan.models {
-                if fits(glob, model) {
+                if may_fit(glob, model, request.behind) {
                     models.push(*slot);
                 }
             }
             if !plan.settings.prices.is_empty() {
-                price = plan.settings.prices.of(|glob| fits(glob, model));
+                price = Priced::new(&plan.settings.prices, model, request.behind);
             }
         }
+        let Priced { price, is_guessed } = price;
         WeighedRequest {
             caller: request.caller.map(Into::into),
             caller_limits: request.caller_limits.copied(),
             models,
             estimate: request.estimate,
             price,
+            price_is_guessed: is_guessed,
             cost: cost::estimated(request.estimate, price),
             first_attempt: true,
         }
+    }
+}
+
+/// Whether a pattern fits the model, or one that may stand behind it.
+fn may_fit(glob: &Glob, model: &str, behind: &Behind) -> bool {
+    match behind {
+        Behind::Itself => fits(glob, model),
+        Behind::Models(models) => fits(glob, model) || models.iter().any(|one| fits(glob, one)),
+        Behind::Unknown => true,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Priced {
+    price: Option<Price>,
+    is_guessed: bool,
+}
+
+impl Priced {
+    /// Of several models that may stand behind the name, the dearest. A price for the name itself holds where nothing is
+    /// known of them, unless it is one for everything.
+    fn new(prices: &Prices, model: &str, behind: &Behind) -> Priced {
+        let known = |price| Priced { price, is_guessed: false };
+        match behind {
+            Behind::Itself => known(prices.of(|glob| fits(glob, model))),
+            Behind::Models(models) => known(
+                models
+                    .iter()
+                    .filter_map(|one| prices.of(|glob| fits(glob, model) || fits(glob, one)))
+                    .reduce(Price::or_higher),
+            ),
+            Behind::Unknown => match prices.of(|glob| glob.to_string() != "*" && fits(glob, model)) {
+                Some(price) => known(Some(price)),
+                None => Priced { price: prices.highest(), is_guessed: true },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x1";
+
+    fn price(input: u64, output: u64) -> Price {
+        Price { input, output, cache_read: 0, cache_write: 0, cache_write_1h: 0 }
+    }
+
+    fn weighed(model: &str, behind: &Behind, more: &[(&str, Price)]) -> WeighedRequest {
+        let mut prices = vec![(Glob::new("anthropic.*"), price(3, 15)), (Glob::new("amazon.*"), price(4, 2))];
+        prices.extend(more.iter().map(|(pattern, price)| (Glob::new(pattern), *price)));
+        let settings = settings::Limits { prices: std::sync::Arc::new(Prices::new(prices)), ..Default::default() };
+        let models = vec![(Glob::new("anthropic.*"), 1), (Glob::new("meta.*"), 2)];
+        let plan = Plan { settings, models };
+        let estimate = Estimate { input: 1, output: 1 };
+        let request = LimitRequest { caller: None, caller_limits: None, model: Some(model), behind, estimate };
+        WeighedRequest::new(&request, &plan)
+    }
+
+    #[test]
+    fn limits_and_prices_go_by_the_models_behind_a_name() {
+        let models = |names: &[&str]| Behind::Models(names.iter().map(|name| (*name).to_owned()).collect());
+        for (behind, slots, expected, is_guessed) in [
+            (Behind::Itself, vec![], None, false),
+            (models(&["anthropic.claude"]), vec![1], Some(price(3, 15)), false),
+            (models(&["meta.llama"]), vec![2], None, false),
+            (models(&["anthropic.claude", "amazon.nova"]), vec![1], Some(price(4, 15)), false),
+            (Behind::Unknown, vec![1, 2], Some(price(4, 15)), true),
+        ] {
+            let weighed = weighed(ARN, &behind, &[]);
+            assert_eq!(weighed.models.iter().collect::<Vec<_>>(), slots, "{behind:?}");
+            assert_eq!((weighed.price, weighed.price_is_guessed), (expected, is_guessed), "{behind:?}");
+        }
+    }
+
+    #[test]
+    fn a_price_for_the_name_itself_holds() {
+        let own = ("arn:aws:bedrock:*:application-inference-profile/*", price(1, 1));
+        let weighed_own = weighed(ARN, &Behind::Unknown, &[own]);
+        assert_eq!((weighed_own.price, weighed_own.price_is_guessed), (Some(price(1, 1)), false));
+        let fallback = weighed(ARN, &Behind::Unknown, &[("*", price(1, 1))]);
+        assert_eq!((fallback.price, fallback.price_is_guessed), (Some(price(4, 15)), true));
     }
 }

@@ -4,6 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::streamed::{Streamed, for_each_text_member};
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
 
@@ -20,7 +21,10 @@ pub struct EventStream {
     skip: usize,
     /// The payload of the last `chunk`, in which InvokeModelWithResponseStream puts its metrics.
     last_chunk: Option<Bytes>,
+    /// The chunk that was decoded last; kept for its memory.
+    decoded: Vec<u8>,
     usage: Usage,
+    streamed: Streamed,
     exception: Option<String>,
     /// The bytes are no event stream, so nothing more is learned from them.
     lost: bool,
@@ -73,25 +77,54 @@ impl EventStream {
     fn frame(&mut self, frame: &Bytes, headers: usize) {
         let payload = || frame.slice(PRELUDE + headers..frame.len() - TRAILER);
         match Event::of(&frame[PRELUDE..PRELUDE + headers]) {
-            Event::Chunk => self.last_chunk = Some(payload()),
+            Event::Chunk => self.chunk(payload()),
             Event::Metadata => {
                 self.has_ended = true;
                 let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
-                self.usage.merge(usage::of_object(&json["usage"]));
+                self.merge(usage::of_object(&json["usage"]));
             }
             Event::Exception(name) => self.exception = Some(name),
-            Event::Other => {}
+            Event::Other => self.streamed.event(&payload()),
         }
     }
 
-    /// What the stream said, up to where it came.
-    pub fn finish(self) -> Metered {
-        let ending = self.ending();
-        let mut usage = self.usage;
-        if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
-            usage.merge(metrics);
+    /// A chunk holds an event of the model's own, which may tell usage long before the last one tells Bedrock's metrics.
+    fn chunk(&mut self, payload: Bytes) {
+        use base64::Engine;
+        let mut encoded = &b""[..];
+        for_each_text_member(&payload, |key, value| {
+            if key == b"bytes" {
+                encoded = value;
+            }
+        });
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        if base64::engine::general_purpose::STANDARD.decode_vec(encoded, &mut decoded).is_ok() {
+            self.streamed.event(&decoded);
+            if memchr::memmem::find(&decoded, b"\"usage\"").is_some()
+                && let Some(usage) = serde_json::from_slice(&decoded).ok().as_ref().and_then(usage::of_answer)
+            {
+                self.merge(usage);
+            }
         }
-        Metered { usage, exception: self.exception, ending }
+        self.decoded = decoded;
+        self.last_chunk = Some(payload);
+    }
+
+    fn merge(&mut self, usage: Usage) {
+        if usage.output_tokens.is_some() {
+            self.streamed.counted();
+        }
+        self.usage.merge(usage);
+    }
+
+    /// What the stream said, up to where it came.
+    pub fn finish(mut self) -> Metered {
+        let ending = self.ending();
+        if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
+            self.merge(metrics);
+        }
+        Metered { usage: self.usage, exception: self.exception, ending, uncounted: self.streamed.tokens() }
     }
 
     fn ending(&self) -> Ending {
@@ -217,7 +250,7 @@ pub(crate) mod tests {
             r#"{"usage":{"inputTokens":3,"outputTokens":5,"cacheReadInputTokens":7},"metrics":{"latencyMs":1}}"#,
         ));
         for piece in 1..=bytes.len() {
-            let Metered { usage, exception, ending } = read(&bytes, piece);
+            let Metered { usage, exception, ending, .. } = read(&bytes, piece);
             assert_eq!(ending, Ending::Whole);
             assert_eq!(
                 (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens),
@@ -244,6 +277,31 @@ pub(crate) mod tests {
         let cut = read(&bytes[..bytes.len() - 1], 10);
         assert_eq!(cut.usage.input_tokens, None, "a stream that was cut short has no usage");
         assert_eq!(cut.ending, Ending::WithinEvent);
+    }
+
+    #[test]
+    fn what_streams_after_the_last_count_is_estimated() {
+        use base64::Engine;
+        let chunk = |text: &str| {
+            event("chunk", &format!(r#"{{"bytes":"{}"}}"#, base64::engine::general_purpose::STANDARD.encode(text)))
+        };
+        let mut invoked = chunk(r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#);
+        let mut conversed = event("messageStart", r#"{"role":"assistant"}"#);
+        for _ in 0..100 {
+            invoked.extend(chunk(r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"six by"}}"#));
+            conversed
+                .extend(event("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"text":"six by"},"p":"ab"}"#));
+        }
+        for piece in [1, 64, 4096] {
+            let read_invoked = read(&invoked, piece);
+            let usage = read_invoked.usage;
+            assert_eq!((usage.input_tokens, usage.output_tokens, read_invoked.uncounted), (Some(3), Some(1), 200));
+            let read_conversed = read(&conversed, piece);
+            assert!(read_conversed.usage.is_empty());
+            assert_eq!(read_conversed.uncounted, 200);
+        }
+        conversed.extend(event("metadata", r#"{"usage":{"inputTokens":3,"outputTokens":5}}"#));
+        assert_eq!(read(&conversed, 4096).uncounted, 0);
     }
 
     #[test]

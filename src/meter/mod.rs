@@ -3,6 +3,7 @@
 pub mod eventstream;
 pub mod json;
 pub mod sse;
+pub mod streamed;
 pub mod usage;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub struct Metered {
     /// The type of an exception in the stream.
     pub exception: Option<String>,
     pub ending: Ending,
+    /// Tokens of the output that streamed after the upstream's last count of them, estimated; for the limits alone.
+    pub uncounted: u64,
 }
 
 /// How an answer stood when its last byte had come.

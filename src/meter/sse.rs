@@ -1,5 +1,6 @@
 //! Server-sent events of the OpenAI and Anthropic shapes, read from a copy of the passing bytes.
 
+use super::streamed::Streamed;
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
 
@@ -12,6 +13,7 @@ pub struct ServerSentEvents {
     line: Vec<u8>,
     skipping: bool,
     usage: Usage,
+    streamed: Streamed,
     exception: Option<String>,
     /// The event with which streams of this kind end has come.
     has_ended: bool,
@@ -50,6 +52,7 @@ impl ServerSentEvents {
             self.has_ended = true;
             return;
         }
+        self.streamed.event(data);
         let has = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
         if !has(b"\"usage\"")
             && !has(b"invocationMetrics")
@@ -61,6 +64,9 @@ impl ServerSentEvents {
         }
         let Ok(event) = serde_json::from_slice::<serde_json::Value>(data) else { return };
         if let Some(usage) = usage::of_answer(&event) {
+            if usage.output_tokens.is_some() {
+                self.streamed.counted();
+            }
             self.usage.merge(usage);
         }
         let ends = ["message_stop", "response.completed", "response.incomplete", "response.failed"];
@@ -83,7 +89,7 @@ impl ServerSentEvents {
         } else {
             Ending::WithoutFinalEvent
         };
-        Metered { usage: self.usage, exception: self.exception, ending }
+        Metered { usage: self.usage, exception: self.exception, ending, uncounted: self.streamed.tokens() }
     }
 }
 
@@ -108,8 +114,8 @@ mod tests {
     #[test]
     fn usage_of_both_shapes_however_the_bytes_are_cut() {
         let anthropic = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3,\"cache_read_input_tokens\":1,\"output_tokens\":1}}}\n\nevent: message_delta\r\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":5}}\r\n\n";
-        let openai = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":1}}}\n\ndata: [DONE]\n\n";
-        let responses = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":1}}}}";
+        let openai = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":1}}}\n\ndata: [DONE]\n\n";
+        let responses = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":4,\"output_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":1}}}}";
         for text in [anthropic, openai, responses] {
             for piece in 1..text.len() {
                 let Metered { usage, exception, .. } = read(text, piece);
@@ -120,6 +126,19 @@ mod tests {
                 );
                 assert_eq!(exception, None);
             }
+        }
+    }
+
+    #[test]
+    fn what_streams_after_the_last_count_is_estimated() {
+        let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}}\n\n";
+        let word = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"word \"}}\n\n";
+        let counted = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":5003}}\n\n";
+        for piece in [1, 7, 4096] {
+            let broken = read(&[start, &word.repeat(5000)].concat(), piece);
+            assert_eq!((broken.usage.output_tokens, broken.uncounted), (Some(4), 8334), "25,000 bytes");
+            let whole = read(&[start, &word.repeat(5000), counted].concat(), piece);
+            assert_eq!((whole.usage.output_tokens, whole.uncounted), (Some(5003), 0));
         }
     }
 

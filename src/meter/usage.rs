@@ -5,12 +5,18 @@ use serde_json::Value;
 use crate::record::Usage;
 
 impl Usage {
-    /// Later words replace earlier ones; silence replaces nothing.
+    /// Later words replace earlier ones; silence replaces nothing. A later input that is the earlier one with its cached
+    /// part, which the later word does not tell apart, says nothing new.
     pub(crate) fn merge(&mut self, later: Usage) {
-        self.input_tokens = later.input_tokens.or(self.input_tokens);
+        let cached = self.cache_read_tokens.filter(|_| later.cache_read_tokens.is_none());
+        let with_cached = self.input_tokens.zip(cached).map(|(input, cached)| input.saturating_add(cached));
+        if later.input_tokens != with_cached {
+            self.input_tokens = later.input_tokens.or(self.input_tokens);
+        }
         self.output_tokens = later.output_tokens.or(self.output_tokens);
         self.cache_read_tokens = later.cache_read_tokens.or(self.cache_read_tokens);
         self.cache_write_tokens = later.cache_write_tokens.or(self.cache_write_tokens);
+        self.cache_write_1h_tokens = later.cache_write_1h_tokens.or(self.cache_write_1h_tokens);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -26,25 +32,58 @@ pub fn of_headers(headers: &http::HeaderMap) -> Usage {
         output_tokens: count("x-amzn-bedrock-output-token-count"),
         cache_read_tokens: count("x-amzn-bedrock-cache-read-input-token-count"),
         cache_write_tokens: count("x-amzn-bedrock-cache-write-input-token-count"),
+        cache_write_1h_tokens: None,
     }
 }
 
 /// From a `usage` object (Converse, Anthropic, Amazon Nova, OpenAI, Mistral) or Bedrock's invocation metrics.
+///
+/// OpenAI counts cached tokens among those of the input and tells them apart in `…_tokens_details`; they are taken out
+/// here. All others count them beside the input.
 pub fn of_object(usage: &Value) -> Usage {
     let count = |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64());
-    let detail = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
+    let included = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
+    let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
+    let included =
+        included("prompt_tokens_details").or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
+    let written = written(usage);
+    let input = count(&["inputTokens", "input_tokens", "prompt_tokens", "inputTokenCount"]);
     Usage {
-        input_tokens: count(&["inputTokens", "input_tokens", "prompt_tokens", "inputTokenCount"]),
+        input_tokens: input.map(|input| input.saturating_sub(included.unwrap_or(0))),
         output_tokens: count(&["outputTokens", "output_tokens", "completion_tokens", "outputTokenCount"]),
-        cache_read_tokens: count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"])
-            .or_else(|| detail("prompt_tokens_details"))
-            .or_else(|| detail("input_tokens_details")),
+        cache_read_tokens: beside.or(included),
         cache_write_tokens: count(&[
             "cacheWriteInputTokens",
             "cacheWriteInputTokenCount",
             "cache_creation_input_tokens",
-        ]),
+        ])
+        .or(written.map(|written| written.all)),
+        cache_write_1h_tokens: written.map(|written| written.for_an_hour),
     }
+}
+
+/// What was written to the cache, by how long it is kept.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    all: u64,
+    for_an_hour: u64,
+}
+
+/// Converse has a list of `cacheDetails`, Anthropic an object `cache_creation`.
+fn written(usage: &Value) -> Option<Written> {
+    let parts: Vec<(bool, u64)> = match (&usage["cacheDetails"], &usage["cache_creation"]) {
+        (Value::Array(details), _) => {
+            details.iter().filter_map(|part| Some((part["ttl"] == "1h", part["inputTokens"].as_u64()?))).collect()
+        }
+        (_, creation) => [("ephemeral_5m_input_tokens", false), ("ephemeral_1h_input_tokens", true)]
+            .into_iter()
+            .filter_map(|(name, hour)| Some((hour, creation.get(name)?.as_u64()?)))
+            .collect(),
+    };
+    let sum = |wanted: fn(bool) -> bool| {
+        parts.iter().filter(|(hour, _)| wanted(*hour)).fold(0u64, |sum, (_, tokens)| sum.saturating_add(*tokens))
+    };
+    (!parts.is_empty()).then(|| Written { all: sum(|_| true), for_an_hour: sum(|hour| hour) })
 }
 
 /// From a whole answer or stream event: `usage` at the top, in `message` (Anthropic's first event), in `response`
@@ -78,3 +117,87 @@ pub const TOP_LEVEL_KEYS: [&str; 5] = [
     "inputTextTokenCount",
     "amazon-bedrock-invocationMetrics",
 ];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn counts(usage: Usage) -> [Option<u64>; 4] {
+        [usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens]
+    }
+
+    #[test]
+    fn cached_tokens_are_no_input_whoever_counts_them() {
+        for (what, usage, expected) in [
+            (
+                "chat completions",
+                json!({"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 900}}),
+                [Some(100), Some(5), Some(900), None],
+            ),
+            (
+                "chat completions without a cache",
+                json!({"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": null}),
+                [Some(1000), Some(5), None, None],
+            ),
+            (
+                "responses",
+                json!({"input_tokens": 1000, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 900}}),
+                [Some(100), Some(5), Some(900), None],
+            ),
+            (
+                "more than all of it",
+                json!({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 11}}),
+                [Some(0), None, Some(11), None],
+            ),
+            (
+                "Anthropic",
+                json!({"input_tokens": 100, "cache_read_input_tokens": 900, "cache_creation_input_tokens": 7, "output_tokens": 5}),
+                [Some(100), Some(5), Some(900), Some(7)],
+            ),
+            (
+                "Converse",
+                json!({"inputTokens": 100, "outputTokens": 5, "cacheReadInputTokens": 900, "cacheWriteInputTokens": 7}),
+                [Some(100), Some(5), Some(900), Some(7)],
+            ),
+        ] {
+            assert_eq!(counts(of_object(&usage)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn cache_writes_are_told_apart_by_how_long_they_are_kept() {
+        for (usage, expected) in [
+            (
+                json!({"inputTokens": 1, "cacheWriteInputTokens": 30, "cacheDetails": [
+                    {"ttl": "5m", "inputTokens": 10}, {"ttl": "1h", "inputTokens": 20}]}),
+                (Some(30), Some(20)),
+            ),
+            (json!({"inputTokens": 1, "cacheDetails": [{"ttl": "1h", "inputTokens": 20}]}), (Some(20), Some(20))),
+            (json!({"inputTokens": 1, "cacheWriteInputTokens": 0, "cacheDetails": []}), (Some(0), None)),
+            (
+                json!({"input_tokens": 1, "cache_creation_input_tokens": 30, "cache_creation": {
+                    "ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}}),
+                (Some(30), Some(20)),
+            ),
+            (json!({"input_tokens": 1, "cache_creation": {"ephemeral_5m_input_tokens": 10}}), (Some(10), Some(0))),
+            (json!({"input_tokens": 1, "cache_creation_input_tokens": 30, "cache_creation": null}), (Some(30), None)),
+        ] {
+            let read = of_object(&usage);
+            assert_eq!((read.cache_write_tokens, read.cache_write_1h_tokens), expected, "{usage}");
+        }
+    }
+
+    #[test]
+    fn a_count_with_the_cached_part_does_not_hide_the_one_without() {
+        let body = json!({
+            "usage": {"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 900}},
+            "amazon-bedrock-invocationMetrics": {"inputTokenCount": 1000, "outputTokenCount": 5},
+        });
+        assert_eq!(counts(of_answer(&body).unwrap()), [Some(100), Some(5), Some(900), None]);
+        let mut anthropic = of_object(&json!({"input_tokens": 100, "cache_read_input_tokens": 900}));
+        anthropic.merge(of_object(&json!({"input_tokens": 130, "cache_read_input_tokens": 910, "output_tokens": 5})));
+        assert_eq!(counts(anthropic), [Some(130), Some(5), Some(910), None], "counts that grow are taken");
+    }
+}

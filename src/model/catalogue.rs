@@ -222,20 +222,43 @@ pub enum CallError {
 
 /// One call to Bedrock's control plane.
 pub async fn call(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Result<Bytes, CallError> {
-    let path = PathAndQuery::try_from(path).map_err(|error| CallError::Transport(error.to_string()))?;
+    send(upstream, method, path, body).await.result
+}
+
+/// A call of the daemon's own, with what its record needs.
+#[derive(Debug)]
+pub struct Call {
+    pub attempts: u32,
+    pub upstream_request_id: Option<String>,
+    pub result: Result<Bytes, CallError>,
+}
+
+/// The same, for a call that is recorded.
+pub async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Call {
+    let failed = |attempts, error| Call { attempts, upstream_request_id: None, result: Err(error) };
+    let path = match PathAndQuery::try_from(path) {
+        Ok(path) => path,
+        Err(error) => return failed(0, CallError::Transport(error.to_string())),
+    };
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
     if !body.is_empty() {
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     }
     let request = UpstreamRequest { plane: Plane::Control, method, path, headers, body };
-    let answer = upstream.exchange(&request).await.result;
-    let answer = answer.map_err(|failure| CallError::Transport(failure.refusal().message.into_owned()))?;
+    let sent = upstream.exchange(&request).await;
+    let answer = match sent.result {
+        Ok(answer) => answer,
+        Err(failure) => {
+            return failed(sent.attempts, CallError::Transport(failure.refusal().message.into_owned()));
+        }
+    };
     let (status, headers) = (answer.status, answer.headers.clone());
-    let body = answer.read(MAX_LISTING).await.map_err(CallError::Transport)?;
-    if status.is_success() {
-        Ok(body)
-    } else {
-        Err(CallError::Answered(status.as_u16(), AwsError::new(&headers, &body)))
-    }
+    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let result = match answer.read(MAX_LISTING).await {
+        Ok(body) if status.is_success() => Ok(body),
+        Ok(body) => Err(CallError::Answered(status.as_u16(), AwsError::new(&headers, &body))),
+        Err(why) => Err(CallError::Transport(why)),
+    };
+    Call { attempts: sent.attempts, upstream_request_id: id, result }
 }

@@ -1,9 +1,8 @@
 //! Making an application inference profile for a model that no usable profile reaches.
 
 use bytes::Bytes;
-use http::Method;
 
-use super::catalogue::{self, CallError};
+use super::catalogue::{self, Call, CallError};
 use crate::error::{Refusal, RefusalKind};
 use crate::upstream::Upstream;
 
@@ -37,9 +36,34 @@ pub fn name_for(model: &str) -> String {
     name
 }
 
+/// Sends the request that creates a profile, and leaves a record of it: nothing goes upstream unrecorded.
+pub trait SendRecorded: Sync {
+    /// `source` is what the profile is made from, `body` the request.
+    ///
+    /// # Errors
+    /// It could not be recorded and was not sent.
+    fn send(
+        &self,
+        upstream: &Upstream,
+        source: &str,
+        body: Bytes,
+    ) -> impl Future<Output = Result<Call, Refusal>> + Send;
+}
+
+/// The path of CreateInferenceProfile.
+pub const PATH: &str = "/inference-profiles";
+
 /// Creates a profile from the model's ARN and returns the profile's ARN. A profile that has the name already is found by
 /// listing.
-pub async fn create(upstream: &Upstream, model: &str, source_arn: &str) -> Result<String, Refusal> {
+///
+/// # Errors
+/// A sentence that says why there is none, and what an admin can do.
+pub async fn create(
+    upstream: &Upstream,
+    model: &str,
+    source_arn: &str,
+    own: &impl SendRecorded,
+) -> Result<String, Refusal> {
     let name = name_for(model);
     let request = serde_json::json!({
         "inferenceProfileName": name,
@@ -48,7 +72,7 @@ pub async fn create(upstream: &Upstream, model: &str, source_arn: &str) -> Resul
         "modelSource": { "copyFrom": source_arn },
     });
     let body = Bytes::from(request.to_string());
-    match catalogue::call(upstream, Method::POST, "/inference-profiles", body).await {
+    match own.send(upstream, source_arn, body).await?.result {
         Ok(created) => {
             let created: serde_json::Value = serde_json::from_slice(&created).unwrap_or_default();
             let arn = created["inferenceProfileArn"].as_str().map(str::to_owned);

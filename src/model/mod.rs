@@ -1,5 +1,6 @@
 //! Which identifier is sent upstream for the model that a client asks for.
 
+pub mod behind;
 pub mod body;
 pub mod catalogue;
 pub mod create;
@@ -18,6 +19,7 @@ pub use resolve::{How, Target};
 use crate::error::{Refusal, RefusalKind};
 use crate::settings;
 use crate::upstream::Upstream;
+use create::SendRecorded;
 use resolve::{Known, Resolution};
 
 /// What was learned is tried anew after this long.
@@ -36,6 +38,7 @@ pub struct Models {
     learned: Mutex<HashMap<(String, String), Learned>>,
     /// Application profiles that were looked up, by ARN.
     looked_up: Mutex<HashMap<String, (Arc<catalogue::Profile>, Instant)>>,
+    behind: behind::Found,
     /// One creation or listing at a time for each model.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     refreshing: tokio::sync::Mutex<()>,
@@ -60,13 +63,14 @@ impl Models {
             catalogue: ArcSwapOption::empty(),
             learned: Mutex::default(),
             looked_up: Mutex::default(),
+            behind: behind::Found::default(),
             busy: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
         }
     }
 
     /// Decides what to send for `asked`; creates a profile, or looks one up, where that is needed.
-    pub async fn target(&self, asked: &str, upstream: &Upstream) -> Result<Target, Refusal> {
+    pub async fn target(&self, asked: &str, upstream: &Upstream, own: &impl SendRecorded) -> Result<Target, Refusal> {
         crate::operation::check_identifier(asked)?;
         let name = resolve::unalias(asked, &self.settings);
         let account = account(upstream);
@@ -75,7 +79,7 @@ impl Models {
             let learned = self.learned(&account, name);
             resolve::resolve(asked, self.known(listed.as_deref(), learned.as_deref(), None))?
         };
-        self.carry_out(resolution, asked, upstream, &account).await
+        self.carry_out(resolution, asked, upstream, &account, own).await
     }
 
     /// The profile for a model that the upstream would not serve by its identifier; none when there is no way.
@@ -84,6 +88,7 @@ impl Models {
         asked: &str,
         sent: &Target,
         upstream: &Upstream,
+        own: &impl SendRecorded,
     ) -> Option<Result<Target, Refusal>> {
         if sent.is_profile {
             return None;
@@ -101,7 +106,7 @@ impl Models {
         };
         let target = match resolution {
             Ok(Resolution::Send(target)) if !target.is_profile => return None,
-            Ok(resolution) => self.carry_out(resolution, asked, upstream, &account).await,
+            Ok(resolution) => self.carry_out(resolution, asked, upstream, &account, own).await,
             Err(refusal) => Err(refusal),
         };
         if let Ok(target) = &target {
@@ -117,15 +122,25 @@ impl Models {
     }
 
     /// Refuses to have a profile created from something that could not be invoked itself.
-    pub async fn check_copy_from(&self, source: &str, upstream: &Upstream) -> Result<(), Refusal> {
-        let _ = self.profile_if_application(source, upstream).await?;
+    pub async fn check_copy_from(
+        &self,
+        source: &str,
+        upstream: &Upstream,
+        own: &impl SendRecorded,
+    ) -> Result<(), Refusal> {
+        let _ = self.profile_if_application(source, upstream, own).await?;
         let listed = self.catalogue.load();
         resolve::check(source, self.known(listed.as_deref(), None, None))
     }
 
-    async fn profile_if_application(&self, source: &str, upstream: &Upstream) -> Result<Option<Target>, Refusal> {
+    async fn profile_if_application(
+        &self,
+        source: &str,
+        upstream: &Upstream,
+        own: &impl SendRecorded,
+    ) -> Result<Option<Target>, Refusal> {
         match identifier::read(source, |_| false)? {
-            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream).await.map(Some),
+            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream, own).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -136,6 +151,7 @@ impl Models {
         asked: &str,
         upstream: &Upstream,
         account: &str,
+        own: &impl SendRecorded,
     ) -> Result<Target, Refusal> {
         match resolution {
             Resolution::Send(target) => Ok(target),
@@ -159,7 +175,7 @@ impl Models {
                 });
                 let (identifier, how) = match existing {
                     Some(arn) => (arn, How::Discovered),
-                    None => (create::create(upstream, &model, &source_arn).await?, How::Created),
+                    None => (create::create(upstream, &model, &source_arn, own).await?, How::Created),
                 };
                 self.learn(account, &model, &identifier);
                 Ok(Target { identifier, is_profile: true, how })

@@ -75,6 +75,21 @@ pub struct Price {
     pub cache_read: u64,
     /// Written to the prompt cache.
     pub cache_write: u64,
+    /// Written to the prompt cache, to be kept for an hour.
+    pub cache_write_1h: u64,
+}
+
+impl Price {
+    /// The higher of the two prices for each kind of token.
+    pub(crate) fn or_higher(self, other: Price) -> Price {
+        Price {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            cache_read: self.cache_read.max(other.cache_read),
+            cache_write: self.cache_write.max(other.cache_write),
+            cache_write_1h: self.cache_write_1h.max(other.cache_write_1h),
+        }
+    }
 }
 
 impl Prices {
@@ -90,6 +105,11 @@ impl Prices {
     /// The price of a model; none when no pattern fits.
     pub(crate) fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
         self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| *price)
+    }
+
+    /// The highest price of each kind of token, over all patterns.
+    pub(crate) fn highest(&self) -> Option<Price> {
+        self.0.iter().map(|(_, price)| *price).reduce(Price::or_higher)
     }
 
     /// Reads the admin's file. An error names its place in that file.
@@ -108,6 +128,7 @@ impl Prices {
             output: of(price.output),
             cache_read: of(price.cache_read),
             cache_write: of(price.cache_write),
+            cache_write_1h: of(price.cache_write_1h.unwrap_or(price.cache_write)),
         };
         Ok(Prices(parsed.prices.into_iter().map(|row| (row.model.clone(), price(&row))).collect()))
     }
@@ -304,7 +325,15 @@ mod tests {
         let limits = settings(&config).unwrap();
         assert_eq!(limits.host.usd_per_day, Some(12_500_000_000));
         let price = limits.prices.of(|glob| glob.matches("a.b")).unwrap();
-        assert_eq!(price, Price { input: 3_000_000, output: 15_500_000, cache_read: 37_500, cache_write: 0 });
+        let expected =
+            Price { input: 3_000_000, output: 15_500_000, cache_read: 37_500, cache_write: 0, cache_write_1h: 0 };
+        assert_eq!(price, expected);
+        for (more, hour) in [("", 3_750_000), ("cache_write_1h = 6\n", 6_000_000)] {
+            let text = format!("[[prices]]\nmodel = \"a.*\"\ninput = 3\noutput = 15\ncache_write = 3.75\n{more}");
+            std::fs::write(&path, text).unwrap();
+            let price = settings(&config).unwrap().prices.of(|glob| glob.matches("a.b")).unwrap();
+            assert_eq!((price.cache_write, price.cache_write_1h), (3_750_000, hour));
+        }
         assert_eq!(limits.prices.of(|glob| glob.matches("b.a")), None);
 
         std::fs::write(&path, "[[prices]]\nmodel = \"a.*\"\ninput = -3\noutput = 1\n").unwrap();

@@ -35,15 +35,15 @@ fn failed(answer: &Answer, status: u16, code: &str) -> String {
 async fn a_body_is_an_object_a_json_string_or_base64() {
     let bedrock = bedrock().await;
     let daemon = Setup::tls(&bedrock).ready().await;
-    let payload = "{ \"prompt\": \"caf\\u00e9\",  \"n\": 1.50 }";
+    let payload = "{ \"prompt\": \"caf\\u00e9\",  \"n\": 1.50, \"big\": 12345678901234567890123, \"a\": [1.0] }";
     let model = "meta.llama3-8b-instruct-v1:0";
     let expected = direct(&bedrock, request(Method::POST, &format!("/model/{}/invoke", encoded(model)), payload)).await;
     let of = |body: Value| json!({ "modelId": model, "body": body }).to_string();
     let object = format!("{{\"modelId\":\"{model}\",\"body\":{payload}}}");
-    for (form, body, exact) in [
-        ("object", object, false),
-        ("string", of(json!(payload)), true),
-        ("base64", of(json!(base64::engine::general_purpose::STANDARD.encode(payload))), true),
+    for (form, body) in [
+        ("object", object),
+        ("string", of(json!(payload))),
+        ("base64", of(json!(base64::engine::general_purpose::STANDARD.encode(payload)))),
     ] {
         bedrock.clear();
         let answer = daemon.post(INVOKE, body.clone()).await;
@@ -55,15 +55,11 @@ async fn a_body_is_an_object_a_json_string_or_base64() {
             (sent.header("content-type"), sent.header("accept")),
             (Some("application/json"), Some("application/json"))
         );
-        let meant: Value = serde_json::from_str(payload).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&sent.body).unwrap(), meant, "{form}");
+        assert_eq!(sent.body, payload.as_bytes(), "{form}: as the bytes that came");
         let json = answer.json();
         assert_eq!(json.as_object().unwrap().len(), 2, "{json}");
         assert_eq!(json["contentType"], "application/json");
-        if exact {
-            assert_eq!(sent.body, payload.as_bytes(), "{form}");
-            assert_eq!(json["body"].as_str().unwrap().as_bytes(), expected.body, "the model's JSON as a string");
-        }
+        assert_eq!(json["body"].as_str().unwrap().as_bytes(), expected.body, "{form}: the model's JSON as a string");
         let record = daemon.record_of(&answer).await;
         assert_eq!((&record["operation"], &record["modelId"]), (&json!("InvokeModel"), &json!(model)), "{record}");
         assert_eq!((&record["outcome"], &record["inputTokens"]), (&json!("completed"), &json!(1)), "{record}");

@@ -127,6 +127,18 @@ async fn usage_is_found_in_every_place_and_unknown_where_it_is_not() {
             known(3, 4),
         ),
         (
+            "OpenAI with a cache",
+            "/openai/v1/chat/completions".into(),
+            chat(json!({ "messages": [{ "role": "user", "content": "cached 900" }] })),
+            [json!(2), json!(3), json!(900), Value::Null],
+        ),
+        (
+            "responses with a cache, streamed",
+            "/openai/v1/responses".into(),
+            json!({ "model": "openai.gpt-oss-20b-1:0", "input": "cached 900", "stream": true }).to_string(),
+            [json!(2), json!(3), json!(900), Value::Null],
+        ),
+        (
             "Anthropic",
             "/anthropic/v1/messages".into(),
             claude(json!({ "model": CLAUDE })),

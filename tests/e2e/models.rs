@@ -274,6 +274,24 @@ async fn a_profile_is_created_once_for_many_requests_and_used_by_all() {
     assert_eq!(made.len(), 1, "one creation for all");
     let body: Value = serde_json::from_slice(&made[0].body).unwrap();
     assert_eq!(body["modelSource"]["copyFrom"], arn(&format!(":foundation-model/{NEEDS_CREATED_PROFILE}")));
+    let records = daemon.records();
+    let own: Vec<_> = records.iter().filter(|record| record["operation"] == "CreateInferenceProfile").collect();
+    assert_eq!((records.len(), own.len()), (21, 1), "the daemon's own call has a record, and one alone");
+    for (field, expected) in [
+        ("modelId", json!(arn(&format!(":foundation-model/{NEEDS_CREATED_PROFILE}")))),
+        ("sourceIP", json!("bedrock-sidecar")),
+        ("callerUid", json!(users::own_uid())),
+        ("identityVerified", json!(false)),
+        ("destinationRegion", json!("us-east-1")),
+        ("upstreamRequestId", json!(made[0].request_id)),
+        ("requestSize", json!(made[0].body.len())),
+        ("outcome", json!("completed")),
+        ("statusCode", json!(201)),
+        ("attempts", json!(1)),
+        ("inputTokens", Value::Null),
+    ] {
+        assert_eq!(own[0][field], expected, "{field} in {}", own[0]);
+    }
     let name = body["inferenceProfileName"].as_str().unwrap();
     assert_eq!(name, "bedrock-sidecar-mistral-pixtral-large-2502-v1-0");
     assert!(!body["clientRequestToken"].as_str().unwrap().is_empty());
@@ -339,6 +357,10 @@ async fn when_no_profile_can_be_created_the_sentence_says_what_to_do() {
         let sentence = refused(&daemon.post(&path, body.clone()).await, status, kind);
         assert!(sentence.contains(says), "{sentence}");
     }
+    let records = daemon.records();
+    let own = records.iter().filter(|record| record["operation"] == "CreateInferenceProfile");
+    let own: Vec<_> = own.map(|record| (record["outcome"].as_str().unwrap(), record["statusCode"].clone())).collect();
+    assert_eq!(own, [403, 400, 500, 429].map(|status| ("upstream_error", json!(status))), "each has its record");
     assert_eq!(daemon.post(&path, body).await.status, 200, "nothing of it sticks");
 }
 

@@ -57,6 +57,13 @@ fn operations() -> Vec<(&'static str, Method, String, String, u16)> {
         ),
         ("ListModels", get.clone(), "/openai/v1/models".into(), String::new(), 200),
         ("Messages", post.clone(), "/anthropic/v1/messages".into(), messages.to_string(), 200),
+        (
+            "MessagesCountTokens",
+            post.clone(),
+            "/anthropic/v1/messages/count_tokens".into(),
+            json!({ "model": CLAUDE, "messages": [{ "role": "user", "content": "hi" }] }).to_string(),
+            200,
+        ),
         ("ListFoundationModels", get.clone(), "/foundation-models?byProvider=Amazon".into(), String::new(), 200),
         ("GetFoundationModel", get.clone(), format!("/foundation-models/{model}"), String::new(), 200),
         (

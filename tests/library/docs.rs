@@ -133,6 +133,7 @@ fn full_record() -> Record {
             output_tokens: Some(6),
             cache_read_tokens: Some(7),
             cache_write_tokens: Some(8),
+            cache_write_1h_tokens: Some(7),
         },
         cost_nano_usd: Some(9),
         success: true,

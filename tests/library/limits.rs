@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Refusal, RefusalKind};
-use bedrock_sidecar::limits::{Admission, Estimate, LimitRequest, Limits, VirtualClock};
+use bedrock_sidecar::limits::{Admission, Behind, Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
@@ -19,11 +19,17 @@ fn host(rates: Rates) -> settings::Limits {
 
 fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
-    LimitRequest { caller: None, caller_limits: None, model: None, estimate }
+    LimitRequest { caller: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate }
 }
 
 fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
-    LimitRequest { caller: Some(caller), caller_limits: Some(rates), model: None, estimate: Estimate::NONE }
+    LimitRequest {
+        caller: Some(caller),
+        caller_limits: Some(rates),
+        model: None,
+        behind: &Behind::Itself,
+        estimate: Estimate::NONE,
+    }
 }
 
 fn used(input: u64, output: u64) -> Usage {
@@ -465,7 +471,7 @@ async fn budgets_count_money_by_day_and_month() {
     let dollars = |dollars: u64| Some(dollars * 1_000_000_000);
     let mut settings = host(Rates { usd_per_day: dollars(10), usd_per_month: dollars(15), ..Rates::default() });
     // A dollar for a thousand tokens, in or out.
-    let price = Price { input: 1_000_000_000, output: 1_000_000_000, cache_read: 0, cache_write: 0 };
+    let price = Price { input: 1_000_000_000, output: 1_000_000_000, cache_read: 0, cache_write: 0, cache_write_1h: 0 };
     settings.prices = Arc::new(Prices::new(vec![(Glob::new("anthropic.*"), price)]));
     let limits = Limits::new(&settings, clock.clone());
     let keeper = limits.persist_to(&path).unwrap();
@@ -490,6 +496,14 @@ async fn budgets_count_money_by_day_and_month() {
     assert!(refusal.message.starts_with("this host has used up usd_per_month = 15.00; try again in "));
     clock.advance(refusal.retry_after.unwrap());
     drop(limits.admit(claude(10_000)).await.unwrap());
-    assert_eq!(limits.cost("us.anthropic.claude", &used(1, 2)), Some(3_000_000));
-    assert_eq!(limits.cost("meta.llama", &used(1, 2)), None);
+    clock.advance(Duration::from_secs(86_400));
+    let cost = async |model| {
+        let admission = limits.admit(LimitRequest { model: Some(model), ..ask(3) }).await.unwrap();
+        let cost = admission.cost(&used(1, 2));
+        assert_eq!(admission.cost(&Usage::default()), None);
+        admission.cancel();
+        cost
+    };
+    assert_eq!(cost("us.anthropic.claude").await, Some(3_000_000));
+    assert_eq!(cost("meta.llama").await, None);
 }

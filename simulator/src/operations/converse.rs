@@ -129,6 +129,9 @@ fn tell(body: &Value, id: &str) -> Told {
         usage["cacheReadInputTokens"] = read.into();
         usage["cacheWriteInputTokens"] = written.into();
         usage["totalTokens"] = (input + output + read + written).into();
+        if body["messages"].to_string().contains("\"ttl\":\"1h\"") {
+            usage["cacheDetails"] = json!([{"ttl": "1h", "inputTokens": written}]);
+        }
     }
     Told { blocks, answer, stop_reason, usage }
 }

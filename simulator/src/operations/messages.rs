@@ -1,10 +1,11 @@
 //! Anthropic's Messages API on the runtime host: the same answers as InvokeModel, as JSON or as server-sent events.
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::{Input, vendors};
 use crate::catalogue::{Model, Vendor};
-use crate::prompt::Answer;
+use crate::prompt::{Answer, all_text, count};
 use crate::reply::{AwsError, Reply};
 
 pub(crate) fn messages(model: &'static Model, input: &Input<'_>) -> Result<Reply, AwsError> {
@@ -27,4 +28,10 @@ pub(crate) fn messages(model: &'static Model, input: &Input<'_>) -> Result<Reply
         Reply::json(200, &vendors::whole(Vendor::Anthropic, model.id, &id, &asked, &answer))
     };
     Ok(reply.after(answer.think).by(model.id).reporting(answer.input_tokens, answer.output_tokens()))
+}
+
+pub(crate) fn count_tokens(model: &'static Model, input: &Input<'_>) -> Result<Reply, AwsError> {
+    let body = input.json()?;
+    let text = format!("{} {}", all_text(&body["system"]), all_text(&body["messages"]));
+    Ok(Reply::json(200, &json!({ "input_tokens": count(&text) })).by(model.id))
 }

@@ -73,6 +73,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         Call::Responses => openai::responses(input.target(state)?, input),
         Call::OpenAiModels => Ok(openai::models()),
         Call::Messages => messages::messages(input.target(state)?, input),
+        Call::MessagesCountTokens => messages::count_tokens(input.target(state)?, input),
         Call::ListFoundationModels => control_plane::list_models(state, input),
         Call::GetFoundationModel { id } => control_plane::describe_model(state, id),
         Call::ListInferenceProfiles => control_plane::list_profiles(state, input),

@@ -46,8 +46,12 @@ fn tool_call(body: &Value, prompt: &str, id: &str) -> Option<Value> {
 }
 
 fn usage(answer: &Answer) -> Value {
-    let (input, output) = (answer.input_tokens, answer.output_tokens());
-    json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
+    let (input, output) = (answer.input_tokens + answer.cached, answer.output_tokens());
+    let mut usage = json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output});
+    if answer.cached > 0 {
+        usage["prompt_tokens_details"] = json!({"cached_tokens": answer.cached});
+    }
+    usage
 }
 
 pub(crate) fn completion(model: &str, id: &str, answer: &Answer, tool_calls: Option<Value>) -> Value {
@@ -123,13 +127,17 @@ pub(crate) fn responses(model: &'static Model, input: &Input<'_>) -> Result<Repl
 
 fn response(model: &str, id: &str, answer: &Answer, status: &str) -> Value {
     let done = status == "completed";
-    let (input, output) = (answer.input_tokens, answer.output_tokens());
+    let (input, output) = (answer.input_tokens + answer.cached, answer.output_tokens());
+    let mut usage = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+    if answer.cached > 0 {
+        usage["input_tokens_details"] = json!({"cached_tokens": answer.cached});
+    }
     let message = json!({"type": "message", "id": format!("msg_{id}"), "role": "assistant", "status": "completed",
                          "content": [{"type": "output_text", "text": answer.text(), "annotations": []}]});
     json!({
         "id": format!("resp_{id}"), "object": "response", "created_at": CREATED, "status": status, "model": model,
         "output": if done { json!([message]) } else { json!([]) },
-        "usage": if done { json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output}) } else { Value::Null },
+        "usage": if done { usage } else { Value::Null },
     })
 }
 

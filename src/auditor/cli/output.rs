@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::Format;
 
 /// The columns of CSV: every attribute an item can have, the ones people look for first.
-pub(crate) const COLUMNS: [&str; 37] = [
+pub(crate) const COLUMNS: [&str; 38] = [
     "timestamp",
     "requestId",
     "operation",
@@ -39,6 +39,7 @@ pub(crate) const COLUMNS: [&str; 37] = [
     "outputTokens",
     "cacheReadTokens",
     "cacheWriteTokens",
+    "cacheWrite1hTokens",
     "upstreamRequestId",
     "hostId",
     "ttl",

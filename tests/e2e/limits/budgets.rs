@@ -44,3 +44,92 @@ async fn budgets_warn_once_and_then_refuse() {
     assert_eq!(daemon.post(&path, bounded("events 100", 100)).await.status, 200);
     assert_eq!(host(&daemon).await["nanoUsdToday"], 1_020_000_000u64);
 }
+
+/// The record's cost is what the budget counts, by whatever name the model is asked for and sent.
+#[tokio::test]
+async fn a_record_costs_what_the_budget_counts() {
+    let bedrock = bedrock().await;
+    let setup = Setup::plain(&bedrock);
+    let prices = setup.path().join("prices.toml");
+    let rows = format!(
+        "[[prices]]\nmodel = \"amazon.*\"\ninput = 2\noutput = 3\ncache_write = 5\ncache_write_1h = 7\n\
+         [[prices]]\nmodel = \"{NEEDS_CREATED_PROFILE}\"\ninput = 11\noutput = 13\n"
+    );
+    std::fs::write(&prices, rows).unwrap();
+    let daemon = setup
+        .with(&format!(
+            "[limits]\nprices_file = \"{}\"\nusd_per_day = 1.00\n[models.aliases]\nquick = \"{ON_DEMAND}\"",
+            prices.display()
+        ))
+        .ready()
+        .await;
+    let cached = json!({ "messages": [{ "role": "user", "content": [
+        { "text": "one two three" }, { "cachePoint": { "type": "default", "ttl": "1h" } }
+    ] }] });
+    let mut spent = 0;
+    for (model, body, cost) in [
+        (ON_DEMAND, bounded("one two", 9), 2 * 2 + 3 * 3),
+        ("us.amazon.nova-lite-v1:0", bounded("one two", 9), 2 * 2 + 3 * 3),
+        ("quick", bounded("one two", 9), 2 * 2 + 3 * 3),
+        (NEEDS_CREATED_PROFILE, json!({ "prompt": "one two" }).to_string(), 2 * 11 + 3 * 13),
+        (ON_DEMAND, cached.to_string(), 3 * 2 + 4 * 3 + 3 * 7),
+    ] {
+        let path = format!("/model/{}/invoke", encoded(model));
+        let path = if model == NEEDS_CREATED_PROFILE { path } else { converse_path(model) };
+        let answer = daemon.post(&path, body).await;
+        assert_eq!(answer.status, 200, "{model}: {answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!(record["costNanoUsd"], cost * 1_000, "{model}: {record}");
+        spent += cost * 1_000;
+        assert_eq!(host(&daemon).await["nanoUsdToday"], spent, "{model}");
+    }
+}
+
+/// No spelling of a model evades its limits: not the ARN of a profile that was made after the daemon had listed them.
+#[tokio::test]
+async fn the_model_behind_an_arn_is_limited_and_priced() {
+    let bedrock = bedrock().await;
+    let setup = Setup::plain(&bedrock);
+    let prices = setup.path().join("prices.toml");
+    std::fs::write(&prices, "[[prices]]\nmodel = \"amazon.*\"\ninput = 1000\noutput = 1000\n").unwrap();
+    let limits = format!(
+        "[limits]\nprices_file = \"{}\"\nusd_per_day = 0.20\n[limits.models.\"anthropic.*\"]\n\
+         requests_per_minute = 1\nrequest_burst = 2",
+        prices.display()
+    );
+    let daemon = setup.with(&limits).ready().await;
+    let made = async |name: &str, model: &str| {
+        let source = format!("arn:aws:bedrock:us-east-1::foundation-model/{model}");
+        let body = json!({ "inferenceProfileName": name, "modelSource": { "copyFrom": source } });
+        let answer = direct(&bedrock, request(http::Method::POST, "/inference-profiles", body.to_string())).await;
+        answer.json()["inferenceProfileArn"].as_str().unwrap().to_owned()
+    };
+    let nova = made("nova by hand", ON_DEMAND).await;
+    let claude = made("claude by hand", "anthropic.claude-3-haiku-20240307-v1:0").await;
+    bedrock.clear();
+
+    // 10.2 cents, and then another 10.2 do not fit.
+    let answer = daemon.post(&converse_path(&nova), bounded("events 100", 100)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["costNanoUsd"], 102_000_000);
+    assert_eq!(host(&daemon).await["nanoUsdToday"], 102_000_000);
+    for model in [&nova, ON_DEMAND, "us.amazon.nova-lite-v1:0"] {
+        let (sentence, _) = throttled(&daemon.post(&converse_path(model), bounded("events 100", 100)).await);
+        assert!(sentence.contains("usd_per_day"), "{model}: {sentence}");
+    }
+    assert_eq!(received(&bedrock, "GetInferenceProfile").len(), 1, "looked up once");
+
+    // Two requests fill the group's burst, by whichever name.
+    assert_eq!(daemon.post(&converse_path(&claude), bounded("x", 9)).await.status, 200);
+    assert_eq!(
+        daemon.post(&converse_path("anthropic.claude-3-haiku-20240307-v1:0"), bounded("x", 9)).await.status,
+        200
+    );
+    let (sentence, _) = throttled(&daemon.post(&converse_path(&claude), bounded("x", 9)).await);
+    assert!(sentence.contains("anthropic.*"), "{sentence}");
+
+    // What nobody can tell may be of that group too.
+    let unknown = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abcdef";
+    let (sentence, _) = throttled(&daemon.post(&converse_path(unknown), bounded("x", 9)).await);
+    assert!(sentence.contains("anthropic.*"), "{sentence}");
+}

@@ -1,7 +1,7 @@
 //! Tokens: what is reserved, what it is settled to, and the count of a day.
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use simulator::{Effect, Ended, Ending, Fault, ThrottleText};
 use test_support::*;
 
@@ -14,6 +14,8 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100000000").ready().await;
     let today = async || host(&daemon).await["tokensToday"].as_u64().unwrap();
     let used = |record: &Value| record["inputTokens"].as_u64().unwrap() + record["outputTokens"].as_u64().unwrap();
+    // The log line is written beside the answer's last byte, not before it.
+    let nth_record = async |number: usize| until("the record", || daemon.records().into_iter().nth(number - 1)).await;
     let mut spent = 0;
     for path in [
         converse_path(ON_DEMAND),
@@ -76,6 +78,67 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
     assert_eq!((answer.status, today().await), (503, spent), "{answer:?}");
     bedrock.refuse_connections(false);
+}
+
+/// Anthropic counts a few tokens at a stream's start and the whole only at its end.
+#[tokio::test]
+async fn what_streamed_before_the_break_is_settled() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100000000").ready().await;
+    let stream = |prompt: &str| {
+        let body = json!({
+            "model": "anthropic.claude-3-haiku-20240307-v1:0", "max_tokens": 90_000, "stream": true,
+            "messages": [{ "role": "user", "content": prompt }],
+        });
+        request(Method::POST, "/anthropic/v1/messages", body.to_string())
+    };
+    let idle = || async { (host(&daemon).await["running"] == 0).then_some(()) };
+    let today = async || host(&daemon).await["tokensToday"].as_u64().unwrap();
+
+    // Two events precede those with text.
+    bedrock.inject(Fault::once(Effect::Cut { after_bytes: None, after_events: Some(1002), how: Ending::Rst }));
+    let mut connection = Http1::to(daemon.address()).await;
+    let mut reader = Reader::new(connection.start(stream("events 3000")).await.unwrap());
+    reader.end().await.unwrap_err();
+    until_async("the broken stream's end", idle).await;
+    let record = daemon.record("the broken stream", |record| record["outcome"] == "upstream_broke").await;
+    assert_eq!((&record["inputTokens"], &record["outputTokens"]), (&json!(2), &json!(1)), "as reported: {record}");
+    let spent = today().await;
+    assert!((1_000..4_000).contains(&spent), "{spent}: some 8,000 bytes of text in 1,000 events");
+
+    let mut connection = Http1::to(daemon.address()).await;
+    let mut reader = Reader::new(connection.start(stream("events 9000 pace 2")).await.unwrap());
+    reader.until(20_000).await.unwrap();
+    let events = reader.bytes.windows(20).filter(|bytes| bytes == b"event: content_block").count() as u64;
+    drop((connection, reader));
+    until_async("the client's end", idle).await;
+    let record = daemon.record("the hang-up", |record| record["outcome"] == "client_disconnected").await;
+    assert_eq!(record["outputTokens"], 1, "as reported: {record}");
+    let spent = today().await - spent;
+    assert!((events..9_000).contains(&spent), "{spent} for {events} events");
+}
+
+#[tokio::test]
+async fn what_runs_no_model_reserves_and_settles_nothing() {
+    let bedrock = bedrock().await;
+    // Less than the estimate of any body that a model would read.
+    let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100").ready().await;
+    let long = "word ".repeat(500);
+    let claude =
+        json!({ "model": "anthropic.claude-3-haiku-20240307-v1:0", "messages": [{ "role": "user", "content": long }] });
+    let counted = json!({ "input": { "converse": serde_json::from_str::<Value>(&converse(&long)).unwrap() } });
+    for (path, body) in [
+        ("/anthropic/v1/messages/count_tokens".to_owned(), claude),
+        (format!("/model/{}/count-tokens", encoded(ON_DEMAND)), counted),
+    ] {
+        for _ in 0..3 {
+            let answer = daemon.post(&path, body.to_string()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let record = daemon.record_of(&answer).await;
+            assert_eq!((&record["inputTokens"], &record["costNanoUsd"]), (&Value::Null, &Value::Null), "{record}");
+        }
+    }
+    assert_eq!(host(&daemon).await["tokensToday"], 0);
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ async fn the_ledger_tells_what_was_used_of_which_model_by_whom_on_which_day() {
         output_tokens: Some(3),
         cache_read_tokens: Some(100),
         cache_write_tokens: Some(2),
+        ..Usage::default()
     };
     for _ in 0..3 {
         let opened = audit.open(&record(0)).await.unwrap();

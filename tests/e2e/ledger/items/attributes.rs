@@ -25,7 +25,7 @@ const TEXTS: [&str; 19] = [
     "chainHash",
 ];
 
-const NUMBERS: [&str; 14] = [
+const NUMBERS: [&str; 15] = [
     "costNanoUsd",
     "requestSize",
     "responseSize",
@@ -36,6 +36,7 @@ const NUMBERS: [&str; 14] = [
     "outputTokens",
     "cacheReadTokens",
     "cacheWriteTokens",
+    "cacheWrite1hTokens",
     "firstByteLatency",
     "callerUid",
     "attempts",

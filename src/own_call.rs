@@ -1,0 +1,62 @@
+//! Calls that the daemon makes for itself and that change something in the account. Each is in the ledger as a record of its
+//! own, with the daemon as its caller.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+
+use crate::error::Refusal;
+use crate::exchange::Exchange;
+use crate::model::catalogue::{self, Call, CallError};
+use crate::model::create::{self, SendRecorded};
+use crate::operation::CREATE_INFERENCE_PROFILE;
+use crate::record::{Outcome, Record};
+use crate::road::Road;
+use crate::upstream::Upstream;
+
+/// The `sourceIP` of such a record, where those of clients have an address.
+const SOURCE: &str = "bedrock-sidecar";
+
+/// What such a call is recorded with.
+#[derive(Debug)]
+pub(crate) struct OwnCalls(pub Arc<Road>);
+
+impl SendRecorded for OwnCalls {
+    async fn send(&self, upstream: &Upstream, source: &str, body: Bytes) -> Result<Call, Refusal> {
+        let mut exchange = Exchange::begin_own(&self.0, SOURCE, rustix::process::geteuid().as_raw());
+        exchange.operation(&CREATE_INFERENCE_PROFILE, None);
+        let record = &mut exchange.record;
+        source.clone_into(&mut record.model_id);
+        upstream.region.clone_into(&mut record.destination_region);
+        record.request_size = body.len() as u64;
+        exchange.open_own().await?;
+        // Whoever waits for the profile may leave while the call is under way.
+        exchange.record.attempts = 1;
+        let call = catalogue::send(upstream, Method::POST, create::PATH, body).await;
+        let (outcome, status) = told(&mut exchange.record, &call);
+        exchange.ended(outcome, status);
+        Ok(call)
+    }
+}
+
+/// Takes down how the call ended.
+fn told(record: &mut Record, call: &Call) -> (Outcome, u16) {
+    record.attempts = call.attempts;
+    record.upstream_request_id.clone_from(&call.upstream_request_id);
+    match &call.result {
+        Ok(body) => {
+            record.response_size = body.len() as u64;
+            (Outcome::Completed, 201)
+        }
+        Err(CallError::Answered(status, error)) => {
+            let code = http::StatusCode::from_u16(*status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+            record.error_message = Some(error.for_record(code));
+            (Outcome::UpstreamError, *status)
+        }
+        Err(CallError::Transport(why)) => {
+            record.error_message = Some(why.clone());
+            (Outcome::UpstreamBroke, 503)
+        }
+    }
+}
