@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use bedrock_sidecar::config::limits::OnUnavailable;
+use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::limits::fleet::agent::{Agent, Next};
 use bedrock_sidecar::limits::fleet::amount::Amount;
 use bedrock_sidecar::limits::fleet::local::LocalLease;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bedrock_sidecar::config::limits::OnUnavailable;
+use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::error::RefusalKind;
 use bedrock_sidecar::limits::fleet::Dynamo;
 use bedrock_sidecar::limits::fleet::amount::Amount;
