@@ -1,7 +1,7 @@
 //! What the ledger costs: records per second, CPU per record, and memory while a table is away.
 //!
 //! `cargo bench --bench ledger`; figures go to standard output. With a number as argument, so many records a part.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ async fn run(audit: &Arc<Ledger>, tasks: u64, count: u64) {
             let audit = audit.clone();
             tokio::spawn(async move {
                 let mut record = record();
-                for number in (task..count).step_by(tasks as usize) {
+                for number in (task..count).step_by(usize::try_from(tasks).unwrap()) {
                     record.request_id = uuid::Uuid::now_v7().to_string();
                     record.request_size = number;
                     let opened = audit.open(&record).await.unwrap();

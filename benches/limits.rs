@@ -1,6 +1,6 @@
 //! What the limits cost a request that passes, without contention: `cargo bench --bench limits`. The target is 1 µs.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 use std::future::Future;
 use std::pin::pin;

@@ -96,7 +96,7 @@ fn govcloud_app(endpoint: &str) -> Client {
         .region(Region::new("us-gov-west-1"))
         .credentials_provider(keys)
         .endpoint_url(endpoint)
-        .http_client(bedrock_sidecar::credentials::source::http_client())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
     Client::from_conf(config)
 }

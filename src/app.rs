@@ -38,14 +38,19 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// An address or the Unix socket cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A file of `[listen.tls]` cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The ledger in the state directory cannot be opened.
     #[error("{0}.")]
     Audit(#[from] LedgerError),
+    /// The saved use of daily limits and budgets cannot be read.
     #[error("limits.json in the state directory cannot be used: {0}.")]
     Limits(#[from] std::io::Error),
+    /// The HTTP client for an upstream cannot be built; the text says why.
     #[error("{0}.")]
     Upstream(String),
 }
@@ -81,6 +86,9 @@ struct Built {
 
 impl App {
     /// Binds what the settings name. Nothing is contacted.
+    ///
+    /// # Errors
+    /// An address or socket that cannot be bound, or a file of `[listen.tls]` that cannot be used.
     pub fn bind(settings: Settings) -> Result<App, StartError> {
         let mut listeners = Vec::new();
         for address in &settings.listen.addresses {
@@ -104,11 +112,15 @@ impl App {
         self.listeners.iter().map(Listener::name).collect()
     }
 
+    /// The address of the admin listener, as bound.
     pub fn admin_address(&self) -> String {
         self.admin.name()
     }
 
     /// Serves until an event says to stop; then lets what is in flight come to its end, for as long as `drain.timeout`.
+    ///
+    /// # Errors
+    /// The state directory or an upstream cannot be used. Once it serves, it returns none.
     pub async fn run(self, mut events: Events) -> Result<(), StartError> {
         let App { mut settings, listeners, material, admin, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();

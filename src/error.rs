@@ -77,6 +77,7 @@ impl RefusalKind {
 /// A request that the daemon answers itself: class, one sentence, and what the client's connection may expect.
 #[derive(Debug, Clone)]
 pub struct Refusal {
+    /// Decides the status and the exception class.
     pub kind: RefusalKind,
     /// One sentence that tells the reader what to do; it never holds a secret, a prompt or an answer.
     pub message: Cow<'static, str>,
@@ -87,10 +88,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A refusal that names no time to try again and leaves the connection usable.
     pub fn new(kind: RefusalKind, message: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal { kind, message: message.into(), retry_after: None, close: false }
     }
 
+    /// Tells the client how long to wait before it tries again.
     pub fn retry_after(mut self, after: Duration) -> Refusal {
         self.retry_after = Some(after);
         self

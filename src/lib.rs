@@ -12,7 +12,7 @@ pub mod auditor;
 pub mod caller;
 pub mod cli;
 pub mod config;
-pub mod credentials;
+mod credentials;
 pub mod error;
 mod exchange;
 mod file_stamp;

@@ -25,14 +25,14 @@ impl Answer {
     pub(crate) fn to(prompt: &str, whole: &str, max_tokens: Option<u64>) -> Answer {
         let directed = |word| directive(prompt, word);
         let mut pieces: Vec<String> = if let Some(bytes) = directed("repeat") {
-            filler(bytes as usize)
+            filler(usize::try_from(bytes).unwrap_or(usize::MAX))
         } else if let Some(count) = directed("events") {
             (0..count).map(|number| format!("word{number} ")).collect()
         } else {
             let words = prompt.split_whitespace();
             std::iter::once("echo:".to_owned()).chain(words.map(|word| format!(" {word}"))).collect()
         };
-        let limit = max_tokens.map_or(usize::MAX, |limit| limit as usize);
+        let limit = max_tokens.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let cut = pieces.len() > limit;
         pieces.truncate(limit);
         Answer {

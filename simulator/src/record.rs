@@ -162,8 +162,8 @@ impl Open {
         let mut kept = self.record.lock();
         // Entries are in order of their numbers, without gaps.
         let Some(first) = kept.requests.front().map(|received| received.number) else { return };
-        let Some(index) = self.number.checked_sub(first) else { return };
-        if let Some(received) = kept.requests.get_mut(index as usize) {
+        let index = self.number.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+        if let Some(received) = index.and_then(|index| kept.requests.get_mut(index)) {
             change(received);
         }
     }

@@ -110,6 +110,7 @@ impl HostRole {
         self.known.load().keys.iter().map(|key| key.access_key_id.clone()).collect()
     }
 
+    /// Whether any key of the role is known yet.
     pub fn has_keys(&self) -> bool {
         !self.known.load().keys.is_empty()
     }

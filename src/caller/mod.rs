@@ -1,13 +1,13 @@
 //! Who is calling: the kernel's word on the peer, the signature or token of the request, and the `[[callers]]` entry
 //! that both lead to. See docs/callers.md.
 
-pub mod authorization;
+pub(crate) mod authorization;
 mod denials;
-pub mod host;
+mod host;
 mod memberships;
 mod peer;
-pub mod signing_key;
-pub mod sigv4;
+pub(crate) mod signing_key;
+pub(crate) mod sigv4;
 mod sock_diag;
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq;
 
-pub use authorization::{Claim, claim};
+pub(crate) use authorization::{Claim, claim};
 pub use host::HostRole;
 pub use peer::Peer;
 
@@ -33,7 +33,7 @@ use signing_key::SigningKeys;
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The first `[[callers]]` entry that fits.
-    pub entry: Option<Arc<CallerEntry>>,
+    pub(crate) entry: Option<Arc<CallerEntry>>,
     /// The owner of the peer's socket.
     pub uid: Option<u32>,
     /// The key that the request says it is signed with; proven only if `identity_verified`.
@@ -45,6 +45,7 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The name of the entry, as `[[callers]]` gives it; none for a caller that is not known.
     pub fn name(&self) -> Option<&str> {
         self.entry.as_ref().map(|entry| entry.name.as_str())
     }
@@ -97,7 +98,10 @@ impl Callers {
     /// Finds out who a request is from. `path_and_query` is raw, as on the wire; `authority` is HTTP/2's `:authority` or
     /// HTTP/1.1's `Host`; `headers` are those received. The body is hashed only if the request is signed with a key that
     /// is known here.
-    #[allow(clippy::too_many_arguments)] // The parts of one request, which the road holds apart.
+    ///
+    /// # Errors
+    /// 400 when what names a key of this daemon cannot be read, 403 when a signature with a known key does not verify.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, which the road holds apart")]
     pub fn identify(
         &self,
         peer: &Peer,

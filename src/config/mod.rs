@@ -1,9 +1,9 @@
 //! The configuration file as it is written. What it means is in `settings`.
 
-pub mod callers;
-pub mod limits;
+pub(crate) mod callers;
+pub(crate) mod limits;
 pub(crate) mod rate_keys;
-pub mod values;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,14 +14,16 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use values::{Address, Endpoint, FilePath, Glob, LoopbackAddress, Span};
+pub use limits::OnUnavailable;
+pub use values::Glob;
+pub(crate) use values::{Address, Endpoint, FilePath, LoopbackAddress, Span};
 
 /// Where the packages install the configuration.
-pub const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     pub listen: Listen,
     pub upstreams: Option<Spanned<Vec<Spanned<Upstream>>>>,
     pub upstream_timeouts: UpstreamTimeouts,
@@ -38,7 +40,7 @@ pub struct Config {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Listen {
+pub(crate) struct Listen {
     pub addresses: Spanned<Vec<LoopbackAddress>>,
     pub unix_socket: Option<FilePath>,
     pub admin_address: LoopbackAddress,
@@ -48,7 +50,7 @@ pub struct Listen {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     pub region: Spanned<String>,
     pub fips: Option<bool>,
     pub runtime_endpoint: Option<Endpoint>,
@@ -58,7 +60,7 @@ pub struct Upstream {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct UpstreamTimeouts {
+pub(crate) struct UpstreamTimeouts {
     pub connect: Span,
     pub first_byte: Span,
     pub idle: Span,
@@ -66,7 +68,7 @@ pub struct UpstreamTimeouts {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CredentialSource {
+pub(crate) enum CredentialSource {
     SecretsManager,
     #[default]
     Environment,
@@ -76,7 +78,7 @@ pub enum CredentialSource {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     pub source: CredentialSource,
     pub secret_id: Option<String>,
     pub region: Option<Spanned<String>>,
@@ -88,7 +90,7 @@ pub struct Credentials {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Models {
+pub(crate) struct Models {
     pub allow: Spanned<Vec<Glob>>,
     pub deny: Spanned<Vec<Glob>>,
     pub geographies: Vec<Spanned<String>>,
@@ -99,7 +101,7 @@ pub struct Models {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Audit {
+pub(crate) struct Audit {
     pub state_dir: Option<FilePath>,
     pub table: String,
     pub region: Spanned<String>,
@@ -144,13 +146,13 @@ pub enum Durability {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Drain {
+pub(crate) struct Drain {
     pub timeout: Span,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     #[default]
     Json,
     Text,
@@ -159,7 +161,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     Error,
     Warn,
     #[default]
@@ -169,7 +171,7 @@ pub enum LogLevel {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
+pub(crate) struct Log {
     pub format: LogFormat,
     pub level: LogLevel,
 }
@@ -238,10 +240,13 @@ fn five_minutes() -> Span {
 /// A configuration that cannot be used: the place and one sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
+    /// The configuration file.
     pub path: PathBuf,
-    /// 1-based; both 1 when the error belongs to the file as a whole.
+    /// From 1; line and column are 1 when the error belongs to the file as a whole.
     pub line: usize,
+    /// From 1, in characters.
     pub column: usize,
+    /// What is wrong and how to mend it, on one line; it never quotes a secret.
     pub sentence: String,
 }
 
@@ -255,7 +260,7 @@ impl std::error::Error for ConfigError {}
 
 /// The text of a configuration file, kept until it has become settings so that errors can name their place.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     pub path: PathBuf,
     text: String,
 }

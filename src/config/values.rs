@@ -166,10 +166,12 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
 pub struct Glob(wildmatch::WildMatch);
 
 impl Glob {
+    /// Any text is a pattern.
     pub fn new(pattern: &str) -> Glob {
         Glob(wildmatch::WildMatch::new(pattern))
     }
 
+    /// Whether the whole of `text` fits the pattern; upper and lower case differ.
     pub fn matches(&self, text: &str) -> bool {
         self.0.matches(text)
     }

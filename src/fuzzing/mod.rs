@@ -4,7 +4,7 @@
 //! if the input got past the front door, so that a run can tell whether it has tried more than refusals. `fuzz/` runs
 //! these functions under libFuzzer; `tests` runs them on the seeds and on mutations of them.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a fuzz target speaks by panicking")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a fuzz target speaks by panicking")]
 
 mod head;
 #[cfg(test)]

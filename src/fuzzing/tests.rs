@@ -47,7 +47,7 @@ impl Mutations {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        (self.state % bound.max(1) as u64) as usize
+        usize::try_from(self.state % bound.max(1) as u64).unwrap()
     }
 
     fn next(&mut self) -> Vec<u8> {
@@ -60,7 +60,7 @@ impl Mutations {
             }
             let at = self.below(data.len());
             match self.below(7) {
-                0 => data[at] = self.below(256) as u8,
+                0 => data[at] = u8::try_from(self.below(256)).unwrap(),
                 1 => data[at] ^= 1 << self.below(8),
                 2 => data.truncate(at),
                 3 => drop(data.drain(at..(at + self.below(16)).min(data.len()))),

@@ -1,6 +1,6 @@
 //! Signals from the admin, and words to the service manager.
 
-pub mod notify;
+pub(crate) mod notify;
 
 use std::io;
 use std::time::Duration;
@@ -32,6 +32,9 @@ enum Source {
 
 impl Events {
     /// The process's signals; from now on they no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// The kernel refuses a signal handler.
     pub fn of_signals() -> io::Result<Events> {
         let source = Source::Signals {
             terminate: signal(SignalKind::terminate())?,

@@ -211,15 +211,16 @@ pub(crate) mod tests {
     pub(crate) fn frame(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
         let mut encoded = Vec::new();
         for (name, value) in headers {
-            encoded.push(name.len() as u8);
+            encoded.push(u8::try_from(name.len()).unwrap());
             encoded.extend_from_slice(name.as_bytes());
             encoded.push(7);
-            encoded.extend_from_slice(&(value.len() as u16).to_be_bytes());
+            encoded.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
             encoded.extend_from_slice(value.as_bytes());
         }
         let mut frame = Vec::new();
-        frame.extend_from_slice(&((PRELUDE + encoded.len() + payload.len() + TRAILER) as u32).to_be_bytes());
-        frame.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
+        let length = |bytes: usize| u32::try_from(bytes).unwrap().to_be_bytes();
+        frame.extend_from_slice(&length(PRELUDE + encoded.len() + payload.len() + TRAILER));
+        frame.extend_from_slice(&length(encoded.len()));
         frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
         frame.extend_from_slice(&encoded);
         frame.extend_from_slice(payload);

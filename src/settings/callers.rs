@@ -55,7 +55,6 @@ pub struct LocalKey {
 #[derive(Debug, Clone)]
 pub struct CallerEntry {
     pub name: String,
-    pub place: Place,
     pub users: Vec<u32>,
     pub groups: Vec<u32>,
     pub key: Option<LocalKey>,
@@ -124,8 +123,7 @@ pub(super) fn callers(
     }
     let accounts = Accounts::read();
     for table in tables {
-        let line = place(&table.span(), source);
-        let entry = entry(table, line, &accounts, policy, has_prices, source, &mut callers)?;
+        let entry = entry(table, &accounts, policy, has_prices, source, &mut callers)?;
         callers.entries.push(Arc::new(entry));
     }
     Ok(callers)
@@ -133,7 +131,6 @@ pub(super) fn callers(
 
 fn entry(
     table: Spanned<written::Caller>,
-    place_of_table: Place,
     accounts: &Accounts,
     policy: &Policy,
     has_prices: bool,
@@ -177,7 +174,6 @@ fn entry(
     let to_rule = |list: Option<Spanned<Vec<Glob>>>| list.map(|list| rule(&list, source));
     Ok(CallerEntry {
         name,
-        place: place_of_table,
         users,
         groups,
         key,

@@ -8,9 +8,8 @@ use toml::Spanned;
 
 use super::any_region;
 use crate::config::limits as written;
-use crate::config::limits::OnUnavailable;
 use crate::config::rate_keys::rate_keys;
-use crate::config::{ConfigError, Glob, Source};
+use crate::config::{ConfigError, Glob, OnUnavailable, Source};
 
 /// Everything that the limits need. Reloading hands over a new one.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,11 +1,11 @@
 //! The configuration as it is meant: every value checked, every default filled in. What cannot work is refused here,
 //! before anything has been bound or contacted.
 
-pub mod accounts;
-pub mod callers;
+pub(crate) mod accounts;
+pub(crate) mod callers;
 pub mod limits;
-pub mod secrets;
-pub mod tls;
+pub(crate) mod secrets;
+pub(crate) mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,26 +23,26 @@ use crate::config::{
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The file these come from; none when the built-in defaults are used.
-    pub path: Option<PathBuf>,
-    pub listen: Listen,
-    pub upstreams: Vec<Upstream>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) listen: Listen,
+    pub(crate) upstreams: Vec<Upstream>,
     /// No `[[upstreams]]` is configured: a region that the credential names replaces the default one.
-    pub upstream_is_default: bool,
-    pub timeouts: Timeouts,
-    pub credentials: Credentials,
-    pub models: Models,
-    pub max_body_bytes: usize,
-    pub callers: callers::Callers,
-    pub policy: callers::Policy,
-    pub limits: limits::Limits,
-    pub audit: Audit,
-    pub drain_timeout: Duration,
-    pub log: config::LogFormat,
-    pub log_level: config::LogLevel,
+    pub(crate) upstream_is_default: bool,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) credentials: Credentials,
+    pub(crate) models: Models,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) callers: callers::Callers,
+    pub(crate) policy: callers::Policy,
+    pub(crate) limits: limits::Limits,
+    pub(crate) audit: Audit,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) log: config::LogFormat,
+    pub(crate) log_level: config::LogLevel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
+pub(crate) struct Listen {
     pub addresses: Vec<SocketAddr>,
     pub unix_socket: Option<PathBuf>,
     pub admin_address: SocketAddr,
@@ -52,7 +52,7 @@ pub struct Listen {
 
 /// One commercial region and the hosts that serve it.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     pub region: String,
     /// Serves the data plane: `bedrock-runtime`.
     pub runtime: Endpoint,
@@ -63,7 +63,7 @@ pub struct Upstream {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// TCP and TLS handshakes together.
     pub connect: Duration,
     /// From the request's last byte to the answer's head.
@@ -73,14 +73,14 @@ pub struct Timeouts {
 }
 
 #[derive(Debug, Clone)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     pub source: SecretLocation,
     pub refresh_interval: Duration,
 }
 
 /// Where the commercial credential is.
 #[derive(Debug, Clone)]
-pub enum SecretLocation {
+pub(crate) enum SecretLocation {
     SecretsManager { secret_id: String, region: String },
     Environment,
     File(PathBuf),
@@ -88,7 +88,7 @@ pub enum SecretLocation {
 }
 
 #[derive(Debug, Clone)]
-pub struct Models {
+pub(crate) struct Models {
     pub allow: callers::Rule,
     pub deny: callers::Rule,
     pub geographies: Vec<String>,
@@ -97,15 +97,22 @@ pub struct Models {
     pub aliases: BTreeMap<String, String>,
 }
 
+/// What `[audit]` means.
 #[derive(Debug, Clone)]
 pub struct Audit {
+    /// Where the ledger stands; `ledger::StateDir::find` says what holds without it.
     pub state_dir: Option<PathBuf>,
     /// The DynamoDB table; none keeps records on this host.
     pub table: Option<String>,
+    /// The table's region.
     pub region: String,
+    /// How long a record is kept from the start of its request.
     pub retention: Duration,
+    /// What happens to requests that cannot be recorded.
     pub on_failure: OnFailure,
+    /// What a record survives once its request is on its way.
     pub durability: Durability,
+    /// How large the ledger on this host may grow, in bytes.
     pub max_ledger_bytes: u64,
     pub on_full: OnFull,
 }
@@ -114,21 +121,27 @@ pub struct Audit {
 const FIPS_REGIONS: [&str; 4] = ["us-east-1", "us-east-2", "us-west-2", "ca-central-1"];
 
 /// The region used when neither the configuration nor the credential names one.
-pub const DEFAULT_REGION: &str = "us-east-1";
+pub(crate) const DEFAULT_REGION: &str = "us-east-1";
 
 impl Settings {
-    /// Reads, parses and checks a file.
+    /// Reads, parses and checks a file, and the files that it names.
+    ///
+    /// # Errors
+    /// The first thing that cannot be used, with its line and column.
     pub fn load(path: &Path) -> Result<Settings, ConfigError> {
         let settings = Settings::from_source(&Source::read(path)?)?;
         Ok(Settings { path: Some(path.to_owned()), ..settings })
     }
 
     /// Parses and checks the text of a file.
-    pub fn from_source(source: &Source) -> Result<Settings, ConfigError> {
+    pub(crate) fn from_source(source: &Source) -> Result<Settings, ConfigError> {
         Settings::new(source.parse()?, source)
     }
 
     /// What holds without a file.
+    ///
+    /// # Errors
+    /// None is known: the defaults pass the same checks as a file.
     pub fn built_in() -> Result<Settings, ConfigError> {
         Settings::new(Config::default(), &Source::new(Path::new("(built-in defaults)"), String::new()))
     }
@@ -257,7 +270,7 @@ fn host(service: &str, region: &str, fips: bool) -> Endpoint {
 }
 
 /// The spelling of an AWS region, such as `us-east-1`.
-pub fn is_region(text: &str) -> bool {
+pub(crate) fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     parts.len() >= 3
         && parts

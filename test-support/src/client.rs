@@ -19,26 +19,36 @@ pub type Request = http::Request<Full<Bytes>>;
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: u16,
+    /// As they came; trailers are not among them.
     pub headers: HeaderMap,
+    /// All of the body.
     pub body: Bytes,
 }
 
 impl Answer {
+    /// Reads the body to its end.
+    ///
+    /// # Errors
+    /// The body breaks off.
     pub async fn of(response: Response<Incoming>) -> Result<Answer, hyper::Error> {
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     }
 
+    /// The first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
+    /// The body as text, with replacement characters for what is not UTF-8.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The body as JSON; anything else fails the test.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
@@ -56,10 +66,12 @@ pub fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request {
     request
 }
 
+/// GET on a connection of its own.
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
     send(address, request(Method::GET, path, "")).await
 }
 
+/// POST of JSON on a connection of its own.
 pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> Answer {
     send(address, request(Method::POST, path, body)).await
 }
@@ -79,11 +91,13 @@ pub struct Http1 {
 }
 
 impl Http1 {
+    /// Connects by TCP.
     pub async fn to(address: SocketAddr) -> Http1 {
         let stream = TcpStream::connect(address).await.unwrap();
         Http1::on(stream, &address.to_string()).await
     }
 
+    /// Speaks on a stream that is connected already; `host` goes into every request.
     pub async fn on<T>(stream: T, host: &str) -> Http1
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
@@ -93,7 +107,10 @@ impl Http1 {
         Http1 { sender, host: host.to_owned() }
     }
 
-    /// The answer's head.
+    /// Sends a request and waits for the answer's head.
+    ///
+    /// # Errors
+    /// The connection ends before that.
     pub async fn start(&mut self, mut request: Request) -> Result<Response<Incoming>, hyper::Error> {
         let host = self.host.parse().unwrap();
         request.headers_mut().entry("host").or_insert(host);
@@ -101,6 +118,7 @@ impl Http1 {
         within("an answer", self.sender.send_request(request)).await
     }
 
+    /// Sends a request and reads the whole answer.
     pub async fn send(&mut self, request: Request) -> Answer {
         let response = self.start(request).await.unwrap();
         within("the body", Answer::of(response)).await.unwrap()
@@ -115,6 +133,7 @@ pub struct Http2 {
 }
 
 impl Http2 {
+    /// Connects by TCP.
     pub async fn to(address: SocketAddr) -> Http2 {
         let stream = TcpStream::connect(address).await.unwrap();
         let (sender, connection) =
@@ -123,6 +142,10 @@ impl Http2 {
         Http2 { sender, authority: address.to_string() }
     }
 
+    /// Sends a request on a stream of its own and waits for the answer's head.
+    ///
+    /// # Errors
+    /// The stream or the connection ends before that.
     pub async fn start(&self, mut request: Request) -> Result<Response<Incoming>, hyper::Error> {
         let path = request.uri().path_and_query().unwrap().to_string();
         *request.uri_mut() = format!("http://{}{path}", self.authority).parse().unwrap();
@@ -131,6 +154,7 @@ impl Http2 {
         within("an answer", sender.send_request(request)).await
     }
 
+    /// Sends a request and reads the whole answer.
     pub async fn send(&self, request: Request) -> Answer {
         let response = self.start(request).await.unwrap();
         within("the body", Answer::of(response)).await.unwrap()
@@ -143,10 +167,12 @@ pub struct Reader {
     /// `x-bedrock-sidecar-request-id`; empty when the answer has none.
     pub request_id: String,
     body: Incoming,
+    /// What has come so far.
     pub bytes: BytesMut,
 }
 
 impl Reader {
+    /// Reads nothing yet.
     pub fn new(response: Response<Incoming>) -> Reader {
         let id = response.headers().get("x-bedrock-sidecar-request-id").and_then(|id| id.to_str().ok());
         let request_id = id.unwrap_or_default().to_owned();
@@ -154,6 +180,9 @@ impl Reader {
     }
 
     /// Waits until so many bytes have come in all.
+    ///
+    /// # Errors
+    /// The body breaks off before that.
     pub async fn until(&mut self, length: usize) -> Result<(), hyper::Error> {
         while self.bytes.len() < length {
             match within("the next bytes of the answer", self.body.frame()).await {
@@ -165,6 +194,9 @@ impl Reader {
     }
 
     /// Reads to the end, clean or not.
+    ///
+    /// # Errors
+    /// The body breaks off.
     pub async fn end(&mut self) -> Result<(), hyper::Error> {
         while let Some(frame) = within("the end of the answer", self.body.frame()).await {
             self.take(frame?);

@@ -45,11 +45,14 @@ pub struct Daemon {
     log: Arc<Mutex<Vec<String>>>,
     /// As the daemon names them: `127.0.0.1:PORT`, or a path.
     pub places: Vec<String>,
+    /// The admin address, as bound.
     pub admin: SocketAddr,
+    /// Holds its configuration, its credential and its state; removed when dropped.
     pub directory: TempDir,
 }
 
 impl Daemon {
+    /// Starts the program and waits until it listens.
     pub async fn spawn(mut program: Command, environment: BTreeMap<String, String>, directory: TempDir) -> Daemon {
         let state = directory.path().join("state");
         std::fs::create_dir_all(&state).unwrap();
@@ -85,28 +88,34 @@ impl Daemon {
         self.places.iter().find_map(|place| place.parse().ok()).expect("a TCP address")
     }
 
+    /// The process id of the child.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// The file that holds the commercial credential.
     pub fn secret_path(&self) -> PathBuf {
         self.directory.path().join("secret")
     }
 
+    /// Waits until `/ready` answers 200.
     pub async fn until_ready(&self) {
         until_async("readiness", || async { (self.admin_get("/ready").await.status == 200).then_some(()) }).await;
     }
 
+    /// GET from the admin address.
     pub async fn admin_get(&self, path: &str) -> Answer {
         get(self.admin, path).await
     }
 
+    /// The metrics page.
     pub async fn metrics(&self) -> String {
         let page = self.admin_get("/metrics").await;
         assert_eq!(page.status, 200);
         page.text()
     }
 
+    /// GET from the first TCP address.
     pub async fn get(&self, path: &str) -> Answer {
         get(self.address(), path).await
     }
@@ -122,6 +131,7 @@ impl Daemon {
         assert!(status.success(), "kill -{name}");
     }
 
+    /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("config.toml")
     }
@@ -149,10 +159,12 @@ impl Daemon {
         until("the daemon to end", || child.try_wait().unwrap()).await
     }
 
+    /// Whether the process has not ended yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// The whole log so far.
     pub fn log_text(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }

@@ -2,7 +2,7 @@
 //! DynamoDB Local, other users.
 //!
 //! Nothing here waits for a length of time: every wait is for a condition, with a generous deadline.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests state expectations by unwrapping")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests state expectations by unwrapping")]
 
 pub mod client;
 mod daemon;
@@ -36,6 +36,7 @@ pub async fn bedrock() -> Simulator {
     bedrock_with(Options::default()).await
 }
 
+/// A stand-in for us-east-1 with these options.
 pub async fn bedrock_with(options: Options) -> Simulator {
     Simulator::start(options).await.unwrap()
 }
@@ -82,10 +83,12 @@ pub fn converse(prompt: &str) -> String {
     json!({ "messages": [{ "role": "user", "content": [{ "text": prompt }] }] }).to_string()
 }
 
+/// The path of Converse for a model.
 pub fn converse_path(model: &str) -> String {
     format!("/model/{}/converse", encoded(model))
 }
 
+/// The path of ConverseStream for a model.
 pub fn stream_path(model: &str) -> String {
     format!("/model/{}/converse-stream", encoded(model))
 }

@@ -12,6 +12,7 @@ use crate::{Daemon, command, program};
 /// A configuration that is being written, and the directory in which it will stand.
 #[derive(Debug)]
 pub struct Setup {
+    /// Removed when dropped, unless a daemon has taken it.
     pub directory: TempDir,
     listen: String,
     upstreams: String,
@@ -94,6 +95,7 @@ impl Setup {
         self
     }
 
+    /// A variable of the environment.
     pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Setup {
         self.environment.insert(name.to_owned(), value.as_ref().to_owned());
         self
@@ -105,14 +107,17 @@ impl Setup {
         self
     }
 
+    /// The directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
+    /// The file that holds the commercial credential.
     pub fn secret_path(&self) -> PathBuf {
         self.path().join("secret")
     }
 
+    /// The configuration as it stands now.
     pub fn text(&self) -> String {
         format!("[listen]\n{}\n{}\n{}\n{}", self.listen, self.upstreams, self.credentials, self.more)
     }

@@ -1,5 +1,5 @@
 //! The daemon from outside: each test starts the built binary against the simulator and looks at what both sides see.
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -1,5 +1,4 @@
 //! The documentation against the code and the tree: docs/record.md lists what a record holds, and links lead somewhere.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests state expectations by unwrapping")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -149,12 +149,13 @@ async fn tokens_hold_their_rate_whatever_happens() {
                         assert!(limits.admit(ask(tokens)).await.is_err());
                         clock.advance(Duration::from_nanos(1));
                         flying.push((limits.admit(ask(tokens)).await.unwrap(), tokens));
-                        elapsed += wait.as_millis() as u64 + 1;
+                        elapsed += u64::try_from(wait.as_millis()).unwrap() + 1;
                     }
                 }
             }
             if !flying.is_empty() && next(3) > 0 {
-                let (mut admission, tokens) = flying.swap_remove(next(flying.len() as u64) as usize);
+                let at = usize::try_from(next(flying.len() as u64)).unwrap();
+                let (mut admission, tokens) = flying.swap_remove(at);
                 match next(4) {
                     0 => admission.cancel(),
                     1 => spent += tokens, // the stream broke and nobody knows

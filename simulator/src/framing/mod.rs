@@ -285,7 +285,8 @@ impl Framings {
                     .filter(|framing| framing.fits(http2, tls, event_stream) && framing.is_lasting())
                     .collect();
                 let random = mix(seed ^ mix(self.picks.fetch_add(1, Ordering::SeqCst)));
-                fitting.get((random % fitting.len().max(1) as u64) as usize).map_or(Framing::PLAIN, |found| **found)
+                let at = usize::try_from(random % fitting.len().max(1) as u64).unwrap_or(0);
+                fitting.get(at).map_or(Framing::PLAIN, |found| **found)
             }
         }
     }

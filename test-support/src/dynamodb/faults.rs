@@ -17,27 +17,35 @@ use super::{client, port};
 /// How the proxy answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// As DynamoDB Local does.
     None,
     /// Connections break.
     Gone,
+    /// 400, ProvisionedThroughputExceededException.
     Throttled,
+    /// 500, InternalServerError.
     ServerError,
     /// Of every batch, the second half stays unprocessed.
     Half,
+    /// 400, ExpiredTokenException.
     Expired,
+    /// 400, AccessDeniedException.
     Denied,
 }
 
+/// A running proxy; it answers until the test ends.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
     fault: Arc<Mutex<Fault>>,
-    /// Batches that were asked for, and those of them that failed by a fault.
+    /// Batches that were asked for.
     pub batches: Arc<AtomicU64>,
+    /// Requests that met a fault.
     pub faults: Arc<AtomicU64>,
 }
 
 impl Proxy {
+    /// A proxy on a port of its own, without faults at first.
     pub async fn start() -> Proxy {
         let upstream = tokio::task::spawn_blocking(port).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,14 +69,17 @@ impl Proxy {
         proxy
     }
 
+    /// How the requests that come from now on are answered.
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// The URL to give to a client or a daemon.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// An SDK client that goes through the proxy.
     pub fn client(&self) -> Client {
         client(&self.endpoint())
     }

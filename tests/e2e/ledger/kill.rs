@@ -128,7 +128,7 @@ async fn killed(table: &'static str, kills: usize) {
             })
             .collect();
         // The moment is drawn: after so many answers, and then within some microseconds.
-        let chance = uuid::Uuid::now_v7().as_u128() as u64;
+        let chance = uuid::Uuid::now_v7().as_u64_pair().1;
         until("answers", || (answered.load(Ordering::SeqCst) >= chance % 97).then_some(())).await;
         let moment = std::time::Instant::now();
         while moment.elapsed() < Duration::from_micros((chance >> 8) % 5_000) {
@@ -155,7 +155,7 @@ async fn killed(table: &'static str, kills: usize) {
 
     let mut by_length: BTreeMap<usize, &Value> = BTreeMap::new();
     for item in items.values().filter(|item| item["requestSize"] != 0) {
-        let length = item["requestSize"].as_u64().unwrap() as usize;
+        let length = usize::try_from(item["requestSize"].as_u64().unwrap()).unwrap();
         assert!(by_length.insert(length, item).is_none(), "two items for one request: {item:#}");
         let sent = book.get(&length).unwrap_or_else(|| panic!("nobody sent this: {item:#}"));
         says(item, json!({ "operation": sent.operation, "modelId": sent.model }));

@@ -15,13 +15,13 @@ use super::{DENIED, Scene, shipped, text};
 const ANY_UID: u32 = 61_234;
 
 /// Asks the dashboard at an address, all pages of it.
-async fn dashboard(address: std::net::SocketAddr, filters: &str, limit: usize) -> (u64, Vec<Value>) {
+async fn dashboard(address: std::net::SocketAddr, filters: &str, limit: usize) -> (usize, Vec<Value>) {
     let (mut token, mut found, mut total) = (String::new(), Vec::new(), None);
     loop {
         let answer = get(address, &format!("/v1/dashboard/requests?limit={limit}&{filters}{token}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let page = answer.json();
-        total.get_or_insert(page["totalCount"].as_u64().unwrap());
+        total.get_or_insert(usize::try_from(page["totalCount"].as_u64().unwrap()).unwrap());
         let requests = page["requests"].as_array().unwrap();
         assert!(requests.len() <= limit);
         found.extend(requests.iter().cloned());
@@ -111,7 +111,7 @@ async fn the_dashboard_and_the_commands_say_what_the_raw_items_say() {
             let count = found.len();
             let times: Vec<&str> = found.iter().map(|item| item["timestamp"].as_str().unwrap()).collect();
             if source == "ledger" {
-                assert_eq!(total as usize, wanted.len(), "{filters}");
+                assert_eq!(total, wanted.len(), "{filters}");
                 assert!(times.is_sorted_by(|a, b| a >= b), "newest first");
             }
             let found: BTreeMap<&String, &Value> = found
@@ -127,9 +127,9 @@ async fn the_dashboard_and_the_commands_say_what_the_raw_items_say() {
     let profiles = items.values().filter(|item| item["modelId"] == PROFILE_ONLY).count();
     if own_uid() == 0 {
         let (total, found) = dashboard(daemon.address(), &model, 1000).await;
-        assert_eq!((total as usize, found.len()), (profiles, profiles));
+        assert_eq!((total, found.len()), (profiles, profiles));
         let (total, _) = dashboard(daemon.address(), "", 1000).await;
-        assert_eq!(total as usize, items.len() + 1, "and the question before this one");
+        assert_eq!(total, items.len() + 1, "and the question before this one");
     }
     assert_eq!(get(daemon.admin, "/v1/dashboard/requests?color=red").await.status, 400);
 

@@ -62,7 +62,7 @@ async fn two_daemons_share_one_limit() {
     assert!(served.iter().all(|one| *one > 0), "{served:?}");
     let counted = limited(&daemons[0], "requests_per_minute", "fleet").await
         + limited(&daemons[1], "requests_per_minute", "fleet").await;
-    assert_eq!(counted as usize, refusals);
+    assert_eq!(counted, refusals as f64);
     let refusal = daemons[0].post(&path, converse("x")).await;
     let (sentence, _) = throttled(&refusal);
     assert!(sentence.contains(&format!("requests_per_minute = {LIMIT}")), "{sentence}");

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use bedrock_sidecar::config::limits::OnUnavailable;
+use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::limits::fleet::agent::{Agent, Next};
 use bedrock_sidecar::limits::fleet::amount::Amount;
 use bedrock_sidecar::limits::fleet::local::LocalLease;
@@ -30,6 +30,7 @@ impl Random {
     }
 
     /// Of the exponential distribution.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1e18")]
     fn gap(&mut self, mean: f64) -> u64 {
         let unit = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
         ((-(1.0 - unit).ln()) * mean).min(1e18) as u64
@@ -53,7 +54,7 @@ struct Host {
 
 impl Host {
     fn clock(&self, now: u64) -> u64 {
-        self.offset + now.saturating_add_signed((now as i64 / 1_000_000) * self.drift)
+        self.offset + now.saturating_add_signed((now.cast_signed() / 1_000_000) * self.drift)
     }
 
     fn true_time(&self, clock: u64) -> u64 {
@@ -113,7 +114,7 @@ impl World {
                     agent: Agent::new(format!("host-{host:04}"), 1, offset),
                     local: LocalLease::new(&settings, offset),
                     offset,
-                    drift: random.below(4_001) as i64 - 2_000,
+                    drift: random.below(4_001).cast_signed() - 2_000,
                     alive: true,
                     demand: 0.0,
                     wake: 0,
@@ -303,7 +304,8 @@ impl World {
     }
 
     fn writes_a_minute(&self, from: u64, to: u64) -> u64 {
-        let sum: u64 = (from / MINUTE..to / MINUTE).filter_map(|minute| self.writes.get(minute as usize)).sum();
+        let sum: u64 =
+            (from / MINUTE..to / MINUTE).filter_map(|minute| self.writes.get(usize::try_from(minute).unwrap())).sum();
         sum / (to / MINUTE - from / MINUTE)
     }
 }

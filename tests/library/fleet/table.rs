@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bedrock_sidecar::config::limits::OnUnavailable;
+use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::error::RefusalKind;
 use bedrock_sidecar::limits::fleet::Dynamo;
 use bedrock_sidecar::limits::fleet::amount::Amount;
@@ -29,13 +29,16 @@ async fn the_model_is_what_the_table_does() {
     let mut known: Vec<Option<StoredLease>> = vec![None; 4];
     let (mut conflicts, mut written) = (0, 0);
     for step in 0..600 {
-        let host = next(4) as usize;
+        let host = usize::try_from(next(4)).unwrap();
         let request = match next(12) {
             0 => StoreRequest::Read,
             1 => StoreRequest::List,
             2 => StoreRequest::Get(format!("host-{host}")),
             3 => StoreRequest::Create(limits[0]),
-            4 => StoreRequest::Resize(limits[next(2) as usize], limits[next(2) as usize]),
+            4 => {
+                let mut drawn = || limits[usize::try_from(next(2)).unwrap()];
+                StoreRequest::Resize(drawn(), drawn())
+            }
             5 if known[host].is_some() => StoreRequest::Write(known[host].clone(), None),
             kind => {
                 let mut before = known[host].clone();

@@ -155,7 +155,7 @@ async fn a_database_that_is_damaged_while_the_daemon_runs_is_rebuilt() {
     }
     audit.flush().await;
     let damage = |path: &Path| {
-        let length = path.metadata().unwrap().len() as usize;
+        let length = usize::try_from(path.metadata().unwrap().len()).unwrap();
         std::fs::write(path, vec![0x5A; length]).unwrap();
     };
     damage(&directory.path().join("ledger.db"));

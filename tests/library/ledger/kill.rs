@@ -81,7 +81,7 @@ async fn killed(table: &str, kills: usize) {
             .unwrap();
         let output = child.stdout.take().unwrap();
         let reading = tokio::task::spawn_blocking(move || std::io::read_to_string(output).unwrap());
-        let chance = uuid::Uuid::now_v7().as_u128() as u64 % 700;
+        let chance = uuid::Uuid::now_v7().as_u64_pair().1 % 700;
         tokio::time::sleep(Duration::from_millis(150 + chance)).await;
         child.kill().unwrap();
         child.wait().unwrap();

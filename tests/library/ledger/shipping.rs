@@ -200,7 +200,7 @@ async fn at_its_bound_the_ledger_refuses_and_takes_records_again_when_the_table_
     eventually("the ledger takes records again", || audit.status().ledger_writable).await;
     serve(&audit, &record(served)).await;
     eventually("the backlog is gone", || audit.status().pending == 0).await;
-    scene.assert_shipped("bound", served as usize + 1).await;
+    scene.assert_shipped("bound", usize::try_from(served).unwrap() + 1).await;
 
     // Where the admin wants requests served anyway, they are, and each is counted.
     let allow = settings::Audit { on_failure: OnFailure::Allow, ..scene.settings.clone() };

@@ -208,8 +208,8 @@ impl Answer<'_> {
     }
 
     async fn data(&mut self, mut piece: Bytes, last: bool) {
-        let padding = self.shape.padding.map(usize::from);
-        let overhead = padding.map_or(0, |padding| padding + 1);
+        let padding = self.shape.padding;
+        let overhead = padding.map_or(0, |padding| usize::from(padding) + 1);
         let most = if self.shape.data == 0 { SMALLEST_MAX_FRAME } else { self.shape.data };
         let most = most.min(SMALLEST_MAX_FRAME - overhead);
         while !piece.is_empty() {
@@ -230,9 +230,9 @@ impl Answer<'_> {
                 None => frame::put(&mut self.out, DATA, flags, self.id, &bytes),
                 Some(padding) => {
                     let mut payload = BytesMut::with_capacity(bytes.len() + overhead);
-                    payload.put_u8(padding as u8);
+                    payload.put_u8(padding);
                     payload.put_slice(&bytes);
-                    payload.put_bytes(0, padding);
+                    payload.put_bytes(0, padding.into());
                     frame::put(&mut self.out, DATA, flags | PADDED, self.id, &payload);
                 }
             }

@@ -36,6 +36,7 @@ fn literal(block: &mut BytesMut, way: Hpack, name: &[u8], value: &[u8]) {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "each is below 256 where it is cast")]
 fn integer(block: &mut BytesMut, first: u8, bits: u8, number: usize) {
     let most = (1 << bits) - 1;
     if number < most {
@@ -69,13 +70,13 @@ pub(crate) fn put_headers(
             flags |= END_HEADERS;
         }
         if adorned && kind == HEADERS {
-            const PADDING: usize = 37;
+            const PADDING: u8 = 37;
             let mut payload = BytesMut::new();
-            payload.put_u8(PADDING as u8);
+            payload.put_u8(PADDING);
             // Depends on stream 0, with a weight: meant for a client, without meaning, and allowed.
             payload.put_slice(&[0, 0, 0, 0, 15]);
             payload.put_slice(&piece);
-            payload.put_bytes(0, PADDING);
+            payload.put_bytes(0, PADDING.into());
             frame::put(out, kind, flags | PADDED | WITH_PRIORITY, stream, &payload);
         } else {
             frame::put(out, kind, flags, stream, &piece);

@@ -159,6 +159,7 @@ impl Link {
     }
 
     /// The same without waiting; 0 when it would have to.
+    #[expect(clippy::cast_possible_wrap, reason = "no more is taken than the window has, which is an i64")]
     pub(crate) fn try_window(&self, id: u32, least: usize, most: usize) -> usize {
         let mut streams = self.lock();
         let connection = streams.window;

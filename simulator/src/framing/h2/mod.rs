@@ -233,7 +233,7 @@ impl Server {
 
     async fn data(&mut self, frame: Frame) -> Result<(), Violation> {
         let content = frame.content().ok_or("DATA with more padding than payload")?;
-        let length = frame.payload.len() as u32;
+        let length = u32::try_from(frame.payload.len()).map_err(|_| "DATA longer than a frame can be")?;
         let mut wanted = false;
         {
             let mut streams = self.link.lock();
