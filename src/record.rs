@@ -67,7 +67,7 @@ pub struct Record {
     pub started_ms: i64,
     /// AWS's name of the operation, "Unknown" when no operation matched.
     pub operation: Cow<'static, str>,
-    /// The model as the client asked for it; empty when the operation has none.
+    /// The model as the client asked for it; empty when the operation has none, and then absent in items.
     pub model_id: String,
     /// The inference profile that was sent upstream; none when a model was.
     #[serde(skip_serializing_if = "Option::is_none")]

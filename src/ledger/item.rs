@@ -1,6 +1,7 @@
 //! From a record to its item, as the one sequence of bytes that is hashed, stored and shipped.
 //!
-//! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown is absent.
+//! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown or empty is absent:
+//! DynamoDB takes no item whose attribute is an empty string if an index has that attribute as its key.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -97,7 +98,9 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.text("operation", operation);
     json.text("outcome", outcome.as_str());
     json.number_if("outputTokens", *output_tokens);
-    json.text("requestId", request_id);
+    // The table's key, which makers of records never leave empty.
+    json.key("requestId");
+    json.quoted(shortened(request_id, MAX_TEXT));
     json.number("requestSize", *request_size);
     json.number("responseSize", *response_size);
     json.text("sourceIP", source_ip);
@@ -173,8 +176,10 @@ impl Canonical {
     }
 
     fn text(&mut self, key: &str, text: &str) {
-        self.key(key);
-        self.quoted(shortened(text, MAX_TEXT));
+        if !text.is_empty() {
+            self.key(key);
+            self.quoted(shortened(text, MAX_TEXT));
+        }
     }
 
     fn text_if(&mut self, key: &str, text: &Option<String>) {
@@ -282,6 +287,22 @@ mod tests {
         for absent in ["inputTokens", "caller", "callerUid", "errorMessage", "firstByteLatency", "upstreamRequestId"] {
             assert!(item.get(absent).is_none(), "{absent}");
         }
+    }
+
+    #[test]
+    fn no_attribute_is_an_empty_text() {
+        let empty = Some(String::new());
+        let record = Record {
+            request_id: "r".into(),
+            caller: empty.clone(),
+            error_message: empty.clone(),
+            upstream_request_id: empty,
+            ..Record::default()
+        };
+        let (_, item) = parsed(&record);
+        let empty: Vec<_> = item.as_object().unwrap().iter().filter(|(_, value)| **value == "").collect();
+        assert!(empty.is_empty(), "{empty:?}");
+        assert!(item.get("modelId").is_none());
     }
 
     #[test]

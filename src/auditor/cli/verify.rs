@@ -1,5 +1,6 @@
 //! `audit verify`: of the ledger, of an export, and of the table against the ledger.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 
@@ -99,9 +100,9 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
             return Ok(());
         };
         let request_id = item["requestId"].as_str().unwrap_or_default();
-        let canonical = row.item.as_bytes();
+        let bytes = row.item.as_bytes();
         let before = checker.findings.len();
-        checker.check(ChainEntry { chain_id: chain, seq, request_id, canonical, hash: &row.hash });
+        checker.check(ChainEntry { chain_id: chain, seq, request_id, canonical: bytes, hash: &row.hash });
         // A forger who also wrote new hashes is contradicted by the journal, as far as that goes back.
         let known = snapshot.journal_hashes.get(&(chain.to_owned(), seq));
         if checker.findings.len() == before && known.is_some_and(|known| *known != row.hash) {
@@ -110,7 +111,7 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
         let due = row.id <= snapshot.state.shipped_id
             && !aside.contains(&row.id)
             && item["ttl"].as_i64().is_some_and(|ttl| ttl > now);
-        let fingerprint = fingerprint(canonical, &row.hash);
+        let fingerprint = fingerprint(&as_shipped(&item, bytes), &row.hash);
         held.entry(chain.to_owned()).or_default().insert(seq, Known { fingerprint, due, seen: false });
         Ok(())
     })?;
@@ -213,7 +214,8 @@ pub(crate) async fn table(
             match chain.get_mut(&seq) {
                 Some(known) => {
                     known.seen = true;
-                    let same = canonical(&item).is_some_and(|item| fingerprint(&item, hash) == known.fingerprint);
+                    let same = canonical(&item)
+                        .is_some_and(|bytes| fingerprint(&as_shipped(&item, &bytes), hash) == known.fingerprint);
                     if !same {
                         checker.find(FindingKind::Changed, (seq, seq), chain_id, Some(request_id));
                     }
@@ -259,9 +261,19 @@ pub(crate) async fn table(
     Ok(checker)
 }
 
-fn fingerprint(canonical: &[u8], hash: &str) -> [u8; 16] {
+/// An item as it is sent to the table: without the empty texts that older versions wrote.
+fn as_shipped<'a>(item: &Value, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    let is_empty = |value: &Value| value.as_str().is_some_and(str::is_empty);
+    let Some(fields) = item.as_object().filter(|fields| fields.values().any(is_empty)) else {
+        return Cow::Borrowed(bytes);
+    };
+    let left = fields.iter().filter(|(_, value)| !is_empty(value)).map(|(key, value)| (key.clone(), value.clone()));
+    Cow::Owned(canonical(&Value::Object(left.collect())).unwrap_or_default())
+}
+
+fn fingerprint(item: &[u8], hash: &str) -> [u8; 16] {
     let mut context = digest::Context::new(&digest::SHA256);
-    context.update(canonical);
+    context.update(item);
     context.update(hash.as_bytes());
     let mut fingerprint = [0; 16];
     fingerprint.copy_from_slice(&context.finish().as_ref()[..16]);

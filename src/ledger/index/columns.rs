@@ -11,7 +11,8 @@ pub(crate) struct ItemColumns<'a> {
     #[serde(borrow)]
     pub(crate) timestamp: Cow<'a, str>,
     pub(crate) success: bool,
-    #[serde(borrow)]
+    /// Empty when the item names no model.
+    #[serde(borrow, default)]
     pub(crate) model_id: Cow<'a, str>,
     pub(crate) caller: Option<String>,
     pub(crate) caller_uid: Option<u32>,
