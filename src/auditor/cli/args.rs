@@ -17,6 +17,8 @@ pub enum Command {
     Export(Export),
     /// Follows the hash chain and names every record that was changed, removed or slipped in.
     Verify(Verify),
+    /// Has the daemon send the records again that the table did not take.
+    Retry,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +60,9 @@ pub struct List {
     /// This host's ledger, or the DynamoDB table.
     #[arg(long, value_enum, default_value = "ledger")]
     pub(super) source: Source,
+    /// The records that the table does not take, with what it said, oldest first and of any time.
+    #[arg(long, conflicts_with_all = ["time_range", "source", "success", "model", "caller", "partition"])]
+    pub(super) set_aside: bool,
 }
 
 /// Arguments of `audit tail`.

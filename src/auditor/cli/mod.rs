@@ -4,6 +4,7 @@
 mod args;
 mod error;
 mod output;
+mod set_aside;
 mod source;
 mod verify;
 
@@ -36,9 +37,11 @@ pub async fn run(
 ) -> Result<bool, CliError> {
     let state_dir = StateDir::find(settings);
     match command {
+        Command::List(args) if args.set_aside => set_aside::list(args, &state_dir, out).map(|()| true),
         Command::List(args) => list(args, settings, &state_dir, out).await.map(|()| true),
         Command::Tail(args) => tail(args, &state_dir, out).await.map(|()| true),
         Command::Export(args) => export(args, &state_dir, out).map(|()| true),
+        Command::Retry => set_aside::retry(&state_dir, out).map(|()| true),
         Command::Verify(args) => verify::verify(args, settings, &state_dir, out).await,
     }
 }

@@ -48,22 +48,40 @@ pub(crate) const COLUMNS: [&str; 35] = [
 /// Writes records in one of the formats.
 pub(crate) struct Writer<'a> {
     format: Format,
+    /// The last column of CSV, beside an item's attributes.
+    column: Option<&'static str>,
     out: &'a mut (dyn Write + Send),
     begun: bool,
 }
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(format: Format, out: &'a mut (dyn Write + Send)) -> io::Result<Writer<'a>> {
+        Writer::start(format, None, out)
+    }
+
+    /// The same with one more column in CSV, behind the attributes.
+    pub(crate) fn with_column(
+        format: Format,
+        column: &'static str,
+        out: &'a mut (dyn Write + Send),
+    ) -> io::Result<Writer<'a>> {
+        Writer::start(format, Some(column), out)
+    }
+
+    fn start(format: Format, column: Option<&'static str>, out: &'a mut (dyn Write + Send)) -> io::Result<Writer<'a>> {
         match format {
             Format::Table => writeln!(
                 out,
                 "{:<24} {:>6} {:<19} {:<22} {:<44} {:<14} {:>9} {:>9} {:>8}  REQUEST",
                 "TIME", "STATUS", "OUTCOME", "OPERATION", "MODEL", "CALLER", "IN", "OUT", "MS"
             )?,
-            Format::Csv => writeln!(out, "{}", COLUMNS.join(","))?,
+            Format::Csv => {
+                let names: Vec<&str> = COLUMNS.into_iter().chain(column).collect();
+                writeln!(out, "{}", names.join(","))?;
+            }
             Format::Jsonl => {}
         }
-        Ok(Writer { format, out, begun: false })
+        Ok(Writer { format, column, out, begun: false })
     }
 
     /// Whether something was written.
@@ -76,7 +94,8 @@ impl<'a> Writer<'a> {
         match self.format {
             Format::Jsonl => writeln!(self.out, "{item}"),
             Format::Csv => {
-                let cells: Vec<String> = COLUMNS.iter().map(|column| quoted(&text(&item[*column]))).collect();
+                let columns = COLUMNS.into_iter().chain(self.column);
+                let cells: Vec<String> = columns.map(|column| quoted(&text(&item[column]))).collect();
                 writeln!(self.out, "{}", cells.join(","))
             }
             Format::Table => {
@@ -99,6 +118,11 @@ impl<'a> Writer<'a> {
                 )
             }
         }
+    }
+
+    /// A line below the record that was written last, for people.
+    pub(crate) fn remark(&mut self, remark: &str) -> io::Result<()> {
+        writeln!(self.out, "    {}", shown(remark))
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {

@@ -32,15 +32,15 @@ pub(crate) struct BatchSender {
 pub(crate) struct Delivered {
     pub(crate) first: i64,
     pub(crate) confirmed: u64,
-    /// Records that the table will never take, and why.
+    /// Records that the table does not take, and why.
     pub(crate) rejected: Vec<(i64, String)>,
 }
 
 /// Why DynamoDB rejected a record that was sent alone.
 enum RejectionCause {
-    /// The record itself: the table will never take it.
+    /// The record itself.
     Record,
-    /// The table takes no record at all; why, in a sentence.
+    /// The table, or that is not known yet; in a sentence that says what to repair.
     Table(String),
 }
 
@@ -89,7 +89,7 @@ impl BatchSender {
                 Err(Failure { class: FailureClass::Rejected, sentence }) => match self.find_cause(&sentence).await {
                     RejectionCause::Record => {
                         let id = unconfirmed.remove(0).id;
-                        tracing::error!(id, reason = %sentence, "audit: a record is set aside: the table will never take it; it stays in the ledger for its retention");
+                        tracing::error!(id, reason = %sentence, "audit: a record is set aside, because the table does not take it; it stays in the ledger for its retention, and `bedrock-sidecar audit list --set-aside` shows it");
                         delivered.rejected.push((id, sentence));
                     }
                     RejectionCause::Table(sentence) => {
@@ -136,20 +136,33 @@ impl BatchSender {
         Ok(())
     }
 
-    /// A record that was sent alone was rejected: is it the record, or would the table reject any?
+    /// A record that was sent alone was rejected: is it the record, or would the table reject others too?
     async fn find_cause(&self, sentence: &str) -> RejectionCause {
         let client = self.clients.client().await;
-        match client.describe_table().table_name(&self.table).send().await {
+        let described = client.describe_table().table_name(&self.table).send().await;
+        let by_message = dynamo::rejection(sentence);
+        match described.map_err(|error| dynamo::classify(error, &self.table)) {
             Ok(answer) => match answer.table().map(dynamo::table_keys) {
                 Some(Err(why)) => RejectionCause::Table(format!("the table {} cannot hold records: {why}", self.table)),
+                _ if by_message == dynamo::Rejection::Index => RejectionCause::Table(self.blame_index(sentence)),
                 _ => RejectionCause::Record,
             },
             // Without the permission to describe the table, the message has to tell.
-            Err(_) if sentence.contains("Missing the key") || sentence.contains("does not match the schema") => {
-                RejectionCause::Table(sentence.to_owned())
-            }
-            Err(_) => RejectionCause::Record,
+            Err(failure) if failure.class == FailureClass::Credentials => match by_message {
+                dynamo::Rejection::Index => RejectionCause::Table(self.blame_index(sentence)),
+                dynamo::Rejection::Key => RejectionCause::Table(sentence.to_owned()),
+                dynamo::Rejection::Record => RejectionCause::Record,
+            },
+            // It is not known yet.
+            Err(failure) => RejectionCause::Table(failure.sentence),
         }
+    }
+
+    fn blame_index(&self, sentence: &str) -> String {
+        format!(
+            "an index of the table {} cannot hold records, so the table takes none: {sentence}; delete that index, or create it again with a key whose type is that of docs/record.md",
+            self.table
+        )
     }
 
     fn report_success(&self) {
