@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
-use tokio::sync::Notify;
 
 use crate::ledger::clients::Clients;
 use crate::ledger::core::Core;
@@ -23,8 +22,6 @@ pub(crate) struct BatchSender {
     pub(crate) core: Arc<Core>,
     pub(crate) clients: Clients,
     pub(crate) table: String,
-    /// Notified when the table takes records: batches that back off may try again.
-    pub(crate) table_works: Notify,
 }
 
 /// A batch of which nothing is left to send.
@@ -82,7 +79,7 @@ impl BatchSender {
                             count - (before - unconfirmed.len())
                         );
                         self.report_failure(&sentence, false);
-                        self.back_off(&mut backoff).await;
+                        back_off(&mut backoff).await;
                     }
                 }
                 Err(Failure { class: FailureClass::Rejected, .. }) if count > 1 => one_by_one = true,
@@ -94,7 +91,7 @@ impl BatchSender {
                     }
                     RejectionCause::Table(sentence) => {
                         self.report_failure(&sentence, true);
-                        self.back_off(&mut backoff).await;
+                        back_off(&mut backoff).await;
                     }
                 },
                 Err(failure) => {
@@ -102,7 +99,7 @@ impl BatchSender {
                     if failure.class == FailureClass::Credentials {
                         self.clients.reset().await;
                     }
-                    self.back_off(&mut backoff).await;
+                    back_off(&mut backoff).await;
                 }
             }
         }
@@ -168,7 +165,6 @@ impl BatchSender {
     fn report_success(&self) {
         self.core.counts.set_table_reachable(true);
         self.core.health.report_success(Component::Shipping);
-        self.table_works.notify_waiters();
     }
 
     fn report_failure(&self, sentence: &str, unreachable: bool) {
@@ -177,10 +173,44 @@ impl BatchSender {
         }
         self.core.health.report_failure(Component::Shipping, sentence);
     }
+}
 
-    async fn back_off(&self, backoff: &mut Duration) {
-        let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
-        let _ = tokio::time::timeout(backoff.mul_f64(0.5 + jitter / 2.0), self.table_works.notified()).await;
-        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+/// Waits. The pause is the batch's own: what a throttled table takes of one batch says nothing about the others, and
+/// would have them all come back at once.
+async fn back_off(backoff: &mut Duration) {
+    let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
+    tokio::time::sleep(backoff.mul_f64(0.5 + jitter / 2.0)).await;
+    *backoff = (*backoff * 2).min(MAX_BACKOFF);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::chain::Chain;
+    use crate::ledger::journal::Journal;
+    use crate::ledger::state_dir::StateDir;
+    use crate::settings::Settings;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn the_success_of_one_batch_does_not_wake_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(directory.path().to_owned(), 1 << 18, false, 1, Chain::new("host"));
+        let settings = Settings::built_in().unwrap().audit;
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        let core = Core::new(state_dir, "host".to_owned(), settings, journal, mpsc::channel().0);
+        let clients = Clients::new("us-gov-west-1", None);
+        let sender = BatchSender { core: Arc::new(core), clients, table: "records".to_owned() };
+        let begun = Instant::now();
+        let mut backoff = Duration::from_millis(400);
+        let other = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                sender.report_success();
+            }
+        };
+        tokio::join!(back_off(&mut backoff), other);
+        assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -49,7 +49,7 @@ pub(crate) fn run(core: Arc<Core>, table: String, clients: Clients, progress: wa
     };
     let mut stopping = core.stopping.subscribe();
     runtime.block_on(async {
-        let sender = Arc::new(BatchSender { core, clients, table, table_works: Notify::new() });
+        let sender = Arc::new(BatchSender { core, clients, table });
         let shipper = Shipper {
             sender,
             progress,
