@@ -54,21 +54,40 @@ pub(crate) async fn verify(
     Ok(checker.findings.is_empty())
 }
 
-/// What the table is compared with: per chain, each record's fingerprint by sequence number.
-pub(crate) type Fingerprints = BTreeMap<String, BTreeMap<u64, Known>>;
+/// What the table is compared with, by chain.
+pub(crate) type Held = BTreeMap<String, HeldChain>;
+
+/// What the ledger holds of a chain.
+#[derive(Debug, Default)]
+pub(crate) struct HeldChain {
+    /// Records up to this one were pruned.
+    pruned: u64,
+    records: BTreeMap<u64, Known>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Known {
     fingerprint: [u8; 16],
-    /// It has to be in the table: it was confirmed, and has not expired.
-    due: bool,
+    /// The table has confirmed it.
+    shipped: bool,
+    /// When it may go from the table, in seconds since 1970.
+    expiry: i64,
     seen: bool,
 }
 
+/// An item of the table that the ledger did not hold when the scan began.
+#[derive(Debug)]
+struct Unknown {
+    chain_id: String,
+    seq: u64,
+    request_id: String,
+    fingerprint: [u8; 16],
+}
+
 /// Follows the ledger's chains, and returns what it holds.
-pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError> {
+pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Held), CliError> {
     let mut checker = ChainChecker::new("the ledger");
-    let mut held = Fingerprints::new();
+    let mut held = Held::new();
     let mut heads = Vec::new();
     let mut aside = BTreeSet::new();
     if let Some(db) = &snapshot.db {
@@ -80,7 +99,7 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
             let (id, anchor): (String, i64) = (row.get(0).map_err(sql)?, row.get(1).map_err(sql)?);
             let hash: String = row.get(2).map_err(sql)?;
             checker.begin(&id, to_unsigned(anchor), Some(hash.as_str()).filter(|hash| !hash.is_empty()));
-            held.insert(id.clone(), BTreeMap::new());
+            held.insert(id.clone(), HeldChain { pruned: to_unsigned(anchor), records: BTreeMap::new() });
             let head: i64 = row.get(3).map_err(sql)?;
             heads.push((id, to_unsigned(head), row.get::<_, String>(4).map_err(sql)?));
         }
@@ -89,7 +108,6 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
             aside.insert(id.map_err(sql)?);
         }
     }
-    let now = now_ms() / 1000;
     snapshot.for_each_after::<CliError>(0, |row| {
         let Ok(item) = serde_json::from_str::<Value>(&row.item) else {
             checker.find(FindingKind::Changed, (0, 0), "unknown", None);
@@ -108,11 +126,13 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints)
         if checker.findings.len() == before && known.is_some_and(|known| *known != row.hash) {
             checker.find(FindingKind::Changed, (seq, seq), chain, Some(request_id));
         }
-        let due = row.id <= snapshot.state.shipped_id
-            && !aside.contains(&row.id)
-            && item["ttl"].as_i64().is_some_and(|ttl| ttl > now);
-        let fingerprint = fingerprint(&as_shipped(&item, bytes), &row.hash);
-        held.entry(chain.to_owned()).or_default().insert(seq, Known { fingerprint, due, seen: false });
+        let known = Known {
+            fingerprint: fingerprint(&as_shipped(&item, bytes), &row.hash),
+            shipped: row.id <= snapshot.state.shipped_id && !aside.contains(&row.id),
+            expiry: item["ttl"].as_i64().unwrap_or(0),
+            seen: false,
+        };
+        held.entry(chain.to_owned()).or_default().records.insert(seq, known);
         Ok(())
     })?;
     columns(snapshot, &mut checker)?;
@@ -186,12 +206,15 @@ pub(crate) async fn table(
         (checker, held)
     };
     let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
+    let mut unknown: Vec<Unknown> = Vec::new();
     let mut older = 0_u64;
     let mut from = None;
     loop {
+        // What was confirmed a moment ago has to be seen.
         let page = client
             .scan()
             .table_name(table)
+            .consistent_read(true)
             .filter_expression("#host = :host")
             .expression_attribute_names("#host", "hostId")
             .expression_attribute_values(":host", AttributeValue::S(host_id.clone()))
@@ -202,26 +225,28 @@ pub(crate) async fn table(
         for item in page.items.unwrap_or_default() {
             let item = dynamo::item_to_json(item);
             checker.checked += 1;
-            let Some((chain_id, seq, request_id, hash)) = chain_entry_fields(&item) else {
+            let (Some((chain_id, seq, request_id, hash)), Some(bytes)) = (chain_entry_fields(&item), canonical(&item))
+            else {
                 checker.find(FindingKind::Inserted, (0, 0), "none", item["requestId"].as_str());
                 continue;
             };
+            let fingerprint = fingerprint(&as_shipped(&item, &bytes), hash);
             let Some(chain) = held.get_mut(chain_id) else {
                 other_chains.entry(chain_id.to_owned()).or_default().insert(seq, item);
                 continue;
             };
-            let first = chain.keys().next().copied();
-            match chain.get_mut(&seq) {
+            match chain.records.get_mut(&seq) {
                 Some(known) => {
                     known.seen = true;
-                    let same = canonical(&item)
-                        .is_some_and(|bytes| fingerprint(&as_shipped(&item, &bytes), hash) == known.fingerprint);
-                    if !same {
+                    if known.fingerprint != fingerprint {
                         checker.find(FindingKind::Changed, (seq, seq), chain_id, Some(request_id));
                     }
                 }
-                None if first.is_some_and(|first| seq < first) => older += 1,
-                None => checker.find(FindingKind::Inserted, (seq, seq), chain_id, Some(request_id)),
+                None if seq <= chain.pruned => older += 1,
+                None => {
+                    let (chain_id, request_id) = (chain_id.to_owned(), request_id.to_owned());
+                    unknown.push(Unknown { chain_id, seq, request_id, fingerprint });
+                }
             }
         }
         from = page.last_evaluated_key;
@@ -229,9 +254,11 @@ pub(crate) async fn table(
             break;
         }
     }
+    let now = now_ms() / 1000;
     for (chain_id, chain) in &held {
         let mut gap: Option<(u64, u64)> = None;
-        for seq in chain.iter().filter(|(_, known)| known.due && !known.seen).map(|(seq, _)| *seq) {
+        let missing = |known: &Known| known.shipped && known.expiry > now && !known.seen;
+        for seq in chain.records.iter().filter(|(_, known)| missing(known)).map(|(seq, _)| *seq) {
             gap = match gap {
                 Some((first, last)) if last + 1 == seq => Some((first, seq)),
                 other => {
@@ -241,6 +268,20 @@ pub(crate) async fn table(
             };
         }
         gap.into_iter().for_each(|gap| checker.find(FindingKind::Missing, gap, chain_id, None));
+    }
+    if !unknown.is_empty() {
+        // The daemon may have shipped them while the table was read: then its ledger holds them now.
+        let (now_held, last) = (ledger(&open(state_dir)?)?.1, |chain: &HeldChain| chain.records.keys().last().copied());
+        for Unknown { chain_id, seq, request_id, fingerprint } in unknown {
+            let is_newer = held.get(&chain_id).is_some_and(|chain| seq > last(chain).unwrap_or(chain.pruned));
+            let now = now_held.get(&chain_id).filter(|_| is_newer);
+            match now.and_then(|chain| chain.records.get(&seq)) {
+                Some(known) if known.fingerprint == fingerprint => {}
+                Some(_) => checker.find(FindingKind::Changed, (seq, seq), &chain_id, Some(&request_id)),
+                None if now.is_some_and(|chain| seq <= chain.pruned) => older += 1,
+                None => checker.find(FindingKind::Inserted, (seq, seq), &chain_id, Some(&request_id)),
+            }
+        }
     }
     for (chain_id, items) in other_chains {
         let count = items.len();

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::child;
 use super::kit::{self, completed, record, serve, start};
 use test_support::dynamodb::{self, create_table};
+use test_support::eventually;
 
 async fn served(directory: &std::path::Path, count: u64) -> std::sync::Arc<Ledger> {
     let audit = start(&kit::settings(directory)).await;
@@ -217,4 +218,59 @@ async fn the_table_is_held_against_the_ledger() {
     }
     assert_eq!(report.lines().count(), 4, "{report}");
     assert!(report.contains(&forged.request_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_daemon_ships_while_the_table_is_read_is_no_finding() {
+    create_table("busy", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings::Audit { table: Some("busy".into()), ..kit::settings(directory.path()) };
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let load = tokio::spawn({
+        let (audit, stop) = (audit.clone(), stop.clone());
+        async move {
+            let mut number = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                serve(&audit, &record(number)).await;
+                number += 1;
+                if number % 20 == 0 {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            }
+        }
+    });
+    eventually("something is shipped", || audit.status().shipped_total > 1000).await;
+    for _ in 0..3 {
+        let directory = directory.path().to_owned();
+        let command = move || child::audit(&directory, Some("busy"), "verify --source dynamodb");
+        let (whole, report) = tokio::task::spawn_blocking(command).await.unwrap();
+        assert!(whole, "{report}");
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    load.await.unwrap();
+    audit.stop(kit::far()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pruned_by_rule_is_not_inserted_though_nothing_of_the_chain_is_left() {
+    create_table("pruned", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings::Audit { table: Some("pruned".into()), ..kit::settings(directory.path()) };
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    for number in 0..30 {
+        serve(&audit, &record(number)).await;
+    }
+    audit.stop(kit::far()).await;
+    drop(audit);
+    // The start prunes by size, and the items in the table have weeks to go.
+    settings.max_ledger_bytes = 1;
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    audit.flush().await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    assert_eq!(kit::items(directory.path()).len(), 0);
+    let (whole, report) = child::audit(directory.path(), Some("pruned"), "verify --source dynamodb");
+    assert!(whole, "{report}");
+    assert!(report.contains("note: 30 items are older than what the ledger keeps"), "{report}");
 }
