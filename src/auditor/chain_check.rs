@@ -63,6 +63,8 @@ pub(crate) struct ChainChecker {
     ends: BTreeMap<String, (u64, Option<String>)>,
     pub(crate) checked: u64,
     pub(crate) findings: Vec<Finding>,
+    /// What else is wrong, in sentences.
+    pub(crate) complaints: Vec<String>,
 }
 
 /// A record as it was read somewhere.
@@ -91,7 +93,7 @@ impl ChainEntry<'_> {
 
 impl ChainChecker {
     pub(crate) fn new(place: &'static str) -> ChainChecker {
-        ChainChecker { place, ends: BTreeMap::new(), checked: 0, findings: Vec::new() }
+        ChainChecker { place, ends: BTreeMap::new(), checked: 0, findings: Vec::new(), complaints: Vec::new() }
     }
 
     /// The chain's records begin behind this one, whose hash is not always known.
@@ -132,6 +134,11 @@ impl ChainChecker {
         } else if last == seq && last_hash.is_some_and(|last| last != hash) {
             self.find(FindingKind::Changed, (seq, seq), chain_id, None);
         }
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.findings.is_empty() && self.complaints.is_empty()
     }
 
     pub(crate) fn find(&mut self, kind: FindingKind, seq: (u64, u64), chain_id: &str, request_id: Option<&str>) {

@@ -206,9 +206,14 @@ impl Canonical {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::record::Outcome;
+
+    /// An item with every attribute that an item can have, apart from `chainHash`.
+    pub(crate) fn full_item() -> Value {
+        parsed(&full()).1
+    }
 
     const CONTEXT: ItemContext<'static> =
         ItemContext { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400) };

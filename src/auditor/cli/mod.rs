@@ -2,7 +2,9 @@
 //! or not, and so need its user's rights.
 
 mod args;
+mod closing;
 mod error;
+mod export;
 mod output;
 mod set_aside;
 mod source;
@@ -22,7 +24,7 @@ use crate::ledger::index::columns::ItemColumns;
 use crate::ledger::index::read::IndexedRecord;
 use crate::settings;
 pub use args::Command;
-use args::{Export, List, Tail};
+use args::{List, Tail};
 pub use error::CliError;
 use source::{open, table};
 
@@ -40,7 +42,7 @@ pub async fn run(
         Command::List(args) if args.set_aside => set_aside::list(args, &state_dir, out).map(|()| true),
         Command::List(args) => list(args, settings, &state_dir, out).await.map(|()| true),
         Command::Tail(args) => tail(args, &state_dir, out).await.map(|()| true),
-        Command::Export(args) => export(args, &state_dir, out).map(|()| true),
+        Command::Export(args) => export::export(args, &state_dir, out).map(|()| true),
         Command::Retry => set_aside::retry(&state_dir, out).map(|()| true),
         Command::Verify(args) => verify::verify(args, settings, &state_dir, out).await,
     }
@@ -114,19 +116,6 @@ async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -
         writer.flush()?;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-}
-
-fn export(args: &Export, state_dir: &StateDir, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
-    let query = args.filters.query(args.time_range, usize::MAX);
-    let since = query.range.since_ms(now_ms());
-    let mut writer = output::Writer::new(args.format, out)?;
-    open(state_dir)?.for_each_after::<CliError>(0, |row| {
-        if matches(&row, &query, since) {
-            writer.write(&with_hash(&row.item, &row.hash))?;
-        }
-        Ok(())
-    })?;
-    Ok(writer.finish()?)
 }
 
 /// Whether a query is about a record that was not read by a filtering search.

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use super::args::{Verify, VerifySource};
+use super::closing::Closing;
 use super::error::CliError;
 use super::source::open;
 use crate::auditor::chain_check::{ChainChecker, ChainEntry, Finding, FindingKind, chain_entry_fields};
@@ -49,9 +50,12 @@ pub(crate) async fn verify(
     for finding in &checker.findings {
         writeln!(out, "{finding}")?;
     }
-    let verdict = if checker.findings.is_empty() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
+    for complaint in &checker.complaints {
+        writeln!(out, "{complaint}")?;
+    }
+    let verdict = if checker.is_whole() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
     writeln!(out, "{} records checked; {verdict}", checker.checked)?;
-    Ok(checker.findings.is_empty())
+    Ok(checker.is_whole())
 }
 
 /// What the table is compared with, by chain.
@@ -166,26 +170,53 @@ fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliErr
     Ok(())
 }
 
-/// Follows the chains of an export.
+/// Follows the chains of an export, to its closing line.
 pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
+    const NO_RECORD: &str = "none: a line of the file that is no record";
     let mut checker = ChainChecker::new("the export");
-    for (number, line) in lines.lines().enumerate() {
+    let mut closing: Option<Closing> = None;
+    let mut count = 0;
+    // A line that is no JSON: the last one may have been cut off.
+    let mut broken: Option<u64> = None;
+    for (number, line) in (1..).zip(lines.lines()) {
         let line = line?;
         if line.trim().is_empty() {
             continue;
         }
-        let item: Value = serde_json::from_str(&line).unwrap_or_default();
+        if let Some(number) = broken.take() {
+            checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None);
+        }
+        let Ok(item) = serde_json::from_str::<Value>(&line) else {
+            broken = Some(number);
+            continue;
+        };
+        if closing.is_some() {
+            checker.find(FindingKind::Inserted, (number, number), "none: a line behind the closing line", None);
+            continue;
+        }
+        if let Some(read) = Closing::from_json(&item) {
+            closing = Some(read);
+            continue;
+        }
+        count += 1;
         match (chain_entry_fields(&item), canonical(&item)) {
             (Some((chain_id, seq, request_id, hash)), Some(canonical)) => {
                 checker.check(ChainEntry { chain_id, seq, request_id, canonical: &canonical, hash });
             }
-            _ => checker.find(
-                FindingKind::Inserted,
-                (number as u64 + 1, number as u64 + 1),
-                "none: a line of the file that is no record",
-                None,
-            ),
+            _ => checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None),
         }
+    }
+    match closing {
+        Some(closing) => {
+            if let Some(number) = broken {
+                checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None);
+            }
+            closing.check(count, &mut checker);
+        }
+        None => checker.complaints.push(
+            "INCOMPLETE the export has no closing line: it is empty or was cut off, or an older version wrote it; export again"
+                .to_owned(),
+        ),
     }
     Ok(checker)
 }
@@ -202,7 +233,7 @@ pub(crate) async fn table(
         let snapshot = open(state_dir)?;
         let (ledger, held) = ledger(&snapshot)?;
         let mut checker = ChainChecker::new("the table");
-        checker.findings = ledger.findings;
+        (checker.findings, checker.complaints) = (ledger.findings, ledger.complaints);
         (checker, held)
     };
     let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();

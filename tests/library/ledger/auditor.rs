@@ -5,6 +5,7 @@ use bedrock_sidecar::auditor::{self, Query, Scope};
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
+use clap::Parser;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -92,15 +93,18 @@ async fn commands_work_beside_a_running_daemon_and_without_one() {
     let lines = |directory: &std::path::Path, arguments: &str| {
         child::audit(directory, None, arguments).1.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(lines(directory.path(), "export").len(), 30);
-    assert_eq!(lines(directory.path(), "export --format csv").len(), 31);
+    // One line more closes it.
+    assert_eq!(lines(directory.path(), "export").len(), 31);
+    let csv = lines(directory.path(), "export --format csv");
+    assert_eq!(csv.len(), 32);
+    assert!(csv[31].starts_with("#export,\"{\"\"export\"\":{"), "{}", csv[31]);
     assert_eq!(lines(directory.path(), "list --limit 5").len(), 6);
     assert_eq!(lines(directory.path(), "list --success false --format jsonl").len(), 6);
     assert_eq!(lines(directory.path(), "list --caller billing --format jsonl").len(), 15);
     let whole = lines(directory.path(), "verify");
     assert_eq!(whole, ["30 records checked; whole: none changed, missing or inserted"]);
     drop(audit);
-    assert_eq!(lines(directory.path(), "export").len(), 30);
+    assert_eq!(lines(directory.path(), "export").len(), 31);
     assert_eq!(lines(directory.path(), "verify"), whole);
 }
 
@@ -156,6 +160,52 @@ async fn an_export_is_verified_without_the_ledger() {
     assert!(!whole && report.contains("MISSING   record 8 "), "{report}");
     let (whole, report) = verify(&[&lines[..7], &lines[2..]].concat().join("\n"));
     assert!(!whole && report.contains("INSERTED  record 3:"), "{report}");
+    // Cut anywhere, it is not whole, and no record is accused.
+    for cut in [0, 1, 700, export.len() / 2, export.len() - 2] {
+        let (whole, report) = verify(&export[..cut]);
+        assert!(!whole && report.contains("the export has no closing line"), "cut at {cut}: {report}");
+        assert!(!["CHANGED", "MISSING", "INSERTED"].iter().any(|word| report.contains(word)), "cut at {cut}: {report}");
+    }
+    let (whole, report) = verify(&[&lines[..18], &lines[20..]].concat().join("\n"));
+    assert!(!whole && report.contains("MISSING   records 19 to 20"), "{report}");
+    let (whole, report) = verify(&lines[2..].join("\n"));
+    assert!(!whole && report.contains("counts 20 records, and 18 stand before it"), "{report}");
+    let (whole, report) = verify(&format!("{export}{}\n", lines[0]));
+    assert!(!whole && report.contains("a line behind the closing line"), "{report}");
+}
+
+/// An output that looks, at each write, whether the export holds the database.
+struct Watched {
+    database: std::path::PathBuf,
+    writes: u32,
+}
+
+impl std::io::Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.writes += 1;
+        let db = Connection::open(&self.database).unwrap();
+        db.busy_timeout(std::time::Duration::ZERO).unwrap();
+        db.execute("UPDATE state SET one = 1", []).unwrap();
+        let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+        assert_eq!(busy, 0, "a reader holds the write-ahead log");
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_read_slowly_does_not_hold_the_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = served(directory.path(), 20).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    let mut out = Watched { database: directory.path().join("ledger.db"), writes: 0 };
+    let words = child::Audit::parse_from(["audit", "export"]);
+    assert!(auditor::cli::run(&words.command, &kit::settings(directory.path()), &mut out).await.unwrap());
+    assert!(out.writes >= 21);
 }
 
 #[tokio::test(flavor = "multi_thread")]
