@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::anchors::{Anchors, Judgement, Span};
 use crate::ledger::chain::{GENESIS_HASH, chain_hash};
 use crate::ledger::item::canonical;
 
@@ -65,6 +66,12 @@ pub(crate) struct ChainChecker {
     pub(crate) findings: Vec<Finding>,
     /// What else is wrong, in sentences.
     pub(crate) complaints: Vec<String>,
+    /// What is to be said beside that.
+    pub(crate) notes: Vec<String>,
+    /// What the records are held against as they are checked.
+    pub(crate) anchors: Anchors,
+    /// Where each chain begins and ends that was begun.
+    spans: BTreeMap<String, Span>,
 }
 
 /// A record as it was read somewhere.
@@ -93,12 +100,25 @@ impl ChainEntry<'_> {
 
 impl ChainChecker {
     pub(crate) fn new(place: &'static str) -> ChainChecker {
-        ChainChecker { place, ends: BTreeMap::new(), checked: 0, findings: Vec::new(), complaints: Vec::new() }
+        ChainChecker {
+            place,
+            ends: BTreeMap::new(),
+            checked: 0,
+            findings: Vec::new(),
+            complaints: Vec::new(),
+            notes: Vec::new(),
+            anchors: Anchors::default(),
+            spans: BTreeMap::new(),
+        }
     }
 
     /// The chain's records begin behind this one, whose hash is not always known.
     pub(crate) fn begin(&mut self, chain_id: &str, seq: u64, hash: Option<&str>) {
         self.ends.insert(chain_id.to_owned(), (seq, hash.map(str::to_owned)));
+        self.spans.insert(chain_id.to_owned(), Span { pruned: seq, last: seq });
+        if let Some(hash) = hash {
+            self.complaints.extend(self.anchors.meet(chain_id, seq, hash));
+        }
     }
 
     /// Checks the next record, in the order in which they are stored.
@@ -117,6 +137,10 @@ impl ChainChecker {
         }
         let before = if entry.seq == expected { before.take() } else { None };
         *end = entry.seq;
+        if let Some(span) = self.spans.get_mut(entry.chain_id) {
+            span.last = entry.seq;
+        }
+        self.complaints.extend(self.anchors.meet(entry.chain_id, entry.seq, entry.hash));
         self.ends.insert(entry.chain_id.to_owned(), (entry.seq, Some(entry.hash.to_owned())));
         if entry.seq > expected {
             self.find(FindingKind::Missing, (expected, entry.seq - 1), entry.chain_id, None);
@@ -134,6 +158,13 @@ impl ChainChecker {
         } else if last == seq && last_hash.is_some_and(|last| last != hash) {
             self.find(FindingKind::Changed, (seq, seq), chain_id, None);
         }
+    }
+
+    /// Says what the anchors prove, once every record was checked; complains of what contradicts them.
+    pub(crate) fn judge_anchors(&mut self, host_id: &str) {
+        let Judgement { complaints, notes } = self.anchors.judge(&self.spans, host_id);
+        self.complaints.extend(complaints);
+        self.notes.extend(notes);
     }
 
     /// Whether nothing is wrong.

@@ -107,6 +107,21 @@ pub struct Audit {
     pub on_failure: OnFailure,
     pub durability: Durability,
     pub max_ledger_bytes: NonZeroU64,
+    pub anchor: Option<Anchor>,
+}
+
+/// Where the end of the hash chain is written every minute, for someone else to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anchor {
+    pub to: AnchorPlace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnchorPlace {
+    /// The daemon's own log.
+    Log,
 }
 
 /// What happens to requests that cannot be recorded.
@@ -205,6 +220,7 @@ impl Default for Audit {
             on_failure: OnFailure::Deny,
             durability: Durability::Process,
             max_ledger_bytes: NonZeroU64::MIN.saturating_add(1_073_741_823),
+            anchor: None,
         }
     }
 }

@@ -16,7 +16,8 @@ use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
 use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, Source,
+    self, AnchorPlace, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure,
+    Source,
 };
 
 /// Everything the daemon was told.
@@ -107,6 +108,8 @@ pub struct Audit {
     pub on_failure: OnFailure,
     pub durability: Durability,
     pub max_ledger_bytes: u64,
+    /// Where the end of the chain is written every minute.
+    pub anchor: Option<AnchorPlace>,
 }
 
 /// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
@@ -404,5 +407,6 @@ fn audit(audit: config::Audit, source: &Source) -> Result<Audit, ConfigError> {
         on_failure: audit.on_failure,
         durability: audit.durability,
         max_ledger_bytes: audit.max_ledger_bytes.get(),
+        anchor: audit.anchor.map(|anchor| anchor.to),
     })
 }

@@ -162,6 +162,7 @@ async fn stored(record: Record) -> BTreeMap<String, Value> {
         on_failure: OnFailure::Deny,
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
+        anchor: None,
     };
     let audit = Ledger::start(&settings).await.unwrap();
     audit.note(&record);

@@ -98,6 +98,10 @@ pub struct Verify {
     /// The export (JSON lines) to verify, with `--source export`; `-` reads the standard input.
     #[arg(value_name = "FILE", required_if_eq("source", "export"))]
     pub(super) file: Option<PathBuf>,
+    /// A log with anchors (`[audit.anchor]`) that was kept elsewhere, as the daemon or `journalctl -o json` or `-o cat`
+    /// wrote it; `-` reads the standard input. The ledger has to agree with each.
+    #[arg(long, value_name = "LOG", conflicts_with = "file")]
+    pub(super) anchors: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 
 use aws_lc_rs::digest;
 use aws_sdk_dynamodb::Client;
@@ -13,6 +14,7 @@ use super::args::{Verify, VerifySource};
 use super::closing::Closing;
 use super::error::CliError;
 use super::source::open;
+use crate::auditor::anchors::Anchors;
 use crate::auditor::chain_check::{ChainChecker, ChainEntry, Finding, FindingKind, chain_entry_fields};
 use crate::auditor::snapshot::Snapshot;
 use crate::ledger::StateDir;
@@ -31,31 +33,39 @@ pub(crate) async fn verify(
     state_dir: &StateDir,
     out: &mut (dyn Write + Send),
 ) -> Result<bool, CliError> {
-    let checker = match args.source {
-        VerifySource::Ledger => ledger(&open(state_dir)?)?.0,
-        VerifySource::Export => match args.file.as_deref() {
-            None => export(std::io::stdin().lock())?,
-            Some(path) if path.as_os_str() == "-" => export(std::io::stdin().lock())?,
-            Some(path) => {
-                let file =
-                    std::fs::File::open(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
-                export(BufReader::new(file))?
-            }
-        },
+    // Read before the ledger, so that the ledger is at least as new.
+    let anchors =
+        args.anchors.as_deref().map(|path| Anchors::read(input(path)?).map_err(CliError::Output)).transpose()?;
+    let mut checker = match args.source {
+        VerifySource::Ledger => ledger(&open(state_dir)?, anchors)?.0,
+        VerifySource::Export => export(input(args.file.as_deref().unwrap_or(Path::new("-")))?)?,
         VerifySource::Dynamodb => {
             let client = dynamo::client(&settings.region).await;
-            table(&client, super::source::table(settings)?, state_dir, out).await?
+            table(&client, super::source::table(settings)?, state_dir, anchors, out).await?
         }
     };
+    let proven = std::mem::take(&mut checker.notes);
     for finding in &checker.findings {
         writeln!(out, "{finding}")?;
     }
     for complaint in &checker.complaints {
         writeln!(out, "{complaint}")?;
     }
+    for note in proven {
+        writeln!(out, "{note}")?;
+    }
     let verdict = if checker.is_whole() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
     writeln!(out, "{} records checked; {verdict}", checker.checked)?;
     Ok(checker.is_whole())
+}
+
+/// A file, or the standard input for `-`.
+fn input(path: &Path) -> Result<Box<dyn BufRead>, CliError> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let file = std::fs::File::open(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
+    Ok(Box::new(BufReader::new(file)))
 }
 
 /// What the table is compared with, by chain.
@@ -88,9 +98,11 @@ struct Unknown {
     fingerprint: [u8; 16],
 }
 
-/// Follows the ledger's chains, and returns what it holds.
-pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Held), CliError> {
+/// Follows the ledger's chains, holds them against anchors if there are any, and returns what it holds.
+pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(ChainChecker, Held), CliError> {
     let mut checker = ChainChecker::new("the ledger");
+    let has_anchors = anchors.is_some();
+    checker.anchors = anchors.unwrap_or_default();
     let mut held = Held::new();
     let mut heads = Vec::new();
     let mut aside = BTreeSet::new();
@@ -142,6 +154,9 @@ pub(crate) fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Held), CliErr
     columns(snapshot, &mut checker)?;
     for (id, seq, hash) in heads {
         checker.end(&id, seq, &hash);
+    }
+    if has_anchors {
+        checker.judge_anchors(&host_id());
     }
     Ok((checker, held))
 }
@@ -226,14 +241,15 @@ pub(crate) async fn table(
     client: &Client,
     table: &str,
     state_dir: &StateDir,
+    anchors: Option<Anchors>,
     out: &mut (dyn Write + Send),
 ) -> Result<ChainChecker, CliError> {
     let host_id = host_id();
     let (mut checker, mut held) = {
         let snapshot = open(state_dir)?;
-        let (ledger, held) = ledger(&snapshot)?;
+        let (ledger, held) = ledger(&snapshot, anchors)?;
         let mut checker = ChainChecker::new("the table");
-        (checker.findings, checker.complaints) = (ledger.findings, ledger.complaints);
+        (checker.findings, checker.complaints, checker.notes) = (ledger.findings, ledger.complaints, ledger.notes);
         (checker, held)
     };
     let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
@@ -302,7 +318,8 @@ pub(crate) async fn table(
     }
     if !unknown.is_empty() {
         // The daemon may have shipped them while the table was read: then its ledger holds them now.
-        let (now_held, last) = (ledger(&open(state_dir)?)?.1, |chain: &HeldChain| chain.records.keys().last().copied());
+        let (now_held, last) =
+            (ledger(&open(state_dir)?, None)?.1, |chain: &HeldChain| chain.records.keys().last().copied());
         for Unknown { chain_id, seq, request_id, fingerprint } in unknown {
             let is_newer = held.get(&chain_id).is_some_and(|chain| seq > last(chain).unwrap_or(chain.pruned));
             let now = now_held.get(&chain_id).filter(|_| is_newer);

@@ -324,3 +324,45 @@ async fn what_was_pruned_by_rule_is_not_inserted_though_nothing_of_the_chain_is_
     assert!(whole, "{report}");
     assert!(report.contains("note: 30 items are older than what the ledger keeps"), "{report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_was_cut_or_written_anew_is_contradicted_by_anchors() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = served(directory.path(), 20).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    let log = directory.path().join("log");
+    let database = directory.path().join("ledger.db");
+    let anchor = |db: &Connection, seq: i64| {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let of = "SELECT chain_id, hash FROM records JOIN chains ON chains.id = chain WHERE seq = ?1";
+        let (chain, hash) = db.query_row(of, [seq], read).unwrap();
+        format!("x INFO audit: the end of the chain chainId={chain} chainSeq={seq} chainHash={hash}\n")
+    };
+    let db = Connection::open(&database).unwrap();
+    std::fs::write(&log, [anchor(&db, 7), anchor(&db, 18)].concat()).unwrap();
+    let command = format!("verify --anchors {}", log.display());
+    let verify = |command: &str| child::audit(directory.path(), None, command);
+    let (whole, report) = verify(&command);
+    assert!(whole && report.contains("proven by anchors: records 1 to 18 of chain "), "{report}");
+    assert!(report.contains("2 newer ones are not anchored yet"), "{report}");
+
+    // The tail is cut, and whatever knows of it.
+    std::fs::remove_dir_all(directory.path().join("journal")).unwrap();
+    std::fs::create_dir(directory.path().join("journal")).unwrap();
+    db.execute("DELETE FROM records WHERE seq > 15", []).unwrap();
+    db.execute("UPDATE chains SET head_seq = 15, head_hash = (SELECT hash FROM records WHERE seq = 15)", []).unwrap();
+    assert!(verify("verify").0, "by itself it is whole");
+    let (whole, report) = verify(&command);
+    assert!(!whole && report.contains("was anchored at record 18, and ends at record 15"), "{report}");
+    drop(db);
+
+    // Another ledger stands in the place of the first.
+    for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let _ = std::fs::remove_file(directory.path().join(file));
+    }
+    drop(served(directory.path(), 20).await);
+    assert!(verify("verify").0, "by itself it is whole");
+    let (whole, report) = verify(&command);
+    assert!(!whole && report.contains("was anchored at record 18, and is not in this ledger"), "{report}");
+}

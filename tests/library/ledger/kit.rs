@@ -20,6 +20,7 @@ pub fn settings(directory: &Path) -> settings::Audit {
         on_failure: OnFailure::Deny,
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
+        anchor: None,
     }
 }
 
