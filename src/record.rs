@@ -131,3 +131,18 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }
+
+impl Record {
+    /// The operation of questions to this daemon's own records.
+    pub const DASHBOARD: &'static str = "DashboardRequests";
+
+    /// Whether it is a question to the daemon about its records, which is no request to a model.
+    pub fn is_own(&self) -> bool {
+        self.operation == Record::DASHBOARD
+    }
+
+    /// The AWS partition that the request went to, or would have gone to; none when the daemon answers itself.
+    pub fn destination_partition(&self) -> Option<&'static str> {
+        (!self.is_own()).then_some("commercial")
+    }
+}

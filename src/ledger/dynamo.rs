@@ -217,7 +217,7 @@ pub(crate) fn table_keys(table: &TableDescription) -> Result<TableKeys, WrongKey
         let hash = key(&KeyType::Hash)?.attribute_name();
         let all = index.projection()?.projection_type()? == &aws_sdk_dynamodb::types::ProjectionType::All;
         let timed = key(&KeyType::Range)?.attribute_name() == "timestamp";
-        // Only these have the same value in every item.
+        // Only these have the same value in every item; the second is absent in questions to the daemon itself.
         let whole = matches!(hash, "sourcePartition" | "destinationPartition");
         (all && timed && whole).then(|| Some((index.index_name()?.to_owned(), hash.to_owned()))).flatten()
     });

@@ -82,7 +82,9 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     let mut json = Canonical { bytes: Vec::with_capacity(1024), first: false };
     json.number_if("costNanoUsd", *cost_nano_usd);
     json.text_if("dataClassification", data_classification);
-    json.text("destinationPartition", "commercial");
+    if let Some(partition) = record.destination_partition() {
+        json.text("destinationPartition", partition);
+    }
     json.text("destinationRegion", destination_region);
     json.text_if("ended", ended);
     if let Some(message) = error_message {
@@ -308,6 +310,12 @@ pub(crate) mod tests {
         let empty: Vec<_> = item.as_object().unwrap().iter().filter(|(_, value)| **value == "").collect();
         assert!(empty.is_empty(), "{empty:?}");
         assert!(item.get("modelId").is_none());
+    }
+
+    #[test]
+    fn a_question_to_the_daemon_went_nowhere() {
+        let (_, item) = parsed(&Record { operation: Record::DASHBOARD.into(), ..full() });
+        assert!(item.get("destinationPartition").is_none());
     }
 
     #[test]

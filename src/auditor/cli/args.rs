@@ -123,6 +123,7 @@ impl Filters {
             model_id: self.model.clone(),
             caller: self.caller.clone(),
             limit,
+            own: true,
             ..Query::default()
         }
     }

@@ -366,3 +366,35 @@ async fn a_ledger_that_was_cut_or_written_anew_is_contradicted_by_anchors() {
     let (whole, report) = verify(&command);
     assert!(!whole && report.contains("was anchored at record 18, and is not in this ledger"), "{report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_to_the_daemon_do_not_count_as_requests() {
+    create_table("questions", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings::Audit { table: Some("questions".into()), ..kit::settings(directory.path()) };
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    for number in 0..9 {
+        let record = record(number);
+        if number % 3 == 0 {
+            audit.note(&Record { operation: "DashboardRequests".into(), model_id: String::new(), ..record });
+        } else if number % 3 == 1 {
+            audit.note(&Record { operation: "ListFoundationModels".into(), model_id: String::new(), ..record });
+        } else {
+            serve(&audit, &record).await;
+        }
+    }
+    audit.stop(kit::far()).await;
+    for source in ["ledger", "dynamodb"] {
+        for filter in ["", "&partition=commercial", "&success=all&timeRange=all"] {
+            let query = Query::parse(&format!("source={source}{filter}")).unwrap();
+            let answer = auditor::answer(&audit, &query, Scope::All).await.unwrap();
+            assert_eq!((answer["totalCount"].as_u64(), ids(&answer).len()), (Some(6), 6), "{source}{filter}: {answer}");
+        }
+    }
+    drop(audit);
+    let lines = |words: &str| child::audit(directory.path(), Some("questions"), words).1.lines().count();
+    assert_eq!(lines("list --format jsonl"), 9);
+    assert_eq!(lines("list --format jsonl --source dynamodb"), 9);
+    assert_eq!(lines("list --format jsonl --partition commercial"), 6);
+    assert_eq!(lines("export"), 10);
+}

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
-    GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType, ScalarAttributeType,
+    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
 };
 use bedrock_sidecar::config::OnFailure;
 use bedrock_sidecar::ledger::Ledger;
@@ -14,7 +15,7 @@ use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
 use test_support::dynamodb::{self, Fault, Proxy, create_table};
-use test_support::eventually;
+use test_support::{eventually, until_async};
 
 use super::child;
 use super::kit::{self, record, serve};
@@ -201,6 +202,12 @@ async fn add_index(client: &Client, table: &str, key: &str, kind: ScalarAttribut
         .send()
         .await
         .unwrap();
+    until_async("the index to be there", || async {
+        let described = client.describe_table().table_name(table).send().await.unwrap();
+        let index = described.table()?.global_secondary_indexes().first()?;
+        (index.index_status() == Some(&IndexStatus::Active)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
