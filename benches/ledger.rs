@@ -119,6 +119,7 @@ fn settings(directory: &Path, durability: Durability, table: Option<&str>) -> se
         durability,
         max_ledger_bytes: 8 << 30,
         on_full: OnFull::Deny,
+        anchor: None,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::listen::{Client, guard};
 use crate::operation::{self, check_identifier};
 use crate::policy::CLASSIFICATION_HEADER;
 use crate::proxy;
+use crate::record::Record;
 use crate::request::{Received, RequestedModel};
 use crate::road::Road;
 
@@ -80,7 +81,7 @@ async fn answer(
             models(road, &exchange.record.request_id).map(Front::Own)
         }
         (&Method::GET, dashboard::PATH) => {
-            exchange.named("DashboardRequests");
+            exchange.named(Record::DASHBOARD);
             let (caller, _) = proxy::identified(road, client, exchange, &head, body).await?;
             let query = head.uri.query().unwrap_or_default();
             dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)

@@ -44,7 +44,8 @@ struct Line<'a> {
     level: &'static str,
     message: &'static str,
     source_partition: &'static str,
-    destination_partition: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_partition: Option<&'static str>,
     host_id: &'a str,
     #[serde(flatten)]
     record: &'a Record,
@@ -64,7 +65,7 @@ pub fn request(record: &Record, host_id: &str) {
                 level: if level == tracing::Level::WARN { "WARN" } else { "INFO" },
                 message: "request",
                 source_partition: "govcloud",
-                destination_partition: "commercial",
+                destination_partition: record.destination_partition(),
                 host_id,
                 record,
             };

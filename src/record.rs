@@ -70,7 +70,7 @@ pub struct Record {
     pub started_ms: i64,
     /// AWS's name of the operation, "Unknown" when no operation matched.
     pub operation: Cow<'static, str>,
-    /// The model as the client asked for it; empty when the operation has none.
+    /// The model as the client asked for it; empty when the operation has none, and then absent in items.
     pub model_id: String,
     /// The inference profile that was sent upstream; none when a model was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,4 +139,19 @@ pub struct Record {
     /// When the last of them arrived, in RFC 3339; `started_ms` is the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_timestamp: Option<String>,
+}
+
+impl Record {
+    /// The operation of questions to this daemon's own records.
+    pub const DASHBOARD: &'static str = "DashboardRequests";
+
+    /// Whether it is a question to the daemon about its records, which is no request to a model.
+    pub fn is_own(&self) -> bool {
+        self.operation == Record::DASHBOARD
+    }
+
+    /// The AWS partition that the request went to, or would have gone to; none when the daemon answers itself.
+    pub fn destination_partition(&self) -> Option<&'static str> {
+        (!self.is_own()).then_some("commercial")
+    }
 }

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::anchors::{Anchors, Judgement, Span};
 use crate::ledger::chain::{GENESIS_HASH, chain_hash};
+use crate::ledger::item::canonical;
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,14 @@ pub(crate) struct ChainChecker {
     ends: BTreeMap<String, (u64, Option<String>)>,
     pub(crate) checked: u64,
     pub(crate) findings: Vec<Finding>,
+    /// What else is wrong, in sentences.
+    pub(crate) complaints: Vec<String>,
+    /// What is to be said beside that.
+    pub(crate) notes: Vec<String>,
+    /// What the records are held against as they are checked.
+    pub(crate) anchors: Anchors,
+    /// Where each chain begins and ends that was begun.
+    spans: BTreeMap<String, Span>,
 }
 
 /// A record as it was read somewhere.
@@ -74,14 +84,41 @@ pub(crate) struct ChainEntry<'a> {
     pub(crate) hash: &'a str,
 }
 
+impl ChainEntry<'_> {
+    /// Whether the record's hash is that of what it says and of the record before.
+    fn follows(&self, before: &str) -> bool {
+        if chain_hash(before, &[self.canonical]) == self.hash {
+            return true;
+        }
+        // Older versions hashed an empty modelId where there was no model, and the table has it no longer.
+        let Ok(mut item) = serde_json::from_slice::<Value>(self.canonical) else { return false };
+        let Some(fields) = item.as_object_mut().filter(|fields| !fields.contains_key("modelId")) else { return false };
+        fields.insert("modelId".to_owned(), "".into());
+        canonical(&item).is_some_and(|item| chain_hash(before, &[&item]) == self.hash)
+    }
+}
+
 impl ChainChecker {
     pub(crate) fn new(place: &'static str) -> ChainChecker {
-        ChainChecker { place, ends: BTreeMap::new(), checked: 0, findings: Vec::new() }
+        ChainChecker {
+            place,
+            ends: BTreeMap::new(),
+            checked: 0,
+            findings: Vec::new(),
+            complaints: Vec::new(),
+            notes: Vec::new(),
+            anchors: Anchors::default(),
+            spans: BTreeMap::new(),
+        }
     }
 
     /// The chain's records begin behind this one, whose hash is not always known.
     pub(crate) fn begin(&mut self, chain_id: &str, seq: u64, hash: Option<&str>) {
         self.ends.insert(chain_id.to_owned(), (seq, hash.map(str::to_owned)));
+        self.spans.insert(chain_id.to_owned(), Span { pruned: seq, last: seq });
+        if let Some(hash) = hash {
+            self.complaints.extend(self.anchors.meet(chain_id, seq, hash));
+        }
     }
 
     /// Checks the next record, in the order in which they are stored.
@@ -100,11 +137,15 @@ impl ChainChecker {
         }
         let before = if entry.seq == expected { before.take() } else { None };
         *end = entry.seq;
+        if let Some(span) = self.spans.get_mut(entry.chain_id) {
+            span.last = entry.seq;
+        }
+        self.complaints.extend(self.anchors.meet(entry.chain_id, entry.seq, entry.hash));
         self.ends.insert(entry.chain_id.to_owned(), (entry.seq, Some(entry.hash.to_owned())));
         if entry.seq > expected {
             self.find(FindingKind::Missing, (expected, entry.seq - 1), entry.chain_id, None);
         }
-        if before.is_some_and(|before| chain_hash(&before, &[entry.canonical]) != entry.hash) {
+        if before.is_some_and(|before| !entry.follows(&before)) {
             self.find(FindingKind::Changed, (entry.seq, entry.seq), entry.chain_id, Some(entry.request_id));
         }
     }
@@ -117,6 +158,18 @@ impl ChainChecker {
         } else if last == seq && last_hash.is_some_and(|last| last != hash) {
             self.find(FindingKind::Changed, (seq, seq), chain_id, None);
         }
+    }
+
+    /// Says what the anchors prove, once every record was checked; complains of what contradicts them.
+    pub(crate) fn judge_anchors(&mut self, host_id: &str) {
+        let Judgement { complaints, notes } = self.anchors.judge(&self.spans, host_id);
+        self.complaints.extend(complaints);
+        self.notes.extend(notes);
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.findings.is_empty() && self.complaints.is_empty()
     }
 
     pub(crate) fn find(&mut self, kind: FindingKind, seq: (u64, u64), chain_id: &str, request_id: Option<&str>) {
@@ -187,6 +240,18 @@ mod tests {
             inserted.insert(at + 1, records[at].clone());
             assert_eq!(findings(&inserted, &records[19]), [(FindingKind::Inserted, (seq, seq))]);
         }
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_whole_with_and_without_its_empty_model() {
+        let written = br#"{"latency":1,"modelId":"","requestId":"r"}"#;
+        let hash = chain_hash(GENESIS_HASH, &[written]);
+        for read in [&written[..], br#"{"latency":1,"requestId":"r"}"#] {
+            assert_eq!(findings(&[(1, read.to_vec(), hash.clone())], &(1, Vec::new(), hash.clone())), []);
+        }
+        let other = br#"{"latency":2,"requestId":"r"}"#.to_vec();
+        let changed = findings(&[(1, other, hash.clone())], &(1, Vec::new(), hash.clone()));
+        assert_eq!(changed, [(FindingKind::Changed, (1, 1))]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What an auditor uses: queries to the records of this host or of the fleet, the verification of the hash chain,
 //! exports, and the check of the table. Everything here reads the ledger; nothing writes to it.
 
+mod anchors;
 mod answer;
 mod chain_check;
 pub mod check;

@@ -30,6 +30,8 @@ pub struct Query {
     pub next_token: Option<Vec<u8>>,
     /// Where the records are read.
     pub source: Source,
+    /// Whether questions to the daemon about its records, which are no requests to a model, are found too.
+    pub own: bool,
 }
 
 impl Default for Query {
@@ -43,6 +45,7 @@ impl Default for Query {
             limit: DEFAULT_LIMIT,
             next_token: None,
             source: Source::Ledger,
+            own: false,
         }
     }
 }
@@ -198,6 +201,11 @@ impl Query {
             }
         }
         Ok(query)
+    }
+
+    /// Whether the daemon's own records are among what is sought: they went to no partition.
+    pub(crate) fn finds_own(&self) -> bool {
+        self.own && self.partition == Partition::All
     }
 
     /// The filters as an answer repeats them.

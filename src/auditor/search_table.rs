@@ -11,6 +11,7 @@ use super::query::{Page, Partition, Query, Scope, invalid_token};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::dynamo::{self, FailureClass, TableKeys};
 use crate::ledger::item::timestamp;
+use crate::record::Record;
 
 /// Items that DynamoDB looks at in one call.
 const ITEMS_PER_READ: i32 = 1000;
@@ -140,6 +141,10 @@ impl Filter {
         if let Some(caller) = &query.caller {
             let caller = filter.term("caller", AttributeValue::S(caller.clone()));
             filter.and(&caller);
+        }
+        if !query.finds_own() {
+            let other = filter.term("operation", AttributeValue::S(Record::DASHBOARD.to_owned()));
+            filter.and(&other.replace(" = ", " <> "));
         }
         if let Scope::Own { caller, uid } = scope {
             let mut own = Vec::new();

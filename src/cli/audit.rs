@@ -1,4 +1,4 @@
-//! `bedrock-sidecar audit list|tail|export|verify`.
+//! `bedrock-sidecar audit list|tail|export|verify|retry`.
 
 use std::process::ExitCode;
 

@@ -110,6 +110,7 @@ pub(crate) struct Audit {
     pub durability: Durability,
     pub max_ledger_bytes: NonZeroU64,
     pub on_full: Option<OnFull>,
+    pub anchor: Option<Anchor>,
 }
 
 /// What happens when the ledger has reached its bound.
@@ -120,6 +121,21 @@ pub enum OnFull {
     Deny,
     /// The oldest records are deleted.
     Prune,
+}
+
+/// Where the end of the hash chain is written every minute, for someone else to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Anchor {
+    pub to: AnchorPlace,
+}
+
+/// The places that an anchor can be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnchorPlace {
+    /// The daemon's own log.
+    Log,
 }
 
 /// What happens to requests that cannot be recorded.
@@ -219,6 +235,7 @@ impl Default for Audit {
             durability: Durability::Process,
             max_ledger_bytes: NonZeroU64::MIN.saturating_add(1_073_741_823),
             on_full: None,
+            anchor: None,
         }
     }
 }

@@ -27,12 +27,14 @@ pub(crate) async fn client(region: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// The attributes of a stored record; none if it is no flat object.
+/// The attributes of a stored record; none if it is no flat object. Empty texts, which older versions wrote, are left
+/// out: an index may have that attribute as its key.
 pub(crate) fn item_to_attributes(item: &str, hash: &str) -> Option<Attributes> {
     let Value::Object(fields) = serde_json::from_str(item).ok()? else { return None };
     let mut attributes = Attributes::with_capacity(fields.len() + 1);
     for (key, value) in fields {
         let value = match value {
+            Value::String(text) if text.is_empty() && key != "requestId" => continue,
             Value::String(text) => AttributeValue::S(text),
             Value::Number(number) => AttributeValue::N(number.to_string()),
             Value::Bool(flag) => AttributeValue::Bool(flag),
@@ -89,6 +91,14 @@ where
                 "the table {table} does not exist in this region and account; `bedrock-sidecar check --online` prints the command that creates it"
             ),
         ),
+        // Whatever the code: the table is there, and its key cannot be used.
+        code if is_about_kms(code) || message.as_deref().is_some_and(is_about_kms) => (
+            FailureClass::Credentials,
+            format!(
+                "the table {table} cannot be used, because the KMS key that encrypts it cannot: {code}: {}; enable the key, and let the host's role use it",
+                message.unwrap_or_default()
+            ),
+        ),
         "ValidationException" | "SerializationException" | "ItemCollectionSizeLimitExceededException" => (
             FailureClass::Rejected,
             format!("DynamoDB refuses what was sent to the table {table}: {}", message.unwrap_or(code)),
@@ -129,6 +139,39 @@ where
         ),
     };
     Failure { class, sentence }
+}
+
+fn is_about_kms(text: &str) -> bool {
+    text.contains("KMS") || text.contains("kms:")
+}
+
+/// Why DynamoDB rejected a record that was sent alone, as far as its message tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// What the record itself holds.
+    Record,
+    /// A key of one of the table's indexes, which takes no records such as ours.
+    Index,
+    /// The table's own key.
+    Key,
+}
+
+/// Reads the message of a rejection. Sizes are the record's, whichever key is too long: a client may have chosen it,
+/// and must not stop the shipping of all.
+pub(crate) fn rejection(sentence: &str) -> Rejection {
+    let text = sentence.to_ascii_lowercase();
+    if text.contains("size") {
+        Rejection::Record
+    } else if text.contains("indexname") || text.contains("index key") || text.contains("secondary index") {
+        Rejection::Index
+    } else if text.contains("missing the key")
+        || text.contains("type mismatch for key")
+        || text.contains("does not match the schema")
+    {
+        Rejection::Key
+    } else {
+        Rejection::Record
+    }
 }
 
 /// The keys of a table and of its index by time.
@@ -174,9 +217,70 @@ pub(crate) fn table_keys(table: &TableDescription) -> Result<TableKeys, WrongKey
         let hash = key(&KeyType::Hash)?.attribute_name();
         let all = index.projection()?.projection_type()? == &aws_sdk_dynamodb::types::ProjectionType::All;
         let timed = key(&KeyType::Range)?.attribute_name() == "timestamp";
-        // Only these have the same value in every item.
+        // Only these have the same value in every item; the second is absent in questions to the daemon itself.
         let whole = matches!(hash, "sourcePartition" | "destinationPartition");
         (all && timed && whole).then(|| Some((index.index_name()?.to_owned(), hash.to_owned()))).flatten()
     });
     Ok(TableKeys { has_sort_key, time_index })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_dynamodb::error::ErrorMetadata;
+    use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
+    use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+    fn failure(code: &str, message: &str) -> Failure {
+        let error = BatchWriteItemError::generic(ErrorMetadata::builder().code(code).message(message).build());
+        let response = HttpResponse::new(400.try_into().unwrap(), "".into());
+        classify(SdkError::service_error(error, response), "records")
+    }
+
+    #[test]
+    fn a_problem_of_the_table_is_not_one_of_the_record() {
+        for (code, message, says) in [
+            ("ResourceNotFoundException", "Requested resource not found", "does not exist"),
+            ("AccessDeniedException", "not authorized to perform: dynamodb:BatchWriteItem", "packaging/aws"),
+            ("AccessDeniedException", "not authorized to perform: kms:Decrypt", "let the host's role use it"),
+            ("ValidationException", "KMS key is disabled", "enable the key"),
+            ("KMSInvalidStateException", "it is pending deletion", "enable the key"),
+        ] {
+            let failure = failure(code, message);
+            assert_ne!(failure.class, FailureClass::Rejected, "{failure:?}");
+            assert!(failure.sentence.contains(says), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn the_message_tells_whether_the_record_an_index_or_the_key_is_at_fault() {
+        for (message, expected) in [
+            ("Item size has exceeded the maximum allowed size", Rejection::Record),
+            ("Aggregated size of all range keys has exceeded the size limit of 1024 bytes", Rejection::Record),
+            (
+                "The AttributeValue for a key attribute cannot contain an empty string value. Key: requestId",
+                Rejection::Record,
+            ),
+            (
+                "One or more parameter values were invalid: Type mismatch for Index Key modelId Expected: N Actual: S IndexName: by-model",
+                Rejection::Index,
+            ),
+            (
+                "A value specified for a secondary index key is not supported. The AttributeValue for a key attribute cannot contain an empty string value. IndexName: by-model, IndexKey: modelId",
+                Rejection::Index,
+            ),
+            ("One or more parameter values were invalid: Missing the key id in the item", Rejection::Key),
+            ("The provided key element does not match the schema", Rejection::Key),
+        ] {
+            assert_eq!(rejection(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_sent_without_its_empty_texts() {
+        let attributes = item_to_attributes(r#"{"chainSeq":1,"modelId":"","requestId":"r"}"#, "h").unwrap();
+        let mut names: Vec<&str> = attributes.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["chainHash", "chainSeq", "requestId"]);
+    }
 }

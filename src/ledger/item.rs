@@ -1,6 +1,7 @@
 //! From a record to its item, as the one sequence of bytes that is hashed, stored and shipped.
 //!
-//! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown is absent.
+//! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown or empty is absent:
+//! DynamoDB takes no item whose attribute is an empty string if an index has that attribute as its key.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -90,7 +91,9 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     let mut json = Canonical { bytes: Vec::with_capacity(1024), first: false };
     json.number_if("costNanoUsd", *cost_nano_usd);
     json.text_if("dataClassification", data_classification);
-    json.text("destinationPartition", "commercial");
+    if let Some(partition) = record.destination_partition() {
+        json.text("destinationPartition", partition);
+    }
     json.text("destinationRegion", destination_region);
     json.text_if("ended", ended);
     if let Some(message) = error_message {
@@ -108,7 +111,9 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.text("outcome", outcome.as_str());
     json.number_if("outputTokens", *output_tokens);
     json.number_if("repeated", *repeated);
-    json.text("requestId", request_id);
+    // The table's key, which makers of records never leave empty.
+    json.key("requestId");
+    json.quoted(shortened(request_id, MAX_TEXT));
     json.number("requestSize", *request_size);
     json.number("responseSize", *response_size);
     json.text("sourceIP", source_ip);
@@ -184,8 +189,10 @@ impl Canonical {
     }
 
     fn text(&mut self, key: &str, text: &str) {
-        self.key(key);
-        self.quoted(shortened(text, MAX_TEXT));
+        if !text.is_empty() {
+            self.key(key);
+            self.quoted(shortened(text, MAX_TEXT));
+        }
     }
 
     fn text_if(&mut self, key: &str, text: &Option<String>) {
@@ -212,9 +219,14 @@ impl Canonical {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::record::Outcome;
+
+    /// An item with every attribute that an item can have, apart from `chainHash`.
+    pub(crate) fn full_item() -> Value {
+        parsed(&full()).1
+    }
 
     const CONTEXT: ItemContext<'static> =
         ItemContext { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400), good_ms: 0 };
@@ -310,6 +322,28 @@ mod tests {
         assert_eq!(ttl(86_400_000, now * 1000), now, "a clock that began in 1970");
         assert_eq!(ttl(now * 1000 - 3_600_000, now * 1000), now - 3_600, "a request that took an hour");
         assert_eq!(ttl(now * 1000, 0), now, "nothing is known of the clock");
+    }
+
+    #[test]
+    fn no_attribute_is_an_empty_text() {
+        let empty = Some(String::new());
+        let record = Record {
+            request_id: "r".into(),
+            caller: empty.clone(),
+            error_message: empty.clone(),
+            upstream_request_id: empty,
+            ..Record::default()
+        };
+        let (_, item) = parsed(&record);
+        let empty: Vec<_> = item.as_object().unwrap().iter().filter(|(_, value)| **value == "").collect();
+        assert!(empty.is_empty(), "{empty:?}");
+        assert!(item.get("modelId").is_none());
+    }
+
+    #[test]
+    fn a_question_to_the_daemon_went_nowhere() {
+        let (_, item) = parsed(&Record { operation: Record::DASHBOARD.into(), ..full() });
+        assert!(item.get("destinationPartition").is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! `index_writer` copies ended records from there into the SQLite [`index`], from which they are shipped to DynamoDB
 //! and an auditor's queries are answered. The journal is the truth; everything behind it can be rebuilt from it.
 
+mod anchor;
 pub(crate) mod chain;
 pub(crate) mod clients;
 pub(crate) mod clock;
@@ -131,6 +132,7 @@ impl Ledger {
                 "audit: when the ledger is nine tenths full, its oldest records are deleted (audit.on_full)"
             );
         }
+        tokio::spawn(anchor::write_every_minute(started.core.clone()));
         Ok(Arc::new(Ledger {
             core: started.core,
             clients,
@@ -306,6 +308,7 @@ impl Ledger {
             }
         })
         .await;
+        anchor::write(&self.core);
         self.stop_threads();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;

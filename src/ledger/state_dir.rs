@@ -50,6 +50,11 @@ impl StateDir {
         self.root.join("ledger.db")
     }
 
+    /// While this file is there, records that were set aside are to be sent again.
+    pub(crate) fn retry_mark(&self) -> PathBuf {
+        self.root.join("retry-set-aside")
+    }
+
     /// Where damaged files are kept.
     pub(crate) fn corrupt(&self) -> PathBuf {
         self.root.join("corrupt")

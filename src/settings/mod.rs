@@ -16,7 +16,8 @@ use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
 use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, OnFull, Source,
+    self, AnchorPlace, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure,
+    OnFull, Source,
 };
 
 /// Everything the daemon was told.
@@ -115,6 +116,8 @@ pub struct Audit {
     /// How large the ledger on this host may grow, in bytes.
     pub max_ledger_bytes: u64,
     pub on_full: OnFull,
+    /// Where the end of the chain is written every minute.
+    pub anchor: Option<AnchorPlace>,
 }
 
 /// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
@@ -421,5 +424,6 @@ fn audit(audit: config::Audit, source: &Source) -> Result<Audit, ConfigError> {
         durability: audit.durability,
         max_ledger_bytes: audit.max_ledger_bytes.get(),
         on_full: audit.on_full.unwrap_or(by_default),
+        anchor: audit.anchor.map(|anchor| anchor.to),
     })
 }

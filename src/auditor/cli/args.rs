@@ -17,6 +17,8 @@ pub enum Command {
     Export(Export),
     /// Follows the hash chain and names every record that was changed, removed or slipped in.
     Verify(Verify),
+    /// Has the daemon send the records again that the table did not take.
+    Retry,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +60,9 @@ pub struct List {
     /// This host's ledger, or the DynamoDB table.
     #[arg(long, value_enum, default_value = "ledger")]
     pub(super) source: Source,
+    /// The records that the table does not take, with what it said, oldest first and of any time.
+    #[arg(long, conflicts_with_all = ["time_range", "source", "success", "model", "caller", "partition"])]
+    pub(super) set_aside: bool,
 }
 
 /// Arguments of `audit tail`.
@@ -93,6 +98,10 @@ pub struct Verify {
     /// The export (JSON lines) to verify, with `--source export`; `-` reads the standard input.
     #[arg(value_name = "FILE", required_if_eq("source", "export"))]
     pub(super) file: Option<PathBuf>,
+    /// A log with anchors (`[audit.anchor]`) that was kept elsewhere, as the daemon or `journalctl -o json` or `-o cat`
+    /// wrote it; `-` reads the standard input. The ledger has to agree with each.
+    #[arg(long, value_name = "LOG", conflicts_with = "file")]
+    pub(super) anchors: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,6 +123,7 @@ impl Filters {
             model_id: self.model.clone(),
             caller: self.caller.clone(),
             limit,
+            own: true,
             ..Query::default()
         }
     }

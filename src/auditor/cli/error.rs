@@ -19,6 +19,11 @@ pub enum CliError {
     /// The ledger was opened, and cannot be read to its end.
     #[error("the ledger cannot be read: {0}")]
     Read(#[from] IndexError),
+    /// Records that were to be exported are gone.
+    #[error(
+        "the daemon pruned records before they could be exported, so the export is not whole; export again, and read it faster"
+    )]
+    Pruned,
     /// The state directory, which holds no ledger.
     #[error("there is no ledger in {}; name the configuration of the daemon with --config, and run as its user", .0.display())]
     NoLedger(PathBuf),

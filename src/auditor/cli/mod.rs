@@ -2,8 +2,11 @@
 //! or not, and so need its user's rights.
 
 mod args;
+mod closing;
 mod error;
+mod export;
 mod output;
+mod set_aside;
 mod source;
 mod verify;
 
@@ -19,9 +22,10 @@ use crate::ledger::dynamo;
 use crate::ledger::host_id::host_id;
 use crate::ledger::index::columns::ItemColumns;
 use crate::ledger::index::read::IndexedRecord;
+use crate::record::Record;
 use crate::settings;
 pub use args::Command;
-use args::{Export, List, Tail};
+use args::{List, Tail};
 pub use error::CliError;
 use source::{open, table};
 
@@ -36,9 +40,11 @@ pub async fn run(
 ) -> Result<bool, CliError> {
     let state_dir = StateDir::find(settings);
     match command {
+        Command::List(args) if args.set_aside => set_aside::list(args, &state_dir, out).map(|()| true),
         Command::List(args) => list(args, settings, &state_dir, out).await.map(|()| true),
         Command::Tail(args) => tail(args, &state_dir, out).await.map(|()| true),
-        Command::Export(args) => export(args, &state_dir, out).map(|()| true),
+        Command::Export(args) => export::export(args, &state_dir, out).map(|()| true),
+        Command::Retry => set_aside::retry(&state_dir, out).map(|()| true),
         Command::Verify(args) => verify::verify(args, settings, &state_dir, out).await,
     }
 }
@@ -113,24 +119,12 @@ async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -
     }
 }
 
-fn export(args: &Export, state_dir: &StateDir, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
-    let query = args.filters.query(args.time_range, usize::MAX);
-    let since = query.range.since_ms(now_ms());
-    let mut writer = output::Writer::new(args.format, out)?;
-    open(state_dir)?.for_each_after::<CliError>(0, |row| {
-        if matches(&row, &query, since) {
-            writer.write(&with_hash(&row.item, &row.hash))?;
-        }
-        Ok(())
-    })?;
-    Ok(writer.finish()?)
-}
-
 /// Whether a query is about a record that was not read by a filtering search.
 fn matches(row: &IndexedRecord, query: &Query, since_ms: i64) -> bool {
     let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(&row.item) else { return true };
     columns.started_ms() >= since_ms
         && query.partition != Partition::Govcloud
+        && (query.finds_own() || columns.operation != Record::DASHBOARD)
         && query.success.is_none_or(|success| success == columns.success)
         && query.model_id.as_ref().is_none_or(|model| *model == columns.model_id)
         && query.caller.as_ref().is_none_or(|caller| Some(caller) == columns.caller.as_ref())

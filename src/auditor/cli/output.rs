@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use super::args::Format;
+use super::closing::Closing;
 
-/// The columns of CSV: every attribute an item can have, the ones people look for first.
-pub(crate) const COLUMNS: [&str; 38] = [
+/// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
+/// that are there.
+pub(crate) const ATTRIBUTES: [&str; 40] = [
     "timestamp",
     "requestId",
     "operation",
@@ -26,6 +28,7 @@ pub(crate) const COLUMNS: [&str; 38] = [
     "success",
     "statusCode",
     "outcome",
+    "ended",
     "errorMessage",
     "repeated",
     "lastTimestamp",
@@ -40,6 +43,7 @@ pub(crate) const COLUMNS: [&str; 38] = [
     "cacheReadTokens",
     "cacheWriteTokens",
     "cacheWrite1hTokens",
+    "costNanoUsd",
     "upstreamRequestId",
     "hostId",
     "ttl",
@@ -48,25 +52,46 @@ pub(crate) const COLUMNS: [&str; 38] = [
     "chainHash",
 ];
 
+/// The first cell of an export's last row.
+const CSV_CLOSING: &str = "#export";
+
 /// Writes records in one of the formats.
 pub(crate) struct Writer<'a> {
     format: Format,
+    /// The last column of CSV, beside an item's attributes.
+    column: Option<&'static str>,
     out: &'a mut (dyn Write + Send),
     begun: bool,
 }
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(format: Format, out: &'a mut (dyn Write + Send)) -> io::Result<Writer<'a>> {
+        Writer::start(format, None, out)
+    }
+
+    /// The same with one more column in CSV, behind the attributes.
+    pub(crate) fn with_column(
+        format: Format,
+        column: &'static str,
+        out: &'a mut (dyn Write + Send),
+    ) -> io::Result<Writer<'a>> {
+        Writer::start(format, Some(column), out)
+    }
+
+    fn start(format: Format, column: Option<&'static str>, out: &'a mut (dyn Write + Send)) -> io::Result<Writer<'a>> {
         match format {
             Format::Table => writeln!(
                 out,
                 "{:<24} {:>6} {:<19} {:<22} {:<44} {:<14} {:>9} {:>9} {:>8}  REQUEST",
                 "TIME", "STATUS", "OUTCOME", "OPERATION", "MODEL", "CALLER", "IN", "OUT", "MS"
             )?,
-            Format::Csv => writeln!(out, "{}", COLUMNS.join(","))?,
+            Format::Csv => {
+                let names: Vec<&str> = ATTRIBUTES.into_iter().chain(column).collect();
+                writeln!(out, "{}", names.join(","))?;
+            }
             Format::Jsonl => {}
         }
-        Ok(Writer { format, out, begun: false })
+        Ok(Writer { format, column, out, begun: false })
     }
 
     /// Whether something was written.
@@ -79,7 +104,8 @@ impl<'a> Writer<'a> {
         match self.format {
             Format::Jsonl => writeln!(self.out, "{item}"),
             Format::Csv => {
-                let cells: Vec<String> = COLUMNS.iter().map(|column| quoted(&text(&item[*column]))).collect();
+                let columns = ATTRIBUTES.into_iter().chain(self.column);
+                let cells: Vec<String> = columns.map(|column| quoted(&text(&item[column]))).collect();
                 writeln!(self.out, "{}", cells.join(","))
             }
             Format::Table => {
@@ -101,6 +127,23 @@ impl<'a> Writer<'a> {
                     cell("requestId"),
                 )
             }
+        }
+    }
+
+    /// A line below the record that was written last, for people.
+    pub(crate) fn remark(&mut self, remark: &str) -> io::Result<()> {
+        writeln!(self.out, "    {}", shown(remark))
+    }
+
+    /// Ends an export with a line that says what it holds; a row of as many cells as the others in CSV, none in a table.
+    pub(crate) fn close(&mut self, closing: &Closing) -> io::Result<()> {
+        match self.format {
+            Format::Jsonl => writeln!(self.out, "{}", closing.to_json()),
+            Format::Csv => {
+                let empty = ",".repeat(ATTRIBUTES.len().saturating_sub(2));
+                writeln!(self.out, "{CSV_CLOSING},{}{empty}", quoted(&closing.to_json().to_string()))
+            }
+            Format::Table => Ok(()),
         }
     }
 
@@ -168,10 +211,28 @@ mod tests {
     }
 
     #[test]
-    fn csv_has_a_column_for_every_attribute() {
-        let record = serde_json::to_value(crate::record::Record::default()).unwrap();
-        for field in record.as_object().unwrap().keys().filter(|field| *field != "startedMs") {
-            assert!(COLUMNS.contains(&field.as_str()), "{field}");
+    fn json_lines_and_csv_have_every_attribute() {
+        let mut item = crate::ledger::item::tests::full_item();
+        item["chainHash"] = "h".into();
+        let line: Value = serde_json::from_str(&written(Format::Jsonl, &item)).unwrap();
+        assert_eq!(line, item);
+
+        item["requestId"] = "r".into();
+        let fields = item.as_object().unwrap();
+        let mut listed = ATTRIBUTES.to_vec();
+        listed.sort_unstable();
+        let mut there: Vec<&str> = fields.keys().map(String::as_str).collect();
+        there.sort_unstable();
+        assert_eq!(listed, there, "the list (left) and the item (right) name different attributes");
+
+        let csv = written(Format::Csv, &item);
+        let (names, cells) = csv.split_once('\n').unwrap();
+        let names: Vec<&str> = names.split(',').collect();
+        let cells: Vec<&str> = cells.trim_end().split(',').collect();
+        assert_eq!(names.len(), cells.len());
+        for (name, cell) in names.into_iter().zip(cells) {
+            assert_eq!(cell, text(&fields[name]), "{name}");
+            assert_ne!(cell, "", "{name}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `audit verify`: of the ledger, of an export, and of the table against the ledger.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 
 use aws_lc_rs::digest;
 use aws_sdk_dynamodb::Client;
@@ -9,8 +11,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use super::args::{Verify, VerifySource};
+use super::closing::Closing;
 use super::error::CliError;
 use super::source::open;
+use crate::auditor::anchors::Anchors;
 use crate::auditor::chain_check::{ChainChecker, ChainEntry, Finding, FindingKind, chain_entry_fields};
 use crate::auditor::snapshot::Snapshot;
 use crate::ledger::StateDir;
@@ -29,45 +33,77 @@ pub(crate) async fn verify(
     state_dir: &StateDir,
     out: &mut (dyn Write + Send),
 ) -> Result<bool, CliError> {
-    let checker = match args.source {
-        VerifySource::Ledger => ledger(&open(state_dir)?)?.0,
-        VerifySource::Export => match args.file.as_deref() {
-            None => export(std::io::stdin().lock())?,
-            Some(path) if path.as_os_str() == "-" => export(std::io::stdin().lock())?,
-            Some(path) => {
-                let file =
-                    std::fs::File::open(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
-                export(BufReader::new(file))?
-            }
-        },
+    // Read before the ledger, so that the ledger is at least as new.
+    let anchors =
+        args.anchors.as_deref().map(|path| Anchors::read(input(path)?).map_err(CliError::Output)).transpose()?;
+    let mut checker = match args.source {
+        VerifySource::Ledger => ledger(&open(state_dir)?, anchors)?.0,
+        VerifySource::Export => export(input(args.file.as_deref().unwrap_or(Path::new("-")))?)?,
         VerifySource::Dynamodb => {
             let client = dynamo::client(&settings.region).await;
-            table(&client, super::source::table(settings)?, state_dir, out).await?
+            table(&client, super::source::table(settings)?, state_dir, anchors, out).await?
         }
     };
+    let proven = std::mem::take(&mut checker.notes);
     for finding in &checker.findings {
         writeln!(out, "{finding}")?;
     }
-    let verdict = if checker.findings.is_empty() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
+    for complaint in &checker.complaints {
+        writeln!(out, "{complaint}")?;
+    }
+    for note in proven {
+        writeln!(out, "{note}")?;
+    }
+    let verdict = if checker.is_whole() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
     writeln!(out, "{} records checked; {verdict}", checker.checked)?;
-    Ok(checker.findings.is_empty())
+    Ok(checker.is_whole())
 }
 
-/// What the table is compared with: per chain, each record's fingerprint by sequence number.
-type Fingerprints = BTreeMap<String, BTreeMap<u64, KnownRecord>>;
+/// A file, or the standard input for `-`.
+fn input(path: &Path) -> Result<Box<dyn BufRead>, CliError> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let file = std::fs::File::open(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// What the table is compared with, by chain.
+pub(crate) type Held = BTreeMap<String, HeldChain>;
+
+/// What the ledger holds of a chain.
+#[derive(Debug, Default)]
+pub(crate) struct HeldChain {
+    /// Records up to this one were pruned.
+    pruned: u64,
+    records: BTreeMap<u64, Known>,
+}
 
 #[derive(Debug)]
-struct KnownRecord {
+pub(crate) struct Known {
     fingerprint: [u8; 16],
-    /// The table confirmed it, and it has not expired.
-    must_be_in_table: bool,
-    found_in_table: bool,
+    /// The table has confirmed it.
+    shipped: bool,
+    /// When it may go from the table, in seconds since 1970.
+    expiry: i64,
+    seen: bool,
 }
 
-/// Follows the ledger's chains, and returns what it holds.
-fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError> {
+/// An item of the table that the ledger did not hold when the scan began.
+#[derive(Debug)]
+struct Unknown {
+    chain_id: String,
+    seq: u64,
+    request_id: String,
+    fingerprint: [u8; 16],
+}
+
+/// Follows the ledger's chains, holds them against anchors if there are any, and returns what it holds.
+pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(ChainChecker, Held), CliError> {
     let mut checker = ChainChecker::new("the ledger");
-    let mut held = Fingerprints::new();
+    let has_anchors = anchors.is_some();
+    checker.anchors = anchors.unwrap_or_default();
+    let mut held = Held::new();
     let mut heads = Vec::new();
     let mut aside = BTreeSet::new();
     if let Some(db) = &snapshot.db {
@@ -79,7 +115,7 @@ fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError>
             let (id, anchor): (String, i64) = (row.get(0).map_err(sql)?, row.get(1).map_err(sql)?);
             let hash: String = row.get(2).map_err(sql)?;
             checker.begin(&id, to_unsigned(anchor), Some(hash.as_str()).filter(|hash| !hash.is_empty()));
-            held.insert(id.clone(), BTreeMap::new());
+            held.insert(id.clone(), HeldChain { pruned: to_unsigned(anchor), records: BTreeMap::new() });
             let head: i64 = row.get(3).map_err(sql)?;
             heads.push((id, to_unsigned(head), row.get::<_, String>(4).map_err(sql)?));
         }
@@ -88,7 +124,6 @@ fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError>
             aside.insert(id.map_err(sql)?);
         }
     }
-    let now = now_ms() / 1000;
     snapshot.for_each_after::<CliError>(0, |row| {
         let Ok(item) = serde_json::from_str::<Value>(&row.item) else {
             checker.find(FindingKind::Changed, (0, 0), "unknown", None);
@@ -99,26 +134,29 @@ fn ledger(snapshot: &Snapshot) -> Result<(ChainChecker, Fingerprints), CliError>
             return Ok(());
         };
         let request_id = item["requestId"].as_str().unwrap_or_default();
-        let canonical = row.item.as_bytes();
+        let bytes = row.item.as_bytes();
         let before = checker.findings.len();
-        checker.check(ChainEntry { chain_id: chain, seq, request_id, canonical, hash: &row.hash });
+        checker.check(ChainEntry { chain_id: chain, seq, request_id, canonical: bytes, hash: &row.hash });
         // A forger who also wrote new hashes is contradicted by the journal, as far as that goes back.
         let known = snapshot.journal_hashes.get(&(chain.to_owned(), seq));
         if checker.findings.len() == before && known.is_some_and(|known| *known != row.hash) {
             checker.find(FindingKind::Changed, (seq, seq), chain, Some(request_id));
         }
-        let must_be_in_table = row.id <= snapshot.state.shipped_id
-            && !aside.contains(&row.id)
-            && item["ttl"].as_i64().is_some_and(|ttl| ttl > now);
-        let fingerprint = fingerprint(canonical, &row.hash);
-        held.entry(chain.to_owned())
-            .or_default()
-            .insert(seq, KnownRecord { fingerprint, must_be_in_table, found_in_table: false });
+        let known = Known {
+            fingerprint: fingerprint(&as_shipped(&item, bytes), &row.hash),
+            shipped: row.id <= snapshot.state.shipped_id && !aside.contains(&row.id),
+            expiry: item["ttl"].as_i64().unwrap_or(0),
+            seen: false,
+        };
+        held.entry(chain.to_owned()).or_default().records.insert(seq, known);
         Ok(())
     })?;
     columns(snapshot, &mut checker)?;
     for (id, seq, hash) in heads {
         checker.end(&id, seq, &hash);
+    }
+    if has_anchors {
+        checker.judge_anchors(&host_id());
     }
     Ok((checker, held))
 }
@@ -147,52 +185,83 @@ fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliErr
     Ok(())
 }
 
-/// Follows the chains of an export.
-fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
+/// Follows the chains of an export, to its closing line.
+pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
+    const NO_RECORD: &str = "none: a line of the file that is no record";
     let mut checker = ChainChecker::new("the export");
-    for (number, line) in lines.lines().enumerate() {
+    let mut closing: Option<Closing> = None;
+    let mut count = 0;
+    // A line that is no JSON: the last one may have been cut off.
+    let mut broken: Option<u64> = None;
+    for (number, line) in (1..).zip(lines.lines()) {
         let line = line?;
         if line.trim().is_empty() {
             continue;
         }
-        let item: Value = serde_json::from_str(&line).unwrap_or_default();
+        if let Some(number) = broken.take() {
+            checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None);
+        }
+        let Ok(item) = serde_json::from_str::<Value>(&line) else {
+            broken = Some(number);
+            continue;
+        };
+        if closing.is_some() {
+            checker.find(FindingKind::Inserted, (number, number), "none: a line behind the closing line", None);
+            continue;
+        }
+        if let Some(read) = Closing::from_json(&item) {
+            closing = Some(read);
+            continue;
+        }
+        count += 1;
         match (chain_entry_fields(&item), canonical(&item)) {
             (Some((chain_id, seq, request_id, hash)), Some(canonical)) => {
                 checker.check(ChainEntry { chain_id, seq, request_id, canonical: &canonical, hash });
             }
-            _ => checker.find(
-                FindingKind::Inserted,
-                (number as u64 + 1, number as u64 + 1),
-                "none: a line of the file that is no record",
-                None,
-            ),
+            _ => checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None),
         }
+    }
+    match closing {
+        Some(closing) => {
+            if let Some(number) = broken {
+                checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None);
+            }
+            closing.check(count, &mut checker);
+        }
+        None => checker.complaints.push(
+            "INCOMPLETE the export has no closing line: it is empty or was cut off, or an older version wrote it; export again"
+                .to_owned(),
+        ),
     }
     Ok(checker)
 }
 
 /// Compares this host's items in the table with its ledger.
-async fn table(
+pub(crate) async fn table(
     client: &Client,
     table: &str,
     state_dir: &StateDir,
+    anchors: Option<Anchors>,
     out: &mut (dyn Write + Send),
 ) -> Result<ChainChecker, CliError> {
     let host_id = host_id();
     let (mut checker, mut held) = {
         let snapshot = open(state_dir)?;
-        let (ledger, held) = ledger(&snapshot)?;
+        let (ledger, held) = ledger(&snapshot, anchors)?;
         let mut checker = ChainChecker::new("the table");
-        checker.findings = ledger.findings;
+        (checker.findings, checker.complaints, checker.notes) = (ledger.findings, ledger.complaints, ledger.notes);
         (checker, held)
     };
     let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
+    let mut unknown: Vec<Unknown> = Vec::new();
     let mut older = 0_u64;
     let mut from = None;
     loop {
+        // What was confirmed a moment ago has to be seen.
         let page = client
             .scan()
             .table_name(table)
+            .consistent_read(true)
             .filter_expression("#host = :host")
             .expression_attribute_names("#host", "hostId")
             .expression_attribute_values(":host", AttributeValue::S(host_id.clone()))
@@ -203,25 +272,28 @@ async fn table(
         for item in page.items.unwrap_or_default() {
             let item = dynamo::item_to_json(item);
             checker.checked += 1;
-            let Some((chain_id, seq, request_id, hash)) = chain_entry_fields(&item) else {
+            let (Some((chain_id, seq, request_id, hash)), Some(bytes)) = (chain_entry_fields(&item), canonical(&item))
+            else {
                 checker.find(FindingKind::Inserted, (0, 0), "none", item["requestId"].as_str());
                 continue;
             };
+            let fingerprint = fingerprint(&as_shipped(&item, &bytes), hash);
             let Some(chain) = held.get_mut(chain_id) else {
                 other_chains.entry(chain_id.to_owned()).or_default().insert(seq, item);
                 continue;
             };
-            let first = chain.keys().next().copied();
-            match chain.get_mut(&seq) {
+            match chain.records.get_mut(&seq) {
                 Some(known) => {
-                    known.found_in_table = true;
-                    let same = canonical(&item).is_some_and(|item| fingerprint(&item, hash) == known.fingerprint);
-                    if !same {
+                    known.seen = true;
+                    if known.fingerprint != fingerprint {
                         checker.find(FindingKind::Changed, (seq, seq), chain_id, Some(request_id));
                     }
                 }
-                None if first.is_some_and(|first| seq < first) => older += 1,
-                None => checker.find(FindingKind::Inserted, (seq, seq), chain_id, Some(request_id)),
+                None if seq <= chain.pruned => older += 1,
+                None => {
+                    let (chain_id, request_id) = (chain_id.to_owned(), request_id.to_owned());
+                    unknown.push(Unknown { chain_id, seq, request_id, fingerprint });
+                }
             }
         }
         from = page.last_evaluated_key;
@@ -229,11 +301,11 @@ async fn table(
             break;
         }
     }
+    let now = now_ms() / 1000;
     for (chain_id, chain) in &held {
         let mut gap: Option<(u64, u64)> = None;
-        for seq in
-            chain.iter().filter(|(_, known)| known.must_be_in_table && !known.found_in_table).map(|(seq, _)| *seq)
-        {
+        let missing = |known: &Known| known.shipped && known.expiry > now && !known.seen;
+        for seq in chain.records.iter().filter(|(_, known)| missing(known)).map(|(seq, _)| *seq) {
             gap = match gap {
                 Some((first, last)) if last + 1 == seq => Some((first, seq)),
                 other => {
@@ -243,6 +315,21 @@ async fn table(
             };
         }
         gap.into_iter().for_each(|gap| checker.find(FindingKind::Missing, gap, chain_id, None));
+    }
+    if !unknown.is_empty() {
+        // The daemon may have shipped them while the table was read: then its ledger holds them now.
+        let (now_held, last) =
+            (ledger(&open(state_dir)?, None)?.1, |chain: &HeldChain| chain.records.keys().last().copied());
+        for Unknown { chain_id, seq, request_id, fingerprint } in unknown {
+            let is_newer = held.get(&chain_id).is_some_and(|chain| seq > last(chain).unwrap_or(chain.pruned));
+            let now = now_held.get(&chain_id).filter(|_| is_newer);
+            match now.and_then(|chain| chain.records.get(&seq)) {
+                Some(known) if known.fingerprint == fingerprint => {}
+                Some(_) => checker.find(FindingKind::Changed, (seq, seq), &chain_id, Some(&request_id)),
+                None if now.is_some_and(|chain| seq <= chain.pruned) => older += 1,
+                None => checker.find(FindingKind::Inserted, (seq, seq), &chain_id, Some(&request_id)),
+            }
+        }
     }
     for (chain_id, items) in other_chains {
         let count = items.len();
@@ -263,9 +350,19 @@ async fn table(
     Ok(checker)
 }
 
-fn fingerprint(canonical: &[u8], hash: &str) -> [u8; 16] {
+/// An item as it is sent to the table: without the empty texts that older versions wrote.
+fn as_shipped<'a>(item: &Value, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    let is_empty = |value: &Value| value.as_str().is_some_and(str::is_empty);
+    let Some(fields) = item.as_object().filter(|fields| fields.values().any(is_empty)) else {
+        return Cow::Borrowed(bytes);
+    };
+    let left = fields.iter().filter(|(_, value)| !is_empty(value)).map(|(key, value)| (key.clone(), value.clone()));
+    Cow::Owned(canonical(&Value::Object(left.collect())).unwrap_or_default())
+}
+
+fn fingerprint(item: &[u8], hash: &str) -> [u8; 16] {
     let mut context = digest::Context::new(&digest::SHA256);
-    context.update(canonical);
+    context.update(item);
     context.update(hash.as_bytes());
     let mut fingerprint = [0; 16];
     fingerprint.copy_from_slice(&context.finish().as_ref()[..16]);

@@ -11,8 +11,12 @@ pub(crate) struct ItemColumns<'a> {
     #[serde(borrow)]
     pub(crate) timestamp: Cow<'a, str>,
     pub(crate) success: bool,
-    #[serde(borrow)]
+    /// Empty when the item names no model.
+    #[serde(borrow, default)]
     pub(crate) model_id: Cow<'a, str>,
+    /// Empty in items of other programs.
+    #[serde(borrow, default)]
+    pub(crate) operation: Cow<'a, str>,
     pub(crate) caller: Option<String>,
     pub(crate) caller_uid: Option<u32>,
     pub(crate) chain_seq: u64,

@@ -68,7 +68,9 @@ impl Index {
         let transaction = self.db.transaction()?;
         {
             let mut select = transaction.prepare_cached(
-                "SELECT id, chain, seq, hash, started_ms, length(CAST(item AS BLOB)) FROM records ORDER BY id LIMIT ?1",
+                "SELECT id, chain, seq, hash, started_ms, length(CAST(item AS BLOB)),
+                        EXISTS (SELECT 1 FROM set_aside WHERE set_aside.id = records.id)
+                 FROM records ORDER BY id LIMIT ?1",
             )?;
             let mut rows = select.query([STEP_RECORDS])?;
             while let Some(row) = rows.next()? {
@@ -86,7 +88,10 @@ impl Index {
                 };
                 let bytes = to_unsigned(row.get(5)?);
                 let shipped = id <= state.shipped_id;
-                let too_many = shipped && state.kept_bytes > rule.max_bytes;
+                // What was set aside is in no table: it stays for its retention, and what is behind it with it, because
+                // the chain's beginning is all that may be missing.
+                let set_aside: bool = row.get(6)?;
+                let too_many = shipped && !set_aside && state.kept_bytes > rule.max_bytes;
                 let too_old = started_ms < rule.before_ms && (shipped || rule.local_only);
                 let in_the_way = rule.max_unshipped_bytes.is_some_and(|max| state.unshipped_bytes > max);
                 if !(too_many || too_old || in_the_way) {

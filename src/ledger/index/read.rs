@@ -21,3 +21,18 @@ pub(crate) fn records_after(db: &Connection, id: i64, limit: usize) -> Result<Ve
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+/// At most `limit` of the records that were set aside, behind the one with this id, each with what the table said.
+pub(crate) fn set_aside_after(
+    db: &Connection,
+    id: i64,
+    limit: usize,
+) -> Result<Vec<(IndexedRecord, String)>, IndexError> {
+    let mut select = db.prepare_cached(
+        "SELECT id, item, hash, reason FROM set_aside JOIN records USING (id) WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let rows = select.query_map((id, i64::try_from(limit).unwrap_or(i64::MAX)), |row| {
+        Ok((IndexedRecord { id: row.get(0)?, item: row.get(1)?, hash: row.get(2)? }, row.get(3)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

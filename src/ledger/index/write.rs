@@ -16,8 +16,10 @@ pub(crate) enum ShippingProgress {
     /// Every record up to `id` is in the table or set aside. Of those since the last mark, `count` were confirmed by
     /// the table, and all have `bytes` bytes.
     Until { id: i64, count: u64, bytes: u64 },
-    /// The table will never take this one.
+    /// The table does not take this one.
     SetAside { id: i64, reason: String },
+    /// The table took one that was set aside.
+    TakenAfterAll { id: i64 },
 }
 
 impl Index {
@@ -98,6 +100,10 @@ impl Index {
                         "INSERT OR REPLACE INTO set_aside (id, reason) VALUES (?1, ?2)",
                         params![id, reason],
                     )?;
+                }
+                ShippingProgress::TakenAfterAll { id } => {
+                    state.shipped_total += 1;
+                    transaction.execute("DELETE FROM set_aside WHERE id = ?1", [id])?;
                 }
             }
         }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
-use tokio::sync::Notify;
 
 use crate::ledger::clients::Clients;
 use crate::ledger::core::Core;
@@ -23,8 +22,6 @@ pub(crate) struct BatchSender {
     pub(crate) core: Arc<Core>,
     pub(crate) clients: Clients,
     pub(crate) table: String,
-    /// Notified when the table takes records: batches that back off may try again.
-    pub(crate) table_works: Notify,
 }
 
 /// A batch of which nothing is left to send.
@@ -32,15 +29,15 @@ pub(crate) struct BatchSender {
 pub(crate) struct Delivered {
     pub(crate) first: i64,
     pub(crate) confirmed: u64,
-    /// Records that the table will never take, and why.
+    /// Records that the table does not take, and why.
     pub(crate) rejected: Vec<(i64, String)>,
 }
 
 /// Why DynamoDB rejected a record that was sent alone.
 enum RejectionCause {
-    /// The record itself: the table will never take it.
+    /// The record itself.
     Record,
-    /// The table takes no record at all; why, in a sentence.
+    /// The table, or that is not known yet; in a sentence that says what to repair.
     Table(String),
 }
 
@@ -82,19 +79,19 @@ impl BatchSender {
                             count - (before - unconfirmed.len())
                         );
                         self.report_failure(&sentence, false);
-                        self.back_off(&mut backoff).await;
+                        back_off(&mut backoff).await;
                     }
                 }
                 Err(Failure { class: FailureClass::Rejected, .. }) if count > 1 => one_by_one = true,
                 Err(Failure { class: FailureClass::Rejected, sentence }) => match self.find_cause(&sentence).await {
                     RejectionCause::Record => {
                         let id = unconfirmed.remove(0).id;
-                        tracing::error!(id, reason = %sentence, "audit: a record is set aside: the table will never take it; it stays in the ledger for its retention");
+                        tracing::error!(id, reason = %sentence, "audit: a record is set aside, because the table does not take it; it stays in the ledger for its retention, and `bedrock-sidecar audit list --set-aside` shows it");
                         delivered.rejected.push((id, sentence));
                     }
                     RejectionCause::Table(sentence) => {
                         self.report_failure(&sentence, true);
-                        self.back_off(&mut backoff).await;
+                        back_off(&mut backoff).await;
                     }
                 },
                 Err(failure) => {
@@ -102,7 +99,7 @@ impl BatchSender {
                     if failure.class == FailureClass::Credentials {
                         self.clients.reset().await;
                     }
-                    self.back_off(&mut backoff).await;
+                    back_off(&mut backoff).await;
                 }
             }
         }
@@ -136,26 +133,38 @@ impl BatchSender {
         Ok(())
     }
 
-    /// A record that was sent alone was rejected: is it the record, or would the table reject any?
+    /// A record that was sent alone was rejected: is it the record, or would the table reject others too?
     async fn find_cause(&self, sentence: &str) -> RejectionCause {
         let client = self.clients.client().await;
-        match client.describe_table().table_name(&self.table).send().await {
+        let described = client.describe_table().table_name(&self.table).send().await;
+        let by_message = dynamo::rejection(sentence);
+        match described.map_err(|error| dynamo::classify(error, &self.table)) {
             Ok(answer) => match answer.table().map(dynamo::table_keys) {
                 Some(Err(why)) => RejectionCause::Table(format!("the table {} cannot hold records: {why}", self.table)),
+                _ if by_message == dynamo::Rejection::Index => RejectionCause::Table(self.blame_index(sentence)),
                 _ => RejectionCause::Record,
             },
             // Without the permission to describe the table, the message has to tell.
-            Err(_) if sentence.contains("Missing the key") || sentence.contains("does not match the schema") => {
-                RejectionCause::Table(sentence.to_owned())
-            }
-            Err(_) => RejectionCause::Record,
+            Err(failure) if failure.class == FailureClass::Credentials => match by_message {
+                dynamo::Rejection::Index => RejectionCause::Table(self.blame_index(sentence)),
+                dynamo::Rejection::Key => RejectionCause::Table(sentence.to_owned()),
+                dynamo::Rejection::Record => RejectionCause::Record,
+            },
+            // It is not known yet.
+            Err(failure) => RejectionCause::Table(failure.sentence),
         }
+    }
+
+    fn blame_index(&self, sentence: &str) -> String {
+        format!(
+            "an index of the table {} cannot hold records, so the table takes none: {sentence}; delete that index, or create it again with a key whose type is that of docs/record.md",
+            self.table
+        )
     }
 
     fn report_success(&self) {
         self.core.counts.set_table_reachable(true);
         self.core.health.report_success(Component::Shipping);
-        self.table_works.notify_waiters();
     }
 
     fn report_failure(&self, sentence: &str, unreachable: bool) {
@@ -164,10 +173,44 @@ impl BatchSender {
         }
         self.core.health.report_failure(Component::Shipping, sentence);
     }
+}
 
-    async fn back_off(&self, backoff: &mut Duration) {
-        let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
-        let _ = tokio::time::timeout(backoff.mul_f64(0.5 + jitter / 2.0), self.table_works.notified()).await;
-        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+/// Waits. The pause is the batch's own: what a throttled table takes of one batch says nothing about the others, and
+/// would have them all come back at once.
+async fn back_off(backoff: &mut Duration) {
+    let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
+    tokio::time::sleep(backoff.mul_f64(0.5 + jitter / 2.0)).await;
+    *backoff = (*backoff * 2).min(MAX_BACKOFF);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::chain::Chain;
+    use crate::ledger::journal::Journal;
+    use crate::ledger::state_dir::StateDir;
+    use crate::settings::Settings;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn the_success_of_one_batch_does_not_wake_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(directory.path().to_owned(), 1 << 18, false, 1, Chain::new("host"));
+        let settings = Settings::built_in().unwrap().audit;
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        let core = Core::new(state_dir, "host".to_owned(), settings, journal, mpsc::channel().0);
+        let clients = Clients::new("us-gov-west-1", None);
+        let sender = BatchSender { core: Arc::new(core), clients, table: "records".to_owned() };
+        let begun = Instant::now();
+        let mut backoff = Duration::from_millis(400);
+        let other = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                sender.report_success();
+            }
+        };
+        tokio::join!(back_off(&mut backoff), other);
+        assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
     }
 }

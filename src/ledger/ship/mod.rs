@@ -5,17 +5,20 @@
 
 mod batch;
 mod in_flight;
+mod retry;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::batch::{BatchSender, Delivered};
 use self::in_flight::InFlight;
+use self::retry::Retry;
 use super::clients::Clients;
 use super::core::Core;
 use super::dynamo::{self, FailureClass};
@@ -29,6 +32,8 @@ use super::task::{IndexProgress, Task};
 const BATCH_SIZE: usize = 25;
 /// Batches that are sent concurrently.
 const MAX_IN_FLIGHT: usize = 4;
+/// How often the shipper looks whether it is to send again what was set aside.
+const RETRY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often an idle shipper tries a table that could not be reached.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -44,13 +49,14 @@ pub(crate) fn run(core: Arc<Core>, table: String, clients: Clients, progress: wa
     };
     let mut stopping = core.stopping.subscribe();
     runtime.block_on(async {
-        let sender = Arc::new(BatchSender { core, clients, table, table_works: Notify::new() });
+        let sender = Arc::new(BatchSender { core, clients, table });
         let shipper = Shipper {
             sender,
             progress,
             batches: JoinSet::new(),
             in_flight: InFlight::default(),
             cursor: Cursor::default(),
+            retry: Retry::at_start(),
         };
         tokio::select! {
             () = shipper.run() => {}
@@ -66,6 +72,7 @@ struct Shipper {
     batches: JoinSet<(u64, Delivered)>,
     in_flight: InFlight,
     cursor: Cursor,
+    retry: Retry,
 }
 
 /// How far records were read from the index.
@@ -80,6 +87,8 @@ struct Cursor {
 impl Shipper {
     async fn run(mut self) {
         self.probe().await;
+        let mut retry_checks = tokio::time::interval(RETRY_CHECK_INTERVAL);
+        let mut next_probe = Instant::now() + PROBE_INTERVAL;
         loop {
             let now = *self.progress.borrow_and_update();
             if self.cursor.generation != now.generation {
@@ -110,9 +119,17 @@ impl Shipper {
                 Some(done) = self.batches.join_next(), if !idle => if let Ok((generation, delivered)) = done {
                     self.delivered(generation, delivered);
                 },
-                () = tokio::time::sleep(PROBE_INTERVAL), if idle => if self.sender.core.counts.table_reachable() != Some(true) {
-                    self.probe().await;
-                },
+                Some(achieved) = self.retry.achieved() => {
+                    self.sender.core.counts.shipped.fetch_add(retry::taken(&achieved), Relaxed);
+                    self.sender.core.send(Task::Shipped(self.cursor.generation, achieved));
+                }
+                () = tokio::time::sleep_until(next_probe), if idle => {
+                    next_probe = Instant::now() + PROBE_INTERVAL;
+                    if self.sender.core.counts.table_reachable() != Some(true) {
+                        self.probe().await;
+                    }
+                }
+                _ = retry_checks.tick() => self.retry.check(&self.sender, self.cursor.generation),
             }
         }
     }

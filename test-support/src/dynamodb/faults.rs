@@ -31,6 +31,10 @@ pub enum Fault {
     Expired,
     /// 400, AccessDeniedException.
     Denied,
+    /// No item is small enough.
+    TooLarge,
+    /// Items are refused for what they are, and the table cannot be described.
+    Confused,
 }
 
 /// A running proxy; it answers until the test ends.
@@ -122,6 +126,11 @@ async fn answer(
         Fault::Denied => {
             refuse(400, "AccessDeniedException", "User is not authorized to perform: dynamodb:BatchWriteItem")
         }
+        Fault::TooLarge if is_batch => {
+            refuse(400, "ValidationException", "Item size has exceeded the maximum allowed size")
+        }
+        Fault::Confused if is_batch => refuse(400, "ValidationException", "Something is wrong"),
+        Fault::Confused => refuse(500, "InternalServerError", "Internal server error"),
         Fault::Half if is_batch => {
             let mut sent: Value = serde_json::from_slice(&body).unwrap();
             let tables = sent["RequestItems"].as_object_mut().unwrap();
@@ -136,7 +145,7 @@ async fn answer(
             faults.fetch_add(1, Ordering::SeqCst);
             Ok(Response::new(Full::from(json!({ "UnprocessedItems": { table: left } }).to_string())))
         }
-        Fault::None | Fault::Half => Ok(forward(&head, body, upstream).await),
+        Fault::None | Fault::Half | Fault::TooLarge => Ok(forward(&head, body, upstream).await),
     }
 }
 

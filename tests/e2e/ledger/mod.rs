@@ -1,6 +1,7 @@
 //! The ledger behind the real daemon: what the stand-in for Bedrock received, what clients saw, and what stands in
 //! DynamoDB Local afterwards are joined request by request.
 
+mod anchors;
 mod canaries;
 mod items;
 mod kill;

@@ -5,12 +5,14 @@ use bedrock_sidecar::auditor::{self, Query, Scope};
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
+use clap::Parser;
 use rusqlite::Connection;
 use serde_json::Value;
 
 use super::child;
 use super::kit::{self, completed, record, serve, start};
 use test_support::dynamodb::{self, create_table};
+use test_support::eventually;
 
 async fn served(directory: &std::path::Path, count: u64) -> std::sync::Arc<Ledger> {
     let audit = start(&kit::settings(directory)).await;
@@ -91,15 +93,18 @@ async fn commands_work_beside_a_running_daemon_and_without_one() {
     let lines = |directory: &std::path::Path, arguments: &str| {
         child::audit(directory, None, arguments).1.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(lines(directory.path(), "export").len(), 30);
-    assert_eq!(lines(directory.path(), "export --format csv").len(), 31);
+    // One line more closes it.
+    assert_eq!(lines(directory.path(), "export").len(), 31);
+    let csv = lines(directory.path(), "export --format csv");
+    assert_eq!(csv.len(), 32);
+    assert!(csv[31].starts_with("#export,\"{\"\"export\"\":{"), "{}", csv[31]);
     assert_eq!(lines(directory.path(), "list --limit 5").len(), 6);
     assert_eq!(lines(directory.path(), "list --success false --format jsonl").len(), 6);
     assert_eq!(lines(directory.path(), "list --caller billing --format jsonl").len(), 15);
     let whole = lines(directory.path(), "verify");
     assert_eq!(whole, ["30 records checked; whole: none changed, missing or inserted"]);
     drop(audit);
-    assert_eq!(lines(directory.path(), "export").len(), 30);
+    assert_eq!(lines(directory.path(), "export").len(), 31);
     assert_eq!(lines(directory.path(), "verify"), whole);
 }
 
@@ -155,6 +160,52 @@ async fn an_export_is_verified_without_the_ledger() {
     assert!(!whole && report.contains("MISSING   record 8 "), "{report}");
     let (whole, report) = verify(&[&lines[..7], &lines[2..]].concat().join("\n"));
     assert!(!whole && report.contains("INSERTED  record 3:"), "{report}");
+    // Cut anywhere, it is not whole, and no record is accused.
+    for cut in [0, 1, 700, export.len() / 2, export.len() - 2] {
+        let (whole, report) = verify(&export[..cut]);
+        assert!(!whole && report.contains("the export has no closing line"), "cut at {cut}: {report}");
+        assert!(!["CHANGED", "MISSING", "INSERTED"].iter().any(|word| report.contains(word)), "cut at {cut}: {report}");
+    }
+    let (whole, report) = verify(&[&lines[..18], &lines[20..]].concat().join("\n"));
+    assert!(!whole && report.contains("MISSING   records 19 to 20"), "{report}");
+    let (whole, report) = verify(&lines[2..].join("\n"));
+    assert!(!whole && report.contains("counts 20 records, and 18 stand before it"), "{report}");
+    let (whole, report) = verify(&format!("{export}{}\n", lines[0]));
+    assert!(!whole && report.contains("a line behind the closing line"), "{report}");
+}
+
+/// An output that looks, at each write, whether the export holds the database.
+struct Watched {
+    database: std::path::PathBuf,
+    writes: u32,
+}
+
+impl std::io::Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.writes += 1;
+        let db = Connection::open(&self.database).unwrap();
+        db.busy_timeout(std::time::Duration::ZERO).unwrap();
+        db.execute("UPDATE state SET one = 1", []).unwrap();
+        let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+        assert_eq!(busy, 0, "a reader holds the write-ahead log");
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_read_slowly_does_not_hold_the_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = served(directory.path(), 20).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    let mut out = Watched { database: directory.path().join("ledger.db"), writes: 0 };
+    let words = child::Audit::parse_from(["audit", "export"]);
+    assert!(auditor::cli::run(&words.command, &kit::settings(directory.path()), &mut out).await.unwrap());
+    assert!(out.writes >= 21);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,4 +268,133 @@ async fn the_table_is_held_against_the_ledger() {
     }
     assert_eq!(report.lines().count(), 4, "{report}");
     assert!(report.contains(&forged.request_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_daemon_ships_while_the_table_is_read_is_no_finding() {
+    create_table("busy", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings::Audit { table: Some("busy".into()), ..kit::settings(directory.path()) };
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let load = tokio::spawn({
+        let (audit, stop) = (audit.clone(), stop.clone());
+        async move {
+            let mut number = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                serve(&audit, &record(number)).await;
+                number += 1;
+                if number % 20 == 0 {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            }
+        }
+    });
+    eventually("something is shipped", || audit.status().shipped_total > 1000).await;
+    for _ in 0..3 {
+        let directory = directory.path().to_owned();
+        let command = move || child::audit(&directory, Some("busy"), "verify --source dynamodb");
+        let (whole, report) = tokio::task::spawn_blocking(command).await.unwrap();
+        assert!(whole, "{report}");
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    load.await.unwrap();
+    audit.stop(kit::far()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pruned_by_rule_is_not_inserted_though_nothing_of_the_chain_is_left() {
+    create_table("pruned", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings::Audit { table: Some("pruned".into()), ..kit::settings(directory.path()) };
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    for number in 0..30 {
+        serve(&audit, &record(number)).await;
+    }
+    audit.stop(kit::far()).await;
+    drop(audit);
+    // The start prunes by size, and the items in the table have weeks to go.
+    settings.max_ledger_bytes = 1;
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    audit.flush().await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    assert_eq!(kit::items(directory.path()).len(), 0);
+    let (whole, report) = child::audit(directory.path(), Some("pruned"), "verify --source dynamodb");
+    assert!(whole, "{report}");
+    assert!(report.contains("note: 30 items are older than what the ledger keeps"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_was_cut_or_written_anew_is_contradicted_by_anchors() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = served(directory.path(), 20).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    let log = directory.path().join("log");
+    let database = directory.path().join("ledger.db");
+    let anchor = |db: &Connection, seq: i64| {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let of = "SELECT chain_id, hash FROM records JOIN chains ON chains.id = chain WHERE seq = ?1";
+        let (chain, hash) = db.query_row(of, [seq], read).unwrap();
+        format!("x INFO audit: the end of the chain chainId={chain} chainSeq={seq} chainHash={hash}\n")
+    };
+    let db = Connection::open(&database).unwrap();
+    std::fs::write(&log, [anchor(&db, 7), anchor(&db, 18)].concat()).unwrap();
+    let command = format!("verify --anchors {}", log.display());
+    let verify = |command: &str| child::audit(directory.path(), None, command);
+    let (whole, report) = verify(&command);
+    assert!(whole && report.contains("proven by anchors: records 1 to 18 of chain "), "{report}");
+    assert!(report.contains("2 newer ones are not anchored yet"), "{report}");
+
+    // The tail is cut, and whatever knows of it.
+    std::fs::remove_dir_all(directory.path().join("journal")).unwrap();
+    std::fs::create_dir(directory.path().join("journal")).unwrap();
+    db.execute("DELETE FROM records WHERE seq > 15", []).unwrap();
+    db.execute("UPDATE chains SET head_seq = 15, head_hash = (SELECT hash FROM records WHERE seq = 15)", []).unwrap();
+    assert!(verify("verify").0, "by itself it is whole");
+    let (whole, report) = verify(&command);
+    assert!(!whole && report.contains("was anchored at record 18, and ends at record 15"), "{report}");
+    drop(db);
+
+    // Another ledger stands in the place of the first.
+    for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let _ = std::fs::remove_file(directory.path().join(file));
+    }
+    drop(served(directory.path(), 20).await);
+    assert!(verify("verify").0, "by itself it is whole");
+    let (whole, report) = verify(&command);
+    assert!(!whole && report.contains("was anchored at record 18, and is not in this ledger"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_to_the_daemon_do_not_count_as_requests() {
+    create_table("questions", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings::Audit { table: Some("questions".into()), ..kit::settings(directory.path()) };
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    for number in 0..9 {
+        let record = record(number);
+        if number % 3 == 0 {
+            audit.note(&Record { operation: "DashboardRequests".into(), model_id: String::new(), ..record });
+        } else if number % 3 == 1 {
+            audit.note(&Record { operation: "ListFoundationModels".into(), model_id: String::new(), ..record });
+        } else {
+            serve(&audit, &record).await;
+        }
+    }
+    audit.stop(kit::far()).await;
+    for source in ["ledger", "dynamodb"] {
+        for filter in ["", "&partition=commercial", "&success=all&timeRange=all"] {
+            let query = Query::parse(&format!("source={source}{filter}")).unwrap();
+            let answer = auditor::answer(&audit, &query, Scope::All).await.unwrap();
+            assert_eq!((answer["totalCount"].as_u64(), ids(&answer).len()), (Some(6), 6), "{source}{filter}: {answer}");
+        }
+    }
+    drop(audit);
+    let lines = |words: &str| child::audit(directory.path(), Some("questions"), words).1.lines().count();
+    assert_eq!(lines("list --format jsonl"), 9);
+    assert_eq!(lines("list --format jsonl --source dynamodb"), 9);
+    assert_eq!(lines("list --format jsonl --partition commercial"), 6);
+    assert_eq!(lines("export"), 10);
 }

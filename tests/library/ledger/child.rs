@@ -37,9 +37,9 @@ pub fn audit(directory: &Path, table: Option<&str>, arguments: &str) -> (bool, S
 }
 
 #[derive(Debug, Parser)]
-struct Audit {
+pub struct Audit {
     #[command(subcommand)]
-    command: cli::Command,
+    pub command: cli::Command,
 }
 
 /// Not a test: what the child does.

@@ -21,6 +21,7 @@ pub fn settings(directory: &Path) -> settings::Audit {
         durability: Durability::Process,
         max_ledger_bytes: 1 << 30,
         on_full: OnFull::Deny,
+        anchor: None,
     }
 }
 

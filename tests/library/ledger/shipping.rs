@@ -3,14 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
+    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
+};
 use bedrock_sidecar::config::OnFailure;
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
 use test_support::dynamodb::{self, Fault, Proxy, create_table};
-use test_support::eventually;
+use test_support::{eventually, until_async};
 
+use super::child;
 use super::kit::{self, record, serve};
 
 const KEYS: [&str; 2] = ["requestId", "timestamp"];
@@ -142,6 +149,122 @@ async fn a_record_that_the_table_never_takes_is_set_aside_and_the_rest_arrives()
     drop(audit);
     let audit = scene.start().await;
     assert_eq!((audit.status().set_aside, audit.status().pending), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_hold_records_stops_shipping_until_it_is_gone() {
+    let client = create_table("wrong-index", &KEYS).await;
+    add_index(&client, "wrong-index", "modelId", ScalarAttributeType::N).await;
+    let scene = Scene::new("wrong-index").await;
+    let audit = scene.start().await;
+    serve_all(&audit, 0..30).await;
+    eventually("the index is blamed", || {
+        audit.status().last_error.is_some_and(|sentence| sentence.contains("an index of the table wrong-index"))
+    })
+    .await;
+    assert_eq!((audit.status().set_aside, audit.status().pending), (0, 30));
+    assert_eq!(audit.status().table_reachable, Some(false));
+    let delete = DeleteGlobalSecondaryIndexAction::builder().index_name("by-modelId").build().unwrap();
+    let update = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
+    client.update_table().table_name("wrong-index").global_secondary_index_updates(update).send().await.unwrap();
+    eventually("the backlog is gone", || audit.status().pending == 0).await;
+    assert_eq!(audit.status().set_aside, 0);
+    scene.assert_shipped("wrong-index", 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_by_model_takes_records_without_a_model() {
+    let client = create_table("by-model", &KEYS).await;
+    add_index(&client, "by-model", "modelId", ScalarAttributeType::S).await;
+    let scene = Scene::new("by-model").await;
+    let audit = scene.start().await;
+    serve_all(&audit, 0..5).await;
+    serve(&audit, &Record { model_id: String::new(), ..record(5) }).await;
+    eventually("the backlog is gone", || audit.status().pending == 0).await;
+    assert_eq!(audit.status().set_aside, 0);
+    scene.assert_shipped("by-model", 6).await;
+}
+
+async fn add_index(client: &Client, table: &str, key: &str, kind: ScalarAttributeType) {
+    let attribute = AttributeDefinition::builder().attribute_name(key).attribute_type(kind).build().unwrap();
+    let create = CreateGlobalSecondaryIndexAction::builder()
+        .index_name(format!("by-{key}"))
+        .key_schema(KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build().unwrap())
+        .projection(Projection::builder().projection_type(ProjectionType::All).build())
+        .build()
+        .unwrap();
+    let update = GlobalSecondaryIndexUpdate::builder().create(create).build();
+    client
+        .update_table()
+        .table_name(table)
+        .attribute_definitions(attribute)
+        .global_secondary_index_updates(update)
+        .send()
+        .await
+        .unwrap();
+    until_async("the index to be there", || async {
+        let described = client.describe_table().table_name(table).send().await.unwrap();
+        let index = described.table()?.global_secondary_indexes().first()?;
+        (index.index_status() == Some(&IndexStatus::Active)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_set_aside_while_it_is_not_known_who_is_at_fault() {
+    create_table("confused", &KEYS).await;
+    let scene = Scene::new("confused").await;
+    scene.proxy.set(Fault::Confused);
+    let audit = scene.start().await;
+    serve_all(&audit, 0..3).await;
+    eventually("the table was described", || scene.proxy.faults.load(Ordering::SeqCst) >= 8).await;
+    assert_eq!(audit.status().set_aside, 0);
+    scene.proxy.set(Fault::None);
+    eventually("the backlog is gone", || audit.status().pending == 0).await;
+    scene.assert_shipped("confused", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_set_aside_outlives_pruning_by_size_is_listed_and_sent_again_when_asked() {
+    create_table("set-aside", &KEYS).await;
+    let mut scene = Scene::new("set-aside").await;
+    scene.proxy.set(Fault::TooLarge);
+    let audit = scene.start().await;
+    serve_all(&audit, 0..3).await;
+    eventually("they are set aside", || audit.status().set_aside == 3).await;
+    assert_eq!(audit.status().pending, 0);
+    scene.proxy.set(Fault::None);
+    serve_all(&audit, 3..40).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+
+    // The start prunes. The table refuses them still.
+    scene.settings.max_ledger_bytes = 2_000;
+    scene.proxy.set(Fault::TooLarge);
+    let audit = scene.start().await;
+    audit.flush().await;
+    assert_eq!(kit::items(scene.directory.path()).len(), 40);
+    let audit_command = |words: &str| child::audit(scene.directory.path(), None, words).1;
+    let listed = audit_command("list --set-aside --format jsonl");
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.lines().all(|line| line.contains("\"setAside\":\"") && line.contains("Item size has exceeded")));
+    assert!(audit_command("list --set-aside").contains("Item size has exceeded"));
+    let csv = audit_command("list --set-aside --format csv");
+    assert!(csv.lines().next().unwrap().ends_with(",setAside") && csv.contains("Item size has exceeded"), "{csv}");
+
+    let sent = scene.proxy.faults.load(Ordering::SeqCst);
+    eventually("the start's attempt has failed", || scene.proxy.faults.load(Ordering::SeqCst) >= sent.max(4)).await;
+    scene.proxy.set(Fault::None);
+    assert!(audit_command("retry").starts_with("3 records"));
+    eventually("the table takes them", || audit.status().set_aside == 0).await;
+    scene.assert_shipped("set-aside", 40).await;
+    assert_eq!(audit_command("retry"), "no record is set aside\n");
+    drop(audit);
+    // Nothing keeps them now.
+    let audit = scene.start().await;
+    audit.flush().await;
+    assert!(kit::items(scene.directory.path()).len() < 4);
+    assert!(child::audit(scene.directory.path(), None, "verify").0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

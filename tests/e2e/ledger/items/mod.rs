@@ -195,7 +195,7 @@ async fn an_operation_without_a_model_has_no_model_and_no_tokens() {
     case.expect(
         &answer,
         json!({
-            "operation": "ListFoundationModels", "modelId": "", "inputTokens": null, "outputTokens": null,
+            "operation": "ListFoundationModels", "modelId": null, "inputTokens": null, "outputTokens": null,
             "outcome": "completed", "requestSize": 0,
         }),
     );
