@@ -12,7 +12,7 @@ use super::clock::now_ms;
 use super::core::Core;
 use super::health::Component;
 use super::index::prune::PruneRule;
-use super::index::write::ShippingProgress;
+use super::index::write::{Conflict, ShippingProgress};
 use super::index::{Index, IndexError};
 use super::integer::to_signed;
 use super::journal::frame::FrameKind;
@@ -191,7 +191,8 @@ impl IndexWriter {
             let entries: Vec<(FrameKind, &[u8])> =
                 chunk.frames.into_iter().map(|(kind, range)| (kind, &reader.bytes[range])).collect();
             if !entries.is_empty() {
-                index.insert(&entries, reader.position)?;
+                let conflicts = index.insert(&entries, reader.position)?;
+                report_conflicts(&self.core, index, &conflicts);
                 publish(&self.progress, self.generation, index);
             }
             if chunk.at_end {
@@ -262,6 +263,23 @@ impl IndexWriter {
             self.unmarked.clear();
         }
     }
+}
+
+/// Records that are kept aside do not wait for a table, and cannot pass unnoticed.
+fn report_conflicts(core: &Core, index: &Index, conflicts: &[Conflict]) {
+    let Some(first) = conflicts.first() else { return };
+    let bytes: u64 = conflicts.iter().map(|conflict| conflict.bytes).sum();
+    core.counts.pending.fetch_sub(to_signed(conflicts.len() as u64), Relaxed);
+    core.counts.bytes.fetch_sub(to_signed(bytes), Relaxed);
+    core.counts.set_aside.store(index.set_aside_count().unwrap_or(0), Relaxed);
+    core.health.report_failure(
+        Component::Index,
+        &format!(
+            "{} records claim a place in the chain that another record has, the first of them record {}; they are kept aside, in the table `conflicts` of the ledger's database",
+            conflicts.len(),
+            first.seq
+        ),
+    );
 }
 
 fn journal_error(error: std::io::Error) -> IndexError {

@@ -1,6 +1,6 @@
 //! What is in the journal at the start: the last link of the chain, and the requests that have no end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use serde::Deserialize;
@@ -14,8 +14,10 @@ use super::state_dir::StateDir;
 /// The journal as it was found.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
-    /// The chain as the last readable entry left it; none in an empty journal.
+    /// The chain as its last readable entry left it; none in an empty journal.
     pub(crate) chain: Option<Chain>,
+    /// The chain as it was when the first file was begun; none when that cannot be read.
+    pub(crate) first: Option<Chain>,
     /// Openings without an end, by request id.
     pub(crate) open: BTreeMap<String, Vec<u8>>,
     /// The number the next file may have.
@@ -23,6 +25,8 @@ pub(crate) struct Recovered {
     /// Ends that are not in the index yet, and the bytes of their items.
     pub(crate) ends: u64,
     pub(crate) end_bytes: u64,
+    /// Requests that have an end. An opening that stands behind its end was repeated by a file that came to nothing.
+    ended: HashSet<String>,
 }
 
 /// The parts of an end's item that matter here.
@@ -32,6 +36,7 @@ struct End {
     request_id: String,
     chain_seq: u64,
     chain_id: String,
+    host_id: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -80,11 +85,14 @@ impl Recovered {
         match kind {
             FrameKind::Header => {
                 if let Ok(header) = serde_json::from_slice::<Header>(payload) {
-                    self.chain = Some(header.chain);
+                    self.first.get_or_insert_with(|| header.chain.clone());
+                    self.advance(header.chain);
                 }
             }
             FrameKind::Open => {
-                if let Ok(opening) = serde_json::from_slice::<Opening>(payload) {
+                if let Ok(opening) = serde_json::from_slice::<Opening>(payload)
+                    && !self.ended.contains(&opening.request_id)
+                {
                     self.open.insert(opening.request_id, payload.to_vec());
                 }
             }
@@ -92,18 +100,26 @@ impl Recovered {
                 let Some((hash, item)) = payload.split_at_checked(HASH_DIGITS) else { return };
                 let Ok(end) = serde_json::from_slice::<End>(item) else { return };
                 self.open.remove(&end.request_id);
-                if let Some(chain) = &mut self.chain
-                    && chain.chain_id == end.chain_id
-                {
-                    chain.seq = end.chain_seq;
-                    chain.hash = String::from_utf8_lossy(hash).into_owned();
-                }
-                if unindexed {
+                self.ended.insert(end.request_id);
+                let hash = String::from_utf8_lossy(hash).into_owned();
+                let chain = Chain { host_id: end.host_id, chain_id: end.chain_id, seq: end.chain_seq, hash };
+                if self.advance(chain) && unindexed {
                     self.ends += 1;
                     self.end_bytes += item.len() as u64;
                 }
             }
         }
+    }
+}
+
+impl Recovered {
+    /// Takes over a link unless one as late is known: what could not be made durable is repeated in the next file.
+    fn advance(&mut self, link: Chain) -> bool {
+        let is_later = self.chain.as_ref().is_none_or(|known| known.chain_id != link.chain_id || known.seq < link.seq);
+        if is_later {
+            self.chain = Some(link);
+        }
+        is_later
     }
 }
 

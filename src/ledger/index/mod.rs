@@ -20,7 +20,7 @@ use super::journal::read::Position;
 use crate::config::Durability;
 
 /// The schema that this version reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Counts that are kept beside the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +90,19 @@ fn migrate(db: &mut Connection) -> Result<(), IndexError> {
         step.execute_batch(include_str!("schema.sql"))?;
         step.pragma_update(None, "user_version", 1)?;
         step.commit()?;
+    }
+    if version < 2 {
+        let step = db.transaction()?;
+        step.execute_batch(include_str!("schema-2.sql"))?;
+        let conflicts: i64 = step.query_row("SELECT count(*) FROM conflicts", [], |row| row.get(0))?;
+        step.pragma_update(None, "user_version", 2)?;
+        step.commit()?;
+        if conflicts > 0 {
+            tracing::error!(
+                records = conflicts,
+                "records in the ledger's database claimed a place in the chain that another has; they are kept aside, in its table `conflicts`"
+            );
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Writing to the index: inserting ended records, and marking what was shipped.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::columns::ItemColumns;
 use super::{Index, IndexError, IndexState};
@@ -20,9 +20,25 @@ pub(crate) enum ShippingProgress {
     SetAside { id: i64, reason: String },
 }
 
+/// A record whose place in the chain another has already.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    pub(crate) seq: u64,
+    /// Of its item.
+    pub(crate) bytes: u64,
+}
+
 impl Index {
     /// Inserts the entries of a piece of the journal, and the position behind it, in one transaction.
-    pub(crate) fn insert(&mut self, entries: &[(FrameKind, &[u8])], position: Position) -> Result<(), IndexError> {
+    ///
+    /// A record that is there already is passed over. Of two that claim the same place in a chain, the first stays in
+    /// it; the other is kept aside, and returned.
+    pub(crate) fn insert(
+        &mut self,
+        entries: &[(FrameKind, &[u8])],
+        position: Position,
+    ) -> Result<Vec<Conflict>, IndexError> {
+        let mut conflicts = Vec::new();
         let mut state = IndexState { position, ..self.state };
         let mut chain = self.chain.clone();
         let transaction = self.db.transaction()?;
@@ -30,7 +46,7 @@ impl Index {
         {
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO records (id, chain, seq, started_ms, success, caller, caller_uid, model_id, hash, item)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (chain, seq) DO NOTHING",
             )?;
             for (kind, payload) in entries {
                 match kind {
@@ -51,11 +67,8 @@ impl Index {
                             ));
                         }
                         let Some((_, row)) = &chain else { return Err(IndexError::NotAnItem) };
-                        state.last_id += 1;
-                        state.unshipped_bytes += item.len() as u64;
-                        state.kept_bytes += item.len() as u64;
-                        insert.execute(params![
-                            state.last_id,
+                        let inserted = insert.execute(params![
+                            state.last_id + 1,
                             row,
                             to_signed(columns.chain_seq),
                             columns.started_ms(),
@@ -66,7 +79,16 @@ impl Index {
                             hash,
                             item
                         ])?;
-                        head = Some((columns.chain_seq, hash.to_owned()));
+                        if inserted == 0 {
+                            conflicts.extend(keep_aside(&transaction, *row, columns.chain_seq, hash, item)?);
+                            continue;
+                        }
+                        state.last_id += 1;
+                        state.unshipped_bytes += item.len() as u64;
+                        state.kept_bytes += item.len() as u64;
+                        if head.as_ref().is_none_or(|(seq, _)| *seq < columns.chain_seq) {
+                            head = Some((columns.chain_seq, hash.to_owned()));
+                        }
                     }
                 }
             }
@@ -76,7 +98,7 @@ impl Index {
         transaction.commit()?;
         self.state = state;
         self.chain = chain;
-        Ok(())
+        Ok(conflicts)
     }
 
     /// Marks progress of shipping.
@@ -112,27 +134,31 @@ impl Index {
         Ok(log == done)
     }
 
-    /// The newest chain's end, for a journal that is gone.
-    pub(crate) fn last_chain(&self) -> Result<Option<Chain>, IndexError> {
-        let chain = self.db.query_row(
-            "SELECT host_id, chain_id, head_seq, head_hash FROM chains ORDER BY id DESC LIMIT 1",
-            [],
-            |row| {
-                Ok(Chain {
-                    host_id: row.get(0)?,
-                    chain_id: row.get(1)?,
-                    seq: to_unsigned(row.get(2)?),
-                    hash: row.get(3)?,
-                })
-            },
-        );
-        Ok(chain.optional()?)
-    }
-
     /// How many records were set aside.
     pub(crate) fn set_aside_count(&self) -> Result<u64, IndexError> {
-        Ok(self.db.query_row("SELECT count(*) FROM set_aside", [], |row| row.get(0)).map(to_unsigned)?)
+        let count = "SELECT (SELECT count(*) FROM set_aside) + (SELECT count(*) FROM conflicts)";
+        Ok(self.db.query_row(count, [], |row| row.get(0)).map(to_unsigned)?)
     }
+}
+
+/// Keeps a record aside whose place in the chain another has. None when the two are the same.
+fn keep_aside(
+    transaction: &Transaction<'_>,
+    chain: i64,
+    seq: u64,
+    hash: &str,
+    item: &str,
+) -> Result<Option<Conflict>, IndexError> {
+    let there: String = transaction
+        .prepare_cached("SELECT hash FROM records WHERE chain = ?1 AND seq = ?2")?
+        .query_row(params![chain, to_signed(seq)], |row| row.get(0))?;
+    if there == hash {
+        return Ok(None);
+    }
+    let kept = transaction
+        .prepare_cached("INSERT OR IGNORE INTO conflicts (chain, seq, hash, item) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![chain, to_signed(seq), hash, item])?;
+    Ok((kept > 0).then_some(Conflict { seq, bytes: item.len() as u64 }))
 }
 
 fn chain_row(transaction: &Transaction<'_>, chain: &Chain) -> Result<i64, IndexError> {
@@ -162,7 +188,7 @@ fn write_head(
 ) -> Result<(), IndexError> {
     if let (Some((_, row)), Some((seq, hash))) = (chain, head) {
         transaction
-            .prepare_cached("UPDATE chains SET head_seq = ?2, head_hash = ?3 WHERE id = ?1")?
+            .prepare_cached("UPDATE chains SET head_seq = ?2, head_hash = ?3 WHERE id = ?1 AND head_seq < ?2")?
             .execute(params![row, to_signed(seq), hash])?;
     }
     Ok(())

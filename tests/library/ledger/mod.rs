@@ -8,4 +8,5 @@ mod damage;
 mod journal;
 mod kill;
 mod kit;
+mod power;
 mod shipping;
