@@ -4,6 +4,7 @@
 mod canaries;
 mod items;
 mod kill;
+mod leaving;
 mod outages;
 mod questions;
 mod second_daemon;
