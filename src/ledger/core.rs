@@ -155,6 +155,34 @@ impl Core {
         }
     }
 
+    /// Flushes the journal to the disk and returns the count of bytes that are there then. If that fails, what was not
+    /// there is written again into a new file.
+    pub(crate) fn sync_journal(&self) -> io::Result<u64> {
+        let unsynced = self.journal().unsynced();
+        let error = match unsynced.sync() {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        self.health.report_failure(
+            Component::Recording,
+            &format!("the journal cannot be flushed to the disk, and is continued in a new file: {error}"),
+        );
+        let again = {
+            let mut journal = self.journal();
+            journal.check_room().map(|()| journal.unsynced())
+        };
+        self.report_complaints();
+        again?.sync()
+    }
+
+    /// Tells what went wrong in the journal without making a request fail.
+    pub(crate) fn report_complaints(&self) {
+        let complaints = self.journal().take_complaints();
+        for complaint in complaints {
+            self.health.report_failure(Component::Recording, &complaint);
+        }
+    }
+
     pub(crate) fn has_deferred_ends(&self) -> bool {
         !self.deferred_ends().is_empty()
     }

@@ -24,6 +24,8 @@ mod ship;
 mod start;
 mod state_dir;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,6 +48,7 @@ use flush::Flusher;
 use health::Component;
 use index::IndexError;
 use integer::to_unsigned;
+use journal::disk::{Disk, RealDisk};
 use task::Task;
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
@@ -113,13 +116,23 @@ impl Ledger {
         settings: &settings::Audit,
         client: Option<aws_sdk_dynamodb::Client>,
     ) -> Result<Arc<Ledger>, LedgerError> {
+        Ledger::start_on(settings, client, Arc::new(RealDisk)).await
+    }
+
+    /// The same, with the journal on a file system of the caller's choice.
+    pub(crate) async fn start_on(
+        settings: &settings::Audit,
+        client: Option<aws_sdk_dynamodb::Client>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Ledger>, LedgerError> {
         let clients = Clients::new(&settings.region, client.clone());
         let settings = settings.clone();
-        let started =
-            tokio::task::spawn_blocking(move || start::start(&settings, client)).await.unwrap_or_else(|error| {
+        let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk)).await.unwrap_or_else(
+            |error| {
                 let reason = format!("its start failed: {error}");
                 Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
-            })?;
+            },
+        )?;
         Ok(Arc::new(Ledger {
             core: started.core,
             clients,

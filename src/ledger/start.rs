@@ -15,6 +15,7 @@ use super::host_id::host_id;
 use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
 use super::journal::Journal;
+use super::journal::disk::Disk;
 use super::recovery::{Recovered, recover};
 use super::ship;
 use super::state_dir::{Lock, StateDir};
@@ -38,8 +39,12 @@ pub(crate) struct Started {
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
-/// threads. With `client`, that one is used for DynamoDB.
-pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Started, LedgerError> {
+/// threads. With `client`, that one is used for DynamoDB. The journal is written through `disk`.
+pub(crate) fn start(
+    settings: &settings::Audit,
+    client: Option<Client>,
+    disk: Arc<dyn Disk>,
+) -> Result<Started, LedgerError> {
     let state_dir = StateDir::find(settings);
     let lock = state_dir.occupy()?;
     let index = match Index::open(&state_dir, settings.durability) {
@@ -62,7 +67,7 @@ pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Resul
     let chain = latest_link(index.as_ref(), found.chain.take(), &host_id).unwrap_or_else(|| Chain::new(&host_id));
     let flush = settings.durability == Durability::Disk;
     let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
-    let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, found.next_number, chain);
+    let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, disk, found.next_number, chain);
     let unfinished: Vec<(usize, Record)> = found
         .open
         .values()

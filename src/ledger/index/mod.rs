@@ -43,6 +43,8 @@ pub(crate) struct Index {
     pub(crate) state: IndexState,
     /// Row number of the chain that the journal's current file continues.
     chain: Option<(String, i64)>,
+    /// About how many bytes SQLite's write-ahead log has since the last checkpoint.
+    uncheckpointed: u64,
 }
 
 impl Index {
@@ -56,15 +58,15 @@ impl Index {
             Durability::Process => "NORMAL",
             Durability::Disk => "FULL",
         };
-        // auto_vacuum works only when it is set before the first table; the page cache is what bounds memory.
+        // Checkpoints wait for the journal, see index_writer.rs. auto_vacuum works only when it is set before the first table; the page cache is what bounds memory.
         db.execute_batch(&format!(
             "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
-             PRAGMA cache_size = -4096; PRAGMA journal_size_limit = 16777216; PRAGMA trusted_schema = OFF;"
+             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4096; PRAGMA journal_size_limit = 16777216; PRAGMA trusted_schema = OFF;"
         ))?;
         migrate(&mut db)?;
         db.set_prepared_statement_cache_capacity(32);
         let state = read_state(&db)?;
-        Ok(Index { db, state, chain: None })
+        Ok(Index { db, state, chain: None, uncheckpointed: 0 })
     }
 }
 

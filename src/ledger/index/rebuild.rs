@@ -68,6 +68,9 @@ impl Index {
                 }
                 self.insert(&[(FrameKind::Close, &payload)], self.state.position)?;
                 saved += 1;
+                if self.wants_checkpoint() {
+                    self.checkpoint()?;
+                }
                 if id <= state.shipped_id {
                     self.state.shipped_id = self.state.last_id;
                     self.state.unshipped_bytes = 0;

@@ -1,5 +1,6 @@
 //! Writing to the index: inserting ended records, and marking what was shipped.
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Transaction, params};
 
 use super::columns::ItemColumns;
@@ -19,6 +20,11 @@ pub(crate) enum ShippingProgress {
     /// The table will never take this one.
     SetAside { id: i64, reason: String },
 }
+
+/// Bytes in the write-ahead log after which a checkpoint is due.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// What a transaction adds to the log beside its records.
+const TRANSACTION_BYTES: u64 = 16 << 10;
 
 /// A record whose place in the chain another has already.
 #[derive(Debug)]
@@ -96,6 +102,8 @@ impl Index {
         write_head(&transaction, &chain, head)?;
         write_state(&transaction, &state)?;
         transaction.commit()?;
+        let bytes = state.kept_bytes.saturating_sub(self.state.kept_bytes);
+        self.uncheckpointed += 2 * bytes + TRANSACTION_BYTES;
         self.state = state;
         self.chain = chain;
         Ok(conflicts)
@@ -122,13 +130,25 @@ impl Index {
         }
         write_state(&transaction, &state)?;
         transaction.commit()?;
+        self.uncheckpointed += TRANSACTION_BYTES;
         self.state = state;
         Ok(())
     }
 
+    /// Whether the write-ahead log has become long.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.uncheckpointed >= CHECKPOINT_BYTES
+    }
+
+    /// Closing the file, too, leaves the write-ahead log as it is.
+    pub(crate) fn close_without_checkpoint(&self) {
+        let _ = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+
     /// Moves what was committed from SQLite's write-ahead log into the database file, and flushes it, so that journal
     /// files may be deleted. False while a reader prevents part of it.
-    pub(crate) fn checkpoint(&self) -> Result<bool, IndexError> {
+    pub(crate) fn checkpoint(&mut self) -> Result<bool, IndexError> {
+        self.uncheckpointed = 0;
         let (log, done): (i64, i64) =
             self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         Ok(log == done)
