@@ -123,6 +123,12 @@ impl Core {
                 let mut deferred = self.deferred_ends();
                 if deferred.len() < MAX_DEFERRED_ENDS {
                     deferred.push_back((slot, record.clone()));
+                } else {
+                    self.counts.unrecorded.fetch_add(1, Relaxed);
+                    self.health.report_failure(
+                        Component::Recording,
+                        &format!("{MAX_DEFERRED_ENDS} ends of requests wait for the journal; others are LOST, and these requests are recorded as interrupted at the next start"),
+                    );
                 }
                 drop(deferred);
                 self.send(Task::RecordsEnded);
@@ -179,7 +185,7 @@ impl Core {
     pub(crate) fn report_complaints(&self) {
         let complaints = self.journal().take_complaints();
         for complaint in complaints {
-            self.health.report_failure(Component::Recording, &complaint);
+            self.health.report_incident(&complaint);
         }
     }
 

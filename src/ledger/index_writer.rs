@@ -206,8 +206,11 @@ impl IndexWriter {
             let entries: Vec<(FrameKind, &[u8])> =
                 chunk.frames.into_iter().map(|(kind, range)| (kind, &reader.bytes[range])).collect();
             if !entries.is_empty() {
-                let conflicts = index.insert(&entries, reader.position)?;
-                report_conflicts(&self.core, index, &conflicts);
+                let passed_over = index.insert(&entries, reader.position)?;
+                report_conflicts(&self.core, index, &passed_over.conflicts);
+                if passed_over.undecodable > 0 {
+                    report_undecodable(&self.core, chunk.segment, passed_over.undecodable);
+                }
                 publish(&self.progress, self.generation, index);
                 if index.wants_checkpoint() {
                     checkpoint(&self.core, index)?;
@@ -320,6 +323,19 @@ impl IndexWriter {
             self.unmarked.clear();
         }
     }
+}
+
+/// The file is deleted some day, so a copy is kept.
+fn report_undecodable(core: &Core, segment: u64, entries: u64) {
+    let path = segment_path(&core.state_dir.journal(), segment);
+    let copy = match core.state_dir.set_aside(&path, true) {
+        Ok(copy) => format!("a copy is {}", copy.display()),
+        Err(error) => format!("it cannot be copied: {error}"),
+    };
+    core.health.report_incident(&format!(
+        "{entries} entries of the journal file {} are no records and are passed over; {copy}",
+        path.display()
+    ));
 }
 
 /// Records that are kept aside do not wait for a table, and cannot pass unnoticed.

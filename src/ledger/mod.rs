@@ -188,9 +188,13 @@ impl Ledger {
 
     /// Writes the end of a request. Neither network nor disk are waited for.
     pub fn close(&self, opened: Opened, record: &Record) {
-        if let Some(slot) = opened.slot {
-            self.core.close(slot, record);
-            self.request_flush();
+        match opened.slot {
+            Some(slot) => {
+                self.core.close(slot, record);
+                self.request_flush();
+            }
+            // Served although its opening could not be written. By now there may be room for all of it.
+            None => self.note(record),
         }
     }
 
@@ -212,7 +216,8 @@ impl Ledger {
     fn cannot_record(&self, reason: &str) -> Result<(), Refusal> {
         match self.core.settings.load().on_failure {
             OnFailure::Allow => {
-                self.count_unrecorded(reason);
+                let sentence = format!("requests are served whose opening cannot be recorded: {reason}");
+                self.core.health.report_failure(Component::Recording, &sentence);
                 Ok(())
             }
             OnFailure::Deny => {

@@ -68,13 +68,11 @@ pub(crate) fn start(
     let flush = settings.durability == Durability::Disk;
     let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
     let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, disk, found.next_number, chain);
+    let mut unreadable = 0;
     let unfinished: Vec<(usize, Record)> = found
         .open
         .values()
-        .filter_map(|opening| {
-            let record = serde_json::from_slice(opening).ok()?;
-            Some((journal.adopt(opening), interrupted(record)))
-        })
+        .map(|opening| (journal.adopt(opening), interrupted(readable(opening, &mut unreadable))))
         .collect();
 
     let (tasks, inbox) = mpsc::channel();
@@ -82,6 +80,12 @@ pub(crate) fn start(
     core.recount(state, found.ends, found.end_bytes);
     if ended > 0 {
         tracing::warn!(requests = ended, "the journal lacks the ends of requests that the ledger's database has");
+    }
+    if unreadable + found.undecodable > 0 {
+        core.health.report_incident(&format!(
+            "{} entries of the journal cannot be understood; of requests that were under way it is recorded that they were interrupted, with what can be read of them",
+            unreadable + found.undecodable
+        ));
     }
     if !unfinished.is_empty() {
         tracing::warn!(
@@ -148,6 +152,20 @@ fn ended_in_index(index: Option<&Index>, found: &mut Recovered) -> usize {
         }
     }
     before - found.open.len()
+}
+
+/// A record, or what can be read of it.
+fn readable(opening: &[u8], unreadable: &mut u64) -> Record {
+    serde_json::from_slice(opening).unwrap_or_else(|_| {
+        *unreadable += 1;
+        let value: serde_json::Value = serde_json::from_slice(opening).unwrap_or_default();
+        Record {
+            request_id: value["requestId"].as_str().unwrap_or_default().to_owned(),
+            started_ms: value["startedMs"].as_i64().unwrap_or_default(),
+            error_message: Some("bedrock-sidecar: what was known of this request cannot be read".to_owned()),
+            ..Record::default()
+        }
+    })
 }
 
 fn interrupted(record: Record) -> Record {

@@ -26,6 +26,13 @@ const CHECKPOINT_BYTES: u64 = 4 << 20;
 /// What a transaction adds to the log beside its records.
 const TRANSACTION_BYTES: u64 = 16 << 10;
 
+/// Entries that did not become records.
+#[derive(Debug, Default)]
+pub(crate) struct PassedOver {
+    pub(crate) conflicts: Vec<Conflict>,
+    pub(crate) undecodable: u64,
+}
+
 /// A record whose place in the chain another has already.
 #[derive(Debug)]
 pub(crate) struct Conflict {
@@ -38,13 +45,13 @@ impl Index {
     /// Inserts the entries of a piece of the journal, and the position behind it, in one transaction.
     ///
     /// A record that is there already is passed over. Of two that claim the same place in a chain, the first stays in
-    /// it; the other is kept aside, and returned.
+    /// it; the other is kept aside, and returned. Entries that hold no record are counted.
     pub(crate) fn insert(
         &mut self,
         entries: &[(FrameKind, &[u8])],
         position: Position,
-    ) -> Result<Vec<Conflict>, IndexError> {
-        let mut conflicts = Vec::new();
+    ) -> Result<PassedOver, IndexError> {
+        let mut passed_over = PassedOver::default();
         let mut state = IndexState { position, ..self.state };
         let mut chain = self.chain.clone();
         let transaction = self.db.transaction()?;
@@ -58,13 +65,20 @@ impl Index {
                 match kind {
                     FrameKind::Open => {}
                     FrameKind::Header => {
-                        let header: Header = serde_json::from_slice(payload).map_err(|_| IndexError::NotAnItem)?;
+                        let Ok(header) = serde_json::from_slice::<Header>(payload) else {
+                            passed_over.undecodable += 1;
+                            continue;
+                        };
                         write_head(&transaction, &chain, head.take())?;
                         chain = Some((header.chain.chain_id.clone(), chain_row(&transaction, &header.chain)?));
                     }
                     FrameKind::Close => {
-                        let (hash, item) = split_end(payload).ok_or(IndexError::NotAnItem)?;
-                        let columns: ItemColumns<'_> = serde_json::from_str(item).map_err(|_| IndexError::NotAnItem)?;
+                        let end = split_end(payload).map(|(hash, item)| (hash, item, serde_json::from_str(item)));
+                        let Some((hash, item, Ok(columns))) = end else {
+                            passed_over.undecodable += 1;
+                            continue;
+                        };
+                        let columns: ItemColumns<'_> = columns;
                         if chain.as_ref().is_none_or(|(id, _)| *id != columns.chain_id) {
                             write_head(&transaction, &chain, head.take())?;
                             chain = Some((
@@ -86,7 +100,13 @@ impl Index {
                             item
                         ])?;
                         if inserted == 0 {
-                            conflicts.extend(keep_aside(&transaction, *row, columns.chain_seq, hash, item)?);
+                            passed_over.conflicts.extend(keep_aside(
+                                &transaction,
+                                *row,
+                                columns.chain_seq,
+                                hash,
+                                item,
+                            )?);
                             continue;
                         }
                         state.last_id += 1;
@@ -106,7 +126,7 @@ impl Index {
         self.uncheckpointed += 2 * bytes + TRANSACTION_BYTES;
         self.state = state;
         self.chain = chain;
-        Ok(conflicts)
+        Ok(passed_over)
     }
 
     /// Marks progress of shipping.

@@ -12,10 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 pub(crate) trait Disk: Debug + Send + Sync {
     /// Reserves room for a file's first bytes without changing its length.
     fn reserve(&self, file: &File, bytes: u64) -> io::Result<()> {
-        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes)?)
     }
 
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

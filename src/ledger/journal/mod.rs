@@ -10,7 +10,7 @@ pub mod frame;
 pub(crate) mod read;
 mod segment;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -27,6 +27,10 @@ use segment::{Mark, Segment};
 
 /// Room kept for the end of each open request, in bytes: more than most items have.
 const END_RESERVE_BYTES: u64 = 2048;
+/// How file systems say that they cannot reserve room.
+const UNSUPPORTED: [i32; 2] = [rustix::io::Errno::OPNOTSUPP.raw_os_error(), rustix::io::Errno::NOSYS.raw_os_error()];
+/// The format that this version writes, and the newest that it reads.
+pub(crate) const JOURNAL_VERSION: u32 = 1;
 /// Digits of a chain hash at the start of an end's payload.
 pub(crate) const HASH_DIGITS: usize = 64;
 
@@ -34,7 +38,7 @@ pub(crate) const HASH_DIGITS: usize = 64;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Header {
-    /// Of the format; 1.
+    /// Of the format: [`JOURNAL_VERSION`].
     pub(crate) version: u32,
     #[serde(flatten)]
     pub(crate) chain: Chain,
@@ -62,6 +66,8 @@ pub(crate) struct Journal {
     appended: u64,
     /// What went wrong without making a request fail.
     complaints: Vec<String>,
+    /// That it was told.
+    cannot_reserve: bool,
 }
 
 /// A file as far as it was written.
@@ -114,6 +120,7 @@ impl Journal {
             current: None,
             finished: Vec::new(),
             complaints: Vec::new(),
+            cannot_reserve: false,
             next_number,
             chain,
             open: Vec::new(),
@@ -258,7 +265,7 @@ impl Journal {
         let chain = chain.unwrap_or_else(|| self.chain.clone());
 
         self.buffer.clear();
-        let header = Header { version: 1, chain: chain.clone() };
+        let header = Header { version: JOURNAL_VERSION, chain: chain.clone() };
         frame::encode(&mut self.buffer, FrameKind::Header, &[&serde_json::to_vec(&header)?]);
         for opening in self.open.iter().flatten() {
             frame::encode(&mut self.buffer, FrameKind::Open, &[opening]);
@@ -273,7 +280,7 @@ impl Journal {
         self.next_number += 1;
         let path = segment_path(&self.directory, number);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let begun = self.disk.reserve(&file, reserved).and_then(|()| self.disk.write(&file, &self.buffer, 0));
+        let begun = self.reserve(&file, reserved).and_then(|()| self.disk.write(&file, &self.buffer, 0));
         let segment = Segment::new(number, file, self.directory.clone(), self.disk.clone(), chain);
         let mark = Mark { length, chain: self.chain.clone() };
         let begun = begun.and_then(|()| if self.flush { segment.sync(mark) } else { Ok(()) });
@@ -292,6 +299,22 @@ impl Journal {
         }
         self.finished.retain(|written| !written.segment.has_failed() && !written.is_durable());
         Ok(())
+    }
+
+    /// Reserves room, if the file system can.
+    fn reserve(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+        match self.disk.reserve(file, bytes) {
+            Err(error) if UNSUPPORTED.contains(&error.raw_os_error().unwrap_or_default()) => {
+                if !std::mem::replace(&mut self.cannot_reserve, true) {
+                    self.complaints.push(format!(
+                        "the file system of {} cannot reserve room for a file ({error}): when it is full, the ends of requests under way have to wait in memory",
+                        self.directory.display()
+                    ));
+                }
+                Ok(())
+            }
+            reserved => reserved,
+        }
     }
 
     fn append(&mut self, kind: FrameKind, parts: &[&[u8]]) -> io::Result<()> {

@@ -51,6 +51,15 @@ impl TestDisk {
         files
     }
 
+    /// The journal files that are there have outlived a crash already.
+    pub(super) fn found(&self, root: &Path) {
+        let directory = root.join("journal");
+        for number in segments(&directory).unwrap() {
+            let metadata = segment_path(&directory, number).metadata().unwrap();
+            self.state().synced.insert(metadata.ino(), metadata.len());
+        }
+    }
+
     /// Whether everything before this position would outlive a loss of power.
     pub(super) fn has_up_to(&self, root: &Path, position: Position) -> bool {
         let directory = root.join("journal");

@@ -13,7 +13,7 @@ use crate::ledger::journal::Journal;
 use crate::ledger::journal::read::Position;
 use crate::ledger::recovery::recover;
 use crate::ledger::state_dir::StateDir;
-use crate::record::Outcome;
+use crate::record::{Outcome, Record};
 
 async fn start(directory: &Path, durability: Durability, disk: &Arc<TestDisk>) -> Arc<Ledger> {
     Ledger::start_on(&settings(directory, durability), None, disk.clone()).await.unwrap()
@@ -89,25 +89,31 @@ async fn what_a_failed_flush_put_at_risk_is_written_again() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Arc::new(TestDisk::default());
         let ledger = start(directory.path(), Durability::Disk, &disk).await;
-        let mut refused = 0;
+        let (mut refused, mut never_begun) = (0, 0);
         for number in 0..30 {
             if number % 10 == 5 {
                 disk.state().failing_syncs = failing;
             }
             let record = record(number);
-            match ledger.open(&record).await {
-                Ok(opened) => ledger.close(opened, &completed(&record)),
+            let Ok(opened) = ledger.begin(&record) else {
+                never_begun += 1;
+                continue;
+            };
+            let ended = match ledger.wait_until_durable(&opened).await {
+                Ok(()) => completed(&record),
                 Err(refusal) => {
                     assert_eq!(refusal.kind.status(), 503);
                     refused += 1;
+                    Record { outcome: Outcome::Refused, ..record }
                 }
-            }
+            };
+            ledger.close(opened, &ended);
         }
         disk.state().failing_syncs = 0;
         ledger.flush().await;
         assert!(ledger.status().failures_total > 0);
         let ends = restarted(directory.path(), &disk.after_power_loss(directory.path(), |_| 0)).await;
-        assert_eq!(ends.len(), 30, "one record for each, {failing} failures at a time");
+        assert_eq!(ends.len(), 30 - never_begun, "one record for each, {failing} failures at a time");
         assert_eq!(ends.iter().filter(|item| item["outcome"] == "refused").count(), refused);
         assert!(ends.iter().all(|item| item["outcome"] != "interrupted"));
         assert_eq!(items(directory.path()), ends);
@@ -175,7 +181,7 @@ async fn whoever_holds_the_opening_writes_the_one_end_whatever_the_flush_says() 
     let opened = ledger.begin(&record).unwrap();
     disk.state().failing_syncs = 1000;
     assert!(ledger.wait_until_durable(&opened).await.is_err());
-    ledger.close(opened, &crate::record::Record { outcome: Outcome::Refused, status_code: 503, ..record });
+    ledger.close(opened, &Record { outcome: Outcome::Refused, status_code: 503, ..record });
     disk.state().failing_syncs = 0;
     ledger.flush().await;
     ledger.flush().await;

@@ -2,6 +2,7 @@
 
 mod disk;
 mod flushing;
+mod oddities;
 
 use std::path::Path;
 use std::time::Duration;
