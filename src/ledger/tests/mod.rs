@@ -2,6 +2,7 @@
 
 mod disk;
 mod flushing;
+mod histories;
 mod oddities;
 
 use std::path::Path;
