@@ -178,7 +178,10 @@ impl Exchange {
     /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
     pub async fn open(&mut self, admission: Admission) -> Result<OpenExchange<'_>, Refusal> {
         self.admission = Some(admission);
-        self.opened = Some(self.road.audit.open(&self.record).await?);
+        let road = Arc::clone(&self.road);
+        // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
+        let opened = self.opened.insert(road.audit.begin(&self.record)?);
+        road.audit.wait_until_durable(opened).await?;
         Ok(OpenExchange(self))
     }
 

@@ -80,9 +80,14 @@ impl Snapshot {
                 }
             }
             FrameKind::Close => {
-                let (hash, item) = split_end(payload).ok_or(IndexError::NotAnItem)?;
+                // The daemon passes it over too, and the chain's gap is told.
+                let Some((hash, item)) = split_end(payload) else { return Ok(()) };
                 if let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(item) {
-                    self.journal_hashes.insert((columns.chain_id.into_owned(), columns.chain_seq), hash.to_owned());
+                    let link = (columns.chain_id.into_owned(), columns.chain_seq);
+                    // What could not be flushed stands in the next file again.
+                    if self.journal_hashes.insert(link, hash.to_owned()).is_some_and(|before| before == hash) {
+                        return Ok(());
+                    }
                 }
                 if unindexed {
                     let id = self.state.last_id + to_signed(self.unindexed.len() as u64) + 1;

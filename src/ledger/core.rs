@@ -136,6 +136,12 @@ impl Core {
                 let mut deferred = self.deferred_ends();
                 if deferred.len() < MAX_DEFERRED_ENDS {
                     deferred.push_back((slot, record.clone()));
+                } else {
+                    self.counts.unrecorded.fetch_add(1, Relaxed);
+                    self.health.report_failure(
+                        Component::Recording,
+                        &format!("{MAX_DEFERRED_ENDS} ends of requests wait for the journal; others are LOST, and these requests are recorded as interrupted at the next start"),
+                    );
                 }
                 drop(deferred);
                 self.send(Task::RecordsEnded);
@@ -233,6 +239,34 @@ impl Core {
                     return;
                 }
             }
+        }
+    }
+
+    /// Flushes the journal to the disk and returns the count of bytes that are there then. If that fails, what was not
+    /// there is written again into a new file.
+    pub(crate) fn sync_journal(&self) -> io::Result<u64> {
+        let unsynced = self.journal().unsynced();
+        let error = match unsynced.sync() {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        self.health.report_failure(
+            Component::Recording,
+            &format!("the journal cannot be flushed to the disk, and is continued in a new file: {error}"),
+        );
+        let again = {
+            let mut journal = self.journal();
+            journal.check_room().map(|()| journal.unsynced())
+        };
+        self.report_complaints();
+        again?.sync()
+    }
+
+    /// Tells what went wrong in the journal without making a request fail.
+    pub(crate) fn report_complaints(&self) {
+        let complaints = self.journal().take_complaints();
+        for complaint in complaints {
+            self.health.report_incident(&complaint);
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::core::Core;
-use super::health::Component;
 
 /// Why an opening is not known to be on the disk.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +82,10 @@ impl Flusher {
             let stop = request.stop;
             drop(request);
 
-            let (file, bytes) = core.journal().unflushed();
-            match file.map_or(Ok(()), |file| file.sync_data()) {
-                Ok(()) => self.flushed.send_modify(|flushed| flushed.bytes = bytes),
+            match core.sync_journal() {
+                Ok(bytes) => self.flushed.send_modify(|flushed| flushed.bytes = flushed.bytes.max(bytes)),
                 Err(error) => {
-                    // What the kernel failed to write it may have forgotten: the openings are repeated in a new file.
-                    core.journal().abandon_segment();
                     let reason = format!("the journal cannot be flushed to the disk: {error}");
-                    core.health.report_failure(Component::Recording, &reason);
                     self.flushed.send_modify(|flushed| {
                         flushed.failures += 1;
                         flushed.last_failure = reason;

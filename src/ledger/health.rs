@@ -57,6 +57,12 @@ impl Health {
         }
     }
 
+    /// Counts and logs something that is over and cannot be mended, such as a record that cannot be read.
+    pub(crate) fn report_incident(&self, sentence: &str) {
+        let failures = self.failures.fetch_add(1, Relaxed) + 1;
+        tracing::error!(failures, "audit: {sentence}");
+    }
+
     /// The component works. Logged when it had failed.
     pub(crate) fn report_success(&self, component: Component) {
         let mut components = self.components();

@@ -1,6 +1,8 @@
 //! The one thread that writes the SQLite index: it copies ended records there from the journal, marks what was shipped,
 //! deletes journal files that are no longer needed, and prunes old records.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, mpsc};
@@ -12,14 +14,15 @@ use super::clock::now_ms;
 use super::core::Core;
 use super::health::Component;
 use super::index::prune::PruneRule;
-use super::index::write::ShippingProgress;
+use super::index::write::{Conflict, ShippingProgress};
 use super::index::{Index, IndexError};
 use super::integer::to_signed;
 use super::journal::frame::FrameKind;
-use super::journal::read::{Reader, segment_path, segments};
+use super::journal::read::{Position, Reader, segment_path, segments};
 use super::recovery::recover;
 use super::task::{IndexProgress, Task};
 use super::wall_clock::WallClock;
+use crate::config::Durability;
 
 /// How long the first record that wakes the writer waits for others, to share one transaction.
 const BATCHING_DELAY: Duration = Duration::from_millis(20);
@@ -40,6 +43,8 @@ pub(crate) struct IndexWriter {
     unmarked: Vec<ShippingProgress>,
     next_prune: Instant,
     wall_clock: WallClock,
+    /// Journal files of earlier processes that were not flushed yet.
+    found_files: Vec<PathBuf>,
 }
 
 /// What one round of messages asks for, beside writing what there is.
@@ -59,6 +64,9 @@ impl IndexWriter {
     ) -> (IndexWriter, watch::Receiver<IndexProgress>) {
         let state = index.as_ref().map(|index| index.state).unwrap_or_default();
         let generation = 1;
+        let directory = core.state_dir.journal();
+        let found = segments(&directory).unwrap_or_default().into_iter();
+        let found_files = found.map(|number| segment_path(&directory, number)).collect();
         let (progress, watched) =
             watch::channel(IndexProgress { generation, last_id: state.last_id, shipped_id: state.shipped_id });
         let mut wall_clock = WallClock::load(core.state_dir.clock());
@@ -76,6 +84,7 @@ impl IndexWriter {
             damage: None,
             unmarked: Vec::new(),
             next_prune: Instant::now(),
+            found_files,
         };
         (writer, watched)
     }
@@ -91,6 +100,7 @@ impl IndexWriter {
             self.core.rearm_wakeup();
             self.core.write_deferred_ends();
             self.core.write_due_refusals();
+            self.core.report_complaints();
             self.core.probe_recording();
             let result = self.work();
             failed = result.is_err();
@@ -103,8 +113,10 @@ impl IndexWriter {
                 let _ = done.send(());
             }
             if round.stop {
-                if let Some(index) = &self.index {
-                    let _ = index.checkpoint();
+                if !self.checkpoint().unwrap_or(false)
+                    && let Some(index) = &self.index
+                {
+                    index.close_without_checkpoint();
                 }
                 return;
             }
@@ -149,6 +161,9 @@ impl IndexWriter {
         self.ensure_open()?;
         self.index_journal()?;
         self.mark_shipped()?;
+        if self.index.as_ref().is_some_and(Index::wants_checkpoint) {
+            self.checkpoint()?;
+        }
         self.delete_indexed_segments()?;
         if Instant::now() >= self.next_prune || self.core.must_prune() {
             self.prune()?;
@@ -182,8 +197,8 @@ impl IndexWriter {
 
     /// Copies the records that have ended since the last time from the journal into the index.
     fn index_journal(&mut self) -> Result<(), IndexError> {
+        let limit = self.limit()?;
         let Some(index) = &mut self.index else { return Ok(()) };
-        let limit = self.core.journal().end();
         if index.state.position >= limit {
             return Ok(());
         }
@@ -200,12 +215,55 @@ impl IndexWriter {
             let entries: Vec<(FrameKind, &[u8])> =
                 chunk.frames.into_iter().map(|(kind, range)| (kind, &reader.bytes[range])).collect();
             if !entries.is_empty() {
-                index.insert(&entries, reader.position)?;
+                let passed_over = index.insert(&entries, reader.position)?;
+                report_conflicts(&self.core, index, &passed_over.conflicts);
+                if passed_over.undecodable > 0 {
+                    report_undecodable(&self.core, chunk.segment, passed_over.undecodable);
+                }
                 publish(&self.progress, self.generation, index);
+                if index.wants_checkpoint() {
+                    checkpoint(&self.core, index)?;
+                }
             }
             if chunk.at_end {
                 return Ok(());
             }
+        }
+    }
+
+    /// Up to where the journal may be copied: with `durability = "disk"` no record is in the index, and shipped, that
+    /// the journal could lose.
+    fn limit(&mut self) -> Result<Position, IndexError> {
+        if self.core.settings.load().durability == Durability::Process {
+            return Ok(self.core.journal().end());
+        }
+        self.sync_found_files();
+        // What could not be flushed was told; the rest goes on.
+        let _ = self.core.sync_journal();
+        Ok(self.core.journal().durable_end())
+    }
+
+    /// Flushes the journal files that an earlier process has left, once.
+    fn sync_found_files(&mut self) {
+        for path in std::mem::take(&mut self.found_files) {
+            let synced = match File::open(&path) {
+                Ok(file) => file.sync_data(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = synced {
+                let sentence = format!("the journal file {} cannot be flushed to the disk: {error}", path.display());
+                self.core.health.report_failure(Component::Index, &sentence);
+            }
+        }
+    }
+
+    /// Makes durable what is in the index. False when a reader prevents part of it, or the journal would stay behind.
+    fn checkpoint(&mut self) -> Result<bool, IndexError> {
+        self.sync_found_files();
+        match &mut self.index {
+            Some(index) => checkpoint(&self.core, index),
+            None => Ok(false),
         }
     }
 
@@ -231,7 +289,7 @@ impl IndexWriter {
             .into_iter()
             .filter(|number| *number < index.state.position.segment)
             .collect();
-        if indexed.is_empty() || !index.checkpoint()? {
+        if indexed.is_empty() || !self.checkpoint()? {
             return Ok(());
         }
         for number in indexed {
@@ -264,6 +322,9 @@ impl IndexWriter {
             }
             self.core.counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
             self.core.counts.bytes.fetch_sub(to_signed(pruned.unshipped_bytes), Relaxed);
+            if pruned.records > 0 {
+                self.checkpoint()?;
+            }
             if !pruned.more {
                 return Ok(());
             }
@@ -282,6 +343,48 @@ impl IndexWriter {
             self.unmarked.clear();
         }
     }
+}
+
+/// The file is deleted some day, so a copy is kept.
+fn report_undecodable(core: &Core, segment: u64, entries: u64) {
+    let path = segment_path(&core.state_dir.journal(), segment);
+    let copy = match core.state_dir.set_aside(&path, true) {
+        Ok(copy) => format!("a copy is {}", copy.display()),
+        Err(error) => format!("it cannot be copied: {error}"),
+    };
+    core.health.report_incident(&format!(
+        "{entries} entries of the journal file {} are no records and are passed over; {copy}",
+        path.display()
+    ));
+}
+
+/// Records that are kept aside do not wait for a table, and cannot pass unnoticed.
+fn report_conflicts(core: &Core, index: &Index, conflicts: &[Conflict]) {
+    let Some(first) = conflicts.first() else { return };
+    let bytes: u64 = conflicts.iter().map(|conflict| conflict.bytes).sum();
+    core.counts.pending.fetch_sub(to_signed(conflicts.len() as u64), Relaxed);
+    core.counts.bytes.fetch_sub(to_signed(bytes), Relaxed);
+    core.counts.set_aside.store(index.set_aside_count().unwrap_or(0), Relaxed);
+    core.health.report_failure(
+        Component::Index,
+        &format!(
+            "{} records claim a place in the chain that another record has, the first of them record {}; they are kept aside, in the table `conflicts` of the ledger's database",
+            conflicts.len(),
+            first.seq
+        ),
+    );
+}
+
+/// The index is made durable only behind the journal: a loss of power must not leave it ahead of its source.
+fn checkpoint(core: &Core, index: &mut Index) -> Result<bool, IndexError> {
+    let synced = core.sync_journal();
+    let durable = core.journal().durable_end();
+    if let Err(error) = synced.map_err(journal_error)
+        && index.state.position > durable
+    {
+        return Err(error);
+    }
+    index.checkpoint()
 }
 
 fn journal_error(error: std::io::Error) -> IndexError {

@@ -26,6 +26,8 @@ mod ship;
 mod start;
 mod state_dir;
 mod task;
+#[cfg(test)]
+mod tests;
 mod wall_clock;
 
 use std::path::PathBuf;
@@ -50,6 +52,7 @@ use flush::Flusher;
 use health::Component;
 use index::IndexError;
 use integer::to_unsigned;
+use journal::disk::{Disk, RealDisk};
 use task::Task;
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
@@ -70,6 +73,8 @@ pub struct Ledger {
 pub struct Opened {
     /// None when the request is served unrecorded.
     slot: Option<usize>,
+    /// The count of bytes that a flush has to reach to have it on the disk.
+    bytes: u64,
 }
 
 /// The state of the ledger, for status and metrics.
@@ -119,13 +124,23 @@ impl Ledger {
         settings: &settings::Audit,
         client: Option<aws_sdk_dynamodb::Client>,
     ) -> Result<Arc<Ledger>, LedgerError> {
+        Ledger::start_on(settings, client, Arc::new(RealDisk)).await
+    }
+
+    /// The same, with the journal on a file system of the caller's choice.
+    pub(crate) async fn start_on(
+        settings: &settings::Audit,
+        client: Option<aws_sdk_dynamodb::Client>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Ledger>, LedgerError> {
         let clients = Clients::new(&settings.region, client.clone());
         let settings = settings.clone();
-        let started =
-            tokio::task::spawn_blocking(move || start::start(&settings, client)).await.unwrap_or_else(|error| {
+        let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk)).await.unwrap_or_else(
+            |error| {
                 let reason = format!("its start failed: {error}");
                 Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
-            })?;
+            },
+        )?;
         if started.core.settings.load().on_full == OnFull::Prune {
             tracing::info!(
                 max_ledger_bytes = started.core.settings.load().max_ledger_bytes,
@@ -142,42 +157,59 @@ impl Ledger {
         }))
     }
 
-    /// Writes the opening of a request, durably in the sense of `audit.durability`, before its first byte goes
-    /// upstream.
+    /// Writes the opening of a request. [`Ledger::wait_until_durable`] has to return before the request's first byte
+    /// goes upstream. Whoever has the [`Opened`] closes it, also when that fails: one request, one record.
     ///
     /// # Errors
     /// With `audit.on_failure = "deny"`, a refusal (503) when the opening cannot be written. With `"allow"` there is no
     /// error: the request is served unrecorded.
-    pub async fn open(&self, record: &Record) -> Result<Opened, Refusal> {
-        let (slot, bytes) = match self.core.open(record) {
-            Ok(opened) => opened,
-            Err(error) => return self.cannot_record(&error.to_string()),
-        };
-        let Some(flusher) = &self.flusher else {
-            return Ok(Opened { slot: Some(slot) });
-        };
-        let unflushed = UnflushedOpening { core: &self.core, record, slot: Some(slot) };
-        let flushed = flusher.wait_for(bytes).await;
-        let slot = unflushed.into_slot();
-        match flushed {
-            Ok(()) => Ok(Opened { slot }),
+    pub fn begin(&self, record: &Record) -> Result<Opened, Refusal> {
+        match self.core.open(record) {
+            Ok((slot, bytes)) => Ok(Opened { slot: Some(slot), bytes }),
+            Err(error) => self.cannot_record(&error.to_string()).map(|()| Opened { slot: None, bytes: 0 }),
+        }
+    }
+
+    /// Waits until an opening is durable in the sense of `audit.durability`.
+    ///
+    /// # Errors
+    /// With `audit.on_failure = "deny"`, a refusal (503) when it cannot be made so. The opening is still to be closed.
+    pub async fn wait_until_durable(&self, opened: &Opened) -> Result<(), Refusal> {
+        let (Some(flusher), Some(_)) = (&self.flusher, opened.slot) else { return Ok(()) };
+        match flusher.wait_for(opened.bytes).await {
+            Ok(()) => Ok(()),
             // It is in the journal, though perhaps not on the disk: that is as good as can be had.
-            Err(_) if self.core.settings.load().on_failure == OnFailure::Allow => Ok(Opened { slot }),
-            Err(error) => {
-                let refused = self.cannot_record(&error.to_string());
-                if let (Some(slot), Err(refusal)) = (slot, &refused) {
-                    self.core.close(slot, &ended(record, Outcome::Refused, 503, refusal.text()));
-                }
-                refused
+            Err(_) if self.core.settings.load().on_failure == OnFailure::Allow => Ok(()),
+            Err(error) => self.cannot_record(&error.to_string()),
+        }
+    }
+
+    /// [`Ledger::begin`] and [`Ledger::wait_until_durable`], for who does not go away meanwhile.
+    ///
+    /// # Errors
+    /// As these.
+    pub async fn open(&self, record: &Record) -> Result<Opened, Refusal> {
+        let opened = self.begin(record)?;
+        match self.wait_until_durable(&opened).await {
+            Ok(()) => Ok(opened),
+            Err(refusal) => {
+                let (outcome, status_code) = (Outcome::Refused, refusal.kind.status().as_u16());
+                let error_message = Some(refusal.text());
+                self.close(opened, &Record { outcome, success: false, status_code, error_message, ..record.clone() });
+                Err(refusal)
             }
         }
     }
 
     /// Writes the end of a request. Neither network nor disk are waited for.
     pub fn close(&self, opened: Opened, record: &Record) {
-        if let Some(slot) = opened.slot {
-            self.core.close(slot, record);
-            self.request_flush();
+        match opened.slot {
+            Some(slot) => {
+                self.core.close(slot, record);
+                self.request_flush();
+            }
+            // Served although its opening could not be written. By now there may be room for all of it.
+            None => self.note(record),
         }
     }
 
@@ -205,11 +237,12 @@ impl Ledger {
     }
 
     /// What `audit.on_failure` says about a request that cannot be recorded.
-    fn cannot_record(&self, reason: &str) -> Result<Opened, Refusal> {
+    fn cannot_record(&self, reason: &str) -> Result<(), Refusal> {
         match self.core.settings.load().on_failure {
             OnFailure::Allow => {
-                self.count_unrecorded(reason);
-                Ok(Opened { slot: None })
+                let sentence = format!("requests are served whose opening cannot be recorded: {reason}");
+                self.core.health.report_failure(Component::Recording, &sentence);
+                Ok(())
             }
             OnFailure::Deny => {
                 let sentence = format!("requests are refused: {reason}");
@@ -353,32 +386,4 @@ impl Drop for Ledger {
             let _ = thread.join();
         }
     }
-}
-
-/// An opening that waits for its flush. When the client leaves meanwhile, it is dropped, and the request recorded as
-/// ended.
-struct UnflushedOpening<'a> {
-    core: &'a Core,
-    record: &'a Record,
-    slot: Option<usize>,
-}
-
-impl UnflushedOpening<'_> {
-    /// The wait is over; who has the slot ends the request.
-    fn into_slot(mut self) -> Option<usize> {
-        self.slot.take()
-    }
-}
-
-impl Drop for UnflushedOpening<'_> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            let why = "bedrock-sidecar: the client left before the request was sent".to_owned();
-            self.core.close(slot, &ended(self.record, Outcome::ClientDisconnected, 499, why));
-        }
-    }
-}
-
-fn ended(record: &Record, outcome: Outcome, status_code: u16, message: String) -> Record {
-    Record { outcome, success: false, status_code, error_message: Some(message), ..record.clone() }
 }

@@ -1,6 +1,6 @@
 //! What is in the journal at the start: the last link of the chain, and the requests that have no end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use serde::Deserialize;
@@ -8,14 +8,16 @@ use serde::Deserialize;
 use super::chain::Chain;
 use super::journal::frame::FrameKind;
 use super::journal::read::{Position, Reader, segment_path, segments};
-use super::journal::{HASH_DIGITS, Header};
+use super::journal::{HASH_DIGITS, Header, JOURNAL_VERSION};
 use super::state_dir::StateDir;
 
 /// The journal as it was found.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
-    /// The chain as the last readable entry left it; none in an empty journal.
+    /// The chain as its last readable entry left it; none in an empty journal.
     pub(crate) chain: Option<Chain>,
+    /// The chain as it was when the first file was begun; none when that cannot be read.
+    pub(crate) first: Option<Chain>,
     /// Openings without an end, by request id.
     pub(crate) open: BTreeMap<String, Vec<u8>>,
     /// The number the next file may have.
@@ -23,6 +25,10 @@ pub(crate) struct Recovered {
     /// Ends that are not in the index yet, and the bytes of their items.
     pub(crate) ends: u64,
     pub(crate) end_bytes: u64,
+    /// Entries that are whole and say nothing that this version understands.
+    pub(crate) undecodable: u64,
+    /// Requests that have an end. An opening that stands behind its end was repeated by a file that came to nothing.
+    ended: HashSet<String>,
 }
 
 /// The parts of an end's item that matter here.
@@ -32,6 +38,12 @@ struct End {
     request_id: String,
     chain_seq: u64,
     chain_id: String,
+    host_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Version {
+    version: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,7 +79,13 @@ pub(crate) fn recover(state_dir: &StateDir, indexed: Position) -> io::Result<Rec
         }
         for (kind, range) in chunk.frames {
             let unindexed = Position { segment: chunk.segment, offset: from.offset + range.start as u64 } > indexed;
-            recovered.add_frame(kind, &reader.bytes[range], unindexed);
+            let segment = chunk.segment;
+            recovered.add_frame(kind, &reader.bytes[range], unindexed).map_err(|version| {
+                io::Error::other(format!(
+                    "{} was written by a newer bedrock-sidecar (journal version {version}); install that version, or move the file away",
+                    segment_path(&directory, segment).display()
+                ))
+            })?;
         }
         if chunk.at_end {
             return Ok(recovered);
@@ -76,34 +94,61 @@ pub(crate) fn recover(state_dir: &StateDir, indexed: Position) -> io::Result<Rec
 }
 
 impl Recovered {
-    fn add_frame(&mut self, kind: FrameKind, payload: &[u8], unindexed: bool) {
+    /// Fails with the number of a version that this one does not know.
+    fn add_frame(&mut self, kind: FrameKind, payload: &[u8], unindexed: bool) -> Result<(), u32> {
         match kind {
             FrameKind::Header => {
+                if let Ok(Version { version }) = serde_json::from_slice(payload)
+                    && version > JOURNAL_VERSION
+                {
+                    return Err(version);
+                }
                 if let Ok(header) = serde_json::from_slice::<Header>(payload) {
-                    self.chain = Some(header.chain);
+                    self.first.get_or_insert_with(|| header.chain.clone());
+                    self.advance(header.chain);
+                } else {
+                    self.undecodable += 1;
                 }
             }
             FrameKind::Open => {
-                if let Ok(opening) = serde_json::from_slice::<Opening>(payload) {
+                let Ok(opening) = serde_json::from_slice::<Opening>(payload) else {
+                    self.undecodable += 1;
+                    return Ok(());
+                };
+                if !self.ended.contains(&opening.request_id) {
                     self.open.insert(opening.request_id, payload.to_vec());
                 }
             }
             FrameKind::Close => {
-                let Some((hash, item)) = payload.split_at_checked(HASH_DIGITS) else { return };
-                let Ok(end) = serde_json::from_slice::<End>(item) else { return };
+                let end = payload
+                    .split_at_checked(HASH_DIGITS)
+                    .map(|(hash, item)| (hash, item, serde_json::from_slice::<End>(item)));
+                let Some((hash, item, Ok(end))) = end else {
+                    self.undecodable += 1;
+                    return Ok(());
+                };
                 self.open.remove(&end.request_id);
-                if let Some(chain) = &mut self.chain
-                    && chain.chain_id == end.chain_id
-                {
-                    chain.seq = end.chain_seq;
-                    chain.hash = String::from_utf8_lossy(hash).into_owned();
-                }
-                if unindexed {
+                self.ended.insert(end.request_id);
+                let hash = String::from_utf8_lossy(hash).into_owned();
+                let chain = Chain { host_id: end.host_id, chain_id: end.chain_id, seq: end.chain_seq, hash };
+                if self.advance(chain) && unindexed {
                     self.ends += 1;
                     self.end_bytes += item.len() as u64;
                 }
             }
         }
+        Ok(())
+    }
+}
+
+impl Recovered {
+    /// Takes over a link unless one as late is known: what could not be made durable is repeated in the next file.
+    fn advance(&mut self, link: Chain) -> bool {
+        let is_later = self.chain.as_ref().is_none_or(|known| known.chain_id != link.chain_id || known.seq < link.seq);
+        if is_later {
+            self.chain = Some(link);
+        }
+        is_later
     }
 }
 

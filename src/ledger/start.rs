@@ -15,7 +15,8 @@ use super::host_id::host_id;
 use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
 use super::journal::Journal;
-use super::recovery::recover;
+use super::journal::disk::Disk;
+use super::recovery::{Recovered, recover};
 use super::ship;
 use super::state_dir::{Lock, StateDir};
 use super::task::Task;
@@ -38,8 +39,12 @@ pub(crate) struct Started {
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
-/// threads. With `client`, that one is used for DynamoDB.
-pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Result<Started, LedgerError> {
+/// threads. With `client`, that one is used for DynamoDB. The journal is written through `disk`.
+pub(crate) fn start(
+    settings: &settings::Audit,
+    client: Option<Client>,
+    disk: Arc<dyn Disk>,
+) -> Result<Started, LedgerError> {
     let state_dir = StateDir::find(settings);
     let lock = state_dir.occupy()?;
     let index = match Index::open(&state_dir, settings.durability) {
@@ -54,30 +59,34 @@ pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Resul
         }
     };
     let state = index.as_ref().map(|index| index.state).unwrap_or_default();
-    let found = recover(&state_dir, state.position)
+    let mut found = recover(&state_dir, state.position)
         .map_err(|error| LedgerError::Unusable { path: state_dir.journal(), reason: error.to_string() })?;
 
     let host_id = host_id();
-    let chain = found
-        .chain
-        .or_else(|| index.as_ref().and_then(|index| index.last_chain().ok().flatten()))
-        .filter(|chain| chain.host_id == host_id)
-        .unwrap_or_else(|| Chain::new(&host_id));
+    let ended = ended_in_index(index.as_ref(), &mut found);
+    let chain = latest_link(index.as_ref(), found.chain.take(), &host_id).unwrap_or_else(|| Chain::new(&host_id));
     let flush = settings.durability == Durability::Disk;
     let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
-    let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, found.next_number, chain);
+    let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, disk, found.next_number, chain);
+    let mut unreadable = 0;
     let unfinished: Vec<(usize, Record)> = found
         .open
         .values()
-        .filter_map(|opening| {
-            let record = serde_json::from_slice(opening).ok()?;
-            Some((journal.adopt(opening), interrupted(record)))
-        })
+        .map(|opening| (journal.adopt(opening), interrupted(readable(opening, &mut unreadable))))
         .collect();
 
     let (tasks, inbox) = mpsc::channel();
     let core = Arc::new(Core::new(state_dir, host_id, settings.clone(), journal, tasks));
     core.recount(state, found.ends, found.end_bytes);
+    if ended > 0 {
+        tracing::warn!(requests = ended, "the journal lacks the ends of requests that the ledger's database has");
+    }
+    if unreadable + found.undecodable > 0 {
+        core.health.report_incident(&format!(
+            "{} entries of the journal cannot be understood; of requests that were under way it is recorded that they were interrupted, with what can be read of them",
+            unreadable + found.undecodable
+        ));
+    }
     if !unfinished.is_empty() {
         tracing::warn!(
             requests = unfinished.len(),
@@ -105,6 +114,58 @@ pub(crate) fn start(settings: &settings::Audit, client: Option<Client>) -> Resul
     // What is in the journal and not in the index may have waited for this.
     core.send(Task::RecordsEnded);
     Ok(Started { core, flusher, threads, lock })
+}
+
+/// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored
+/// copy of one of them. A place in the chain that either knows is never given away again.
+fn latest_link(index: Option<&Index>, journal: Option<Chain>, host_id: &str) -> Option<Chain> {
+    let Some(index) = index else { return journal.filter(|chain| chain.host_id == host_id) };
+    let newest = index.last_chain().ok().flatten();
+    let known = journal.as_ref().and_then(|chain| index.chain(&chain.chain_id).ok().flatten());
+    let latest = match (journal, known) {
+        (Some(journal), Some(known)) if newest.as_ref().is_some_and(|newest| newest.chain_id != known.chain_id) => {
+            tracing::warn!(chain = journal.chain_id, "the journal is older than the ledger's database");
+            newest
+        }
+        (Some(journal), Some(known)) if known.seq > journal.seq => {
+            tracing::warn!(
+                journal = journal.seq,
+                database = known.seq,
+                "the journal lacks records that the ledger's database has, as after a loss of power; the chain goes on behind them"
+            );
+            Some(known)
+        }
+        (Some(journal), _) => Some(journal),
+        (None, _) => newest,
+    };
+    latest.filter(|chain| chain.host_id == host_id)
+}
+
+/// Takes out the openings whose ends the journal lost and the index has. Returns how many they are.
+fn ended_in_index(index: Option<&Index>, found: &mut Recovered) -> usize {
+    let Some(index) = index.filter(|_| !found.open.is_empty()) else { return 0 };
+    let before = found.open.len();
+    match index.ended_after(found.first.as_ref()) {
+        Ok(ended) => found.open.retain(|id, _| !ended.contains(id)),
+        Err(error) => {
+            tracing::error!(%error, "the ledger's database cannot tell which requests have ended");
+        }
+    }
+    before - found.open.len()
+}
+
+/// A record, or what can be read of it.
+fn readable(opening: &[u8], unreadable: &mut u64) -> Record {
+    serde_json::from_slice(opening).unwrap_or_else(|_| {
+        *unreadable += 1;
+        let value: serde_json::Value = serde_json::from_slice(opening).unwrap_or_default();
+        Record {
+            request_id: value["requestId"].as_str().unwrap_or_default().to_owned(),
+            started_ms: value["startedMs"].as_i64().unwrap_or_default(),
+            error_message: Some("bedrock-sidecar: what was known of this request cannot be read".to_owned()),
+            ..Record::default()
+        }
+    })
 }
 
 fn interrupted(record: Record) -> Record {

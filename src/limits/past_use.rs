@@ -12,11 +12,13 @@ use crate::config::Glob;
 pub struct PastUse {
     /// Days since 1970-01-01, UTC.
     pub day: u64,
+    /// The name of the caller's entry; none when no entry fitted.
     pub caller: Option<String>,
     /// As it was asked for.
     pub model: String,
     /// Tokens as limits count them.
     pub tokens: u64,
+    /// Billionths of a US dollar.
     pub nano_usd: u64,
 }
 

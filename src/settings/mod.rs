@@ -115,6 +115,7 @@ pub struct Audit {
     pub durability: Durability,
     /// How large the ledger on this host may grow, in bytes.
     pub max_ledger_bytes: u64,
+    /// What happens when the ledger has reached its bound.
     pub on_full: OnFull,
     /// Where the end of the chain is written every minute.
     pub anchor: Option<AnchorPlace>,

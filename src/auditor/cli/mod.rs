@@ -129,3 +129,11 @@ fn matches(row: &IndexedRecord, query: &Query, since_ms: i64) -> bool {
         && query.model_id.as_ref().is_none_or(|model| *model == columns.model_id)
         && query.caller.as_ref().is_none_or(|caller| Some(caller) == columns.caller.as_ref())
 }
+
+/// What `audit verify` has to say of a ledger, for the tests of the ledger.
+#[cfg(test)]
+pub(crate) fn findings_of(settings: &settings::Audit) -> Vec<String> {
+    let snapshot = super::snapshot::Snapshot::open(&StateDir::find(settings)).unwrap();
+    let (checker, _) = verify::ledger(&snapshot, None).unwrap();
+    checker.findings.iter().map(ToString::to_string).collect()
+}

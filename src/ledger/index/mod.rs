@@ -21,7 +21,7 @@ use super::journal::read::Position;
 use crate::config::Durability;
 
 /// The schema that this version reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Counts that are kept beside the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +44,8 @@ pub(crate) struct Index {
     pub(crate) state: IndexState,
     /// Row number of the chain that the journal's current file continues.
     chain: Option<(String, i64)>,
+    /// About how many bytes SQLite's write-ahead log has since the last checkpoint.
+    uncheckpointed: u64,
 }
 
 impl Index {
@@ -57,15 +59,15 @@ impl Index {
             Durability::Process => "NORMAL",
             Durability::Disk => "FULL",
         };
-        // auto_vacuum works only when it is set before the first table; the page cache is what bounds memory.
+        // Checkpoints wait for the journal, see index_writer.rs. auto_vacuum works only when it is set before the first table; the page cache is what bounds memory.
         db.execute_batch(&format!(
             "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};
-             PRAGMA cache_size = -4096; PRAGMA journal_size_limit = 16777216; PRAGMA trusted_schema = OFF;"
+             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4096; PRAGMA journal_size_limit = 16777216; PRAGMA trusted_schema = OFF;"
         ))?;
         migrate(&mut db)?;
         db.set_prepared_statement_cache_capacity(32);
         let state = read_state(&db)?;
-        Ok(Index { db, state, chain: None })
+        Ok(Index { db, state, chain: None, uncheckpointed: 0 })
     }
 }
 
@@ -91,6 +93,19 @@ fn migrate(db: &mut Connection) -> Result<(), IndexError> {
         step.execute_batch(include_str!("schema.sql"))?;
         step.pragma_update(None, "user_version", 1)?;
         step.commit()?;
+    }
+    if version < 2 {
+        let step = db.transaction()?;
+        step.execute_batch(include_str!("schema-2.sql"))?;
+        let conflicts: i64 = step.query_row("SELECT count(*) FROM conflicts", [], |row| row.get(0))?;
+        step.pragma_update(None, "user_version", 2)?;
+        step.commit()?;
+        if conflicts > 0 {
+            tracing::error!(
+                records = conflicts,
+                "records in the ledger's database claimed a place in the chain that another has; they are kept aside, in its table `conflicts`"
+            );
+        }
     }
     Ok(())
 }

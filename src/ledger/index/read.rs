@@ -1,8 +1,13 @@
-//! Reading records from the index in the order in which they ended.
+//! Reading from the index: records in the order in which they ended, and what the ledger's start has to know.
 
-use rusqlite::Connection;
+use std::collections::HashSet;
 
-use super::IndexError;
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::Deserialize;
+
+use super::{Index, IndexError};
+use crate::ledger::chain::Chain;
+use crate::ledger::integer::{to_signed, to_unsigned};
 
 /// A record as it is in the index.
 #[derive(Debug, Clone)]
@@ -35,4 +40,46 @@ pub(crate) fn set_aside_after(
         Ok((IndexedRecord { id: row.get(0)?, item: row.get(1)?, hash: row.get(2)? }, row.get(3)?))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// For the ledger's start.
+impl Index {
+    /// The end of the newest chain.
+    pub(crate) fn last_chain(&self) -> Result<Option<Chain>, IndexError> {
+        let select = "SELECT host_id, chain_id, head_seq, head_hash FROM chains ORDER BY id DESC LIMIT 1";
+        Ok(self.db.query_row(select, [], chain_of_row).optional()?)
+    }
+
+    /// The end of one chain, as far as the index has it.
+    pub(crate) fn chain(&self, chain_id: &str) -> Result<Option<Chain>, IndexError> {
+        let select = "SELECT host_id, chain_id, head_seq, head_hash FROM chains WHERE chain_id = ?1";
+        Ok(self.db.query_row(select, [chain_id], chain_of_row).optional()?)
+    }
+
+    /// The ids of the requests whose records were inserted after this link of a chain; of all, when the link is not
+    /// known.
+    pub(crate) fn ended_after(&self, link: Option<&Chain>) -> Result<HashSet<String>, IndexError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ended {
+            request_id: String,
+        }
+        let (chain_id, seq) = link.map_or(("", 0), |link| (link.chain_id.as_str(), link.seq));
+        let mut select = self.db.prepare(
+            "SELECT item FROM records LEFT JOIN (SELECT id AS first FROM chains WHERE chain_id = ?1)
+             WHERE first IS NULL OR chain > first OR (chain = first AND seq > ?2)",
+        )?;
+        let mut rows = select.query((chain_id, to_signed(seq)))?;
+        let mut ids = HashSet::new();
+        while let Some(row) = rows.next()? {
+            ids.extend(
+                serde_json::from_str::<Ended>(row.get_ref(0)?.as_str().unwrap_or_default()).map(|e| e.request_id),
+            );
+        }
+        Ok(ids)
+    }
+}
+
+fn chain_of_row(row: &Row<'_>) -> rusqlite::Result<Chain> {
+    Ok(Chain { host_id: row.get(0)?, chain_id: row.get(1)?, seq: to_unsigned(row.get(2)?), hash: row.get(3)? })
 }

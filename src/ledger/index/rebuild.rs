@@ -1,6 +1,7 @@
 //! Opening the index. A damaged file is moved aside, and a new one filled with what can be read of it and with the
 //! journal: records that no table has yet may be nowhere else.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -8,11 +9,13 @@ use rusqlite::{Connection, OpenFlags};
 use super::columns::ItemColumns;
 use super::{Index, IndexError, read_state};
 use crate::config::Durability;
-use crate::ledger::chain::Chain;
 use crate::ledger::journal::frame::FrameKind;
 use crate::ledger::journal::read::{Position, Reader};
-use crate::ledger::journal::{HASH_DIGITS, Header, split_end};
+use crate::ledger::journal::{HASH_DIGITS, split_end};
 use crate::ledger::state_dir::StateDir;
+
+/// A chain's id and a sequence number in it.
+type Link = (String, u64);
 
 /// Records that are read at a time: damage costs no more than so many at each place.
 const STEP_RECORDS: i64 = 20;
@@ -40,8 +43,7 @@ impl Index {
             }
         };
         let mut index = Index::connect(&database, durability)?;
-        let journal = first_chain(state_dir);
-        let saved = index.salvage(&aside, journal.as_ref()).unwrap_or(0);
+        let saved = index.salvage(&aside, &journal_links(state_dir)).unwrap_or(0);
         tracing::error!(
             file = %database.display(), %why, aside = %aside.display(), saved,
             "the ledger's database was damaged: it was moved aside, and a new one is filled from what could be read of it and from the journal; `bedrock-sidecar audit verify` names the records that are missing"
@@ -49,9 +51,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Copies records from `damaged`, except those that the journal, which begins at `journal`, still has. Returns how
-    /// many were copied.
-    fn salvage(&mut self, damaged: &Path, journal: Option<&Chain>) -> Result<u64, IndexError> {
+    /// Copies records from `damaged`, except those that the journal still has. Returns how many were copied.
+    fn salvage(&mut self, damaged: &Path, journal: &HashSet<Link>) -> Result<u64, IndexError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let old = Connection::open_with_flags(damaged, flags)?;
         let state = read_state(&old).unwrap_or_default();
@@ -67,6 +68,9 @@ impl Index {
                 }
                 self.insert(&[(FrameKind::Close, &payload)], self.state.position)?;
                 saved += 1;
+                if self.wants_checkpoint() {
+                    self.checkpoint()?;
+                }
                 if id <= state.shipped_id {
                     self.state.shipped_id = self.state.last_id;
                     self.state.unshipped_bytes = 0;
@@ -95,22 +99,26 @@ fn readable_rows(old: &Connection, from: i64) -> Vec<(i64, Vec<u8>)> {
 }
 
 /// Whether a record is sound and not in the journal, from which it would be inserted anyway.
-fn is_missing(payload: &[u8], journal: Option<&Chain>) -> bool {
+fn is_missing(payload: &[u8], journal: &HashSet<Link>) -> bool {
     let Some((hash, item)) = split_end(payload) else { return false };
     let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(item) else { return false };
     let is_hash = hash.len() == HASH_DIGITS && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let in_journal =
-        journal.is_some_and(|journal| journal.chain_id == columns.chain_id && columns.chain_seq > journal.seq);
-    is_hash && !in_journal
+    is_hash && !journal.contains(&(columns.chain_id.into_owned(), columns.chain_seq))
 }
 
-/// The last link of the chain when the journal's first file was begun.
-fn first_chain(state_dir: &StateDir) -> Option<Chain> {
+/// The places in chains whose records the journal has.
+fn journal_links(state_dir: &StateDir) -> HashSet<Link> {
+    let mut links = HashSet::new();
     let mut reader = Reader::new(state_dir.journal(), Position::default());
-    let chunk = reader.next_chunk(None).ok()?;
-    let (kind, range) = chunk.frames.into_iter().next()?;
-    if kind != FrameKind::Header {
-        return None;
+    while let Ok(chunk) = reader.next_chunk(None) {
+        for (_, range) in chunk.frames.into_iter().filter(|(kind, _)| *kind == FrameKind::Close) {
+            let item = split_end(&reader.bytes[range]).map(|(_, item)| item).unwrap_or_default();
+            let columns = serde_json::from_str::<ItemColumns<'_>>(item);
+            links.extend(columns.map(|columns| (columns.chain_id.into_owned(), columns.chain_seq)));
+        }
+        if chunk.at_end {
+            break;
+        }
     }
-    serde_json::from_slice::<Header>(&reader.bytes[range]).ok().map(|header| header.chain)
+    links
 }

@@ -1,6 +1,7 @@
 //! Writing to the index: inserting ended records, and marking what was shipped.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Transaction, params};
 
 use super::columns::ItemColumns;
 use super::{Index, IndexError, IndexState};
@@ -22,9 +23,37 @@ pub(crate) enum ShippingProgress {
     TakenAfterAll { id: i64 },
 }
 
+/// Bytes in the write-ahead log after which a checkpoint is due.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// What a transaction adds to the log beside its records.
+const TRANSACTION_BYTES: u64 = 16 << 10;
+
+/// Entries that did not become records.
+#[derive(Debug, Default)]
+pub(crate) struct PassedOver {
+    pub(crate) conflicts: Vec<Conflict>,
+    pub(crate) undecodable: u64,
+}
+
+/// A record whose place in the chain another has already.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    pub(crate) seq: u64,
+    /// Of its item.
+    pub(crate) bytes: u64,
+}
+
 impl Index {
     /// Inserts the entries of a piece of the journal, and the position behind it, in one transaction.
-    pub(crate) fn insert(&mut self, entries: &[(FrameKind, &[u8])], position: Position) -> Result<(), IndexError> {
+    ///
+    /// A record that is there already is passed over. Of two that claim the same place in a chain, the first stays in
+    /// it; the other is kept aside, and returned. Entries that hold no record are counted.
+    pub(crate) fn insert(
+        &mut self,
+        entries: &[(FrameKind, &[u8])],
+        position: Position,
+    ) -> Result<PassedOver, IndexError> {
+        let mut passed_over = PassedOver::default();
         let mut state = IndexState { position, ..self.state };
         let mut chain = self.chain.clone();
         let transaction = self.db.transaction()?;
@@ -32,19 +61,26 @@ impl Index {
         {
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO records (id, chain, seq, started_ms, success, caller, caller_uid, model_id, hash, item)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (chain, seq) DO NOTHING",
             )?;
             for (kind, payload) in entries {
                 match kind {
                     FrameKind::Open => {}
                     FrameKind::Header => {
-                        let header: Header = serde_json::from_slice(payload).map_err(|_| IndexError::NotAnItem)?;
+                        let Ok(header) = serde_json::from_slice::<Header>(payload) else {
+                            passed_over.undecodable += 1;
+                            continue;
+                        };
                         write_head(&transaction, &chain, head.take())?;
                         chain = Some((header.chain.chain_id.clone(), chain_row(&transaction, &header.chain)?));
                     }
                     FrameKind::Close => {
-                        let (hash, item) = split_end(payload).ok_or(IndexError::NotAnItem)?;
-                        let columns: ItemColumns<'_> = serde_json::from_str(item).map_err(|_| IndexError::NotAnItem)?;
+                        let end = split_end(payload).map(|(hash, item)| (hash, item, serde_json::from_str(item)));
+                        let Some((hash, item, Ok(columns))) = end else {
+                            passed_over.undecodable += 1;
+                            continue;
+                        };
+                        let columns: ItemColumns<'_> = columns;
                         if chain.as_ref().is_none_or(|(id, _)| *id != columns.chain_id) {
                             write_head(&transaction, &chain, head.take())?;
                             chain = Some((
@@ -53,11 +89,8 @@ impl Index {
                             ));
                         }
                         let Some((_, row)) = &chain else { return Err(IndexError::NotAnItem) };
-                        state.last_id += 1;
-                        state.unshipped_bytes += item.len() as u64;
-                        state.kept_bytes += item.len() as u64;
-                        insert.execute(params![
-                            state.last_id,
+                        let inserted = insert.execute(params![
+                            state.last_id + 1,
                             row,
                             to_signed(columns.chain_seq),
                             columns.started_ms(),
@@ -68,7 +101,22 @@ impl Index {
                             hash,
                             item
                         ])?;
-                        head = Some((columns.chain_seq, hash.to_owned()));
+                        if inserted == 0 {
+                            passed_over.conflicts.extend(keep_aside(
+                                &transaction,
+                                *row,
+                                columns.chain_seq,
+                                hash,
+                                item,
+                            )?);
+                            continue;
+                        }
+                        state.last_id += 1;
+                        state.unshipped_bytes += item.len() as u64;
+                        state.kept_bytes += item.len() as u64;
+                        if head.as_ref().is_none_or(|(seq, _)| *seq < columns.chain_seq) {
+                            head = Some((columns.chain_seq, hash.to_owned()));
+                        }
                     }
                 }
             }
@@ -76,9 +124,11 @@ impl Index {
         write_head(&transaction, &chain, head)?;
         write_state(&transaction, &state)?;
         transaction.commit()?;
+        let bytes = state.kept_bytes.saturating_sub(self.state.kept_bytes);
+        self.uncheckpointed += 2 * bytes + TRANSACTION_BYTES;
         self.state = state;
         self.chain = chain;
-        Ok(())
+        Ok(passed_over)
     }
 
     /// Marks progress of shipping.
@@ -109,39 +159,55 @@ impl Index {
         }
         write_state(&transaction, &state)?;
         transaction.commit()?;
+        self.uncheckpointed += TRANSACTION_BYTES;
         self.state = state;
         Ok(())
     }
 
+    /// Whether the write-ahead log has become long.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.uncheckpointed >= CHECKPOINT_BYTES
+    }
+
+    /// Closing the file, too, leaves the write-ahead log as it is.
+    pub(crate) fn close_without_checkpoint(&self) {
+        let _ = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+
     /// Moves what was committed from SQLite's write-ahead log into the database file, and flushes it, so that journal
     /// files may be deleted. False while a reader prevents part of it.
-    pub(crate) fn checkpoint(&self) -> Result<bool, IndexError> {
+    pub(crate) fn checkpoint(&mut self) -> Result<bool, IndexError> {
+        self.uncheckpointed = 0;
         let (log, done): (i64, i64) =
             self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         Ok(log == done)
     }
 
-    /// The newest chain's end, for a journal that is gone.
-    pub(crate) fn last_chain(&self) -> Result<Option<Chain>, IndexError> {
-        let chain = self.db.query_row(
-            "SELECT host_id, chain_id, head_seq, head_hash FROM chains ORDER BY id DESC LIMIT 1",
-            [],
-            |row| {
-                Ok(Chain {
-                    host_id: row.get(0)?,
-                    chain_id: row.get(1)?,
-                    seq: to_unsigned(row.get(2)?),
-                    hash: row.get(3)?,
-                })
-            },
-        );
-        Ok(chain.optional()?)
-    }
-
     /// How many records were set aside.
     pub(crate) fn set_aside_count(&self) -> Result<u64, IndexError> {
-        Ok(self.db.query_row("SELECT count(*) FROM set_aside", [], |row| row.get(0)).map(to_unsigned)?)
+        let count = "SELECT (SELECT count(*) FROM set_aside) + (SELECT count(*) FROM conflicts)";
+        Ok(self.db.query_row(count, [], |row| row.get(0)).map(to_unsigned)?)
     }
+}
+
+/// Keeps a record aside whose place in the chain another has. None when the two are the same.
+fn keep_aside(
+    transaction: &Transaction<'_>,
+    chain: i64,
+    seq: u64,
+    hash: &str,
+    item: &str,
+) -> Result<Option<Conflict>, IndexError> {
+    let there: String = transaction
+        .prepare_cached("SELECT hash FROM records WHERE chain = ?1 AND seq = ?2")?
+        .query_row(params![chain, to_signed(seq)], |row| row.get(0))?;
+    if there == hash {
+        return Ok(None);
+    }
+    let kept = transaction
+        .prepare_cached("INSERT OR IGNORE INTO conflicts (chain, seq, hash, item) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![chain, to_signed(seq), hash, item])?;
+    Ok((kept > 0).then_some(Conflict { seq, bytes: item.len() as u64 }))
 }
 
 fn chain_row(transaction: &Transaction<'_>, chain: &Chain) -> Result<i64, IndexError> {
@@ -171,7 +237,7 @@ fn write_head(
 ) -> Result<(), IndexError> {
     if let (Some((_, row)), Some((seq, hash))) = (chain, head) {
         transaction
-            .prepare_cached("UPDATE chains SET head_seq = ?2, head_hash = ?3 WHERE id = ?1")?
+            .prepare_cached("UPDATE chains SET head_seq = ?2, head_hash = ?3 WHERE id = ?1 AND head_seq < ?2")?
             .execute(params![row, to_signed(seq), hash])?;
     }
     Ok(())

@@ -5,25 +5,32 @@
 //! request too: a full disk turns requests away, it does not lose the ends of those under way.
 //! A new file repeats the openings that have no end yet, so old files can be deleted from the front.
 
+pub(crate) mod disk;
 pub mod frame;
 pub(crate) mod read;
+mod segment;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, chain_hash};
 use super::item::Draft;
+use disk::Disk;
 use frame::FrameKind;
 use read::{Position, segment_path};
+use segment::{Mark, Segment};
 
 /// Room kept for the end of each open request, in bytes: more than most items have.
 const END_RESERVE_BYTES: u64 = 2048;
+/// How file systems say that they cannot reserve room.
+const UNSUPPORTED: [i32; 2] = [rustix::io::Errno::OPNOTSUPP.raw_os_error(), rustix::io::Errno::NOSYS.raw_os_error()];
+/// The format that this version writes, and the newest that it reads.
+pub(crate) const JOURNAL_VERSION: u32 = 1;
 /// Digits of a chain hash at the start of an end's payload.
 pub(crate) const HASH_DIGITS: usize = 64;
 
@@ -31,7 +38,7 @@ pub(crate) const HASH_DIGITS: usize = 64;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Header {
-    /// Of the format; 1.
+    /// Of the format: [`JOURNAL_VERSION`].
     pub(crate) version: u32,
     #[serde(flatten)]
     pub(crate) chain: Chain,
@@ -45,7 +52,10 @@ pub(crate) struct Journal {
     segment_bytes: u64,
     /// Whether finished files are flushed to the disk before the next one is begun.
     flush: bool,
-    segment: Option<Segment>,
+    disk: Arc<dyn Disk>,
+    current: Option<Written>,
+    /// Finished files that are not on the disk as a whole.
+    finished: Vec<Written>,
     next_number: u64,
     chain: Chain,
     /// Openings without an end, by slot.
@@ -54,24 +64,63 @@ pub(crate) struct Journal {
     buffer: Vec<u8>,
     /// Bytes appended since this process started: who waits for a flush waits for a value of this.
     appended: u64,
+    /// What went wrong without making a request fail.
+    complaints: Vec<String>,
+    /// That it was told.
+    cannot_reserve: bool,
 }
 
+/// A file as far as it was written.
 #[derive(Debug)]
-struct Segment {
-    file: Arc<File>,
-    number: u64,
+struct Written {
+    segment: Arc<Segment>,
     length: u64,
     reserved: u64,
+    /// Where the chain stood when it was finished.
+    chain: Chain,
+}
+
+impl Written {
+    fn is_durable(&self) -> bool {
+        self.segment.durable() >= self.length
+    }
+}
+
+/// What is not on the disk.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    files: Vec<(Arc<Segment>, Mark)>,
+    /// The count of bytes that are on the disk when these files are.
+    pub(crate) bytes: u64,
+}
+
+impl Unsynced {
+    /// Flushes the files, in their order.
+    pub(crate) fn sync(self) -> io::Result<u64> {
+        self.files.into_iter().try_for_each(|(segment, mark)| segment.sync(mark))?;
+        Ok(self.bytes)
+    }
 }
 
 impl Journal {
     /// A journal that goes on with `chain` in a file numbered `next_number`, begun by the first append.
-    pub(crate) fn new(directory: PathBuf, segment_bytes: u64, flush: bool, next_number: u64, chain: Chain) -> Journal {
+    pub(crate) fn new(
+        directory: PathBuf,
+        segment_bytes: u64,
+        flush: bool,
+        disk: Arc<dyn Disk>,
+        next_number: u64,
+        chain: Chain,
+    ) -> Journal {
         Journal {
             directory,
             segment_bytes,
             flush,
-            segment: None,
+            disk,
+            current: None,
+            finished: Vec::new(),
+            complaints: Vec::new(),
+            cannot_reserve: false,
             next_number,
             chain,
             open: Vec::new(),
@@ -87,15 +136,33 @@ impl Journal {
 
     /// Up to here the journal can be read.
     pub(crate) fn end(&self) -> Position {
-        match &self.segment {
-            Some(segment) => Position { segment: segment.number, offset: segment.length },
+        match &self.current {
+            Some(current) => Position { segment: current.segment.number, offset: current.length },
             None => Position { segment: self.next_number, offset: 0 },
         }
     }
 
-    /// The file that has to be flushed, and the count of bytes that are on the disk when that is done.
-    pub(crate) fn unflushed(&self) -> (Option<Arc<File>>, u64) {
-        (self.segment.as_ref().map(|segment| segment.file.clone()), self.appended)
+    /// Up to here the journal is on the disk.
+    pub(crate) fn durable_end(&self) -> Position {
+        let partly = self.finished.iter().chain(&self.current).find(|written| !written.is_durable());
+        partly.map_or(self.end(), |written| Position {
+            segment: written.segment.number,
+            offset: written.segment.durable(),
+        })
+    }
+
+    /// What has to be flushed to have everything on the disk that was appended by now.
+    pub(crate) fn unsynced(&mut self) -> Unsynced {
+        self.finished.retain(|written| !written.is_durable());
+        let mark = |written: &Written, chain: &Chain| Mark { length: written.length, chain: chain.clone() };
+        let finished = self.finished.iter().map(|written| (written.segment.clone(), mark(written, &written.chain)));
+        let current = self.current.iter().map(|current| (current.segment.clone(), mark(current, &self.chain)));
+        Unsynced { files: finished.chain(current).collect(), bytes: self.appended }
+    }
+
+    /// What went wrong since the last call, in sentences.
+    pub(crate) fn take_complaints(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.complaints)
     }
 
     pub(crate) fn open_count(&self) -> usize {
@@ -164,22 +231,46 @@ impl Journal {
         Ok(length)
     }
 
-    /// Begins a new file unless `needed` bytes and the ends of all open requests fit into this one.
+    /// Begins a new file unless `needed` bytes and the ends of all open requests fit into this one, and it can be
+    /// flushed.
     fn ensure_room(&mut self, needed: u64) -> io::Result<()> {
         let ends = self.open_count() as u64 * END_RESERVE_BYTES;
-        match &self.segment {
-            Some(segment) if segment.length + needed + ends <= segment.reserved => Ok(()),
+        let has_failed = self.finished.iter().chain(&self.current).any(|written| written.segment.has_failed());
+        match &self.current {
+            Some(current) if !has_failed && current.length + needed + ends <= current.reserved => Ok(()),
             _ => self.rotate(needed),
         }
     }
 
+    /// Begins a new file with what the files before it cannot be trusted to have: openings that have no end yet, and
+    /// ends that could not be flushed.
     fn rotate(&mut self, needed: u64) -> io::Result<()> {
+        if self.flush
+            && let Err(error) = self.unsynced().sync()
+        {
+            self.complaints.push(format!("a file of the journal cannot be flushed to the disk: {error}"));
+        }
+        let mut ends_at_risk = Vec::new();
+        let mut lost_bytes = 0;
+        let mut chain = None;
+        for written in self.finished.iter().chain(&self.current).filter(|written| written.segment.has_failed()) {
+            chain.get_or_insert_with(|| written.segment.durable_chain());
+            lost_bytes += written.segment.append_ends_at_risk(written.length, &mut ends_at_risk);
+        }
+        if lost_bytes > 0 {
+            self.complaints.push(format!(
+                "{lost_bytes} bytes of the journal could be neither flushed to the disk nor read again; requests whose ends they were may be recorded as interrupted"
+            ));
+        }
+        let chain = chain.unwrap_or_else(|| self.chain.clone());
+
         self.buffer.clear();
-        let header = Header { version: 1, chain: self.chain.clone() };
+        let header = Header { version: JOURNAL_VERSION, chain: chain.clone() };
         frame::encode(&mut self.buffer, FrameKind::Header, &[&serde_json::to_vec(&header)?]);
         for opening in self.open.iter().flatten() {
             frame::encode(&mut self.buffer, FrameKind::Open, &[opening]);
         }
+        self.buffer.append(&mut ends_at_risk);
         let length = self.buffer.len() as u64;
         let ends = self.open_count() as u64 * END_RESERVE_BYTES;
         let reserved = self.segment_bytes.max(2 * (length + ends + needed));
@@ -189,37 +280,45 @@ impl Journal {
         self.next_number += 1;
         let path = segment_path(&self.directory, number);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let begun = reserve(&file, reserved).and_then(|()| file.write_all_at(&self.buffer, 0));
-        let begun = begun.and_then(|()| match &self.segment {
-            Some(old) if self.flush => old.file.sync_data(),
-            _ => Ok(()),
-        });
-        let begun = begun.and_then(|()| {
-            if self.flush {
-                file.sync_all()?;
-                File::open(&self.directory)?.sync_all()?;
-            }
-            Ok(())
-        });
+        let begun = self.reserve(&file, reserved).and_then(|()| self.disk.write(&file, &self.buffer, 0));
+        let segment = Segment::new(number, file, self.directory.clone(), self.disk.clone(), chain);
+        let mark = Mark { length, chain: self.chain.clone() };
+        let begun = begun.and_then(|()| if self.flush { segment.sync(mark) } else { Ok(()) });
         if let Err(error) = begun {
+            segment.cut(0);
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        if let Some(old) = self.segment.take() {
-            // Gives back what was reserved and not used.
-            let _ = old.file.set_len(old.length);
+        let written = Written { segment: Arc::new(segment), length, reserved, chain: self.chain.clone() };
+        if let Some(old) = self.current.replace(written) {
+            self.finished.push(Written { chain: self.chain.clone(), ..old });
         }
-        self.segment = Some(Segment { file: Arc::new(file), number, length, reserved });
+        for old in &self.finished {
+            // What could not be flushed is in the new file.
+            old.segment.cut(if old.segment.has_failed() { old.segment.durable() } else { old.length });
+        }
+        self.finished.retain(|written| !written.segment.has_failed() && !written.is_durable());
         Ok(())
     }
 
-    /// Begins a new file at the next append: what was written to this one can no longer be trusted to be there.
-    pub(crate) fn abandon_segment(&mut self) {
-        self.segment = None;
+    /// Reserves room, if the file system can.
+    fn reserve(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+        match self.disk.reserve(file, bytes) {
+            Err(error) if UNSUPPORTED.contains(&error.raw_os_error().unwrap_or_default()) => {
+                if !std::mem::replace(&mut self.cannot_reserve, true) {
+                    self.complaints.push(format!(
+                        "the file system of {} cannot reserve room for a file ({error}): when it is full, the ends of requests under way have to wait in memory",
+                        self.directory.display()
+                    ));
+                }
+                Ok(())
+            }
+            reserved => reserved,
+        }
     }
 
     fn append(&mut self, kind: FrameKind, parts: &[&[u8]]) -> io::Result<()> {
-        let Some(segment) = &mut self.segment else {
+        let Some(current) = &mut self.current else {
             return Err(io::Error::other("the journal has no file to write to"));
         };
         if parts.iter().map(|part| part.len()).sum::<usize>() > frame::MAX_PAYLOAD {
@@ -228,8 +327,8 @@ impl Journal {
         self.buffer.clear();
         frame::encode(&mut self.buffer, kind, parts);
         // A write that fails half-way is written over by the next one, or skipped by its checksum.
-        segment.file.write_all_at(&self.buffer, segment.length)?;
-        segment.length += self.buffer.len() as u64;
+        current.segment.write(&self.buffer, current.length)?;
+        current.length += self.buffer.len() as u64;
         self.appended += self.buffer.len() as u64;
         Ok(())
     }
@@ -239,11 +338,4 @@ impl Journal {
 pub(crate) fn split_end(payload: &[u8]) -> Option<(&str, &str)> {
     let (hash, item) = payload.split_at_checked(HASH_DIGITS)?;
     Some((std::str::from_utf8(hash).ok()?, std::str::from_utf8(item).ok()?))
-}
-
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes) {
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 
 use crate::ledger::clients::Clients;
@@ -10,6 +11,7 @@ use crate::ledger::core::Core;
 use crate::ledger::dynamo::{self, Attributes, Failure, FailureClass};
 use crate::ledger::health::Component;
 use crate::ledger::index::read::IndexedRecord;
+use crate::record::Outcome;
 
 /// The pause after a failure doubles from the first to the second; each has jitter, so that a fleet does not return as
 /// one.
@@ -45,6 +47,8 @@ enum RejectionCause {
 struct Unconfirmed {
     id: i64,
     attributes: Attributes,
+    /// It was closed by a later start, which may not have known the end that the table has.
+    is_interrupted: bool,
 }
 
 impl BatchSender {
@@ -55,15 +59,22 @@ impl BatchSender {
         let mut unconfirmed = Vec::with_capacity(records.len());
         for record in records {
             match dynamo::item_to_attributes(&record.item, &record.hash) {
-                Some(attributes) => unconfirmed.push(Unconfirmed { id: record.id, attributes }),
+                Some(attributes) => {
+                    let outcome = attributes.get("outcome").and_then(|outcome| outcome.as_s().ok());
+                    let is_interrupted = outcome.is_some_and(|outcome| outcome == Outcome::Interrupted.as_str());
+                    unconfirmed.push(Unconfirmed { id: record.id, attributes, is_interrupted });
+                }
                 None => delivered.rejected.push((record.id, "it is not a flat JSON object".to_owned())),
             }
         }
+        // A batch knows no conditions, so these are sent one by one, last.
+        unconfirmed.sort_by_key(|one| one.is_interrupted);
         let mut backoff = MIN_BACKOFF;
         // After a rejection of several, each is sent alone, to find out which is invalid.
         let mut one_by_one = false;
         while !unconfirmed.is_empty() {
-            let count = if one_by_one { 1 } else { unconfirmed.len() };
+            let leading = unconfirmed.iter().take_while(|one| !one.is_interrupted).count();
+            let count = if one_by_one || leading == 0 { 1 } else { leading };
             let before = unconfirmed.len();
             match self.send(&mut unconfirmed, count).await {
                 Ok(()) => {
@@ -108,6 +119,11 @@ impl BatchSender {
 
     /// Sends the first `count` and takes those out of `unconfirmed` that the table confirmed.
     async fn send(&self, unconfirmed: &mut Vec<Unconfirmed>, count: usize) -> Result<(), Failure> {
+        if let Some(one) = unconfirmed.first().filter(|one| one.is_interrupted) {
+            self.put_unless_there(one).await?;
+            unconfirmed.remove(0);
+            return Ok(());
+        }
         let mut requests = Vec::with_capacity(count);
         for one in &unconfirmed[..count] {
             let put = PutRequest::builder().set_item(Some(one.attributes.clone())).build();
@@ -133,7 +149,17 @@ impl BatchSender {
         Ok(())
     }
 
-    /// A record that was sent alone was rejected: is it the record, or would the table reject others too?
+    /// Sends one record, unless the table has an item for its request: that one is the truth.
+    async fn put_unless_there(&self, one: &Unconfirmed) -> Result<(), Failure> {
+        let put = self.clients.client().await.put_item().table_name(&self.table).set_item(Some(one.attributes.clone()));
+        match put.condition_expression("attribute_not_exists(requestId)").send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(()),
+            Err(error) => Err(dynamo::classify(error, &self.table)),
+        }
+    }
+
+    /// A record that was sent alone was rejected: is it the record, or would the table reject any?
     async fn find_cause(&self, sentence: &str) -> RejectionCause {
         let client = self.clients.client().await;
         let described = client.describe_table().table_name(&self.table).send().await;
@@ -188,6 +214,7 @@ mod tests {
     use super::*;
     use crate::ledger::chain::Chain;
     use crate::ledger::journal::Journal;
+    use crate::ledger::journal::disk::RealDisk;
     use crate::ledger::state_dir::StateDir;
     use crate::settings::Settings;
     use std::sync::mpsc;
@@ -196,7 +223,8 @@ mod tests {
     #[tokio::test]
     async fn the_success_of_one_batch_does_not_wake_another() {
         let directory = tempfile::tempdir().unwrap();
-        let journal = Journal::new(directory.path().to_owned(), 1 << 18, false, 1, Chain::new("host"));
+        let journal =
+            Journal::new(directory.path().to_owned(), 1 << 18, false, Arc::new(RealDisk), 1, Chain::new("host"));
         let settings = Settings::built_in().unwrap().audit;
         let state_dir = StateDir { root: directory.path().to_owned() };
         let core = Core::new(state_dir, "host".to_owned(), settings, journal, mpsc::channel().0);

@@ -5,6 +5,7 @@ mod anchors;
 mod canaries;
 mod items;
 mod kill;
+mod leaving;
 mod outages;
 mod questions;
 mod second_daemon;

@@ -10,5 +10,6 @@ mod full;
 mod journal;
 mod kill;
 mod kit;
+mod power;
 mod refusals;
 mod shipping;

@@ -120,7 +120,7 @@ data "aws_iam_policy_document" "host" {
 
   statement {
     sid       = "ShipRecords"
-    actions   = ["dynamodb:BatchWriteItem"]
+    actions   = ["dynamodb:BatchWriteItem", "dynamodb:PutItem"]
     resources = [aws_dynamodb_table.requests.arn]
   }
 
