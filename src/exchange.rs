@@ -29,7 +29,7 @@ use crate::upstream::answer::AwsError;
 use crate::upstream::body::{BodyError, UpstreamBody};
 use crate::upstream::{Answer, AnswerBody, strip};
 
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
 const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
 const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
@@ -72,39 +72,39 @@ pub(crate) struct Answered {
 
 impl OpenExchange<'_> {
     /// The region that is being tried.
-    pub fn region(&mut self, region: &str) {
+    pub(crate) fn region(&mut self, region: &str) {
         region.clone_into(&mut self.0.record.destination_region);
     }
 
     /// What is sent in place of the model that was asked for.
-    pub fn sent_as(&mut self, target: &Target) {
+    pub(crate) fn sent_as(&mut self, target: &Target) {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
     }
 
     /// For what the daemon has to do for itself, so that it can send this request.
-    pub fn own_calls(&self) -> OwnCalls {
+    pub(crate) fn own_calls(&self) -> OwnCalls {
         OwnCalls(Arc::clone(&self.0.road))
     }
 
     /// The request was sent so many times more.
-    pub fn attempted(&mut self, attempts: u32) {
+    pub(crate) fn attempted(&mut self, attempts: u32) {
         self.0.record.attempts += attempts;
     }
 
     /// The upstream gave no answer, or broke before one.
-    pub fn upstream_broke(&mut self) {
+    pub(crate) fn upstream_broke(&mut self) {
         self.0.record.outcome = Outcome::UpstreamBroke;
     }
 
     /// No upstream took the request, so nothing can have been used.
-    pub fn never_sent(&mut self) {
+    pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;
     }
 }
 
 impl Exchange {
     /// Begins the record of a request whose head has arrived.
-    pub fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
+    pub(crate) fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
         Exchange::of(road, &client.peer.source, client.peer.uid)
     }
 
@@ -137,12 +137,12 @@ impl Exchange {
     }
 
     /// Begins the record of a call that the daemon makes for itself.
-    pub fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
+    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
         Exchange::of(road, source, Some(uid))
     }
 
     /// What the request is; `identifier` is what its path carries.
-    pub fn operation(&mut self, operation: &'static Operation, identifier: Option<&str>) {
+    pub(crate) fn operation(&mut self, operation: &'static Operation, identifier: Option<&str>) {
         self.record.operation = Cow::Borrowed(operation.name);
         self.record.streaming = operation.streaming;
         self.is_free = operation.tokens == TokenEstimate::NoTokens;
@@ -152,18 +152,18 @@ impl Exchange {
     }
 
     /// A request that the daemon answers from what it knows.
-    pub fn named(&mut self, operation: &'static str) {
+    pub(crate) fn named(&mut self, operation: &'static str) {
         self.record.operation = Cow::Borrowed(operation);
     }
 
     /// Ends with an answer that no upstream was asked for.
-    pub fn completed_here(mut self, body_length: usize) {
+    pub(crate) fn completed_here(mut self, body_length: usize) {
         self.record.response_size = body_length as u64;
         self.close(Outcome::Completed, StatusCode::OK.as_u16());
     }
 
     /// Who has sent it.
-    pub fn caller(&mut self, caller: &Caller) {
+    pub(crate) fn caller(&mut self, caller: &Caller) {
         let record = &mut self.record;
         record.caller = caller.name().map(str::to_owned);
         record.caller_uid = caller.uid;
@@ -176,7 +176,7 @@ impl Exchange {
     ///
     /// # Errors
     /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
-    pub async fn open(&mut self, admission: Admission) -> Result<OpenExchange<'_>, Refusal> {
+    pub(crate) async fn open(&mut self, admission: Admission) -> Result<OpenExchange<'_>, Refusal> {
         self.admission = Some(admission);
         let road = Arc::clone(&self.road);
         // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
@@ -189,18 +189,18 @@ impl Exchange {
     ///
     /// # Errors
     /// As those of `open`.
-    pub async fn open_own(&mut self) -> Result<(), Refusal> {
+    pub(crate) async fn open_own(&mut self) -> Result<(), Refusal> {
         self.opened = Some(self.road.audit.open(&self.record).await?);
         Ok(())
     }
 
     /// A call of the daemon's own has ended.
-    pub fn ended(mut self, outcome: Outcome, status: u16) {
+    pub(crate) fn ended(mut self, outcome: Outcome, status: u16) {
         self.close(outcome, status);
     }
 
     /// Ends with an answer of our own.
-    pub fn refuse(mut self, refusal: &Refusal) -> Response<Body> {
+    pub(crate) fn refuse(mut self, refusal: &Refusal) -> Response<Body> {
         let response = refusal.response();
         self.note_refusal(refusal, response.body().len());
         let mut response = response.map(Body::whole);
@@ -209,7 +209,7 @@ impl Exchange {
     }
 
     /// Records a refusal whose answer has another shape than AWS's.
-    pub fn note_refusal(&mut self, refusal: &Refusal, body_length: usize) {
+    pub(crate) fn note_refusal(&mut self, refusal: &Refusal, body_length: usize) {
         self.record.error_message = Some(refusal.text());
         self.record.response_size = body_length as u64;
         self.error_type = refusal.kind.error_type();
@@ -219,7 +219,7 @@ impl Exchange {
     }
 
     /// Hands an upstream's answer on: status, headers and body as they came, and what we add to the headers.
-    pub fn relay(mut self, answered: Answered) -> Response<Body> {
+    pub(crate) fn relay(mut self, answered: Answered) -> Response<Body> {
         let Answered { answer: Answer { status, mut headers, body }, region, target } = answered;
         // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
         self.record.destination_region = region;
@@ -257,7 +257,7 @@ impl Exchange {
     }
 
     /// Adds the headers by which an answer of the daemon is known.
-    pub fn mark(&self, headers: &mut HeaderMap) {
+    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(&self.record.request_id) {
             headers.insert(REQUEST_ID, id);
         }
@@ -403,12 +403,12 @@ struct Passage {
 }
 
 impl Body {
-    pub fn whole(bytes: Bytes) -> Body {
+    pub(crate) fn whole(bytes: Bytes) -> Body {
         Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// Bytes, as far as they are known.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX)
     }
 }

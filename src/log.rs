@@ -15,7 +15,7 @@ use crate::record::Record;
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Starts logging; what was set first stays.
-pub fn start(format: LogFormat, level: LogLevel) {
+pub(crate) fn start(format: LogFormat, level: LogLevel) {
     let filter = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -52,7 +52,7 @@ struct Line<'a> {
 }
 
 /// One line with the fields of the audit item.
-pub fn request(record: &Record, host_id: &str) {
+pub(crate) fn request(record: &Record, host_id: &str) {
     let level = if record.status_code >= 500 { tracing::Level::WARN } else { tracing::Level::INFO };
     match FORMAT.get() {
         None => {}
@@ -92,7 +92,7 @@ pub fn request(record: &Record, host_id: &str) {
 }
 
 /// RFC 3339 in UTC with milliseconds.
-pub fn timestamp(unix_ms: i64) -> String {
+pub(crate) fn timestamp(unix_ms: i64) -> String {
     let moment = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
     moment.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }

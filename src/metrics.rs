@@ -74,7 +74,7 @@ type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 
 /// All counters of the daemon.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Histograms,
@@ -99,7 +99,7 @@ pub struct Metrics {
 
 /// What others count, read when a scraper asks.
 #[derive(Debug)]
-pub struct Readings {
+pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
     pub limits: crate::limits::Status,
     pub audit: crate::ledger::Status,
@@ -107,7 +107,7 @@ pub struct Readings {
 
 /// Counts one request while it is in flight.
 #[derive(Debug)]
-pub struct InFlight(Arc<AtomicI64>);
+pub(crate) struct InFlight(Arc<AtomicI64>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -121,7 +121,7 @@ fn seconds() -> Histogram {
 }
 
 impl Metrics {
-    pub fn new() -> Metrics {
+    pub(crate) fn new() -> Metrics {
         let histograms = || Histograms::new_with_constructor(seconds as fn() -> Histogram);
         let mut metrics = Metrics {
             registry: Registry::with_prefix("bedrock_sidecar"),
@@ -210,23 +210,23 @@ impl Metrics {
         metrics
     }
 
-    pub fn enter(&self) -> InFlight {
+    pub(crate) fn enter(&self) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(&self.in_flight))
     }
 
     /// Waits until no request is in flight.
-    pub async fn until_idle(&self) {
+    pub(crate) async fn until_idle(&self) {
         while self.in_flight.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    pub fn resolved(&self, how: &'static str) {
+    pub(crate) fn resolved(&self, how: &'static str) {
         self.resolutions.get_or_create(&HowLabel { how }).inc();
     }
 
-    pub fn attempt(&self, region: &str, status: u16) {
+    pub(crate) fn attempt(&self, region: &str, status: u16) {
         let result = match status {
             200..300 => "success",
             429 => "throttled",
@@ -238,7 +238,7 @@ impl Metrics {
     }
 
     /// `model` is the catalogue's name for the model; what no catalogue knows is "other", no model at all is "".
-    pub fn ended(&self, record: &Record, model: Option<&str>, took: Duration) {
+    pub(crate) fn ended(&self, record: &Record, model: Option<&str>, took: Duration) {
         let model = match (model, record.model_id.is_empty()) {
             (Some(model), _) => Text(model.to_owned().into()),
             (None, true) => Text("".into()),
@@ -266,7 +266,7 @@ impl Metrics {
     }
 
     /// The page for a scraper.
-    pub fn text(&self, readings: &Readings) -> String {
+    pub(crate) fn text(&self, readings: &Readings) -> String {
         let Readings { credential, limits, audit } = readings;
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));

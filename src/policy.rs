@@ -10,23 +10,23 @@ use crate::settings::Settings;
 use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
 
 /// The header in which an app says how sensitive a request is.
-pub const CLASSIFICATION_HEADER: &str = "x-data-classification";
+pub(crate) const CLASSIFICATION_HEADER: &str = "x-data-classification";
 
 /// The proof that policy has allowed a request; only `permit` makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
+pub(crate) struct Permit {
     data_classification: Option<Arc<str>>,
 }
 
 impl Permit {
     /// The level that the request's record bears.
-    pub fn data_classification(&self) -> Option<&str> {
+    pub(crate) fn data_classification(&self) -> Option<&str> {
         self.data_classification.as_deref()
     }
 }
 
 /// Decides over a request. `model` is the identifier as asked for, decoded; aliases are applied here.
-pub fn permit(
+pub(crate) fn permit(
     caller: &Caller,
     operation: &str,
     model: Option<&str>,
@@ -68,7 +68,7 @@ fn permit_operation(caller: &Caller, operation: &str) -> Result<(), Refusal> {
 ///
 /// An ARN that does not say its model (an application profile, a custom model) fits only a pattern that is about ARNs: a
 /// deny rule could otherwise be walked around with a profile of the denied model.
-pub fn permit_model(caller: &Caller, model: &str, settings: &Settings) -> Result<(), Refusal> {
+pub(crate) fn permit_model(caller: &Caller, model: &str, settings: &Settings) -> Result<(), Refusal> {
     let Some(entry) = &caller.entry else { return Ok(()) };
     let model = settings.models.aliases.get(model).map_or(model, String::as_str);
     let (id, base) = match identifier::read(model, |_| false)? {

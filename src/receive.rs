@@ -15,7 +15,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const MAX_RESERVED: usize = 1024 * 1024;
 
 /// Reads the body; one that announces more than `limit` bytes is refused unread.
-pub async fn body(headers: &HeaderMap, mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+pub(crate) async fn body(headers: &HeaderMap, mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(too_large(limit));

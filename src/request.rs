@@ -39,7 +39,7 @@ impl Received {
     ///
     /// # Errors
     /// A body that should name the model and does not, or names it in a way that two readers could read differently.
-    pub fn new(
+    pub(crate) fn new(
         operation: &'static Operation,
         identifier: Option<String>,
         head: Parts,
@@ -58,7 +58,7 @@ impl Received {
     }
 
     /// The identifier that policy and limits decide over; none where the operation invokes no model.
-    pub fn invoked_model(&self) -> Option<&str> {
+    pub(crate) fn invoked_model(&self) -> Option<&str> {
         let invokes = self.operation.model != ModelPlace::Described;
         self.model.as_ref().filter(|_| invokes).map(|model| model.name.as_str())
     }
@@ -67,7 +67,7 @@ impl Received {
     ///
     /// # Errors
     /// A target that cannot be written as a path; `operation` refuses those before.
-    pub fn to_upstream(&self, mut headers: HeaderMap, model: Option<&str>) -> Result<UpstreamRequest, Refusal> {
+    pub(crate) fn to_upstream(&self, mut headers: HeaderMap, model: Option<&str>) -> Result<UpstreamRequest, Refusal> {
         let requested = self.model.as_ref().map(|model| model.name.as_str());
         let mut path = match (self.operation.model, model) {
             (ModelPlace::Path | ModelPlace::Described, Some(model)) => operation::path_with(self.operation, model),

@@ -41,19 +41,19 @@ pub(crate) struct Region {
 
 impl Road {
     /// The region that is tried first.
-    pub fn first_region(&self) -> &str {
+    pub(crate) fn first_region(&self) -> &str {
         self.regions.first().map_or("", |region| &region.upstream.region)
     }
 
     /// The region in which a name is to be looked up: an ARN's own, if it is configured.
-    pub fn region_of(&self, name: &str) -> Option<&Region> {
+    pub(crate) fn region_of(&self, name: &str) -> Option<&Region> {
         let arn_region = name.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2));
         let own = self.regions.iter().find(|region| Some(region.upstream.region.as_str()) == arn_region);
         own.or_else(|| self.regions.first())
     }
 
     /// Writes the log line of a request that has ended, and counts it.
-    pub fn ended(&self, record: &Record, took: Duration) {
+    pub(crate) fn ended(&self, record: &Record, took: Duration) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
         self.metrics.ended(record, label.as_deref(), took);
         log::request(record, self.audit.host_id());

@@ -7,13 +7,18 @@ use crate::caller::{Caller, Callers, Peer};
 use crate::error::{Refusal, RefusalKind};
 use crate::road::Road;
 
-pub const PATH: &str = "/v1/dashboard/requests";
+pub(crate) const PATH: &str = "/v1/dashboard/requests";
 
 /// Root and this group see every record.
 const AUDITORS: &str = "bedrock-sidecar";
 
 /// Answers a question of a local user or of a recognised caller.
-pub async fn answer(road: &Road, peer: &Peer, caller: Option<&Caller>, raw_query: &str) -> Result<Value, Refusal> {
+pub(crate) async fn answer(
+    road: &Road,
+    peer: &Peer,
+    caller: Option<&Caller>,
+    raw_query: &str,
+) -> Result<Value, Refusal> {
     let scope = scope(&road.callers, peer, caller)?;
     auditor::answer(&road.audit, &Query::parse(raw_query)?, scope).await
 }

@@ -1,6 +1,6 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
-pub mod dashboard;
+pub(crate) mod dashboard;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ use crate::metrics;
 use crate::road::Road;
 
 /// Answers on the admin address.
-pub async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
     let (head, _) = request.into_parts();
     if let Err(refusal) = listen::guard::check(&client, &head) {
         return refusal.response().map(Body::whole);
@@ -91,7 +91,7 @@ fn status(road: &Road) -> serde_json::Value {
 }
 
 /// The process lives; nothing else is claimed.
-pub fn health() -> Response<Body> {
+pub(crate) fn health() -> Response<Body> {
     let timestamp = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
     let body = json!({
         "status": "healthy",
@@ -111,7 +111,7 @@ fn ready(road: &Road) -> Response<Body> {
 }
 
 /// Why requests cannot be served.
-pub fn not_ready(road: &Road) -> Vec<String> {
+pub(crate) fn not_ready(road: &Road) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Err(refusal) = road.credentials.current(SystemTime::now()) {
         reasons.push(refusal.message.into_owned());

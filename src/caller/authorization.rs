@@ -10,14 +10,14 @@ use percent_encoding::percent_decode_str;
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::callers::is_access_key_id;
 
-pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// More than any SDK signs.
 const MAX_SIGNED_HEADERS: usize = 128;
 
 /// What a request claims, unproven.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim<'a> {
+pub(crate) enum Claim<'a> {
     /// No credential that we read.
     Nothing,
     /// `Authorization: Bearer`; the token.
@@ -28,7 +28,7 @@ pub enum Claim<'a> {
 
 /// A SigV4 signature and what it says it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authorization<'a> {
+pub(crate) struct Authorization<'a> {
     pub access_key_id: Cow<'a, str>,
     /// `date/region/service/aws4_request`.
     pub scope: Cow<'a, str>,
@@ -41,7 +41,7 @@ pub struct Authorization<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Presigned<'a> {
+pub(crate) struct Presigned<'a> {
     pub date: Cow<'a, str>,
     /// Seconds, at most seven days.
     pub expires: u32,
@@ -49,13 +49,13 @@ pub struct Presigned<'a> {
 
 impl Authorization<'_> {
     /// The scope's date, region and service.
-    pub fn scope_parts(&self) -> (&str, &str, &str) {
+    pub(crate) fn scope_parts(&self) -> (&str, &str, &str) {
         let mut parts = self.scope.split('/');
         let mut part = || parts.next().unwrap_or_default();
         (part(), part(), part())
     }
 
-    pub fn signs(&self, name: &str) -> bool {
+    pub(crate) fn signs(&self, name: &str) -> bool {
         self.signed_headers.split(';').any(|signed| signed == name)
     }
 }
@@ -94,7 +94,7 @@ impl From<Malformed> for Refusal {
 }
 
 /// Reads the claim of a request from its headers and its raw query. No secret is touched.
-pub fn claim<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Claim<'a>, Malformed> {
+pub(crate) fn claim<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Claim<'a>, Malformed> {
     let presigned = query.filter(|query| query.contains("X-Amz-"));
     let presigned = presigned.map(parse_presigned).transpose()?.flatten();
     let mut values = headers.get_all(AUTHORIZATION).into_iter();
@@ -116,7 +116,7 @@ pub fn claim<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Claim
 }
 
 /// Parses what follows the algorithm's name in an `Authorization` header.
-pub fn parse(parameters: &str) -> Result<Authorization<'_>, Malformed> {
+pub(crate) fn parse(parameters: &str) -> Result<Authorization<'_>, Malformed> {
     let (mut credential, mut signed_headers, mut signature) = (None, None, None);
     for parameter in parameters.split(',') {
         let (key, value) = parameter.trim_matches([' ', '\t']).split_once('=').ok_or(Malformed::Unknown)?;
@@ -139,7 +139,7 @@ pub fn parse(parameters: &str) -> Result<Authorization<'_>, Malformed> {
 }
 
 /// Parses the `X-Amz-*` parameters of a raw query; none when it holds no signature.
-pub fn parse_presigned(query: &str) -> Result<Option<Authorization<'_>>, Malformed> {
+pub(crate) fn parse_presigned(query: &str) -> Result<Option<Authorization<'_>>, Malformed> {
     const NAMES: [&str; 6] = [
         "X-Amz-Algorithm",
         "X-Amz-Credential",

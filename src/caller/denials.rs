@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 const PER_WINDOW: u32 = 30;
 
 #[derive(Debug, Default)]
-pub struct Denials(Mutex<Window>);
+pub(super) struct Denials(Mutex<Window>);
 
 #[derive(Debug, Default)]
 struct Window {
@@ -19,7 +19,7 @@ struct Window {
 }
 
 impl Denials {
-    pub fn report(&self, uid: Option<u32>, caller: Option<&str>, refusal: &Refusal, now: SystemTime) {
+    pub(super) fn report(&self, uid: Option<u32>, caller: Option<&str>, refusal: &Refusal, now: SystemTime) {
         let Some(passed_over) = self.admit(now) else { return };
         if passed_over > 0 {
             tracing::warn!(passed_over, "more requests were refused than were logged in the last minute");

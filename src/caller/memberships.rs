@@ -8,15 +8,15 @@ use crate::settings::accounts::Accounts;
 const LIFETIME: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub struct Memberships(Mutex<Option<(SystemTime, Arc<Accounts>)>>);
+pub(super) struct Memberships(Mutex<Option<(SystemTime, Arc<Accounts>)>>);
 
 impl Memberships {
-    pub fn has_any(&self, uid: u32, groups: &[u32], now: SystemTime) -> bool {
+    pub(super) fn has_any(&self, uid: u32, groups: &[u32], now: SystemTime) -> bool {
         self.accounts(now, Accounts::read).groups_of(uid).iter().any(|gid| groups.contains(gid))
     }
 
     /// Whether a user is in the group of that name; false where there is no such group.
-    pub fn is_member(&self, uid: u32, group: &str, now: SystemTime) -> bool {
+    pub(super) fn is_member(&self, uid: u32, group: &str, now: SystemTime) -> bool {
         let accounts = self.accounts(now, Accounts::read);
         accounts.gid(group).is_some_and(|gid| accounts.groups_of(uid).contains(&gid))
     }

@@ -16,7 +16,7 @@ use super::signing_key::SigningKeys;
 use crate::error::{Refusal, RefusalKind};
 
 /// How far a signature's date may be from ours, either way.
-pub const SKEW: Duration = Duration::from_secs(300);
+pub(crate) const SKEW: Duration = Duration::from_secs(300);
 
 /// The services that clients sign for: Bedrock's two, and what the seed's clients signed for its API with.
 const SERVICES: [&str; 2] = ["bedrock", "bedrock-mantle"];
@@ -25,7 +25,7 @@ const SEED_PATHS: &str = "/v1/";
 
 /// A request as it came.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub method: &'a str,
     /// Raw, as on the wire.
     pub path: &'a str,
@@ -39,7 +39,7 @@ pub struct Request<'a> {
 }
 
 /// Verifies the signature, or says in AWS's words why not. `regions` are accepted beside every `us-gov-…` region.
-pub fn verify(
+pub(crate) fn verify(
     authorization: &Authorization<'_>,
     request: &Request<'_>,
     keys: &SigningKeys,

@@ -26,7 +26,7 @@ const CONNECTED: [u8; 4] = [1, 4, 5, 8];
 /// namespace. None when there is no such socket, or no longer.
 ///
 /// The kernel works the answer out within `sendto`, so nothing here waits.
-pub fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     let wanted = Connection::new(local, remote);
     let socket = socket_with(
         AddressFamily::NETLINK,

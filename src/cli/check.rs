@@ -46,7 +46,7 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
 
 /// One thing that was tried.
 #[derive(Debug)]
-pub struct Line {
+pub(super) struct Line {
     pub what: String,
     /// What was found, or what is wrong and what to do.
     pub outcome: Result<String, String>,

@@ -53,7 +53,7 @@ table_with_rates! {
 /// `[policy]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Whoever fits no `[[callers]]` is refused.
     pub require_known_caller: Option<Spanned<bool>>,
     /// Lowest level first.
@@ -63,7 +63,7 @@ pub struct Policy {
 /// `[listen.tls]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Where clients on other hosts connect.
     pub address: Spanned<Address>,
     /// PEM: the certificate first, then its intermediates.

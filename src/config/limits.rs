@@ -45,7 +45,7 @@ rate_keys! { written_rates! {} }
 /// `[fleet]`: limits that all hosts keep together.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// The DynamoDB table, which holds nothing else.
     pub table: Spanned<String>,
     /// The table's region.
@@ -74,7 +74,7 @@ pub enum OnUnavailable {
 /// The price file: the first `[[prices]]` whose pattern fits a model holds.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct PriceFile {
+pub(crate) struct PriceFile {
     /// In the order of the file.
     pub prices: Vec<Price>,
 }
@@ -82,7 +82,7 @@ pub struct PriceFile {
 /// USD per million tokens.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Price {
+pub(crate) struct Price {
     /// Fits the models that this price is of.
     pub model: super::Glob,
     /// Read by the model.

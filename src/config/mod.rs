@@ -283,7 +283,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub fn read(path: &Path) -> Result<Source, ConfigError> {
+    pub(crate) fn read(path: &Path) -> Result<Source, ConfigError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Source::new(path, text)),
             Err(error) => {
@@ -292,11 +292,11 @@ impl Source {
         }
     }
 
-    pub fn new(path: &Path, text: String) -> Source {
+    pub(crate) fn new(path: &Path, text: String) -> Source {
         Source { path: path.to_owned(), text }
     }
 
-    pub fn parse(&self) -> Result<Config, ConfigError> {
+    pub(crate) fn parse(&self) -> Result<Config, ConfigError> {
         toml::from_str(&self.text).map_err(|error| {
             // The parser's own messages may have several lines; the contract is one sentence on one line.
             let message = error.message().trim().replace('\n', "; ");
@@ -305,12 +305,12 @@ impl Source {
     }
 
     /// The line of a byte offset, from 1.
-    pub fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         self.text[..offset.min(self.text.len())].matches('\n').count() + 1
     }
 
     /// An error at a byte range of the file.
-    pub fn error(&self, span: std::ops::Range<usize>, sentence: impl Into<String>) -> ConfigError {
+    pub(crate) fn error(&self, span: std::ops::Range<usize>, sentence: impl Into<String>) -> ConfigError {
         let before = &self.text[..span.start.min(self.text.len())];
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         let sentence = one_line(sentence.into());

@@ -45,7 +45,7 @@ macro_rules! written_table {
         $(#[$meta:meta])* pub struct $name:ident { $($(#[$attribute:meta])* pub $field:ident: $type:ty,)* ..rates }
     ) => {
         $(#[$meta])*
-        pub struct $name {
+        pub(crate) struct $name {
             $($(#[$attribute])* pub $field: $type,)*
             $($(#[$doc])* pub $key: Option<$written>,)*
         }
@@ -58,7 +58,7 @@ macro_rules! written_table {
         }
     ) => {
         $(#[$meta])*
-        pub struct $name {
+        pub(crate) struct $name {
             $($(#[$doc])* pub $key: Option<$written>,)*
             $($(#[$attribute])* pub $field: $type,)*
         }

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 /// A span of time, written as a number and a unit: `500ms`, `30s`, `5m`, `12h`, `30d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub(crate) struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
@@ -38,7 +38,7 @@ fn parse_span(text: &str) -> Option<Duration> {
 
 /// An IP address and a port; port 0 lets the kernel choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address(pub SocketAddr);
+pub(crate) struct Address(pub SocketAddr);
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
@@ -60,7 +60,7 @@ fn parse_address(text: &str) -> Result<Address, String> {
 
 /// An address that only this host can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoopbackAddress(pub SocketAddr);
+pub(crate) struct LoopbackAddress(pub SocketAddr);
 
 impl<'de> Deserialize<'de> for LoopbackAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<LoopbackAddress, D::Error> {
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for LoopbackAddress {
 
 /// A path that starts at the root, or with `$NAME/` for a directory that systemd names in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilePath(pub PathBuf);
+pub(crate) struct FilePath(pub PathBuf);
 
 impl<'de> Deserialize<'de> for FilePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FilePath, D::Error> {
@@ -99,19 +99,19 @@ impl<'de> Deserialize<'de> for FilePath {
 
 /// The URL of an AWS endpoint: scheme, host and port, without path or query. Plain `http` goes to loopback only.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     pub tls: bool,
     pub host: String,
     pub port: u16,
 }
 
 impl Endpoint {
-    pub fn https(host: impl Into<String>) -> Endpoint {
+    pub(crate) fn https(host: impl Into<String>) -> Endpoint {
         Endpoint { tls: true, host: host.into(), port: 443 }
     }
 
     /// The `Host` header's value: the port is left out where it is the scheme's own.
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let default = if self.tls { 443 } else { 80 };
         if self.port == default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }

@@ -1,7 +1,7 @@
 //! The current commercial credential: fetched, kept, refreshed, and replaced without an outage.
 
-pub mod secret;
-pub mod source;
+pub(crate) mod secret;
+pub(crate) mod source;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
-pub use secret::{Credential, CredentialKind};
-pub use source::Source;
+pub(crate) use secret::{Credential, CredentialKind};
+pub(crate) use source::Source;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::file_stamp::FileStamp;
@@ -25,7 +25,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// The store that all requests share. It holds at most the current credential and the one before.
 #[derive(Debug)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     source: Source,
     refresh_interval: Duration,
     held: ArcSwap<Held>,
@@ -49,7 +49,7 @@ struct Held {
 
 /// For /metrics and /ready.
 #[derive(Debug, Clone)]
-pub struct Status {
+pub(crate) struct Status {
     pub available: bool,
     pub description: Option<&'static str>,
     /// Since the source last confirmed the credential.
@@ -60,7 +60,7 @@ pub struct Status {
 }
 
 impl Credentials {
-    pub async fn new(settings: &settings::Credentials) -> Credentials {
+    pub(crate) async fn new(settings: &settings::Credentials) -> Credentials {
         Credentials {
             source: Source::new(&settings.source).await,
             refresh_interval: settings.refresh_interval,
@@ -74,7 +74,7 @@ impl Credentials {
     ///
     /// # Errors
     /// 503 with the reason when there is none or it has expired: never the client's fault.
-    pub fn current(&self, now: SystemTime) -> Result<Arc<Credential>, Refusal> {
+    pub(crate) fn current(&self, now: SystemTime) -> Result<Arc<Credential>, Refusal> {
         let held = self.held.load();
         let reason = || held.problem.clone().unwrap_or_else(|| "the source has not been read yet".to_owned());
         match &held.current {
@@ -91,7 +91,11 @@ impl Credentials {
     ///
     /// A source that still gives the refused key, while the key before it is there, yields that one: a rotated key may
     /// take a moment to be known everywhere.
-    pub async fn after_rejection(&self, rejected: &Arc<Credential>, attempt_began: Instant) -> Option<Arc<Credential>> {
+    pub(crate) async fn after_rejection(
+        &self,
+        rejected: &Arc<Credential>,
+        attempt_began: Instant,
+    ) -> Option<Arc<Credential>> {
         let before = self.held.load_full();
         if let Some(current) = before.current.as_ref().filter(|c| c.fingerprint != rejected.fingerprint) {
             return Some(Arc::clone(current));
@@ -150,11 +154,11 @@ impl Credentials {
     }
 
     /// Counts up whenever another credential has become the current one.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let held = self.held.load();
         let now = SystemTime::now();
         let usable = held.current.as_ref().filter(|c| c.expiry.is_none_or(|expiry| expiry > now));
@@ -169,12 +173,12 @@ impl Credentials {
     }
 
     /// Names the account in cache keys; empty while there is no credential.
-    pub fn account_key(&self) -> String {
+    pub(crate) fn account_key(&self) -> String {
         self.held.load().current.as_ref().map(|current| current.account_key()).unwrap_or_default()
     }
 
     /// The region that the secret names beside the key, or for which a short-term key was made.
-    pub fn region(&self) -> Option<String> {
+    pub(crate) fn region(&self) -> Option<String> {
         let held = self.held.load();
         let current = held.current.as_ref()?;
         match &current.kind {
@@ -184,13 +188,13 @@ impl Credentials {
     }
 
     /// Reads the source for the first time.
-    pub async fn load(&self) {
+    pub(crate) async fn load(&self) {
         self.fetch(None).await;
     }
 
     /// Keeps the credential fresh until dropped: by interval, before expiry, when its file changes, and with growing
     /// pauses while the source cannot be read.
-    pub async fn keep_fresh(&self) {
+    pub(crate) async fn keep_fresh(&self) {
         let mut retry = FIRST_RETRY;
         let mut stamp = self.source.file_stamp();
         loop {
@@ -234,7 +238,7 @@ impl Credentials {
 
 impl Credential {
     /// Refuses a key that the region would refuse.
-    pub fn check_region(&self, region: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_region(&self, region: &str) -> Result<(), Refusal> {
         match &self.kind {
             CredentialKind::Bearer { only_region: Some(only), .. } if only != region => Err(unavailable(format!(
                 "the short-term Bedrock API key is valid in {only} only, and the upstream is {region}; make the key in {region} or set the upstream's region to {only}."

@@ -23,7 +23,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 const FORMS: &str = "a Bedrock API key (ABSK… or bedrock-api-key-…), an AWS key pair, or either of them base64-encoded";
 
 /// A credential of the commercial account, ready to be injected.
-pub struct Credential {
+pub(crate) struct Credential {
     pub kind: CredentialKind,
     /// The region that the secret names beside the key.
     pub region: Option<String>,
@@ -37,7 +37,7 @@ pub struct Credential {
 
 /// How a request is authenticated with it.
 #[derive(Debug)]
-pub enum CredentialKind {
+pub(crate) enum CredentialKind {
     /// `Authorization: Bearer …`, complete. `only_region` is the region that a short-term key was made for.
     Bearer { authorization: HeaderValue, only_region: Option<String> },
     /// Signature Version 4.
@@ -46,7 +46,7 @@ pub enum CredentialKind {
 
 impl Credential {
     /// From the access keys of an SDK provider.
-    pub fn from_keys(keys: AwsKeys) -> Credential {
+    pub(crate) fn from_keys(keys: AwsKeys) -> Credential {
         let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         for part in [keys.access_key_id(), keys.secret_access_key(), keys.session_token().unwrap_or_default()] {
             digest.update(part.as_bytes());
@@ -62,7 +62,7 @@ impl Credential {
     }
 
     /// A name for the account in cache keys: the account number, or the fingerprint where it is not known.
-    pub fn account_key(&self) -> String {
+    pub(crate) fn account_key(&self) -> String {
         match &self.account {
             Some(account) => account.clone(),
             None => self.fingerprint.iter().take(8).map(|b| format!("{b:02x}")).collect(),
@@ -70,7 +70,7 @@ impl Credential {
     }
 
     /// "API key" or "AWS keys", for people.
-    pub fn description(&self) -> &'static str {
+    pub(crate) fn description(&self) -> &'static str {
         match &self.kind {
             CredentialKind::Bearer { only_region: Some(_), .. } => "short-term Bedrock API key",
             CredentialKind::Bearer { .. } => "Bedrock API key",
@@ -101,7 +101,7 @@ fn finish(digest: aws_lc_rs::digest::Context) -> [u8; 32] {
 ///
 /// # Errors
 /// A sentence for the admin that names the accepted forms and never quotes the secret.
-pub fn parse(text: &str) -> Result<Credential, String> {
+pub(crate) fn parse(text: &str) -> Result<Credential, String> {
     let text = text.trim().trim_start_matches('\u{feff}');
     if text.is_empty() {
         return Err(format!("the secret is empty; it must hold {FORMS}"));
@@ -234,7 +234,7 @@ fn short_term(token: &str, encoded: &str) -> Result<Credential, String> {
 }
 
 /// `20260131T235959Z`, the format of X-Amz-Date.
-pub fn parse_amz_date(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse_amz_date(text: &str) -> Option<SystemTime> {
     let moment = jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", text).ok()?.to_datetime().ok()?;
     let timestamp = moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
     Some(timestamp.into())

@@ -19,7 +19,7 @@ use crate::settings::{self, SecretLocation};
 
 /// A place that can be read again and again.
 #[derive(Debug)]
-pub enum Source {
+pub(crate) enum Source {
     SecretsManager { client: SecretsManager, secret_id: String, region: String },
     Environment,
     File(std::path::PathBuf),
@@ -28,7 +28,7 @@ pub enum Source {
 
 impl Source {
     /// Prepares the client; nothing is contacted yet.
-    pub async fn new(location: &SecretLocation) -> Source {
+    pub(crate) async fn new(location: &SecretLocation) -> Source {
         match location {
             SecretLocation::SecretsManager { secret_id, region } => {
                 let config = aws_sdk_config(region).await;
@@ -57,7 +57,7 @@ impl Source {
     ///
     /// # Errors
     /// A sentence that tells the admin what to mend; it never quotes what was read.
-    pub async fn read(&self) -> Result<Credential, String> {
+    pub(crate) async fn read(&self) -> Result<Credential, String> {
         match self {
             Source::SecretsManager { client, secret_id, region } => {
                 let text = secret_value(client, secret_id, region).await?;
@@ -89,7 +89,7 @@ impl Source {
 }
 
 /// The configuration that GovCloud clients share: the SDK's default chain, FIPS hosts unless an endpoint is set, short limits.
-pub async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
+pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))
         .operation_attempt_timeout(Duration::from_secs(10))
@@ -109,7 +109,7 @@ pub async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
 }
 
 /// The one HTTP stack of the AWS SDKs: rustls on aws-lc-rs.
-pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+pub(crate) fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     use aws_smithy_http_client::tls;
     aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))

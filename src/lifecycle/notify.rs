@@ -5,25 +5,25 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 /// The daemon listens.
-pub fn ready(status: &str) {
+pub(crate) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-pub fn reloading() {
+pub(crate) fn reloading() {
     send(&[NotifyState::Reloading]);
 }
 
-pub fn stopping() {
+pub(crate) fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("Draining")]);
 }
 
 /// For WatchdogSec=.
-pub fn alive(status: &str) {
+pub(crate) fn alive(status: &str) {
     send(&[NotifyState::Watchdog, NotifyState::Status(status)]);
 }
 
 /// How often the watchdog wants to hear of us: half of WatchdogSec=.
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|interval| interval / 2)
 }
 

@@ -11,7 +11,7 @@ use super::{Client, Transport};
 use crate::error::{Refusal, RefusalKind};
 
 /// Refuses what cannot come from an app on this host.
-pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
+pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
     if head.version != http::Version::HTTP_2
         && let Some(fault) = Fault::of(&head.headers)
     {
@@ -43,7 +43,7 @@ pub fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
 }
 
 /// `localhost` and loopback addresses, with or without a port: none of them can be a name that an attacker's DNS answers.
-pub fn is_loopback_name(authority: &str) -> bool {
+pub(crate) fn is_loopback_name(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
         _ => authority,

@@ -20,7 +20,7 @@ use super::stream::Duplex;
 use crate::error::{Refusal, RefusalKind};
 
 /// Carries the number of a `Fault` in the request that stands in for a refused head. Clients that send it are refused.
-pub const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
+pub(crate) const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
 
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
@@ -34,7 +34,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What is wrong with a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     RequestLine,
     HeaderLine,
     Folded,
@@ -64,12 +64,12 @@ const FAULTS: [Fault; 11] = [
 
 impl Fault {
     /// The fault that a stand-in request carries.
-    pub fn of(headers: &http::HeaderMap) -> Option<Fault> {
+    pub(crate) fn of(headers: &http::HeaderMap) -> Option<Fault> {
         let number: usize = headers.get(FAULT_HEADER)?.to_str().ok()?.parse().ok()?;
         FAULTS.get(number).copied()
     }
 
-    pub fn refusal(self) -> Refusal {
+    pub(crate) fn refusal(self) -> Refusal {
         let (kind, message) = match self {
             Fault::RequestLine => {
                 (RefusalKind::Validation, "the request line is malformed; send a method, a path and HTTP/1.1.")
@@ -100,13 +100,13 @@ impl Fault {
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
 /// Reads until it is clear whether the peer begins with the HTTP/2 preface.
-pub async fn detect<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<(Protocol, BytesMut)> {
+pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<(Protocol, BytesMut)> {
     let read = async {
         let mut start = BytesMut::with_capacity(8 * 1024);
         loop {
@@ -127,7 +127,7 @@ pub async fn detect<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<(Protocol, B
 
 /// A connection whose HTTP/1 heads are checked; HTTP/2 passes, its frames have no such ambiguities.
 #[derive(Debug)]
-pub struct Guarded<T: Duplex> {
+pub(crate) struct Guarded<T: Duplex> {
     io: T,
     state: State,
     /// Received, not yet judged.
@@ -177,7 +177,7 @@ enum Chunk {
 
 impl<T: Duplex> Guarded<T> {
     /// `start` is what `detect` has read already.
-    pub fn new(io: T, protocol: Protocol, start: BytesMut) -> Guarded<T> {
+    pub(crate) fn new(io: T, protocol: Protocol, start: BytesMut) -> Guarded<T> {
         let state = if protocol == Protocol::Http1 { State::Head } else { State::Through };
         let mut guarded = Guarded { io, state, input: start, output: BytesMut::new(), timer: None, lingering: false };
         guarded.judge();

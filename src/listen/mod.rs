@@ -1,9 +1,9 @@
 //! Where requests come in: addresses and a unix socket, HTTP/1.1 and HTTP/2 on each, no more connections than allowed.
 
-pub mod guard;
-pub mod head;
-pub mod stream;
-pub mod tls;
+pub(crate) mod guard;
+pub(crate) mod head;
+pub(crate) mod stream;
+pub(crate) mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,7 +33,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     Tcp,
     Unix,
     /// TLS, with the client's certificate checked if it showed one.
@@ -42,14 +42,14 @@ pub enum Transport {
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     pub transport: Transport,
     pub peer: Peer,
 }
 
 /// A bound socket.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
     Tls(TcpListener, Arc<Material>),
@@ -65,17 +65,17 @@ pub struct BindError {
 }
 
 impl Listener {
-    pub fn tcp(address: SocketAddr) -> Result<Listener, BindError> {
+    pub(crate) fn tcp(address: SocketAddr) -> Result<Listener, BindError> {
         bind_tcp(address).map(Listener::Tcp)
     }
 
     /// TLS with material that may be exchanged while it serves.
-    pub fn tls(address: SocketAddr, material: Arc<Material>) -> Result<Listener, BindError> {
+    pub(crate) fn tls(address: SocketAddr, material: Arc<Material>) -> Result<Listener, BindError> {
         bind_tcp(address).map(|listener| Listener::Tls(listener, material))
     }
 
     /// A socket that every local user may connect to; what is left of a former life is replaced.
-    pub fn unix(path: &Path) -> Result<Listener, BindError> {
+    pub(crate) fn unix(path: &Path) -> Result<Listener, BindError> {
         use std::os::unix::fs::{FileTypeExt, PermissionsExt};
         let bind = || {
             if let Ok(metadata) = std::fs::symlink_metadata(path) {
@@ -100,7 +100,7 @@ impl Listener {
     }
 
     /// What was bound: `127.0.0.1:8790`, or the path.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => {
                 listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string())
@@ -111,7 +111,7 @@ impl Listener {
 
     /// Accepts until `stop` says so; drops its connections when `cut` does. A connection takes its place among `places` before it is accepted, so that what
     /// cannot be served waits in the kernel's queue.
-    pub async fn serve<F, S, B>(
+    pub(crate) async fn serve<F, S, B>(
         self,
         places: Arc<Semaphore>,
         drain: Arc<GracefulShutdown>,
@@ -226,7 +226,7 @@ impl Drop for Listener {
 
 impl Transport {
     /// Whether a Host header may say so.
-    pub fn answers_to(self, name: &str) -> bool {
+    pub(crate) fn answers_to(self, name: &str) -> bool {
         match self {
             Transport::Tcp => guard::is_loopback_name(name),
             // A browser cannot be led to a unix socket, nor past a certificate that it does not trust.

@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 /// A connection to a client.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
     /// When it is dropped now, the peer sees a reset and not an orderly close. Some SDKs (Go, Java) take an orderly close
     /// for the end of an answer whose last chunk is missing.
     fn reset_when_dropped(&self);

@@ -15,11 +15,11 @@ use crate::file_stamp::FileStamp;
 use crate::settings::tls::{Tls, TlsError, server_config};
 
 /// How often the files are looked at. Agents that renew certificates replace them well before they expire.
-pub const POLL_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The listener's material, exchangeable while it serves.
 #[derive(Debug)]
-pub struct Material {
+pub(crate) struct Material {
     tls: Tls,
     current: ArcSwap<ServerConfig>,
     /// What the files looked like when they were last read.
@@ -27,19 +27,19 @@ pub struct Material {
 }
 
 impl Material {
-    pub fn load(tls: Tls) -> Result<Material, TlsError> {
+    pub(crate) fn load(tls: Tls) -> Result<Material, TlsError> {
         let seen = Mutex::new(stamps(&tls));
         let current = ArcSwap::from_pointee(server_config(&tls)?);
         Ok(Material { tls, current, seen })
     }
 
     /// For the next connection.
-    pub fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }
 
     /// Reads the files again. On an error the old material stays in use.
-    pub fn reload(&self) -> Result<(), TlsError> {
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let stamps = stamps(&self.tls);
         let result = server_config(&self.tls).map(|config| self.current.store(Arc::new(config)));
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
@@ -47,7 +47,7 @@ impl Material {
     }
 
     /// Reads the files again if they have changed; true if they had.
-    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+    pub(crate) fn reload_if_changed(&self) -> Result<bool, TlsError> {
         if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == stamps(&self.tls) {
             return Ok(false);
         }
@@ -56,7 +56,7 @@ impl Material {
 
     /// Follows the files for ever. A certificate and a key that do not (yet) fit together are an event in the log, and
     /// are looked at again once either changes.
-    pub async fn follow(&self) {
+    pub(crate) async fn follow(&self) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
             match self.reload_if_changed() {
@@ -74,14 +74,14 @@ fn stamps(tls: &Tls) -> Vec<Option<FileStamp>> {
 }
 
 /// What the verified client certificate of a connection is called; empty without one.
-pub fn peer_names(connection: &rustls::ServerConnection) -> Vec<String> {
+pub(crate) fn peer_names(connection: &rustls::ServerConnection) -> Vec<String> {
     let certificate = connection.peer_certificates().and_then(|chain| chain.first());
     certificate.map(|certificate| certificate_names(certificate)).unwrap_or_default()
 }
 
 /// The names of a certificate, each with its kind, so that a common name cannot pass for a DNS name: `CN=`, `O=`, `OU=`
 /// of the subject; `DNS:`, `URI:`, `email:`, `IP:` of the alternative names.
-pub fn certificate_names(der: &[u8]) -> Vec<String> {
+pub(crate) fn certificate_names(der: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
     let subject = certificate.subject();
     let mut names = Vec::new();

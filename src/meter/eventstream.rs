@@ -15,7 +15,7 @@ const MAX_FRAME: usize = 1024 * 1024;
 
 /// Follows one stream.
 #[derive(Debug, Default)]
-pub struct EventStream {
+pub(crate) struct EventStream {
     partial: BytesMut,
     /// Bytes of a frame too long to be read that are still to come.
     skip: usize,
@@ -33,7 +33,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub fn feed(&mut self, data: &Bytes) {
+    pub(crate) fn feed(&mut self, data: &Bytes) {
         let mut data = data.clone();
         if self.skip > 0 {
             let skipped = self.skip.min(data.len());
@@ -119,7 +119,7 @@ impl EventStream {
     }
 
     /// What the stream said, up to where it came.
-    pub fn finish(mut self) -> Metered {
+    pub(crate) fn finish(mut self) -> Metered {
         let ending = self.ending();
         if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
             self.merge(metrics);

@@ -12,7 +12,7 @@ const MAX_KEY: usize = 64;
 
 /// Follows one JSON document.
 #[derive(Debug, Default)]
-pub struct JsonAnswer {
+pub(crate) struct JsonAnswer {
     depth: u32,
     in_string: bool,
     escaped: bool,
@@ -25,7 +25,7 @@ pub struct JsonAnswer {
 }
 
 impl JsonAnswer {
-    pub fn feed(&mut self, mut data: &[u8]) {
+    pub(crate) fn feed(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let used = if self.in_string { self.string(data) } else { self.structure(data[0]) };
             data = &data[used..];
@@ -107,7 +107,7 @@ impl JsonAnswer {
         }
     }
 
-    pub fn finish(self) -> Usage {
+    pub(crate) fn finish(self) -> Usage {
         usage::of_answer(&Value::Object(self.found)).unwrap_or_default()
     }
 }

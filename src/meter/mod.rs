@@ -1,10 +1,10 @@
 //! What an answer tells about itself in passing: token usage and exceptions in the stream. Nothing is held back or changed.
 
-pub mod eventstream;
-pub mod json;
-pub mod sse;
-pub mod streamed;
-pub mod usage;
+pub(crate) mod eventstream;
+pub(crate) mod json;
+pub(crate) mod sse;
+pub(crate) mod streamed;
+pub(crate) mod usage;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -17,7 +17,7 @@ use sse::ServerSentEvents;
 
 /// What an answer has said of itself, up to where it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metered {
+pub(crate) struct Metered {
     pub usage: Usage,
     /// The type of an exception in the stream.
     pub exception: Option<String>,
@@ -28,7 +28,7 @@ pub struct Metered {
 
 /// How an answer stood when its last byte had come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// A stream with its final event, or an answer that has none.
     #[default]
     Whole,
@@ -40,7 +40,7 @@ pub enum Ending {
 
 /// Reads a copy of one answer's bytes.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     /// From the headers; they count more than the body where both speak.
     headers: Usage,
     body: Format,
@@ -56,7 +56,7 @@ enum Format {
 }
 
 impl Meter {
-    pub fn new(status: StatusCode, headers: &HeaderMap) -> Meter {
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Meter {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let body = match content_type.split(';').next().map(str::trim) {
             _ if !status.is_success() => Format::Other,
@@ -69,11 +69,11 @@ impl Meter {
     }
 
     /// The answer is a stream of events.
-    pub fn is_streaming(&self) -> bool {
+    pub(crate) fn is_streaming(&self) -> bool {
         matches!(self.body, Format::EventStream(_) | Format::ServerSentEvents(_))
     }
 
-    pub fn feed(&mut self, data: &Bytes) {
+    pub(crate) fn feed(&mut self, data: &Bytes) {
         match &mut self.body {
             Format::EventStream(stream) => stream.feed(data),
             Format::ServerSentEvents(stream) => stream.feed(data),
@@ -83,7 +83,7 @@ impl Meter {
     }
 
     /// What is known at the end, however it came.
-    pub fn finish(self) -> Metered {
+    pub(crate) fn finish(self) -> Metered {
         let mut metered = match self.body {
             Format::EventStream(stream) => stream.finish(),
             Format::ServerSentEvents(stream) => stream.finish(),

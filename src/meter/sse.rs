@@ -9,7 +9,7 @@ const MAX_LINE: usize = 1024 * 1024;
 
 /// Follows one stream.
 #[derive(Debug, Default)]
-pub struct ServerSentEvents {
+pub(crate) struct ServerSentEvents {
     line: Vec<u8>,
     skipping: bool,
     usage: Usage,
@@ -20,7 +20,7 @@ pub struct ServerSentEvents {
 }
 
 impl ServerSentEvents {
-    pub fn feed(&mut self, mut data: &[u8]) {
+    pub(crate) fn feed(&mut self, mut data: &[u8]) {
         while let Some(end) = memchr::memchr(b'\n', data) {
             let (part, rest) = data.split_at(end);
             data = &rest[1..];
@@ -79,7 +79,7 @@ impl ServerSentEvents {
     }
 
     /// What the stream said, up to where it came.
-    pub fn finish(mut self) -> Metered {
+    pub(crate) fn finish(mut self) -> Metered {
         let line = std::mem::take(&mut self.line);
         self.read(&line);
         let ending = if self.has_ended || self.exception.is_some() {

@@ -26,14 +26,14 @@ const TEXT_KEYS: [&[u8]; 13] = [
 
 /// What has streamed.
 #[derive(Debug, Default)]
-pub struct Streamed {
+pub(crate) struct Streamed {
     text: u64,
     events: u64,
 }
 
 impl Streamed {
     /// An event's JSON has passed.
-    pub fn event(&mut self, json: &[u8]) {
+    pub(crate) fn event(&mut self, json: &[u8]) {
         let (mut text, mut delta, mut is_response) = (0, 0, false);
         for_each_text_member(json, |key, value| match key {
             b"delta" => delta += value.len() as u64,
@@ -48,18 +48,18 @@ impl Streamed {
     }
 
     /// The upstream has counted what it generated up to here.
-    pub fn counted(&mut self) {
+    pub(crate) fn counted(&mut self) {
         *self = Streamed::default();
     }
 
     /// Tokens, by the bytes of text; an event with text has one at least.
-    pub fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.text.div_ceil(BYTES_A_TOKEN).max(self.events)
     }
 }
 
 /// Calls for each member whose value is a string, at every depth. Escapes are left as they are.
-pub fn for_each_text_member<'a>(json: &'a [u8], mut found: impl FnMut(&'a [u8], &'a [u8])) {
+pub(crate) fn for_each_text_member<'a>(json: &'a [u8], mut found: impl FnMut(&'a [u8], &'a [u8])) {
     let mut at = 0;
     while let Some(start) = memchr::memchr(b'"', &json[at..]).map(|offset| at + offset) {
         let Some(key) = string(json, start) else { return };

@@ -25,7 +25,7 @@ impl Usage {
 }
 
 /// From the headers of InvokeModel's answer.
-pub fn of_headers(headers: &http::HeaderMap) -> Usage {
+pub(crate) fn of_headers(headers: &http::HeaderMap) -> Usage {
     let count = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
     Usage {
         input_tokens: count("x-amzn-bedrock-input-token-count"),
@@ -40,7 +40,7 @@ pub fn of_headers(headers: &http::HeaderMap) -> Usage {
 ///
 /// OpenAI counts cached tokens among those of the input and tells them apart in `…_tokens_details`; they are taken out
 /// here. All others count them beside the input.
-pub fn of_object(usage: &Value) -> Usage {
+pub(crate) fn of_object(usage: &Value) -> Usage {
     let count = |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64());
     let included = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
     let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
@@ -88,7 +88,7 @@ fn written(usage: &Value) -> Option<Written> {
 
 /// From a whole answer or stream event: `usage` at the top, in `message` (Anthropic's first event), in `response`
 /// (OpenAI's last), Bedrock's invocation metrics, or the counts that Llama and Titan put at the top.
-pub fn of_answer(answer: &Value) -> Option<Usage> {
+pub(crate) fn of_answer(answer: &Value) -> Option<Usage> {
     let mut usage = Usage::default();
     for counts in [
         &answer["usage"],
@@ -110,7 +110,7 @@ pub fn of_answer(answer: &Value) -> Option<Usage> {
 }
 
 /// Keys at the top of an answer that `of_answer` looks at.
-pub const TOP_LEVEL_KEYS: [&str; 5] = [
+pub(crate) const TOP_LEVEL_KEYS: [&str; 5] = [
     "usage",
     "prompt_token_count",
     "generation_token_count",

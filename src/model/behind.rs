@@ -51,7 +51,7 @@ impl Found {
 
 impl Models {
     /// What stands behind a name, after aliases: from the catalogue, or asked of the upstream once and kept.
-    pub async fn behind(&self, name: &str, upstream: &Upstream) -> Behind {
+    pub(crate) async fn behind(&self, name: &str, upstream: &Upstream) -> Behind {
         let identifier = identifier::read(name, |_| false);
         if let Ok(Identifier::Profile { .. } | Identifier::ProfileArn { .. } | Identifier::ModelArn { .. }) = identifier
         {

@@ -8,7 +8,7 @@ use crate::error::{Refusal, RefusalKind};
 
 /// The string value of a top-level key: where it stands (quotes included) and what it says.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NamedModel {
+pub(crate) struct NamedModel {
     pub span: Range<usize>,
     pub model: String,
 }
@@ -18,7 +18,7 @@ pub struct NamedModel {
 /// # Errors
 /// A body that is not a JSON object, a value that is not a string, and a key that stands twice (readers disagree
 /// about which one counts) are refused.
-pub fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
+pub(crate) fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
     let mut scanner = Scanner { body, at: 0 };
     scanner.find(key).map_err(|fault| {
         Refusal::new(
@@ -35,7 +35,7 @@ pub fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
 }
 
 /// The body with another model under the same key.
-pub fn replace(body: &Bytes, named: &NamedModel, model: &str) -> Bytes {
+pub(crate) fn replace(body: &Bytes, named: &NamedModel, model: &str) -> Bytes {
     let mut edited = BytesMut::with_capacity(body.len() + model.len());
     edited.extend_from_slice(&body[..named.span.start]);
     edited.extend_from_slice(serde_json::Value::from(model).to_string().as_bytes());

@@ -19,7 +19,7 @@ const MAX_PAGES: usize = 200;
 /// A `modelSummary` of ListFoundationModels. Unknown values stay as they come: the service has more than SDK enums list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct FoundationModel {
+pub(crate) struct FoundationModel {
     pub model_id: String,
     pub model_arn: String,
     pub model_name: String,
@@ -34,14 +34,14 @@ pub struct FoundationModel {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     pub status: String,
 }
 
 /// A summary of ListInferenceProfiles.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Profile {
+pub(crate) struct Profile {
     pub inference_profile_id: String,
     pub inference_profile_arn: String,
     pub inference_profile_name: String,
@@ -53,13 +53,13 @@ pub struct Profile {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct ProfileModel {
+pub(crate) struct ProfileModel {
     pub model_arn: String,
 }
 
 /// Models and profiles of one region, as listed at one moment.
 #[derive(Debug, Default)]
-pub struct Catalogue {
+pub(crate) struct Catalogue {
     models: HashMap<String, FoundationModel>,
     profiles: Vec<Profile>,
     /// By identifier and by ARN.
@@ -67,7 +67,7 @@ pub struct Catalogue {
 }
 
 impl Profile {
-    pub fn is_application(&self) -> bool {
+    pub(crate) fn is_application(&self) -> bool {
         self.kind == "APPLICATION"
     }
 
@@ -80,7 +80,7 @@ impl Profile {
     }
 
     /// The identifiers of the models behind it, without repetition.
-    pub fn model_ids(&self) -> BTreeSet<&str> {
+    pub(crate) fn model_ids(&self) -> BTreeSet<&str> {
         self.models
             .iter()
             .filter_map(|model| model.model_arn.rsplit_once("foundation-model/"))
@@ -89,24 +89,24 @@ impl Profile {
     }
 
     /// The regions that it may send to; the empty name stands for "anywhere".
-    pub fn regions(&self) -> BTreeSet<&str> {
+    pub(crate) fn regions(&self) -> BTreeSet<&str> {
         self.models.iter().filter_map(|model| model.model_arn.split(':').nth(3)).collect()
     }
 }
 
 impl FoundationModel {
-    pub fn on_demand(&self) -> bool {
+    pub(crate) fn on_demand(&self) -> bool {
         self.inference_types_supported.iter().any(|kind| kind == "ON_DEMAND")
     }
 
     /// It is invoked through inference profiles.
-    pub fn by_profile(&self) -> bool {
+    pub(crate) fn by_profile(&self) -> bool {
         self.inference_types_supported.iter().any(|kind| kind == "INFERENCE_PROFILE")
     }
 }
 
 impl Catalogue {
-    pub fn new(models: Vec<FoundationModel>, profiles: Vec<Profile>) -> Catalogue {
+    pub(crate) fn new(models: Vec<FoundationModel>, profiles: Vec<Profile>) -> Catalogue {
         let mut index = HashMap::with_capacity(profiles.len() * 2);
         for (at, profile) in profiles.iter().enumerate() {
             index.insert(profile.inference_profile_id.clone(), at);
@@ -116,24 +116,24 @@ impl Catalogue {
         Catalogue { models, profiles, profile_index: index }
     }
 
-    pub fn model(&self, id: &str) -> Option<&FoundationModel> {
+    pub(crate) fn model(&self, id: &str) -> Option<&FoundationModel> {
         self.models.get(id)
     }
 
     /// All models, by identifier.
-    pub fn models(&self) -> Vec<&FoundationModel> {
+    pub(crate) fn models(&self) -> Vec<&FoundationModel> {
         let mut models: Vec<_> = self.models.values().collect();
         models.sort_by(|a, b| a.model_id.cmp(&b.model_id));
         models
     }
 
     /// By identifier or ARN.
-    pub fn profile(&self, name: &str) -> Option<&Profile> {
+    pub(crate) fn profile(&self, name: &str) -> Option<&Profile> {
         self.profile_index.get(name).map(|at| &self.profiles[*at])
     }
 
     /// The system profile of a model in the first geography that has one.
-    pub fn system_profile(&self, model: &str, geographies: &[String]) -> Option<&Profile> {
+    pub(crate) fn system_profile(&self, model: &str, geographies: &[String]) -> Option<&Profile> {
         geographies.iter().find_map(|geography| {
             let prefix = format!("{geography}.");
             let exact = self.profile(&format!("{prefix}{model}")).filter(|profile| profile.is_active());
@@ -145,12 +145,12 @@ impl Catalogue {
     }
 
     /// A system profile that reaches a model, in whatever geography.
-    pub fn any_system_profile(&self, model: &str) -> Option<&Profile> {
+    pub(crate) fn any_system_profile(&self, model: &str) -> Option<&Profile> {
         self.profiles.iter().find(|profile| profile.is_system_profile_of(model))
     }
 
     /// An application profile by its name.
-    pub fn application_profile(&self, name: &str) -> Option<&Profile> {
+    pub(crate) fn application_profile(&self, name: &str) -> Option<&Profile> {
         self.profiles.iter().find(|p| p.is_application() && p.is_active() && p.inference_profile_name == name)
     }
 }
@@ -159,7 +159,7 @@ impl Catalogue {
 ///
 /// # Errors
 /// A sentence with the upstream's own error.
-pub async fn fetch(upstream: &Upstream) -> Result<Catalogue, CallError> {
+pub(crate) async fn fetch(upstream: &Upstream) -> Result<Catalogue, CallError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Models {
@@ -174,7 +174,7 @@ pub async fn fetch(upstream: &Upstream) -> Result<Catalogue, CallError> {
 }
 
 /// All profiles of one type.
-pub async fn list_profiles(upstream: &Upstream, kind: &str) -> Result<Vec<Profile>, CallError> {
+pub(crate) async fn list_profiles(upstream: &Upstream, kind: &str) -> Result<Vec<Profile>, CallError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {
@@ -203,7 +203,7 @@ pub async fn list_profiles(upstream: &Upstream, kind: &str) -> Result<Vec<Profil
 }
 
 /// One profile by identifier or ARN.
-pub async fn profile(upstream: &Upstream, name: &str) -> Result<Profile, CallError> {
+pub(crate) async fn profile(upstream: &Upstream, name: &str) -> Result<Profile, CallError> {
     let path = format!("/inference-profiles/{}", utf8_percent_encode(name, SEGMENT));
     let body = call(upstream, Method::GET, &path, Bytes::new()).await?;
     serde_json::from_slice(&body).map_err(|error| CallError::Transport(format!("GetInferenceProfile: {error}")))
@@ -211,7 +211,7 @@ pub async fn profile(upstream: &Upstream, name: &str) -> Result<Profile, CallErr
 
 /// Why a control-plane call of our own failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     /// The upstream answered with this status and error.
     #[error("{} ({}): {}", .1.error_type, .0, .1.message)]
     Answered(u16, AwsError),
@@ -221,20 +221,20 @@ pub enum CallError {
 }
 
 /// One call to Bedrock's control plane.
-pub async fn call(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Result<Bytes, CallError> {
+pub(crate) async fn call(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Result<Bytes, CallError> {
     send(upstream, method, path, body).await.result
 }
 
 /// A call of the daemon's own, with what its record needs.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     pub attempts: u32,
     pub upstream_request_id: Option<String>,
     pub result: Result<Bytes, CallError>,
 }
 
 /// The same, for a call that is recorded.
-pub async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Call {
+pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Call {
     let failed = |attempts, error| Call { attempts, upstream_request_id: None, result: Err(error) };
     let path = match PathAndQuery::try_from(path) {
         Ok(path) => path,

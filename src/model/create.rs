@@ -10,7 +10,7 @@ use crate::upstream::Upstream;
 const MAX_NAME: usize = 64;
 
 /// The name under which this program creates, and finds again, its profile of a model.
-pub fn name_for(model: &str) -> String {
+pub(crate) fn name_for(model: &str) -> String {
     let mut name = String::from("bedrock-sidecar");
     let mut separate = true;
     for c in model.chars() {
@@ -37,7 +37,7 @@ pub fn name_for(model: &str) -> String {
 }
 
 /// Sends the request that creates a profile, and leaves a record of it: nothing goes upstream unrecorded.
-pub trait SendRecorded: Sync {
+pub(crate) trait SendRecorded: Sync {
     /// `source` is what the profile is made from, `body` the request.
     ///
     /// # Errors
@@ -51,14 +51,14 @@ pub trait SendRecorded: Sync {
 }
 
 /// The path of CreateInferenceProfile.
-pub const PATH: &str = "/inference-profiles";
+pub(crate) const PATH: &str = "/inference-profiles";
 
 /// Creates a profile from the model's ARN and returns the profile's ARN. A profile that has the name already is found by
 /// listing.
 ///
 /// # Errors
 /// A sentence that says why there is none, and what an admin can do.
-pub async fn create(
+pub(crate) async fn create(
     upstream: &Upstream,
     model: &str,
     source_arn: &str,

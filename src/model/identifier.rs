@@ -8,7 +8,7 @@ const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca",
 
 /// An identifier, understood.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Identifier<'a> {
+pub(crate) enum Identifier<'a> {
     /// A foundation model; `wants_profile` when it was asked for through a GovCloud profile.
     Model { id: &'a str, wants_profile: bool },
     /// `us.anthropic.…`: a system profile and the model it is named after.
@@ -24,7 +24,7 @@ pub enum Identifier<'a> {
 }
 
 /// Reads an identifier. `is_profile` knows the profiles of the catalogue, for geographies that are newer than this program.
-pub fn read<'a>(identifier: &'a str, is_profile: impl Fn(&str) -> bool) -> Result<Identifier<'a>, Refusal> {
+pub(crate) fn read<'a>(identifier: &'a str, is_profile: impl Fn(&str) -> bool) -> Result<Identifier<'a>, Refusal> {
     if let Some(arn) = identifier.strip_prefix("arn:") {
         return read_arn(identifier, arn);
     }
@@ -84,7 +84,7 @@ fn bound_to_govcloud(identifier: &str) -> Refusal {
 }
 
 /// The regions that a geography keeps requests in (the user guide's table of cross-region inference).
-pub fn geography_holds(geography: &str, region: &str) -> bool {
+pub(crate) fn geography_holds(geography: &str, region: &str) -> bool {
     match geography {
         "global" => true,
         "us" => region.starts_with("us-") && !region.starts_with("us-gov-"),

@@ -1,11 +1,11 @@
 //! Which identifier is sent upstream for the model that a client asks for.
 
-pub mod behind;
-pub mod body;
-pub mod catalogue;
-pub mod create;
-pub mod identifier;
-pub mod resolve;
+pub(crate) mod behind;
+pub(crate) mod body;
+pub(crate) mod catalogue;
+pub(crate) mod create;
+pub(crate) mod identifier;
+pub(crate) mod resolve;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-pub use catalogue::{CallError, Catalogue};
-pub use resolve::{How, Target};
+pub(crate) use catalogue::{CallError, Catalogue};
+pub(crate) use resolve::{How, Target};
 
 use crate::error::{Refusal, RefusalKind};
 use crate::settings;
@@ -31,7 +31,7 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// The models of one upstream, as far as they are known.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     settings: settings::Models,
     catalogue: ArcSwapOption<Listed>,
     /// By (account, model); the region is the upstream's.
@@ -57,7 +57,7 @@ struct Learned {
 }
 
 impl Models {
-    pub fn new(settings: settings::Models) -> Models {
+    pub(crate) fn new(settings: settings::Models) -> Models {
         Models {
             settings,
             catalogue: ArcSwapOption::empty(),
@@ -70,7 +70,12 @@ impl Models {
     }
 
     /// Decides what to send for `asked`; creates a profile, or looks one up, where that is needed.
-    pub async fn target(&self, asked: &str, upstream: &Upstream, own: &impl SendRecorded) -> Result<Target, Refusal> {
+    pub(crate) async fn target(
+        &self,
+        asked: &str,
+        upstream: &Upstream,
+        own: &impl SendRecorded,
+    ) -> Result<Target, Refusal> {
         crate::operation::check_identifier(asked)?;
         let name = resolve::unalias(asked, &self.settings);
         let account = account(upstream);
@@ -83,7 +88,7 @@ impl Models {
     }
 
     /// The profile for a model that the upstream would not serve by its identifier; none when there is no way.
-    pub async fn after_on_demand_refusal(
+    pub(crate) async fn after_on_demand_refusal(
         &self,
         asked: &str,
         sent: &Target,
@@ -116,13 +121,13 @@ impl Models {
     }
 
     /// Forgets what was learned about a model whose profile the upstream no longer knows.
-    pub fn forget(&self, asked: &str, upstream: &Upstream) {
+    pub(crate) fn forget(&self, asked: &str, upstream: &Upstream) {
         let name = resolve::unalias(asked, &self.settings).to_owned();
         lock(&self.learned).remove(&(account(upstream), name));
     }
 
     /// Refuses to have a profile created from something that could not be invoked itself.
-    pub async fn check_copy_from(
+    pub(crate) async fn check_copy_from(
         &self,
         source: &str,
         upstream: &Upstream,
@@ -231,7 +236,7 @@ impl Models {
     }
 
     /// Reads the catalogue; the old one is kept on failure.
-    pub async fn refresh(&self, upstream: &Upstream) -> Result<(), CallError> {
+    pub(crate) async fn refresh(&self, upstream: &Upstream) -> Result<(), CallError> {
         let _one_at_a_time = self.refreshing.lock().await;
         self.fetch(upstream).await
     }
@@ -253,7 +258,7 @@ impl Models {
     }
 
     /// Keeps the catalogue fresh until dropped, and reads it anew when the credential changes.
-    pub async fn keep_fresh(&self, upstream: &Upstream) {
+    pub(crate) async fn keep_fresh(&self, upstream: &Upstream) {
         let mut changed = upstream.credentials().subscribe();
         changed.mark_unchanged();
         let mut retry = FIRST_RETRY;
@@ -279,12 +284,12 @@ impl Models {
     }
 
     /// The catalogue is known; for labels and listings.
-    pub fn is_listed(&self) -> bool {
+    pub(crate) fn is_listed(&self) -> bool {
         self.catalogue.load().is_some()
     }
 
     /// A model that the catalogue knows, by the identifier or profile that was asked for: the bounded label of metrics.
-    pub fn label(&self, asked: &str) -> Option<String> {
+    pub(crate) fn label(&self, asked: &str) -> Option<String> {
         let listed = self.catalogue.load();
         let catalogue = &listed.as_ref()?.catalogue;
         let name = resolve::unalias(asked, &self.settings);
@@ -300,7 +305,7 @@ impl Models {
     }
 
     /// Every model of the catalogue with what would be sent for it, or why it cannot be invoked.
-    pub fn overview(&self, account: &str) -> Vec<Overview> {
+    pub(crate) fn overview(&self, account: &str) -> Vec<Overview> {
         let listed = self.catalogue.load();
         let Some(current) = listed.as_ref() else { return Vec::new() };
         current.catalogue.models().into_iter().map(|model| self.overview_of(current, model, account)).collect()
@@ -322,7 +327,7 @@ impl Models {
 
 /// One line of `bedrock-sidecar models`.
 #[derive(Debug)]
-pub struct Overview {
+pub(crate) struct Overview {
     pub model: catalogue::FoundationModel,
     /// What would be sent, or why the model cannot be invoked.
     pub sent: Result<String, String>,

@@ -9,7 +9,7 @@ use crate::settings::Models;
 
 /// What is to be sent, and how that was found: a label of `profile_resolutions_total`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     pub identifier: String,
     /// It is an inference profile, by identifier or ARN.
     pub is_profile: bool,
@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum How {
+pub(crate) enum How {
     /// As it was asked for.
     AsIs,
     Alias,
@@ -27,7 +27,7 @@ pub enum How {
 }
 
 impl How {
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             How::AsIs => "as_is",
             How::Alias => "alias",
@@ -40,7 +40,7 @@ impl How {
 
 /// The decision.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Resolution {
+pub(crate) enum Resolution {
     Send(Target),
     /// The model is reached through profiles only, and none exists that may be used: one has to be made from this model.
     Create {
@@ -55,7 +55,7 @@ pub enum Resolution {
 
 /// What the decision rests on.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub(crate) struct Known<'a> {
     pub settings: &'a Models,
     pub catalogue: Option<&'a Catalogue>,
     /// What earlier requests have found out for this model in this account and region.
@@ -65,12 +65,12 @@ pub struct Known<'a> {
 }
 
 /// Replaces an alias by what it stands for.
-pub fn unalias<'a>(asked: &'a str, settings: &'a Models) -> &'a str {
+pub(crate) fn unalias<'a>(asked: &'a str, settings: &'a Models) -> &'a str {
     settings.aliases.get(asked).map_or(asked, String::as_str)
 }
 
 /// Decides what to send for `asked`.
-pub fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
+pub(crate) fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
     let name = unalias(asked, known.settings);
     let as_is = if name == asked { How::AsIs } else { How::Alias };
     let send = |identifier: &str, is_profile, how| {
@@ -106,7 +106,7 @@ pub fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
 }
 
 /// Which profile to use after the upstream has said that `model` cannot be invoked by its identifier.
-pub fn profile_for(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
+pub(crate) fn profile_for(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
     let found = known.catalogue.and_then(|catalogue| catalogue.system_profile(model, &known.settings.geographies));
     let (identifier, how) = match (known.learned, found) {
         (Some(learned), _) => (learned, How::Learned),
@@ -170,7 +170,7 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
 
 /// What to send for a model or profile that is described, deleted or copied and not invoked: its name as it is. Only
 /// GovCloud's own names are translated or refused.
-pub fn described(name: &str) -> Result<Target, Refusal> {
+pub(crate) fn described(name: &str) -> Result<Target, Refusal> {
     let identifier = match read(name, |_| false)? {
         Identifier::Model { id, .. } if name.starts_with("arn:aws-us-gov:") => id,
         _ if name.starts_with("us-gov.") => {
@@ -185,7 +185,7 @@ pub fn described(name: &str) -> Result<Target, Refusal> {
 }
 
 /// Whether an identifier may be sent: allow and deny lists on it and on the models behind it, and its geography.
-pub fn check(identifier: &str, known: Known<'_>) -> Result<(), Refusal> {
+pub(crate) fn check(identifier: &str, known: Known<'_>) -> Result<(), Refusal> {
     let settings = known.settings;
     match understand(identifier, known.catalogue)? {
         Identifier::Model { id, .. } | Identifier::ModelArn { id } => {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// What the two files say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accounts {
+pub(crate) struct Accounts {
     users: HashMap<String, u32>,
     groups: HashMap<String, u32>,
     /// uid to gids, the primary group first.
@@ -17,17 +17,17 @@ pub struct Accounts {
 
 impl Accounts {
     /// Reads this host's files. A file that cannot be read (a scratch container has none) counts as empty.
-    pub fn read() -> Accounts {
+    pub(crate) fn read() -> Accounts {
         Accounts::read_from(Path::new("/etc/passwd"), Path::new("/etc/group"))
     }
 
-    pub fn read_from(passwd: &Path, group: &Path) -> Accounts {
+    pub(crate) fn read_from(passwd: &Path, group: &Path) -> Accounts {
         let text = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Accounts::parse(&text(passwd).unwrap_or_default(), &text(group).unwrap_or_default())
     }
 
     /// Lines that are not of the format of passwd(5) and group(5) are passed over, as the C library does.
-    pub fn parse(passwd: &str, group: &str) -> Accounts {
+    pub(crate) fn parse(passwd: &str, group: &str) -> Accounts {
         let mut accounts = Accounts::default();
         for line in passwd.lines() {
             let fields: Vec<&str> = line.split(':').collect();
@@ -51,17 +51,17 @@ impl Accounts {
     }
 
     /// The uid of a name; a number stands for itself.
-    pub fn uid(&self, user: &str) -> Option<u32> {
+    pub(crate) fn uid(&self, user: &str) -> Option<u32> {
         self.users.get(user).copied().or_else(|| number(user))
     }
 
     /// The gid of a name; a number stands for itself.
-    pub fn gid(&self, group: &str) -> Option<u32> {
+    pub(crate) fn gid(&self, group: &str) -> Option<u32> {
         self.groups.get(group).copied().or_else(|| number(group))
     }
 
     /// The groups of a user; none for a user that the files do not list.
-    pub fn groups_of(&self, uid: u32) -> &[u32] {
+    pub(crate) fn groups_of(&self, uid: u32) -> &[u32] {
         self.memberships.get(&uid).map_or(&[], Vec::as_slice)
     }
 

@@ -8,17 +8,17 @@ use toml::Spanned;
 
 use super::accounts::Accounts;
 use super::limits::Rates;
-pub use super::secrets::Secret;
+pub(crate) use super::secrets::Secret;
 use super::secrets::secret;
 use crate::config::callers as written;
 use crate::config::{ConfigError, FilePath, Glob, Source};
 
 /// The longest access key id that is accepted, as IAM has it.
-pub const MAX_ACCESS_KEY_ID: usize = 128;
+pub(crate) const MAX_ACCESS_KEY_ID: usize = 128;
 
 /// A place in the configuration, as refusals name it: `config.toml:42`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     file: Arc<str>,
     line: usize,
 }
@@ -32,28 +32,28 @@ impl fmt::Display for Place {
 
 /// A list of patterns and where it is written.
 #[derive(Debug, Clone)]
-pub struct Rule {
+pub(crate) struct Rule {
     pub patterns: Vec<Glob>,
     pub place: Place,
 }
 
 impl Rule {
     /// The first pattern that fits one of the names.
-    pub fn matched(&self, names: &[&str]) -> Option<&Glob> {
+    pub(crate) fn matched(&self, names: &[&str]) -> Option<&Glob> {
         self.patterns.iter().find(|glob| names.iter().any(|name| glob.matches(name)))
     }
 }
 
 /// What an admin hands to an app so that its SDK can sign.
 #[derive(Debug, Clone)]
-pub struct LocalKey {
+pub(crate) struct LocalKey {
     pub access_key_id: String,
     pub secret: Secret,
 }
 
 /// One known caller.
 #[derive(Debug, Clone)]
-pub struct CallerEntry {
+pub(crate) struct CallerEntry {
     pub name: String,
     pub users: Vec<u32>,
     pub groups: Vec<u32>,
@@ -73,7 +73,7 @@ pub struct CallerEntry {
 
 /// All `[[callers]]`, in the order of the file.
 #[derive(Debug, Clone, Default)]
-pub struct Callers {
+pub(crate) struct Callers {
     pub entries: Vec<Arc<CallerEntry>>,
     /// Sentences for the log at start, such as a secret that every user can read.
     pub warnings: Vec<String>,
@@ -81,7 +81,7 @@ pub struct Callers {
 
 /// What holds for everybody.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Where `require_known_caller = true` is written; none when anybody on the host may call.
     pub require_known_caller: Option<Place>,
     /// Levels, the lowest first; empty when levels are only recorded.
@@ -262,13 +262,13 @@ fn classification(level: Spanned<String>, policy: &Policy, source: &Source) -> R
 }
 
 /// The spelling of an access key id: what AWS issues, and what people write into a configuration for local use.
-pub fn is_access_key_id(text: &str) -> bool {
+pub(crate) fn is_access_key_id(text: &str) -> bool {
     (1..=MAX_ACCESS_KEY_ID).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b',' | b'=' | b'"'))
 }
 
 /// The spelling of a data classification (and of a caller's name): it stands in headers, records and logs.
-pub fn is_classification(text: &str) -> bool {
+pub(crate) fn is_classification(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.trim() == text
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b" _.:/@-".contains(&b))

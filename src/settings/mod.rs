@@ -258,7 +258,7 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
 
 impl Upstream {
     /// AWS's own hosts of a commercial region, FIPS where it has them.
-    pub fn of_region(region: &str) -> Upstream {
+    pub(crate) fn of_region(region: &str) -> Upstream {
         let fips = FIPS_REGIONS.contains(&region);
         Upstream {
             region: region.to_owned(),

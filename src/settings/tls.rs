@@ -15,7 +15,7 @@ use crate::config::{Address, ConfigError, FilePath, Source};
 
 /// What `[listen.tls]` means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
+pub(crate) struct Tls {
     pub address: SocketAddr,
     pub certificate_file: PathBuf,
     pub private_key_file: PathBuf,
@@ -40,7 +40,7 @@ pub(crate) enum TlsFile {
 
 impl Tls {
     /// Whoever comes from another host must show a certificate; on loopback it is welcome and optional.
-    pub fn client_certificate_required(&self) -> bool {
+    pub(crate) fn client_certificate_required(&self) -> bool {
         !self.address.ip().is_loopback()
     }
 }

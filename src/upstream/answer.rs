@@ -9,7 +9,7 @@ use crate::error::ERROR_TYPE;
 
 /// The class and text of an error, as AWS services word them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct AwsError {
+pub(crate) struct AwsError {
     /// Without the `:http://…` suffix that some services append.
     pub error_type: String,
     pub message: String,
@@ -17,7 +17,7 @@ pub struct AwsError {
 
 /// What could help.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Remedy {
+pub(crate) enum Remedy {
     None,
     /// The key is not (or no longer) valid.
     Credential,
@@ -28,7 +28,7 @@ pub enum Remedy {
 }
 
 impl AwsError {
-    pub fn new(headers: &HeaderMap, body: &[u8]) -> AwsError {
+    pub(crate) fn new(headers: &HeaderMap, body: &[u8]) -> AwsError {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |key: &str| json.get(key).and_then(serde_json::Value::as_str);
         let header = headers.get(ERROR_TYPE).and_then(|value| value.to_str().ok());
@@ -42,7 +42,7 @@ impl AwsError {
     }
 
     /// By the texts that Bedrock uses (bedrock-runtime error references and issue threads of its SDKs).
-    pub fn remedy(&self, status: StatusCode, headers: &HeaderMap) -> Remedy {
+    pub(crate) fn remedy(&self, status: StatusCode, headers: &HeaderMap) -> Remedy {
         let text = self.message.to_ascii_lowercase();
         let has = |part: &str| text.contains(part);
         if status == StatusCode::BAD_REQUEST && has("on-demand throughput") {
@@ -78,7 +78,7 @@ impl AwsError {
     }
 
     /// What the ledger keeps. Texts of 400 and 424 may quote the prompt, so only their type is kept.
-    pub fn for_record(&self, status: StatusCode) -> String {
+    pub(crate) fn for_record(&self, status: StatusCode) -> String {
         let may_quote_input = matches!(status.as_u16(), 400 | 422 | 424);
         let kind = if self.error_type.is_empty() { status.as_str() } else { &self.error_type };
         if may_quote_input || self.message.is_empty() {
@@ -94,7 +94,7 @@ impl AwsError {
 }
 
 /// Failover: answers for which another upstream may do better, because this one is throttled, broken or unavailable.
-pub fn leads_to_failover(status: StatusCode) -> bool {
+pub(crate) fn leads_to_failover(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 503)
 }
 
@@ -103,7 +103,7 @@ fn date(headers: &HeaderMap) -> Option<SystemTime> {
 }
 
 /// How far the upstream's clock is ahead of ours, in whole milliseconds; negative when it is behind.
-pub fn clock_offset(theirs: SystemTime, ours: SystemTime) -> i64 {
+pub(crate) fn clock_offset(theirs: SystemTime, ours: SystemTime) -> i64 {
     let millis = |gap: Duration| i64::try_from(gap.as_millis()).unwrap_or(i64::MAX);
     match theirs.duration_since(ours) {
         Ok(ahead) => millis(ahead),

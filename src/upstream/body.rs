@@ -23,7 +23,7 @@ const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     #[error("the upstream broke its answer off: {}", describe(.0))]
     Broke(hyper::Error),
     /// RST_STREAM with NO_ERROR, which the HTTP library takes for an end.
@@ -35,7 +35,7 @@ pub enum BodyError {
 
 /// Bytes from upstream, untouched.
 #[derive(Debug)]
-pub struct UpstreamBody {
+pub(crate) struct UpstreamBody {
     /// None once its end is read in the background.
     incoming: Option<Incoming>,
     /// Bytes that are still to come; none where the answer does not announce its length and has not ended.
@@ -47,7 +47,7 @@ pub struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> UpstreamBody {
+    pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> UpstreamBody {
         let remaining = incoming.size_hint().exact();
         let mut body = UpstreamBody { incoming: Some(incoming), remaining, lease: Some(lease), idle, timer: None };
         body.release_if_complete();

@@ -1,11 +1,11 @@
 //! One commercial region: its hosts, its clock, and what it takes to have one request answered there.
 
-pub mod answer;
-pub mod body;
-pub mod pool;
-pub mod sign;
-pub mod strip;
-pub mod tls;
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod pool;
+pub(crate) mod sign;
+pub(crate) mod strip;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -35,7 +35,7 @@ const BREAKER_PAUSE: Duration = Duration::from_secs(10);
 
 /// A commercial region that requests can be sent to.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     pub region: String,
     credentials: Arc<Credentials>,
     runtime: Arc<Pool>,
@@ -50,7 +50,7 @@ pub struct Upstream {
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
 #[derive(Debug, Clone)]
-pub struct UpstreamRequest {
+pub(crate) struct UpstreamRequest {
     pub plane: Plane,
     pub method: Method,
     pub path: PathAndQuery,
@@ -61,14 +61,14 @@ pub struct UpstreamRequest {
 
 /// What the upstream answered.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: AnswerBody,
 }
 
 #[derive(Debug)]
-pub enum AnswerBody {
+pub(crate) enum AnswerBody {
     /// An error's body that has been looked at: the same bytes.
     Read(Bytes),
     Passing(UpstreamBody),
@@ -76,7 +76,7 @@ pub enum AnswerBody {
 
 /// What came of sending a request.
 #[derive(Debug)]
-pub struct Exchanged {
+pub(crate) struct Exchanged {
     /// How often the request was sent, the answer's own attempt included.
     pub attempts: u32,
     pub result: Result<Answer, Failure>,
@@ -84,7 +84,7 @@ pub struct Exchanged {
 
 /// Why an upstream gave no answer.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Nothing was sent: another upstream may be tried.
     NotSent(String),
     /// The request may have been received: only the client may repeat it.
@@ -96,7 +96,7 @@ pub enum Failure {
 impl Upstream {
     /// # Errors
     /// A sentence for the admin when no root certificates can be found.
-    pub fn new(
+    pub(crate) fn new(
         upstream: &settings::Upstream,
         timeouts: settings::Timeouts,
         credentials: Arc<Credentials>,
@@ -119,13 +119,13 @@ impl Upstream {
     }
 
     /// The credential that requests to this upstream are authenticated with.
-    pub fn credentials(&self) -> &Credentials {
+    pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
     /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
     /// once; so is one whose date was off.
-    pub async fn exchange(&self, request: &UpstreamRequest) -> Exchanged {
+    pub(crate) async fn exchange(&self, request: &UpstreamRequest) -> Exchanged {
         let mut attempts = 0;
         let result = self.answer(request, &mut attempts).await;
         Exchanged { attempts, result }
@@ -220,7 +220,7 @@ impl Upstream {
     }
 
     /// How far the upstream's clock is ahead of ours as far as it mattered, in milliseconds.
-    pub fn clock_offset(&self) -> i64 {
+    pub(crate) fn clock_offset(&self) -> i64 {
         self.clock_offset.load(Ordering::Relaxed)
     }
 
@@ -232,14 +232,14 @@ impl Upstream {
     }
 
     /// The breaker is open: connects have failed in a row a moment ago.
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         unix_millis() < self.paused_until.load(Ordering::Relaxed)
     }
 }
 
 impl Answer {
     /// The error that an inspected answer carries.
-    pub fn error(&self) -> Option<AwsError> {
+    pub(crate) fn error(&self) -> Option<AwsError> {
         match &self.body {
             AnswerBody::Read(bytes) => Some(AwsError::new(&self.headers, bytes)),
             AnswerBody::Passing(_) => None,
@@ -247,12 +247,12 @@ impl Answer {
     }
 
     /// What would help against the error that the answer carries; `None` for a success.
-    pub fn remedy(&self) -> Remedy {
+    pub(crate) fn remedy(&self) -> Remedy {
         self.error().map_or(Remedy::None, |error| error.remedy(self.status, &self.headers))
     }
 
     /// The whole body, for answers to requests of our own.
-    pub async fn read(self, most: usize) -> Result<Bytes, String> {
+    pub(crate) async fn read(self, most: usize) -> Result<Bytes, String> {
         match self.body {
             AnswerBody::Read(bytes) => Ok(bytes),
             AnswerBody::Passing(body) => match http_body_util::Limited::new(body, most).collect().await {
@@ -292,12 +292,12 @@ fn millis(duration: Duration) -> u64 {
 
 impl Failure {
     /// Failover: nothing was sent, so the next upstream may be tried.
-    pub fn leads_to_failover(&self) -> bool {
+    pub(crate) fn leads_to_failover(&self) -> bool {
         matches!(self, Failure::NotSent(_))
     }
 
     /// The answer of our own that says so.
-    pub fn refusal(&self) -> Refusal {
+    pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Failure::NoCredential(refusal) => refusal.clone(),
             Failure::NotSent(why) | Failure::Broke(why) => {

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::Endpoint;
 
 /// A request as it goes upstream: its body is in memory, because the signature needs its hash and a retry its bytes.
-pub type Outgoing = Request<Full<Bytes>>;
+pub(crate) type Outgoing = Request<Full<Bytes>>;
 
 /// Idle HTTP/1.1 connections are dropped before servers commonly close them (60 s and up).
 const IDLE: Duration = Duration::from_secs(50);
@@ -40,7 +40,7 @@ const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
 /// The connections to one endpoint.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     endpoint: Endpoint,
     scheme: Scheme,
     authority: Authority,
@@ -69,7 +69,7 @@ struct Shared {
 
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// Nothing was sent.
     #[error("no connection to {endpoint}: {reason}")]
     Connect { endpoint: String, reason: String },
@@ -80,7 +80,7 @@ pub enum SendError {
 
 /// A connection in use; goes back to the pool with the end of the answer.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     pool: Arc<Pool>,
     connection: Option<Connection>,
 }
@@ -92,7 +92,7 @@ enum Connection {
 }
 
 impl Pool {
-    pub fn new(
+    pub(crate) fn new(
         endpoint: Endpoint,
         tls: Option<Arc<ClientConfig>>,
         connect_timeout: Duration,
@@ -118,13 +118,16 @@ impl Pool {
         }))
     }
 
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
     /// Sends one request on a connection of the pool. A pooled connection that turns out to be closed before it took the
     /// request is replaced; a request that may have been received is never sent twice.
-    pub async fn send(self: &Arc<Pool>, mut request: Outgoing) -> Result<(Response<Incoming>, Lease), SendError> {
+    pub(crate) async fn send(
+        self: &Arc<Pool>,
+        mut request: Outgoing,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
         let mut may_repeat = true;
         loop {
             let mut lease = Lease { pool: Arc::clone(self), connection: Some(self.connection().await?) };
@@ -291,12 +294,12 @@ impl Pool {
 
 impl Lease {
     /// It is one stream of an HTTP/2 connection.
-    pub fn is_stream(&self) -> bool {
+    pub(crate) fn is_stream(&self) -> bool {
         matches!(self.connection, Some(Connection::Stream(_)))
     }
 
     /// Gives the connection back after a whole answer.
-    pub fn give_back(mut self) {
+    pub(crate) fn give_back(mut self) {
         if let Some(Connection::Own(sender)) = self.connection.take_if(|c| matches!(c, Connection::Own(_))) {
             let mut connections = self.pool.lock();
             if !sender.is_closed() && connections.idle.len() < MAX_IDLE {

@@ -11,7 +11,7 @@ use crate::credentials::{Credential, CredentialKind};
 
 /// What a signature covers. All else may be changed on the way without breaking it, so nothing else is signed.
 #[derive(Debug, Clone, Copy)]
-pub struct Signed<'a> {
+pub(crate) struct Signed<'a> {
     pub method: &'a str,
     /// `https://host/path?query`, encoded once; the signer encodes the path a second time.
     pub uri: &'a str,
@@ -26,7 +26,11 @@ pub struct Signed<'a> {
 ///
 /// # Errors
 /// A sentence; it can only come from a request that `operation` should have refused.
-pub fn authenticate(headers: &mut HeaderMap, credential: &Credential, request: Signed<'_>) -> Result<(), String> {
+pub(crate) fn authenticate(
+    headers: &mut HeaderMap,
+    credential: &Credential,
+    request: Signed<'_>,
+) -> Result<(), String> {
     let keys = match &credential.kind {
         CredentialKind::Bearer { authorization, .. } => {
             headers.insert(AUTHORIZATION, authorization.clone());

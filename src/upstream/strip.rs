@@ -40,7 +40,7 @@ const OF_THE_CLIENT: [&str; 14] = [
 const PREFIXES_OF_THE_CLIENT: [&str; 4] = ["x-amz-", "x-forwarded-", "x-bedrock-sidecar-", "proxy-"];
 
 /// The headers that go upstream.
-pub fn request_headers(client: &HeaderMap) -> HeaderMap {
+pub(crate) fn request_headers(client: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(client);
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
     for (name, value) in client {
@@ -60,7 +60,7 @@ fn belongs_to_client(name: &str) -> bool {
 }
 
 /// Removes what belongs to the upstream connection from an answer's headers.
-pub fn response_headers(headers: &mut HeaderMap) {
+pub(crate) fn response_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = named_by_connection(headers).iter().filter_map(|n| n.parse().ok()).collect();
     for name in named {
         headers.remove(name);
@@ -85,7 +85,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// The query without the parameters of a presigned request.
-pub fn query(query: &str) -> Option<String> {
+pub(crate) fn query(query: &str) -> Option<String> {
     let is_signature = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 ///
 /// # Errors
 /// A sentence for the admin: no usable root certificate was found.
-pub fn config(ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn config(ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(certificates) => {

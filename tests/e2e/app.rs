@@ -7,7 +7,7 @@ use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, Message};
 use test_support::Daemon;
 
 /// As an app has it: a GovCloud region, keys to sign with, and the endpoint from its environment.
-pub fn app(daemon: &Daemon, keys: Credentials) -> Client {
+pub(crate) fn app(daemon: &Daemon, keys: Credentials) -> Client {
     let config = aws_sdk_bedrockruntime::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-gov-west-1"))
@@ -19,6 +19,6 @@ pub fn app(daemon: &Daemon, keys: Credentials) -> Client {
     Client::from_conf(config)
 }
 
-pub fn user(text: &str) -> Message {
+pub(crate) fn user(text: &str) -> Message {
     Message::builder().role(ConversationRole::User).content(ContentBlock::Text(text.to_owned())).build().unwrap()
 }

@@ -13,16 +13,16 @@ use simulator::{DEFAULT_BEARER_TOKEN, Simulator};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a client reaches the simulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Road {
+pub(crate) struct Road {
     pub http2: bool,
     pub tls: bool,
 }
 
-pub const ROADS: [Road; 4] = [
+pub(crate) const ROADS: [Road; 4] = [
     Road { http2: false, tls: false },
     Road { http2: false, tls: true },
     Road { http2: true, tls: false },
@@ -31,17 +31,18 @@ pub const ROADS: [Road; 4] = [
 
 /// A request of one of the simulator's operations.
 #[derive(Debug, Clone, Copy)]
-pub struct Call {
+pub(crate) struct Call {
     pub path: &'static str,
     pub body: &'static str,
     pub stream: bool,
 }
 
 const CONVERSE_BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"one two three four five"}]}]}"#;
-pub const CONVERSE: Call = Call { path: "/model/amazon.nova-lite-v1%3A0/converse", body: CONVERSE_BODY, stream: false };
-pub const STREAM: Call =
+pub(crate) const CONVERSE: Call =
+    Call { path: "/model/amazon.nova-lite-v1%3A0/converse", body: CONVERSE_BODY, stream: false };
+pub(crate) const STREAM: Call =
     Call { path: "/model/amazon.nova-lite-v1%3A0/converse-stream", body: CONVERSE_BODY, stream: true };
-pub const CHAT: Call = Call {
+pub(crate) const CHAT: Call = Call {
     path: "/openai/v1/chat/completions",
     body: r#"{"model":"openai.gpt-oss-20b-1:0","messages":[{"role":"user","content":"one two"}],"stream":true}"#,
     stream: true,
@@ -49,7 +50,7 @@ pub const CHAT: Call = Call {
 
 /// An answer with all that came of it.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -59,16 +60,16 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A bare connection.
-pub async fn connect(simulator: &Simulator, road: Road) -> Result<Box<dyn Stream>, Failure> {
+pub(crate) async fn connect(simulator: &Simulator, road: Road) -> Result<Box<dyn Stream>, Failure> {
     let endpoint = if road.tls { simulator.tls_endpoint() } else { simulator.plain_endpoint() };
     let (_, authority) = endpoint.split_once("://").unwrap();
     let stream = TcpStream::connect(authority).await?;
@@ -94,14 +95,14 @@ enum Sender {
 }
 
 /// One connection, opened again when the server has closed it.
-pub struct Client<'a> {
+pub(crate) struct Client<'a> {
     simulator: &'a Simulator,
     road: Road,
     sender: Option<Sender>,
 }
 
 impl<'a> Client<'a> {
-    pub fn new(simulator: &'a Simulator, road: Road) -> Client<'a> {
+    pub(crate) fn new(simulator: &'a Simulator, road: Road) -> Client<'a> {
         Client { simulator, road, sender: None }
     }
 
@@ -131,7 +132,7 @@ impl<'a> Client<'a> {
     }
 
     /// Sends the request; the answer's body is read by the caller.
-    pub async fn begin(&mut self, call: Call) -> Result<Response<Incoming>, Failure> {
+    pub(crate) async fn begin(&mut self, call: Call) -> Result<Response<Incoming>, Failure> {
         match self.try_once(call).await {
             // Closed before anything was sent on it, or going away before the request came: not processed.
             Err(error)
@@ -163,7 +164,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    pub async fn send(&mut self, call: Call) -> Result<Answer, Failure> {
+    pub(crate) async fn send(&mut self, call: Call) -> Result<Answer, Failure> {
         let (parts, mut incoming) = self.begin(call).await?.into_parts();
         let mut answer = Answer {
             status: parts.status.as_u16(),

@@ -75,7 +75,7 @@ async fn the_index_is_never_ahead_of_what_is_on_the_disk() {
             let position: rusqlite::Result<(i64, i64)> =
                 db.query_row("SELECT segment, offset FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)));
             let Ok((segment, offset)) = position else { continue };
-            let position = Position { segment: segment as u64, offset: offset as u64 };
+            let position = Position { segment: segment.cast_unsigned(), offset: offset.cast_unsigned() };
             checkpointed |= segment > 0;
             assert!(disk.has_up_to(directory.path(), position), "{durability:?}, after {number}");
         }

@@ -1,4 +1,5 @@
 //! The ledger on a disk that fails and loses power.
+#![expect(clippy::cast_possible_truncation, reason = "random picks are below the lengths of lists")]
 
 mod disk;
 mod flushing;

@@ -14,8 +14,6 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     let daemon = Setup::plain(&bedrock).with("[limits]\ntokens_per_day = 100000000").ready().await;
     let today = async || host(&daemon).await["tokensToday"].as_u64().unwrap();
     let used = |record: &Value| record["inputTokens"].as_u64().unwrap() + record["outputTokens"].as_u64().unwrap();
-    // The log line is written beside the answer's last byte, not before it.
-    let nth_record = async |number: usize| until("the record", || daemon.records().into_iter().nth(number - 1)).await;
     let mut spent = 0;
     for path in [
         converse_path(ON_DEMAND),

@@ -11,7 +11,7 @@ use test_support::dynamodb;
 use super::{kill, kit};
 
 /// A command that runs the given role in a child.
-pub fn command(role: &str, directory: &Path) -> Command {
+pub(super) fn command(role: &str, directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "ledger::child::child", "--ignored", "--nocapture", "--test-threads=1"])
@@ -22,7 +22,7 @@ pub fn command(role: &str, directory: &Path) -> Command {
 }
 
 /// Runs `audit …` as the daemon's command would, and returns whether all is in order and what was printed.
-pub fn audit(directory: &Path, table: Option<&str>, arguments: &str) -> (bool, String) {
+pub(super) fn audit(directory: &Path, table: Option<&str>, arguments: &str) -> (bool, String) {
     let mut command = command("cli", directory);
     command.env("AUDIT_TEST_ARGUMENTS", arguments);
     if let Some(table) = table {
@@ -37,7 +37,7 @@ pub fn audit(directory: &Path, table: Option<&str>, arguments: &str) -> (bool, S
 }
 
 #[derive(Debug, Parser)]
-pub struct Audit {
+pub(super) struct Audit {
     #[command(subcommand)]
     pub command: cli::Command,
 }

@@ -14,7 +14,7 @@ use super::kit::{self, completed, record};
 use test_support::dynamodb::{self, create_table};
 
 /// Opens and closes records until it is killed. `o ID SIZE` is printed once an opening is durable, `c ID SIZE` once an end is.
-pub async fn load(settings: &settings::Audit) {
+pub(super) async fn load(settings: &settings::Audit) {
     // The test harness has begun a line.
     println!();
     let audit = Ledger::start(settings).await.unwrap();

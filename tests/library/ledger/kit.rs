@@ -11,7 +11,7 @@ use bedrock_sidecar::record::{Outcome, Record};
 use bedrock_sidecar::settings;
 use serde_json::Value;
 
-pub fn settings(directory: &Path) -> settings::Audit {
+pub(super) fn settings(directory: &Path) -> settings::Audit {
     settings::Audit {
         state_dir: Some(directory.to_owned()),
         table: None,
@@ -26,7 +26,7 @@ pub fn settings(directory: &Path) -> settings::Audit {
 }
 
 /// A request that is under way.
-pub fn record(number: u64) -> Record {
+pub(super) fn record(number: u64) -> Record {
     Record {
         request_id: uuid::Uuid::now_v7().to_string(),
         started_ms: jiff::Timestamp::now().as_millisecond(),
@@ -44,7 +44,7 @@ pub fn record(number: u64) -> Record {
 }
 
 /// The same request when it has ended.
-pub fn completed(record: &Record) -> Record {
+pub(super) fn completed(record: &Record) -> Record {
     Record {
         success: true,
         status_code: 200,
@@ -57,13 +57,13 @@ pub fn completed(record: &Record) -> Record {
     }
 }
 
-pub async fn serve(audit: &Ledger, record: &Record) {
+pub(super) async fn serve(audit: &Ledger, record: &Record) {
     let opened = audit.open(record).await.unwrap();
     audit.close(opened, &completed(record));
 }
 
 /// Every item that is stored, in the order of the chain.
-pub fn items(directory: &Path) -> Vec<Value> {
+pub(super) fn items(directory: &Path) -> Vec<Value> {
     let home = StateDir { root: directory.to_owned() };
     let db = index::open_to_read(&home.database()).unwrap();
     let mut select = db.prepare("SELECT item FROM records ORDER BY id").unwrap();
@@ -71,11 +71,11 @@ pub fn items(directory: &Path) -> Vec<Value> {
     items.map(|item| serde_json::from_str(&item.unwrap()).unwrap()).collect()
 }
 
-pub async fn start(settings: &settings::Audit) -> Arc<Ledger> {
+pub(super) async fn start(settings: &settings::Audit) -> Arc<Ledger> {
     Ledger::start(settings).await.unwrap()
 }
 
 /// An end to waiting that never decides a test by itself.
-pub fn far() -> tokio::time::Instant {
+pub(super) fn far() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(60)
 }

@@ -69,7 +69,7 @@ const ALWAYS: [&str; 19] = [
 ];
 
 /// Every item of the table has all that every item has, and nothing else or otherwise than listed here.
-pub async fn assert_types(table: &str) {
+pub(super) async fn assert_types(table: &str) {
     let scan = dynamodb::local().scan().table_name(table).send().await.unwrap();
     assert!(scan.last_evaluated_key().is_none());
     for item in scan.items() {
