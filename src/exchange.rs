@@ -22,7 +22,6 @@ use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
-use crate::own_call::OwnCalls;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
@@ -81,9 +80,9 @@ impl OpenExchange<'_> {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
     }
 
-    /// For what the daemon has to do for itself, so that it can send this request.
-    pub(crate) fn own_calls(&self) -> OwnCalls {
-        OwnCalls(Arc::clone(&self.0.road))
+    /// For calls that the daemon has to make itself, so that it can send this request.
+    pub(crate) fn road(&self) -> Arc<Road> {
+        Arc::clone(&self.0.road)
     }
 
     /// The request was sent so many times more.

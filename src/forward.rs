@@ -7,6 +7,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{Answered, OpenExchange};
 use crate::model::{self, How, Target};
 use crate::operation::ModelPlace;
+use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road};
 use crate::upstream::answer::{Remedy, leads_to_failover};
@@ -105,7 +106,7 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            region.models.check_copy_from(&requested.name, &region.upstream, &exchange.own_calls()).await?;
+            region.models.check_copy_from(&requested.name, &region.upstream, &OwnCalls(exchange.road())).await?;
             describe(road, region, exchange, received, requested, headers).await
         }
         ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,
@@ -139,7 +140,7 @@ async fn invoke(
     headers: &HeaderMap,
 ) -> Result<Answered, Stop> {
     let Region { upstream, models } = region;
-    let own = exchange.own_calls();
+    let own = OwnCalls(exchange.road());
     let mut target = models.target(&requested.name, upstream, &own).await?;
     let mut may_retry = true;
     loop {

@@ -18,7 +18,7 @@ use crate::error::{Refusal, RefusalKind};
 /// How far a signature's date may be from ours, either way.
 pub(crate) const SKEW: Duration = Duration::from_secs(300);
 
-/// The services that clients sign for: Bedrock's two, and what the seed's clients signed for its API with.
+/// The services that clients sign for: Bedrock's two, and the one that clients of the legacy REST API sign for.
 const SERVICES: [&str; 2] = ["bedrock", "bedrock-mantle"];
 const SEED_SERVICE: &str = "execute-api";
 const SEED_PATHS: &str = "/v1/";

@@ -181,9 +181,9 @@ fn the_scope_is_bedrock_in_govcloud_or_an_upstream_on_the_day_of_the_date() {
     assert_eq!(scoped("/bedrock/", "/s3/"), "Credential should be scoped to correct service: 'bedrock'.");
     assert_eq!(scoped("/bedrock/", "/execute-api/"), "Credential should be scoped to correct service: 'bedrock'.");
     assert!(scoped("/bedrock/", "/bedrock-mantle/").starts_with("The request signature"));
-    let mut seed = good.with_authorization(|text| text.replace("/bedrock/", "/execute-api/"));
-    seed.path = "/v1/bedrock/invoke-model".to_owned();
-    assert!(seed.refused("the seed's service").message.starts_with("The request signature"));
+    let mut legacy = good.with_authorization(|text| text.replace("/bedrock/", "/execute-api/"));
+    legacy.path = "/v1/bedrock/invoke-model".to_owned();
+    assert!(legacy.refused("the service of the legacy REST API").message.starts_with("The request signature"));
     assert!(scoped("us-gov-west-1", "eu-west-1").starts_with("Credential should be scoped to a valid region"));
     // Accepted as a region, so it is the signature that fails.
     assert!(scoped("us-gov-west-1", "us-east-1").starts_with("The request signature"));
