@@ -85,9 +85,13 @@ impl OpenExchange<'_> {
         Arc::clone(&self.0.road)
     }
 
-    /// The request was sent so many times more.
-    pub(crate) fn attempted(&mut self, attempts: u32) {
-        self.0.record.attempts += attempts;
+    /// How often the request has been sent.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.0.record.attempts
+    }
+
+    pub(crate) fn set_attempts(&mut self, attempts: u32) {
+        self.0.record.attempts = attempts;
     }
 
     /// The upstream gave no answer, or broke before one.

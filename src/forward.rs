@@ -39,10 +39,12 @@ pub(crate) async fn forward(
             Ok(answered) => return Ok(answered),
             Err(Stop::Failed(failure)) if at < last && failure.leads_to_failover() => {
                 tracing::warn!(region = %region.upstream.region, reason = %failure.refusal(), "failing over to the next upstream");
-                missed = Some(Err(failure.refusal()));
+                // An answer that an earlier upstream gave is better than none.
+                missed = missed.filter(Result::is_ok).or_else(|| Some(Err(failure.refusal())));
             }
             Err(Stop::Failed(failure)) => return last_failure(&mut exchange, &failure, missed),
-            Err(Stop::Refused(refusal)) => return Err(refusal),
+            // The upstream that comes after a failover may not know what only the first one has.
+            Err(Stop::Refused(refusal)) => return missed.filter(Result::is_ok).unwrap_or(Err(refusal)),
         }
     }
     missed.unwrap_or_else(|| {
@@ -50,7 +52,7 @@ pub(crate) async fn forward(
     })
 }
 
-/// No upstream is left. An answer that an earlier one gave is better than none.
+/// No upstream is left; what an earlier one answered is given, if one did.
 fn last_failure(
     exchange: &mut OpenExchange<'_>,
     failure: &Failure,
@@ -172,8 +174,11 @@ async fn send(
     exchange: &mut OpenExchange<'_>,
     request: &UpstreamRequest,
 ) -> Result<Answer, Failure> {
+    // Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
+    let before = exchange.attempts();
+    exchange.set_attempts(before + 1);
     let sent = region.upstream.exchange(request).await;
-    exchange.attempted(sent.attempts);
+    exchange.set_attempts(before + sent.attempts);
     let answer = sent.result?;
     road.metrics.attempt(&region.upstream.region, answer.status.as_u16());
     Ok(answer)

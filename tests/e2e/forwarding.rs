@@ -302,6 +302,29 @@ async fn the_next_upstream_answers_when_the_first_is_throttled_or_broken() {
     assert_eq!((received(&east, "Converse").len(), received(&west, "Converse").len()), (1, 1));
 }
 
+/// Where no other upstream can be reached, the answer of the first one is better than none, and it is recorded as its own.
+#[tokio::test]
+async fn an_answer_after_a_failover_that_led_nowhere_is_recorded_under_the_region_that_gave_it() {
+    let (east, west) = east_and_west().await;
+    let third = bedrock_with(Options { region: "us-east-2".into(), ..Options::default() }).await;
+    let upstreams = [(&east, "us-east-1"), (&west, "us-west-2"), (&third, "us-east-2")];
+    let daemon = Setup::several(&upstreams)
+        .secret(&format!("{}:{}", simulator::DEFAULT_ACCESS_KEY_ID, simulator::DEFAULT_SECRET_ACCESS_KEY))
+        .ready()
+        .await;
+    west.refuse_connections(true);
+    third.refuse_connections(true);
+    east.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (429, Some("us-east-1")), "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!(
+        (&record["destinationRegion"], &record["statusCode"], &record["outcome"]),
+        (&json!("us-east-1"), &json!(429), &json!("upstream_error")),
+        "{record}"
+    );
+}
+
 #[tokio::test]
 async fn what_another_region_would_answer_alike_is_not_tried_there() {
     let (east, west) = east_and_west().await;

@@ -68,6 +68,25 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     spent += reserved;
     assert_eq!(today().await, spent);
 
+    // So does one whose client leaves before the answer has begun: a model is at work on it.
+    let thinking = bounded("think 60000 hello", 500);
+    let mut connection = Http1::to(daemon.address()).await;
+    let waiting = connection.start(request(Method::POST, &converse_path(ON_DEMAND), thinking.clone()));
+    let arrived = until("the upstream to have it", || {
+        received(&bedrock, "Converse").into_iter().find(|one| one.ended == Ended::Open)
+    });
+    tokio::select! {
+        answer = waiting => panic!("the upstream is still thinking: {answer:?}"),
+        _ = arrived => {}
+    }
+    drop(connection);
+    let left = daemon.record("the request whose client left", |r| {
+        r["outcome"] == "client_disconnected" && r["operation"] == "Converse"
+    });
+    assert_eq!(left.await["attempts"], 1);
+    spent += thinking.len().div_ceil(4) as u64 + 500;
+    assert_eq!(today().await, spent);
+
     // What the upstream refuses, or what never reached it, costs nothing.
     bedrock.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
     let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
