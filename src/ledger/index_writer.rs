@@ -302,6 +302,8 @@ impl IndexWriter {
         let newest = self.index.as_ref().map(Index::newest_started_ms).transpose()?.flatten();
         let known = self.wall_clock.observe(now_ms(), Instant::now(), newest);
         self.core.good_ms.store(known.good_ms, Relaxed);
+        // Decided once: a ledger that is too full is emptied down to the goal, not just below the point where it began.
+        let must_prune = self.core.must_prune();
         loop {
             let Some(index) = &mut self.index else { return Ok(()) };
             let settings = self.core.settings.load();
@@ -311,7 +313,7 @@ impl IndexWriter {
                 before_ms: known.careful_ms().saturating_sub(retention),
                 max_bytes: settings.max_ledger_bytes,
                 local_only: settings.table.is_none(),
-                max_unshipped_bytes: self.core.must_prune().then_some(settings.max_ledger_bytes / 100 * 85),
+                max_unshipped_bytes: must_prune.then_some(settings.max_ledger_bytes / 100 * 85),
             };
             let pruned = index.prune(rule)?;
             if pruned.unshipped > 0 && settings.table.is_some() {

@@ -334,17 +334,18 @@ impl Ledger {
     pub async fn stop(&self, deadline: impl Into<Instant>) {
         let deadline = deadline.into();
         self.core.write_held_refusals();
-        self.flush().await;
         let _ = tokio::time::timeout_at(deadline, async {
+            self.flush().await;
             while self.core.settings.load().table.is_some() && self.core.counts.pending.load(Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await;
-        anchor::write(&self.core);
         self.stop_threads();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+        // The threads may have written last records.
+        anchor::write(&self.core);
     }
 
     fn stop_threads(&self) {

@@ -68,7 +68,8 @@ impl Models {
         if let Some(found) = self.behind.recall(name) {
             return found;
         }
-        tokio::time::timeout(LONGEST_LOOK, self.search(name, upstream)).await.unwrap_or(Behind::Unknown)
+        // Whoever waits in vain behind others knows nothing either.
+        tokio::time::timeout(2 * LONGEST_LOOK, self.search(name, upstream)).await.unwrap_or(Behind::Unknown)
     }
 
     async fn search(&self, name: &str, upstream: &Upstream) -> Behind {
@@ -76,13 +77,17 @@ impl Models {
         if let Some(found) = self.behind.recall(name) {
             return found;
         }
-        let behind = match identifier::read(name, |_| false) {
-            Ok(Identifier::ApplicationProfileArn) => match self.look_up(name, upstream).await {
-                Ok(profile) => models(profile.model_ids()),
-                Err(_) => Behind::Unknown,
-            },
-            _ => described(name, upstream).await,
+        let look = async {
+            match identifier::read(name, |_| false) {
+                Ok(Identifier::ApplicationProfileArn) => match self.look_up(name, upstream).await {
+                    Ok(profile) => models(profile.model_ids()),
+                    Err(_) => Behind::Unknown,
+                },
+                _ => described(name, upstream).await,
+            }
         };
+        // A look-up that hangs is kept as unknown too, or every request would wait for it again.
+        let behind = tokio::time::timeout(LONGEST_LOOK, look).await.unwrap_or(Behind::Unknown);
         let time = if behind == Behind::Unknown { UNKNOWN_FOR } else { self.settings.refresh_interval };
         self.behind.keep(name, &behind, time);
         behind
