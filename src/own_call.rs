@@ -43,12 +43,10 @@ impl SendRecorded for OwnCalls {
 /// Takes down how the call ended.
 fn told(record: &mut Record, call: &Call) -> (Outcome, u16) {
     record.attempts = call.attempts;
+    record.response_size = call.response_size;
     record.upstream_request_id.clone_from(&call.upstream_request_id);
     match &call.result {
-        Ok(body) => {
-            record.response_size = body.len() as u64;
-            (Outcome::Completed, 201)
-        }
+        Ok(_) => (Outcome::Completed, 201),
         Err(CallError::Answered(status, error)) => {
             let code = http::StatusCode::from_u16(*status).unwrap_or(http::StatusCode::BAD_GATEWAY);
             record.error_message = Some(error.for_record(code));

@@ -230,12 +230,14 @@ pub(crate) async fn call(upstream: &Upstream, method: Method, path: &str, body: 
 pub(crate) struct Call {
     pub attempts: u32,
     pub upstream_request_id: Option<String>,
+    /// Bytes of the answer's body, an error's too.
+    pub response_size: u64,
     pub result: Result<Bytes, CallError>,
 }
 
 /// The same, for a call that is recorded.
 pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Call {
-    let failed = |attempts, error| Call { attempts, upstream_request_id: None, result: Err(error) };
+    let failed = |attempts, error| Call { attempts, upstream_request_id: None, response_size: 0, result: Err(error) };
     let path = match PathAndQuery::try_from(path) {
         Ok(path) => path,
         Err(error) => return failed(0, CallError::Transport(error.to_string())),
@@ -255,10 +257,12 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
     };
     let (status, headers) = (answer.status, answer.headers.clone());
     let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let result = match answer.read(MAX_LISTING).await {
+    let read = answer.read(MAX_LISTING).await;
+    let response_size = read.as_ref().map_or(0, |body| body.len() as u64);
+    let result = match read {
         Ok(body) if status.is_success() => Ok(body),
         Ok(body) => Err(CallError::Answered(status.as_u16(), AwsError::new(&headers, &body))),
         Err(why) => Err(CallError::Transport(why)),
     };
-    Call { attempts: sent.attempts, upstream_request_id: id, result }
+    Call { attempts: sent.attempts, upstream_request_id: id, response_size, result }
 }
