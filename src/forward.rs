@@ -9,7 +9,7 @@ use crate::model::{self, How, Target};
 use crate::operation::ModelPlace;
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
-use crate::road::{Region, Road};
+use crate::road::{Region, Road, arn_region};
 use crate::upstream::answer::{Remedy, leads_to_failover};
 use crate::upstream::{Answer, Failure, UpstreamRequest, strip};
 
@@ -29,12 +29,16 @@ pub(crate) async fn forward(
     let mut missed: Option<Result<Answered, Refusal>> = None;
     for (at, region) in road.regions.iter().enumerate() {
         if at < last && region.upstream.is_paused() {
+            missed = missed.or_else(|| Some(Err(unreachable())));
             continue;
         }
         match try_region(road, region, &mut exchange, received, &headers).await {
             Ok(answered) if at < last && leads_to_failover(answered.answer.status) => {
                 tracing::warn!(region = %region.upstream.region, status = answered.answer.status.as_u16(), "failing over to the next upstream");
                 missed = Some(Ok(answered));
+            }
+            Ok(answered) if tells_less(road, &answered, received, missed.as_ref()) => {
+                tracing::warn!(region = %region.upstream.region, status = answered.answer.status.as_u16(), "this upstream does not have what was asked for; keeping the answer of an earlier one");
             }
             Ok(answered) => return Ok(answered),
             Err(Stop::Failed(failure)) if at < last && failure.leads_to_failover() => {
@@ -47,9 +51,39 @@ pub(crate) async fn forward(
             Err(Stop::Refused(refusal)) => return missed.filter(Result::is_ok).unwrap_or(Err(refusal)),
         }
     }
-    missed.unwrap_or_else(|| {
-        Err(Refusal::new(RefusalKind::ServiceUnavailable, "no upstream can be reached at the moment."))
-    })
+    if let Some(Ok(answered)) = missed {
+        return Ok(answered);
+    }
+    // The upstream that has the model could not be reached, and the others have done nothing with the request.
+    exchange.upstream_broke();
+    exchange.never_sent();
+    missed.unwrap_or_else(|| Err(unreachable()))
+}
+
+fn unreachable() -> Refusal {
+    Refusal::new(RefusalKind::ServiceUnavailable, "no upstream can be reached at the moment.")
+}
+
+/// After a failover, an upstream may refuse what only an earlier one has: profiles and models differ between regions. The
+/// earlier answer then says what the client can do, which is to try again.
+fn tells_less(
+    road: &Road,
+    answered: &Answered,
+    received: &Received,
+    missed: Option<&Result<Answered, Refusal>>,
+) -> bool {
+    if !matches!(answered.answer.status.as_u16(), 400 | 403 | 404) {
+        return false;
+    }
+    match missed {
+        None => false,
+        Some(Ok(_)) => true,
+        // Nobody has seen the request before; only an ARN says that this was the wrong upstream to ask.
+        Some(Err(_)) => received.model.as_ref().is_some_and(|model| {
+            let name = model::resolve::unalias(&model.name, &road.settings.models);
+            arn_region(name).is_some_and(|region| region != answered.region)
+        }),
+    }
 }
 
 /// No upstream is left; what an earlier one answered is given, if one did.
@@ -58,18 +92,19 @@ fn last_failure(
     failure: &Failure,
     missed: Option<Result<Answered, Refusal>>,
 ) -> Result<Answered, Refusal> {
-    if !matches!(failure, Failure::NoCredential(_)) {
-        exchange.upstream_broke();
-    }
-    if !matches!(failure, Failure::NotSent(_)) {
-        return Err(failure.refusal());
-    }
-    match missed {
-        Some(Ok(answered)) => Ok(answered),
-        _ => {
-            exchange.never_sent();
+    let missed = missed.filter(Result::is_ok);
+    match failure {
+        // It may have been received, and paid for.
+        Failure::Broke(_) => {
+            exchange.upstream_broke();
             Err(failure.refusal())
         }
+        Failure::NoCredential(_) => missed.unwrap_or_else(|| Err(failure.refusal())),
+        Failure::NotSent(_) => missed.unwrap_or_else(|| {
+            exchange.upstream_broke();
+            exchange.never_sent();
+            Err(failure.refusal())
+        }),
     }
 }
 
@@ -108,7 +143,10 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            region.models.check_copy_from(&requested.name, &region.upstream, &OwnCalls(exchange.road())).await?;
+            region
+                .models
+                .check_copy_from(&requested.name, &region.upstream, &OwnCalls(exchange.road()))
+                .await?;
             describe(road, region, exchange, received, requested, headers).await
         }
         ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,
@@ -152,7 +190,9 @@ async fn invoke(
         let answer = send(road, region, exchange, &request).await?;
         if answer.remedy() == Remedy::Profile && may_retry {
             may_retry = false;
-            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream, &own).await {
+            if let Some(profile) =
+                models.after_on_demand_refusal(&requested.name, &target, upstream, &own).await
+            {
                 target = profile?;
                 continue;
             }

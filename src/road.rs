@@ -47,8 +47,8 @@ impl Road {
 
     /// The region in which a name is to be looked up: an ARN's own, if it is configured.
     pub(crate) fn region_of(&self, name: &str) -> Option<&Region> {
-        let arn_region = name.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2));
-        let own = self.regions.iter().find(|region| Some(region.upstream.region.as_str()) == arn_region);
+        let named = arn_region(name);
+        let own = self.regions.iter().find(|region| Some(region.upstream.region.as_str()) == named);
         own.or_else(|| self.regions.first())
     }
 
@@ -58,4 +58,9 @@ impl Road {
         self.metrics.ended(record, label.as_deref(), took);
         log::request(record, self.audit.host_id());
     }
+}
+
+/// The region that an ARN names; none where the name is no ARN.
+pub(crate) fn arn_region(name: &str) -> Option<&str> {
+    name.strip_prefix("arn:")?.split(':').nth(2)
 }

@@ -138,7 +138,7 @@ impl Upstream {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
             *attempts += 1;
-            let answer = self.attempt(request, &credential).await?;
+            let answer = self.attempt(request, &credential, attempts).await?;
             match answer.remedy() {
                 Remedy::Credential if may_refresh => {
                     may_refresh = false;
@@ -155,7 +155,12 @@ impl Upstream {
         }
     }
 
-    async fn attempt(&self, outgoing: &UpstreamRequest, credential: &Credential) -> Result<Answer, Failure> {
+    async fn attempt(
+        &self,
+        outgoing: &UpstreamRequest,
+        credential: &Credential,
+        attempts: &mut u32,
+    ) -> Result<Answer, Failure> {
         let pool = match outgoing.plane {
             Plane::Runtime => &self.runtime,
             Plane::Control => &self.control,
@@ -174,13 +179,14 @@ impl Upstream {
             now: self.now(),
         };
         sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
-        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request)).await;
+        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, attempts)).await;
         let (response, lease) = match sent {
             Ok(Ok(answered)) => answered,
             Ok(Err(error @ SendError::Connect { .. })) => {
                 self.connect_failed();
                 return Err(Failure::NotSent(error.to_string()));
             }
+            Ok(Err(error @ SendError::NotTaken { .. })) => return Err(Failure::NotSent(error.to_string())),
             Ok(Err(error @ SendError::Broke { .. })) => return Err(Failure::Broke(error.to_string())),
             Err(_) => {
                 let seconds = self.timeouts.first_byte.as_secs_f32();

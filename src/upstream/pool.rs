@@ -31,6 +31,8 @@ pub(crate) type Outgoing = Request<Full<Bytes>>;
 /// Idle HTTP/1.1 connections are dropped before servers commonly close them (60 s and up).
 const IDLE: Duration = Duration::from_secs(50);
 const MAX_IDLE: usize = 256;
+/// A request that no peer has processed is sent again so often at most, on other connections or streams.
+const MAX_REPEATS: u32 = 3;
 /// Streams on one HTTP/2 connection, unless the peer allows fewer.
 const MAX_STREAMS: usize = 100;
 /// What one stream may have in flight; a slow client stops its own stream and no other.
@@ -73,6 +75,9 @@ pub(crate) enum SendError {
     /// Nothing was sent.
     #[error("no connection to {endpoint}: {reason}")]
     Connect { endpoint: String, reason: String },
+    /// Peers said, or closed the connection in such a way, that they did nothing with the request.
+    #[error("{endpoint} did not take the request: {reason}")]
+    NotTaken { endpoint: String, reason: String },
     /// The request may have been received.
     #[error("the connection to {endpoint} broke before an answer: {reason}")]
     Broke { endpoint: String, reason: String },
@@ -123,14 +128,18 @@ impl Pool {
     }
 
     /// Sends one request on a connection of the pool. A pooled connection that turns out to be closed before it took the
-    /// request is replaced; a request that may have been received is never sent twice.
+    /// request is replaced, and so is a stream that the peer refused unread; both a few times at most. A request that may
+    /// have been processed is never sent twice. Each repeat of a request that had left is counted in `attempts`.
     pub(crate) async fn send(
         self: &Arc<Pool>,
         mut request: Outgoing,
+        attempts: &mut u32,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
-        let mut may_repeat = true;
+        let mut repeats = 0;
         loop {
-            let mut lease = Lease { pool: Arc::clone(self), connection: Some(self.connection().await?) };
+            // The pool may hold many connections that the peer has closed; a new one is not of those.
+            let connection = if repeats < MAX_REPEATS { self.connection().await? } else { self.fresh().await? };
+            let mut lease = Lease { pool: Arc::clone(self), connection: Some(connection) };
             // Bodies are shared, so this copies the head alone, and only where a peer can say what it did not process.
             let copy = matches!(lease.connection, Some(Connection::Stream(_))).then(|| request.clone());
             let sent = match &mut lease.connection {
@@ -138,26 +147,30 @@ impl Pool {
                 Some(Connection::Stream(shared)) => {
                     shared.sender.clone().try_send_request(self.for_http2(request)).await
                 }
-                None => continue,
+                None => return Err(self.not_taken("there is no connection".to_owned())),
             };
-            match sent {
+            let mut error = match sent {
                 Ok(response) => return Ok((response, lease)),
-                Err(mut error) => {
-                    lease.discard();
-                    match (error.take_message(), copy) {
-                        (Some(unsent), _) => request = unsent,
-                        (None, Some(copy)) if may_repeat && was_not_processed(error.error()) => {
-                            may_repeat = false;
-                            request = copy;
-                        }
-                        _ => {
-                            let reason = describe(error.error());
-                            return Err(SendError::Broke { endpoint: self.endpoint.to_string(), reason });
-                        }
-                    }
-                }
+                Err(error) => error,
+            };
+            lease.discard();
+            let reason = describe(error.error());
+            let (unprocessed, had_left) = match (error.take_message(), copy) {
+                (Some(unsent), _) => (unsent, false),
+                (None, Some(copy)) if was_not_processed(error.error()) => (copy, true),
+                _ => return Err(SendError::Broke { endpoint: self.endpoint.to_string(), reason }),
+            };
+            if repeats == MAX_REPEATS {
+                return Err(self.not_taken(reason));
             }
+            repeats += 1;
+            *attempts += u32::from(had_left);
+            request = unprocessed;
         }
+    }
+
+    fn not_taken(&self, reason: String) -> SendError {
+        SendError::NotTaken { endpoint: self.endpoint.to_string(), reason }
     }
 
     /// Origin form and a `Host` header.
@@ -198,6 +211,11 @@ impl Pool {
         } else {
             None
         };
+        self.fresh().await
+    }
+
+    /// A connection of its own making, whatever the pool holds.
+    async fn fresh(self: &Arc<Pool>) -> Result<Connection, SendError> {
         let opened = tokio::time::timeout(self.connect_timeout, self.open()).await;
         let failed = |reason: String| SendError::Connect { endpoint: self.endpoint.to_string(), reason };
         match opened {

@@ -11,6 +11,7 @@ mod app;
 mod callers;
 mod contract;
 mod credentials;
+mod failover;
 mod forwarding;
 mod framing;
 mod ledger;
