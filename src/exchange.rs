@@ -1,6 +1,8 @@
 //! One request in flight, from its head to the end of its answer: the record that is being filled, and the certainty that
 //! it is closed exactly once, however the request ends.
 
+pub(crate) mod whole;
+
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,6 +51,10 @@ pub(crate) struct Exchange {
     opened: Option<Opened>,
     /// No upstream could be reached, so nothing can have been used.
     never_sent: bool,
+    /// An upstream has begun an answer that is no error, so what it tells was used.
+    has_answer: bool,
+    /// Of an answer that is being read whole.
+    held_meter: Option<Meter>,
     /// The class of error with which the daemon answers itself.
     error_type: &'static str,
     /// The operation runs no model: token counts in its answer are its subject, or of a request that was paid before.
@@ -132,6 +138,8 @@ impl Exchange {
             admission: None,
             opened: None,
             never_sent: false,
+            has_answer: false,
+            held_meter: None,
             error_type: "",
             is_free: false,
             uncounted: 0,
@@ -223,23 +231,7 @@ impl Exchange {
 
     /// Hands an upstream's answer on: status, headers and body as they came, and what we add to the headers.
     pub(crate) fn relay(mut self, answered: Answered) -> Response<Body> {
-        let Answered { answer: Answer { status, mut headers, body }, region, target } = answered;
-        // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
-        self.record.destination_region = region;
-        self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());
-        strip::response_headers(&mut headers);
-        self.mark(&mut headers);
-        if let Some(model) = target.and_then(|target| HeaderValue::from_str(&target.identifier).ok()) {
-            headers.insert(MODEL, model);
-        }
-        self.record.upstream_request_id =
-            headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        self.record.status_code = status.as_u16();
-        let meter = Meter::new(status, &headers);
-        self.record.streaming |= meter.is_streaming();
-        if !status.is_success() {
-            self.record.error_message = Some(error_for_record(status, &headers, &body));
-        }
+        let (status, headers, meter, body) = self.answered(answered);
         let body = match body {
             AnswerBody::Read(bytes) => {
                 self.record.first_byte_latency = Some(self.elapsed());
@@ -257,6 +249,29 @@ impl Exchange {
             return respond(status, headers, Body(BodyKind::Relay(relay)));
         }
         respond(status, headers, body)
+    }
+
+    /// Takes down what an answer's head says. What is left of it are status, headers for the client, and the body.
+    fn answered(&mut self, answered: Answered) -> (StatusCode, HeaderMap, Meter, AnswerBody) {
+        let Answered { answer: Answer { status, mut headers, body }, region, target } = answered;
+        // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
+        self.record.destination_region = region;
+        self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());
+        strip::response_headers(&mut headers);
+        self.mark(&mut headers);
+        if let Some(model) = target.and_then(|target| HeaderValue::from_str(&target.identifier).ok()) {
+            headers.insert(MODEL, model);
+        }
+        self.record.upstream_request_id =
+            headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        self.record.status_code = status.as_u16();
+        self.has_answer = status.is_success();
+        let meter = Meter::new(status, &headers);
+        self.record.streaming |= meter.is_streaming();
+        if !status.is_success() {
+            self.record.error_message = Some(error_for_record(status, &headers, &body));
+        }
+        (status, headers, meter, body)
     }
 
     /// Adds the headers by which an answer of the daemon is known.
@@ -313,7 +328,11 @@ impl Exchange {
         self.record.latency = self.elapsed();
         if let Some(admission) = self.admission.take() {
             self.record.cost_nano_usd = admission.cost(&self.record.usage);
-            settle(admission, &self.record, self.never_sent, self.uncounted);
+            if self.record.attempts == 0 || self.never_sent {
+                admission.cancel();
+            } else {
+                settle(admission, &self.record, self.has_answer, self.uncounted);
+            }
         }
         match self.opened.take() {
             Some(opened) => self.road.audit.close(opened, &self.record),
@@ -325,12 +344,9 @@ impl Exchange {
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
 /// upstream refused; one whose answer broke off used what had streamed, and may have used all that it reserved.
-fn settle(mut admission: Admission, record: &Record, never_sent: bool, uncounted: u64) {
-    if record.attempts == 0 || never_sent {
-        return admission.cancel();
-    }
+fn settle(mut admission: Admission, record: &Record, has_answer: bool, uncounted: u64) {
     let failed = record.outcome == Outcome::UpstreamError && record.status_code >= 400;
-    if failed || record.outcome == Outcome::Refused {
+    if failed || (record.outcome == Outcome::Refused && !has_answer) {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);
     } else if record.outcome == Outcome::Completed && record.ended.is_none() {
@@ -346,6 +362,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if self.closed {
             return;
+        }
+        if let Some(meter) = self.held_meter.take() {
+            self.metered(meter);
         }
         if self.road.cut_off.load(Ordering::Relaxed) {
             let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";

@@ -1,20 +1,21 @@
 //! The legacy REST API: paths below `/v1/` that older clients use instead of Bedrock's own. A thin front before the same
 //! request pipeline.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::admin::dashboard;
 use crate::error::{Refusal, RefusalKind};
+use crate::exchange::whole::NotWhole;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::listen::{Client, guard};
 use crate::operation::{self, check_identifier};
@@ -23,6 +24,10 @@ use crate::proxy;
 use crate::record::Record;
 use crate::request::{Received, RequestedModel};
 use crate::road::Road;
+
+/// The longest answer of a model that is wrapped, in bytes: this API holds it in memory. Bedrock's own answers to InvokeModel
+/// are of 25 MB at most.
+const MAX_ANSWER: usize = 25 * 1024 * 1024;
 
 /// Serves a path below `/v1/`.
 pub(crate) async fn serve(
@@ -234,48 +239,60 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
 
 /// Wraps the model's answer: its JSON as a string, its content type beside it.
 async fn finish_invocation(exchange: Exchange, answered: Answered, request_id: &str) -> Response<Body> {
-    let relayed = exchange.relay(answered);
-    let (parts, body) = relayed.into_parts();
-    let collected = match body.collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) => {
-            let refusal = Refusal::new(RefusalKind::ServiceUnavailable, format!("{error}."));
-            let mut response = error_response(&refusal, request_id);
-            for (name, value) in &parts.headers {
-                if name.as_str().starts_with("x-bedrock-sidecar-") {
-                    response.headers_mut().insert(name.clone(), value.clone());
-                }
-            }
+    let whole = match exchange.read_whole(answered, MAX_ANSWER).await {
+        Ok(whole) => whole,
+        Err(not_whole) => {
+            let NotWhole { exchange, headers, refusal } = *not_whole;
+            let mut response = refused(exchange, &refusal, request_id);
+            hand_on(&headers, response.headers_mut(), |name| name.starts_with("x-bedrock-sidecar-"));
             return response;
         }
     };
-    let content_type =
-        parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
-    let mut response = if parts.status.is_success() {
-        let text = match std::str::from_utf8(&collected) {
-            Ok(text) => text.to_owned(),
-            Err(_) => {
-                use base64::Engine;
-                base64::engine::general_purpose::STANDARD.encode(&collected)
-            }
-        };
-        json_response(Bytes::from(json!({ "body": text, "contentType": content_type }).to_string()), request_id)
+    let mut response = if whole.status.is_success() {
+        let content_type = whole.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        json_response(wrapped(&whole.body, content_type.unwrap_or("application/json")), request_id)
     } else {
-        let error = crate::upstream::answer::AwsError::new(&parts.headers, &collected);
-        let body = error_body(&error.error_type, &error.message, request_id);
-        let mut response = json_response(body, request_id);
-        *response.status_mut() = parts.status;
+        let error = crate::upstream::answer::AwsError::new(&whole.headers, &whole.body);
+        let mut response = json_response(error_body(&error.error_type, &error.message, request_id), request_id);
+        *response.status_mut() = whole.status;
         response
     };
-    for (name, value) in &parts.headers {
-        if name.as_str().starts_with("x-bedrock-sidecar-")
-            || name.as_str().starts_with("x-amzn-")
-            || name == http::header::RETRY_AFTER
-        {
-            response.headers_mut().insert(name.clone(), value.clone());
-        }
-    }
+    hand_on(&whole.headers, response.headers_mut(), |name| {
+        name.starts_with("x-bedrock-sidecar-")
+            || name.starts_with("x-amzn-")
+            || name == http::header::RETRY_AFTER.as_str()
+    });
+    whole.given_as(response.body().length());
     response
+}
+
+/// `{"body":…,"contentType":…}`. It is written beside the model's answer and not by way of a tree of values, which would
+/// hold a long answer several times.
+fn wrapped(answer: &[u8], content_type: &str) -> Bytes {
+    use base64::Engine;
+    let text = match std::str::from_utf8(answer) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(base64::engine::general_purpose::STANDARD.encode(answer)),
+    };
+    // Room for the quotes of the model's JSON, each of which gets a backslash.
+    let mut written = Vec::with_capacity(text.len() + text.len() / 8 + 64);
+    let shape = Wrapped { body: &text, content_type };
+    // Strings can be written as JSON, and a vector takes any bytes.
+    let _ = serde_json::to_writer(&mut written, &shape);
+    Bytes::from(written)
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wrapped<'a> {
+    body: &'a str,
+    content_type: &'a str,
+}
+
+fn hand_on(from: &HeaderMap, to: &mut HeaderMap, wanted: impl Fn(&str) -> bool) {
+    for (name, value) in from.iter().filter(|(name, _)| wanted(name.as_str())) {
+        to.insert(name.clone(), value.clone());
+    }
 }
 
 fn refused(mut exchange: Exchange, refusal: &Refusal, request_id: &str) -> Response<Body> {

@@ -211,3 +211,76 @@ async fn an_answer_that_breaks_off_is_an_error_and_not_half_an_answer() {
     let body = json!({ "modelId": ON_DEMAND, "body": converse("repeat 200000") }).to_string();
     failed(&daemon.post(INVOKE, body).await, 503, "ServiceUnavailableException");
 }
+
+/// The client was given a 503, whatever the upstream's status had been.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_recorded_as_the_client_saw_it() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    bedrock.inject(Fault::once(Effect::Cut { after_bytes: Some(10_000), after_events: None, how: Ending::Rst }));
+    let body = json!({ "modelId": ON_DEMAND, "body": converse("repeat 200000") }).to_string();
+    let answer = daemon.post(INVOKE, body).await;
+    failed(&answer, 503, "ServiceUnavailableException");
+    assert_eq!(answer.header("x-bedrock-sidecar-model"), Some(ON_DEMAND));
+    let record = daemon.record_of(&answer).await;
+    for (field, expected) in [
+        ("statusCode", json!(503)),
+        ("outcome", json!("upstream_broke")),
+        ("success", json!(false)),
+        ("responseSize", json!(answer.body.len())),
+        ("attempts", json!(1)),
+    ] {
+        assert_eq!(record[field], expected, "{field}: {record}");
+    }
+}
+
+#[tokio::test]
+async fn records_tell_the_size_of_what_the_client_was_given() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let body = json!({ "modelId": ON_DEMAND, "body": converse("hello") }).to_string();
+    for status in [200, 429] {
+        if status == 429 {
+            bedrock.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
+        }
+        let answer = daemon.post(INVOKE, body.clone()).await;
+        let record = daemon.record_of(&answer).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(
+            (&record["statusCode"], &record["responseSize"]),
+            (&json!(status), &json!(answer.body.len())),
+            "{record}"
+        );
+    }
+}
+
+/// This API holds an answer in memory. So it has a limit, and what is held is not held many times.
+#[tokio::test]
+async fn an_answer_of_any_length_takes_bounded_memory() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let ask =
+        |length: usize| json!({ "modelId": ON_DEMAND, "body": converse(&format!("repeat {length}")) }).to_string();
+    let (before, _) = daemon.memory();
+
+    let answer = daemon.post(INVOKE, ask(20_000_000)).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.json()["body"].as_str().unwrap().len() > 20_000_000);
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["responseSize"]), (&json!("completed"), &json!(answer.body.len())));
+
+    let answer = daemon.post(INVOKE, ask(60_000_000)).await;
+    let message = failed(&answer, 400, "ValidationException");
+    assert!(message.contains("longer than 26214400 bytes"), "{message}");
+    let record = daemon.record_of(&answer).await;
+    for (field, expected) in [
+        ("statusCode", json!(400)),
+        ("outcome", json!("refused")),
+        ("responseSize", json!(answer.body.len())),
+        ("attempts", json!(1)),
+    ] {
+        assert_eq!(record[field], expected, "{field}: {record}");
+    }
+    let (_, peak) = daemon.memory();
+    assert!(peak < before + 120_000, "{before} KiB before, {peak} at most");
+}

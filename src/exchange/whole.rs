@@ -1,0 +1,107 @@
+//! An upstream's answer, read whole by a front that gives it another shape. Its record tells what the client is given.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+
+use super::{Answered, Exchange};
+use crate::error::{Refusal, RefusalKind};
+use crate::record::Outcome;
+use crate::upstream::AnswerBody;
+use crate::upstream::body::UpstreamBody;
+
+/// A whole answer. Its request ends with [`Whole::given_as`].
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    exchange: Exchange,
+}
+
+/// No whole answer could be had: the request is to be refused.
+#[derive(Debug)]
+pub(crate) struct NotWhole {
+    pub exchange: Exchange,
+    pub headers: HeaderMap,
+    pub refusal: Refusal,
+}
+
+impl Whole {
+    /// The client is given `length` bytes, made of the answer.
+    pub(crate) fn given_as(mut self, length: usize) {
+        self.exchange.record.response_size = length as u64;
+        if let Some(meter) = self.exchange.held_meter.take() {
+            self.exchange.complete(meter);
+        }
+    }
+}
+
+impl Exchange {
+    /// Reads an upstream's answer to its end; one of more than `most` bytes is left.
+    pub(crate) async fn read_whole(mut self, answered: Answered, most: usize) -> Result<Whole, Box<NotWhole>> {
+        let (status, headers, meter, body) = self.answered(answered);
+        // The exchange keeps the meter, so that the tokens of a client that leaves meanwhile count like any other's.
+        self.held_meter = Some(meter);
+        let read = match body {
+            AnswerBody::Read(body) => {
+                self.record.first_byte_latency = Some(self.elapsed());
+                Ok(body)
+            }
+            AnswerBody::Passing(body) => self.collect(body, most).await,
+        };
+        match read {
+            Ok(body) => Ok(Whole { status, headers, body, exchange: self }),
+            Err(refusal) => {
+                if let Some(meter) = self.held_meter.take() {
+                    self.metered(meter);
+                }
+                if refusal.kind == RefusalKind::ServiceUnavailable {
+                    self.record.outcome = Outcome::UpstreamBroke;
+                }
+                Err(Box::new(NotWhole { exchange: self, headers, refusal }))
+            }
+        }
+    }
+
+    /// The body's bytes. One frame is passed on as it is, several are copied once.
+    async fn collect(&mut self, mut body: UpstreamBody, most: usize) -> Result<Bytes, Refusal> {
+        let announced = body.size_hint().lower();
+        if announced > most as u64 {
+            return Err(too_long(most));
+        }
+        let announced = usize::try_from(announced).unwrap_or(0);
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Refusal::new(RefusalKind::ServiceUnavailable, format!("{error}.")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if self.record.first_byte_latency.is_none() && !data.is_empty() {
+                self.record.first_byte_latency = Some(self.elapsed());
+            }
+            if let Some(meter) = &mut self.held_meter {
+                meter.feed(&data);
+            }
+            if first.len() + rest.len() + data.len() > most {
+                return Err(too_long(most));
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+                continue;
+            }
+            if rest.is_empty() {
+                rest.reserve(announced.max(first.len() + data.len()));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+}
+
+fn too_long(most: usize) -> Refusal {
+    let message = format!(
+        "the model's answer is longer than {most} bytes, the most that this API gives; send the request to Bedrock's own path, /model/MODEL/invoke, whose answers have no limit here."
+    );
+    Refusal::new(RefusalKind::Validation, message)
+}
