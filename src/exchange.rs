@@ -23,6 +23,7 @@ use crate::listen::Client;
 use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
+use crate::model::lookup::Asker;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
@@ -84,6 +85,11 @@ impl OpenExchange<'_> {
     /// What is sent in place of the model that was asked for.
     pub(crate) fn sent_as(&mut self, target: &Target) {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
+    }
+
+    /// Whose name is looked up, where it has to be.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker { uid: self.0.record.caller_uid, caller: self.0.record.caller.clone() }
     }
 
     /// For calls that the daemon has to make itself, so that it can send this request.

@@ -145,7 +145,7 @@ async fn try_region(
         ModelPlace::CopyFrom => {
             region
                 .models
-                .check_copy_from(&requested.name, &region.upstream, &OwnCalls(exchange.road()))
+                .check_copy_from(&requested.name, &region.upstream, &exchange.asker(), &OwnCalls(exchange.road()))
                 .await?;
             describe(road, region, exchange, received, requested, headers).await
         }
@@ -181,7 +181,8 @@ async fn invoke(
 ) -> Result<Answered, Stop> {
     let Region { upstream, models } = region;
     let own = OwnCalls(exchange.road());
-    let mut target = models.target(&requested.name, upstream, &own).await?;
+    let asker = exchange.asker();
+    let mut target = models.target(&requested.name, upstream, &asker, &own).await?;
     let mut may_retry = true;
     loop {
         exchange.sent_as(&target);
@@ -191,7 +192,7 @@ async fn invoke(
         if answer.remedy() == Remedy::Profile && may_retry {
             may_retry = false;
             if let Some(profile) =
-                models.after_on_demand_refusal(&requested.name, &target, upstream, &own).await
+                models.after_on_demand_refusal(&requested.name, &target, upstream, &asker, &own).await
             {
                 target = profile?;
                 continue;

@@ -16,6 +16,7 @@ use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::limits::{self, Admission, Behind, LimitRequest};
 use crate::listen::{Client, guard};
+use crate::model::lookup::Asker;
 use crate::operation::{self, Matched, ModelPlace, Operation};
 use crate::policy::{self, Permit};
 use crate::request::Received;
@@ -76,7 +77,7 @@ pub(crate) async fn process(
         exchange.record.model_id.clone_from(&model.name);
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
-    let behind = models_behind(road, received).await;
+    let behind = models_behind(road, caller, received).await;
     let admission = admit(road, permit, caller, received, &behind).await?;
     let opened = exchange.open(admission).await?;
     forward::forward(road, opened, received).await
@@ -121,7 +122,7 @@ pub(crate) fn permit(
 }
 
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
-async fn models_behind(road: &Road, received: &Received) -> Behind {
+async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Behind {
     let invokes =
         matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_) | ModelPlace::OptionalBody(_));
     let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
@@ -129,7 +130,10 @@ async fn models_behind(road: &Road, received: &Received) -> Behind {
     };
     let name = model::resolve::unalias(&model.name, &road.settings.models);
     match road.region_of(name) {
-        Some(region) => region.models.behind(name, &region.upstream).await,
+        Some(region) => {
+            let asker = Asker { uid: caller.uid, caller: caller.name().map(str::to_owned) };
+            region.models.behind(name, &region.upstream, &asker).await
+        }
         None => Behind::Unknown,
     }
 }

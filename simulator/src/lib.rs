@@ -16,6 +16,7 @@ pub mod framing;
 mod gate;
 mod keys;
 mod leaks;
+mod opaque;
 mod operations;
 mod profiles;
 mod prompt;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::catalogue::{self, Model, SystemProfile};
+use crate::opaque;
 use crate::reply::AwsError;
 use crate::sigv4::sha256_hex;
 
@@ -52,6 +53,9 @@ impl Profiles {
             return Err(invalid());
         }
         let own = *account == self.account;
+        if let Some(model) = opaque::model(resource).filter(|_| own) {
+            return Ok(model);
+        }
         match resource.split_once('/') {
             Some(("foundation-model", id)) if account.is_empty() => {
                 let model = catalogue::find(id).ok_or_else(invalid)?;

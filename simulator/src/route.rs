@@ -26,6 +26,8 @@ pub(crate) enum Call {
     CreateInferenceProfile,
     GetInferenceProfile { id: String },
     DeleteInferenceProfile { id: String },
+    GetPromptRouter { arn: String },
+    GetProvisionedModelThroughput { id: String },
 }
 
 impl Call {
@@ -54,6 +56,8 @@ impl Call {
             Call::CreateInferenceProfile => "CreateInferenceProfile",
             Call::GetInferenceProfile { .. } => "GetInferenceProfile",
             Call::DeleteInferenceProfile { .. } => "DeleteInferenceProfile",
+            Call::GetPromptRouter { .. } => "GetPromptRouter",
+            Call::GetProvisionedModelThroughput { .. } => "GetProvisionedModelThroughput",
         }
     }
 
@@ -117,6 +121,8 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("POST", ["inference-profiles"]) => Call::CreateInferenceProfile,
         ("GET", ["inference-profiles", _]) => Call::GetInferenceProfile { id: id(1) },
         ("DELETE", ["inference-profiles", _]) => Call::DeleteInferenceProfile { id: id(1) },
+        ("GET", ["prompt-routers", _]) => Call::GetPromptRouter { arn: id(1) },
+        ("GET", ["provisioned-model-throughput", _]) => Call::GetProvisionedModelThroughput { id: id(1) },
         _ => return Err(unknown()),
     })
 }

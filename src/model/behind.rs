@@ -1,57 +1,29 @@
 //! The models behind a name that does not tell its model: an application profile, a prompt router, provisioned throughput.
-//! Limits and prices go by them, so they are found before a request is admitted.
+//! Limits, prices and the rules on models go by them, so they are found before a request is admitted.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
+use super::Models;
+use super::catalogue::{self, CallError};
 use super::identifier::{self, Identifier};
-use super::{Models, catalogue, lock};
+use super::lookup::{Asker, Looked};
+use crate::error::{Refusal, RefusalKind};
 use crate::limits::Behind;
 use crate::operation::SEGMENT;
 use crate::upstream::Upstream;
 
-/// A request waits no longer for this; then what stands behind the name is unknown.
-const LONGEST_LOOK: Duration = Duration::from_secs(5);
-/// What could not be found is looked for again after this long.
-const UNKNOWN_FOR: Duration = Duration::from_secs(30);
-/// Names that are kept. More than an account has; a bound against clients that make names up.
-const MOST_NAMES: usize = 4_096;
-
-/// What was found for names, until when it holds.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    names: Mutex<HashMap<String, (Behind, Instant)>>,
-    /// One search at a time: requests that arrive together need one call, not one each.
-    searching: tokio::sync::Mutex<()>,
-}
-
-impl Found {
-    fn recall(&self, name: &str) -> Option<Behind> {
-        let names = lock(&self.names);
-        names.get(name).filter(|(_, until)| *until > Instant::now()).map(|(behind, _)| behind.clone())
-    }
-
-    fn keep(&self, name: &str, behind: &Behind, time: Duration) {
-        let mut names = lock(&self.names);
-        let now = Instant::now();
-        if names.len() >= MOST_NAMES {
-            names.retain(|_, (_, until)| *until > now);
-        }
-        if names.len() < MOST_NAMES {
-            names.insert(name.to_owned(), (behind.clone(), now + time));
-        }
-    }
-}
-
 impl Models {
-    /// What stands behind a name, after aliases: from the catalogue, or asked of the upstream once and kept.
-    pub(crate) async fn behind(&self, name: &str, upstream: &Upstream) -> Behind {
+    /// What stands behind a name, after aliases: from the catalogue, or asked of the upstream once and kept. What cannot be
+    /// found in time, or not for this caller now, is unknown: the strictest of the limits holds.
+    pub(crate) async fn behind(&self, name: &str, upstream: &Upstream, asker: &Asker) -> Behind {
         let identifier = identifier::read(name, |_| false);
         if let Ok(Identifier::Profile { .. } | Identifier::ProfileArn { .. } | Identifier::ModelArn { .. }) = identifier
         {
@@ -60,53 +32,109 @@ impl Models {
         if let Some(listed) = self.catalogue.load().as_ref()
             && let Some(profile) = listed.catalogue.profile(name)
         {
-            return models(profile.model_ids());
+            let models: Vec<String> = profile.model_ids().into_iter().map(str::to_owned).collect();
+            return if models.is_empty() { Behind::Unknown } else { Behind::Models(models) };
         }
-        let Ok(Identifier::ApplicationProfileArn | Identifier::OtherArn) = identifier else {
-            return Behind::Itself;
-        };
-        if let Some(found) = self.behind.recall(name) {
-            return found;
+        match identifier {
+            Ok(Identifier::ApplicationProfileArn | Identifier::OtherArn) => {
+                let looked = self.look_up(name, upstream, asker).await;
+                looked.map_or(Behind::Unknown, |looked| Behind::Models(looked.models.clone()))
+            }
+            _ => Behind::Itself,
         }
-        // Whoever waits in vain behind others knows nothing either.
-        tokio::time::timeout(2 * LONGEST_LOOK, self.search(name, upstream)).await.unwrap_or(Behind::Unknown)
     }
 
-    async fn search(&self, name: &str, upstream: &Upstream) -> Behind {
-        let _one_at_a_time = self.behind.searching.lock().await;
-        if let Some(found) = self.behind.recall(name) {
-            return found;
-        }
-        let look = async {
-            match identifier::read(name, |_| false) {
-                Ok(Identifier::ApplicationProfileArn) => match self.look_up(name, upstream).await {
-                    Ok(profile) => models(profile.model_ids()),
-                    Err(_) => Behind::Unknown,
-                },
-                _ => described(name, upstream).await,
-            }
+    /// What stands behind an ARN, from the upstream or from what it said before.
+    pub(super) async fn look_up(&self, arn: &str, upstream: &Upstream, asker: &Asker) -> Result<Arc<Looked>, Refusal> {
+        // Nothing has to be asked about what cannot be.
+        let kind = Kind::of(arn).ok_or_else(|| untold(arn))?;
+        // In a box: a request's future is deep enough without a look-up that it seldom needs.
+        let look = || -> Pin<Box<dyn Future<Output = Result<Looked, Refusal>> + Send + '_>> {
+            Box::pin(ask(arn, kind, upstream))
         };
-        // A look-up that hangs is kept as unknown too, or every request would wait for it again.
-        let behind = tokio::time::timeout(LONGEST_LOOK, look).await.unwrap_or(Behind::Unknown);
-        let time = if behind == Behind::Unknown { UNKNOWN_FOR } else { self.settings.refresh_interval };
-        self.behind.keep(name, &behind, time);
-        behind
+        self.lookups.get(arn, asker, self.settings.refresh_interval, look).await
     }
 }
 
-/// Asks what a prompt router or provisioned throughput is made of.
-async fn described(arn: &str, upstream: &Upstream) -> Behind {
-    let kind = arn.splitn(6, ':').nth(5).and_then(|resource| resource.split_once('/')).map(|(kind, _)| kind);
-    let operation = match kind {
-        Some("prompt-router" | "default-prompt-router") => "prompt-routers",
-        Some("provisioned-model") => "provisioned-model-throughput",
-        _ => return Behind::Unknown,
-    };
-    let path = format!("/{operation}/{}", utf8_percent_encode(arn, SEGMENT));
-    match catalogue::call(upstream, Method::GET, &path, Bytes::new()).await {
-        Ok(body) => models(named_in(&serde_json::from_slice(&body).unwrap_or_default())),
-        Err(_) => Behind::Unknown,
+/// What can be described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ApplicationProfile,
+    PromptRouter,
+    ProvisionedModel,
+}
+
+impl Kind {
+    fn of(arn: &str) -> Option<Kind> {
+        if let Ok(Identifier::ApplicationProfileArn) = identifier::read(arn, |_| false) {
+            return Some(Kind::ApplicationProfile);
+        }
+        let resource = arn.strip_prefix("arn:aws:bedrock:")?.splitn(3, ':').nth(2)?;
+        match resource.split_once('/')?.0 {
+            "prompt-router" | "default-prompt-router" => Some(Kind::PromptRouter),
+            "provisioned-model" => Some(Kind::ProvisionedModel),
+            _ => None,
+        }
     }
+
+    fn operation(self) -> &'static str {
+        match self {
+            Kind::ApplicationProfile => "GetInferenceProfile",
+            Kind::PromptRouter => "GetPromptRouter",
+            Kind::ProvisionedModel => "GetProvisionedModelThroughput",
+        }
+    }
+}
+
+async fn ask(arn: &str, kind: Kind, upstream: &Upstream) -> Result<Looked, Refusal> {
+    let asked = match kind {
+        Kind::ApplicationProfile => catalogue::profile(upstream, arn).await.map(|profile| {
+            let models = profile.model_ids().into_iter().map(str::to_owned).collect();
+            Looked { models, profile: Some(profile) }
+        }),
+        Kind::PromptRouter => described(arn, "prompt-routers", upstream).await,
+        Kind::ProvisionedModel => described(arn, "provisioned-model-throughput", upstream).await,
+    };
+    match asked {
+        Ok(looked) if looked.models.is_empty() => Err(untold(arn)),
+        Ok(looked) => Ok(looked),
+        Err(error) => Err(refusal(arn, kind, upstream, &error)),
+    }
+}
+
+fn refusal(arn: &str, kind: Kind, upstream: &Upstream, error: &CallError) -> Refusal {
+    match error {
+        CallError::Answered(404 | 400, _) => {
+            let message = format!("{arn} does not exist in {} ({error}).", upstream.region);
+            Refusal::new(RefusalKind::ResourceNotFound, message)
+        }
+        CallError::Answered(403, _) => Refusal::new(
+            RefusalKind::AccessDenied,
+            format!(
+                "{arn} cannot be checked against [models]: {error}; allow bedrock:{}, or name the ARN in models.allow.",
+                kind.operation()
+            ),
+        ),
+        _ => Refusal::new(RefusalKind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}.")),
+    }
+}
+
+fn untold(arn: &str) -> Refusal {
+    Refusal::new(
+        RefusalKind::AccessDenied,
+        format!(
+            "{arn} does not tell which model it is, so that [models] cannot be checked; name the ARN in models.allow."
+        ),
+    )
+}
+
+/// Asks what a prompt router or provisioned throughput is made of.
+async fn described(arn: &str, path: &str, upstream: &Upstream) -> Result<Looked, CallError> {
+    let path = format!("/{path}/{}", utf8_percent_encode(arn, SEGMENT));
+    let body = catalogue::call(upstream, Method::GET, &path, Bytes::new()).await?;
+    let description = serde_json::from_slice(&body).unwrap_or_default();
+    let models = named_in(&description).into_iter().map(str::to_owned).collect();
+    Ok(Looked { models, profile: None })
 }
 
 /// The models that a description names: all that a router may choose, and what a provisioned model is made from.
@@ -118,13 +146,6 @@ fn named_in(description: &Value) -> BTreeSet<&str> {
         &description["modelArn"],
     ]);
     arns.filter_map(|arn| Some(arn.as_str()?.rsplit_once('/')?.1)).collect()
-}
-
-fn models(names: BTreeSet<&str>) -> Behind {
-    if names.is_empty() {
-        return Behind::Unknown;
-    }
-    Behind::Models(names.into_iter().map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -145,18 +166,19 @@ mod tests {
             "modelArn": "arn:aws:bedrock:us-east-1:1:custom-model/a.b-v1:0/xyz",
             "foundationModelArn": "arn:aws:bedrock:us-east-1::foundation-model/a.b-v1:0",
         });
-        assert_eq!(models(named_in(&provisioned)), Behind::Models(vec!["a.b-v1:0".into(), "xyz".into()]));
-        assert_eq!(models(named_in(&json!({}))), Behind::Unknown);
+        assert_eq!(named_in(&provisioned), BTreeSet::from(["a.b-v1:0", "xyz"]));
+        assert_eq!(named_in(&json!({})), BTreeSet::new());
     }
 
     #[test]
-    fn names_are_bounded() {
-        let found = Found::default();
-        for number in 0..MOST_NAMES + 10 {
-            found.keep(&number.to_string(), &Behind::Unknown, Duration::from_secs(60));
+    fn only_what_can_be_described_is_asked_for() {
+        let of = |resource: &str| Kind::of(&format!("arn:aws:bedrock:us-east-1:123456789012:{resource}"));
+        assert_eq!(of("application-inference-profile/a1"), Some(Kind::ApplicationProfile));
+        assert_eq!(of("prompt-router/a1"), Some(Kind::PromptRouter));
+        assert_eq!(of("default-prompt-router/anthropic.claude:1"), Some(Kind::PromptRouter));
+        assert_eq!(of("provisioned-model/a1"), Some(Kind::ProvisionedModel));
+        for other in ["imported-model/a1", "custom-model-deployment/a1", "prompt/A1:1", "x"] {
+            assert_eq!(of(other), None, "{other}");
         }
-        assert_eq!(lock(&found.names).len(), MOST_NAMES);
-        assert_eq!(found.recall("0"), Some(Behind::Unknown));
-        assert_eq!(found.recall("x"), None);
     }
 }

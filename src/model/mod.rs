@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod catalogue;
 pub(crate) mod create;
 pub(crate) mod identifier;
+pub(crate) mod lookup;
 pub(crate) mod resolve;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::settings;
 use crate::upstream::Upstream;
 use create::SendRecorded;
+use lookup::{Asker, Looked, Lookups};
 use resolve::{Known, Resolution};
 
 /// What was learned is tried anew after this long.
@@ -36,9 +38,8 @@ pub(crate) struct Models {
     catalogue: ArcSwapOption<Listed>,
     /// By (account, model); the region is the upstream's.
     learned: Mutex<HashMap<(String, String), Learned>>,
-    /// Application profiles that were looked up, by ARN.
-    looked_up: Mutex<HashMap<String, (Arc<catalogue::Profile>, Instant)>>,
-    behind: behind::Found,
+    /// What stands behind ARNs that do not tell.
+    lookups: Lookups,
     /// One creation or listing at a time for each model.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     refreshing: tokio::sync::Mutex<()>,
@@ -62,8 +63,7 @@ impl Models {
             settings,
             catalogue: ArcSwapOption::empty(),
             learned: Mutex::default(),
-            looked_up: Mutex::default(),
-            behind: behind::Found::default(),
+            lookups: Lookups::default(),
             busy: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
         }
@@ -74,6 +74,7 @@ impl Models {
         &self,
         asked: &str,
         upstream: &Upstream,
+        asker: &Asker,
         own: &impl SendRecorded,
     ) -> Result<Target, Refusal> {
         crate::operation::check_identifier(asked)?;
@@ -84,7 +85,7 @@ impl Models {
             let learned = self.learned(&account, name);
             resolve::resolve(asked, self.known(listed.as_deref(), learned.as_deref(), None))?
         };
-        self.carry_out(resolution, asked, upstream, &account, own).await
+        self.carry_out(resolution, asked, upstream, &account, asker, own).await
     }
 
     /// The profile for a model that the upstream would not serve by its identifier; none when there is no way.
@@ -93,6 +94,7 @@ impl Models {
         asked: &str,
         sent: &Target,
         upstream: &Upstream,
+        asker: &Asker,
         own: &impl SendRecorded,
     ) -> Option<Result<Target, Refusal>> {
         if sent.is_profile {
@@ -111,7 +113,7 @@ impl Models {
         };
         let target = match resolution {
             Ok(Resolution::Send(target)) if !target.is_profile => return None,
-            Ok(resolution) => self.carry_out(resolution, asked, upstream, &account, own).await,
+            Ok(resolution) => self.carry_out(resolution, asked, upstream, &account, asker, own).await,
             Err(refusal) => Err(refusal),
         };
         if let Ok(target) = &target {
@@ -131,9 +133,10 @@ impl Models {
         &self,
         source: &str,
         upstream: &Upstream,
+        asker: &Asker,
         own: &impl SendRecorded,
     ) -> Result<(), Refusal> {
-        let _ = self.profile_if_application(source, upstream, own).await?;
+        let _ = self.profile_if_application(source, upstream, asker, own).await?;
         let listed = self.catalogue.load();
         resolve::check(source, self.known(listed.as_deref(), None, None))
     }
@@ -142,10 +145,11 @@ impl Models {
         &self,
         source: &str,
         upstream: &Upstream,
+        asker: &Asker,
         own: &impl SendRecorded,
     ) -> Result<Option<Target>, Refusal> {
         match identifier::read(source, |_| false)? {
-            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream, own).await.map(Some),
+            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream, asker, own).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -156,14 +160,15 @@ impl Models {
         asked: &str,
         upstream: &Upstream,
         account: &str,
+        asker: &Asker,
         own: &impl SendRecorded,
     ) -> Result<Target, Refusal> {
         match resolution {
             Resolution::Send(target) => Ok(target),
             Resolution::LookUp { arn } => {
-                let profile = self.look_up(&arn, upstream).await?;
+                let looked = self.look_up(&arn, upstream, asker).await?;
                 let listed = self.catalogue.load();
-                match resolve::resolve(asked, self.known(listed.as_deref(), None, Some(&profile)))? {
+                match resolve::resolve(asked, self.known(listed.as_deref(), None, Some(&looked)))? {
                     Resolution::Send(target) => Ok(target),
                     _ => Err(Refusal::new(RefusalKind::Validation, format!("{arn} cannot be resolved."))),
                 }
@@ -188,35 +193,11 @@ impl Models {
         }
     }
 
-    async fn look_up(&self, arn: &str, upstream: &Upstream) -> Result<Arc<catalogue::Profile>, Refusal> {
-        if let Some((profile, until)) = lock(&self.looked_up).get(arn)
-            && *until > Instant::now()
-        {
-            return Ok(Arc::clone(profile));
-        }
-        let profile = catalogue::profile(upstream, arn).await.map_err(|error| match &error {
-            catalogue::CallError::Answered(404 | 400, _) => {
-                Refusal::new(RefusalKind::ResourceNotFound, format!("{arn} does not exist in {} ({}).", upstream.region, error))
-            }
-            catalogue::CallError::Answered(403, _) => Refusal::new(
-                RefusalKind::AccessDenied,
-                format!("{arn} cannot be checked against [models]: {}; allow bedrock:GetInferenceProfile, or name the ARN in models.allow.", error),
-            ),
-            _ => Refusal::new(RefusalKind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}.")),
-        })?;
-        let profile = Arc::new(profile);
-        let mut looked_up = lock(&self.looked_up);
-        let now = Instant::now();
-        looked_up.retain(|_, (_, until)| *until > now);
-        looked_up.insert(arn.to_owned(), (Arc::clone(&profile), now + self.settings.refresh_interval));
-        Ok(profile)
-    }
-
     fn known<'a>(
         &'a self,
         listed: Option<&'a Listed>,
         learned: Option<&'a str>,
-        looked_up: Option<&'a catalogue::Profile>,
+        looked_up: Option<&'a Looked>,
     ) -> Known<'a> {
         Known { settings: &self.settings, catalogue: listed.map(|listed| &listed.catalogue), learned, looked_up }
     }

@@ -1,9 +1,8 @@
 //! The decision what to send for what was asked, and whether both are allowed. Pure: no I/O, no clock.
 
-use std::borrow::Cow;
-
 use super::catalogue::{Catalogue, Profile};
 use super::identifier::{Identifier, geography_holds, read};
+use super::lookup::Looked;
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::Models;
 
@@ -47,7 +46,7 @@ pub(crate) enum Resolution {
         model: String,
         source_arn: String,
     },
-    /// The application profile has to be looked up before it can be judged.
+    /// What stands behind the ARN has to be looked up before it can be judged.
     LookUp {
         arn: String,
     },
@@ -60,8 +59,8 @@ pub(crate) struct Known<'a> {
     pub catalogue: Option<&'a Catalogue>,
     /// What earlier requests have found out for this model in this account and region.
     pub learned: Option<&'a str>,
-    /// The application profile that was looked up after `LookUp`.
-    pub looked_up: Option<&'a Profile>,
+    /// What was looked up after `LookUp`.
+    pub looked_up: Option<&'a Looked>,
 }
 
 /// Replaces an alias by what it stands for.
@@ -90,13 +89,18 @@ pub(crate) fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refus
             send(name, true, as_is)
         }
         Identifier::ApplicationProfileArn => {
-            let explicit =
-                known.settings.allow.patterns.iter().any(|glob| glob.to_string() != "*" && glob.matches(name));
-            if !explicit && application_profile(name, known).is_none() {
+            if !is_allowed_by_name(name, known.settings) && application_profile(name, known).is_none() {
                 return Ok(Resolution::LookUp { arn: name.to_owned() });
             }
             check(name, known)?;
             send(name, true, as_is)
+        }
+        Identifier::OtherArn
+            if has_rules(known.settings) && known.looked_up.is_none() && !is_allowed_by_name(name, known.settings) =>
+        {
+            // Refused by its own name, nothing has to be asked.
+            check_denied(known.settings, name, &[name])?;
+            Ok(Resolution::LookUp { arn: name.to_owned() })
         }
         Identifier::ModelArn { .. } | Identifier::OtherArn => {
             check(name, known)?;
@@ -203,12 +207,31 @@ pub(crate) fn check(identifier: &str, known: Known<'_>) -> Result<(), Refusal> {
             Some(profile) => check_application_profile(settings, profile),
             None => check_names(settings, identifier, &[identifier]),
         },
-        Identifier::OtherArn => check_names(settings, identifier, &[identifier]),
+        Identifier::OtherArn => match known.looked_up {
+            // A router may send to any of its models.
+            Some(looked) => {
+                looked.models.iter().try_for_each(|model| check_names(settings, identifier, &[identifier, model]))
+            }
+            None => check_names(settings, identifier, &[identifier]),
+        },
     }
 }
 
+/// An ARN that the admin has named, or some pattern for more than everything, needs no other reason.
+fn is_allowed_by_name(name: &str, settings: &Models) -> bool {
+    settings.allow.patterns.iter().any(|glob| glob.to_string() != "*" && glob.matches(name))
+}
+
+/// Some model is treated unlike others.
+fn has_rules(settings: &Models) -> bool {
+    !settings.deny.patterns.is_empty() || !settings.allow.patterns.iter().any(|glob| glob.to_string() == "*")
+}
+
 fn application_profile<'a>(name: &str, known: Known<'a>) -> Option<&'a Profile> {
-    known.looked_up.or_else(|| known.catalogue.and_then(|catalogue| catalogue.profile(name)))
+    known
+        .looked_up
+        .and_then(|looked| looked.profile.as_ref())
+        .or_else(|| known.catalogue.and_then(|catalogue| catalogue.profile(name)))
 }
 
 /// An application profile is as free as the models and regions behind it.
@@ -234,14 +257,24 @@ fn check_application_profile(settings: &Models, profile: &Profile) -> Result<(),
 }
 
 fn check_names(settings: &Models, shown: &str, names: &[&str]) -> Result<(), Refusal> {
-    let denied = |why: Cow<'_, str>| Err(Refusal::new(RefusalKind::AccessDenied, format!("{shown} {why}.")));
-    if let Some(glob) = settings.deny.matched(names) {
-        return denied(format!("is refused by \"{glob}\" in models.deny at {}", settings.deny.place).into());
+    check_denied(settings, shown, names)?;
+    match settings.allow.matched(names) {
+        Some(_) => Ok(()),
+        None => Err(denied(shown, &format!("is not in models.allow at {}", settings.allow.place))),
     }
-    if settings.allow.matched(names).is_none() {
-        return denied(format!("is not in models.allow at {}", settings.allow.place).into());
+}
+
+fn check_denied(settings: &Models, shown: &str, names: &[&str]) -> Result<(), Refusal> {
+    match settings.deny.matched(names) {
+        Some(glob) => {
+            Err(denied(shown, &format!("is refused by \"{glob}\" in models.deny at {}", settings.deny.place)))
+        }
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn denied(shown: &str, why: &str) -> Refusal {
+    Refusal::new(RefusalKind::AccessDenied, format!("{shown} {why}."))
 }
 
 fn check_geography(settings: &Models, shown: &str, geography: &str) -> Result<(), Refusal> {

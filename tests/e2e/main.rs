@@ -19,6 +19,7 @@ mod legacy_rest_api;
 mod limits;
 mod metering;
 mod models;
+mod opaque;
 mod operations;
 mod sdk;
 mod streaming;

@@ -12,11 +12,11 @@ mod vendors;
 use serde_json::{Value, json};
 
 use crate::catalogue::Model;
-use crate::prompt;
 use crate::reply::{AwsError, Reply};
 use crate::route::Call;
 use crate::sigv4::sha256_hex;
 use crate::state::State;
+use crate::{opaque, prompt};
 
 /// What an operation looks at besides its path.
 #[derive(Debug)]
@@ -84,6 +84,14 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         Call::DeleteInferenceProfile { id } => {
             state.with_profiles(|profiles| profiles.delete(id)).map(|()| Reply::json(200, &json!({})))
         }
+        Call::GetPromptRouter { arn } => match opaque::router(arn, &state.region, &state.account) {
+            Some(router) => Ok(Reply::json(200, &router)),
+            None => Err(AwsError::not_found("The requested prompt router could not be found.")),
+        },
+        Call::GetProvisionedModelThroughput { id } => match opaque::provisioned(id, &state.region, &state.account) {
+            Some(provisioned) => Ok(Reply::json(200, &provisioned)),
+            None => Err(AwsError::not_found("The requested provisioned model could not be found.")),
+        },
     }
 }
 
