@@ -129,8 +129,11 @@ fn allow_and_deny_look_at_the_model_behind_a_name() {
         ("arn:aws:bedrock:us-east-1::foundation-model/a.profile-only-v1:0", false),
         ("arn:aws:bedrock:us-east-1:1:provisioned-model/x", false),
     ] {
-        assert_eq!(ask_with(asked, &strict).is_ok(), allowed, "{asked}");
+        assert_eq!(matches!(ask_with(asked, &strict), Ok(Resolution::Send(_))), allowed, "{asked}");
     }
+    // It may be of an allowed model, so it is looked up and not sent yet.
+    let provisioned = "arn:aws:bedrock:us-east-1:1:provisioned-model/x";
+    assert!(matches!(ask_with(provisioned, &strict), Ok(Resolution::LookUp { .. })));
     strict.deny.patterns = vec![Glob::new("us.*")];
     assert!(ask_with("a.profile-only-v1:0", &strict).is_err(), "what would be sent counts too");
 }
