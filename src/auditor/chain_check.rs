@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::anchors::{Anchors, Judgement, Span};
 use crate::ledger::chain::{GENESIS_HASH, chain_hash};
+use crate::ledger::index::read::KeptAside;
 use crate::ledger::item::canonical;
 
 /// Something that is not as it was written.
@@ -19,6 +20,8 @@ pub(crate) struct Finding {
     pub(crate) request_id: Option<String>,
     /// What was checked, such as "the export".
     pub(crate) place: &'static str,
+    /// Of two records that claim one place, the hash of the one that has it, if that is still there, and of the other.
+    pub(crate) hashes: Option<(Option<String>, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +31,8 @@ pub(crate) enum FindingKind {
     Inserted,
     /// The columns that queries filter by are not what the record says.
     Columns,
+    /// Two records that differ claim one place in the chain.
+    Conflict,
 }
 
 impl fmt::Display for Finding {
@@ -46,6 +51,15 @@ impl fmt::Display for Finding {
             ),
             FindingKind::Columns => {
                 write!(f, "CHANGED   record {first}: what questions are answered from is not what the record says")
+            }
+            FindingKind::Conflict => {
+                let (there, other) =
+                    self.hashes.as_ref().map_or((None, ""), |(there, other)| (there.as_deref(), other));
+                let there = there.unwrap_or("of a record that was deleted since");
+                write!(
+                    f,
+                    "CONFLICT  record {first}: two records claim this place; the chain has the one with the hash {there}, kept aside is {other}"
+                )
             }
         }?;
         write!(f, " (in {}, chain {}", self.place, self.chain_id)?;
@@ -179,7 +193,17 @@ impl ChainChecker {
             seq,
             request_id: request_id.map(str::to_owned),
             place: self.place,
+            hashes: None,
         });
+    }
+
+    /// Another record claims a place in the chain.
+    pub(crate) fn find_conflict(&mut self, kept: KeptAside) {
+        let item = serde_json::from_str::<Value>(&kept.record.item).unwrap_or_default();
+        self.find(FindingKind::Conflict, (kept.seq, kept.seq), &kept.chain_id, item["requestId"].as_str());
+        if let Some(finding) = self.findings.last_mut() {
+            finding.hashes = Some((kept.rival, kept.record.hash));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::clock::now_ms;
 use super::core::Core;
 use super::health::Component;
 use super::index::prune::PruneRule;
-use super::index::write::{Conflict, ShippingProgress};
+use super::index::write::ShippingProgress;
 use super::index::{Index, IndexError};
 use super::integer::to_signed;
 use super::journal::frame::FrameKind;
@@ -42,9 +42,20 @@ pub(crate) struct IndexWriter {
     /// Progress of shipping that is not marked in the index yet.
     unmarked: Vec<ShippingProgress>,
     next_prune: Instant,
+    /// Old records are being deleted, a step each turn.
+    pruning: Option<Pruning>,
     wall_clock: WallClock,
     /// Journal files of earlier processes that were not flushed yet.
     found_files: Vec<PathBuf>,
+}
+
+/// What was decided when pruning began.
+#[derive(Debug, Clone, Copy)]
+struct Pruning {
+    /// The time by which records are old, in milliseconds since 1970.
+    careful_ms: i64,
+    /// A ledger that is too full is emptied down to the goal, not just below the point where it began.
+    must_prune: bool,
 }
 
 /// What one round of messages asks for, beside writing what there is.
@@ -59,9 +70,12 @@ impl IndexWriter {
     /// A writer, and where its progress can be watched. Without an index it opens one.
     pub(crate) fn new(
         core: Arc<Core>,
-        index: Option<Index>,
+        mut index: Option<Index>,
         inbox: mpsc::Receiver<Task>,
     ) -> (IndexWriter, watch::Receiver<IndexProgress>) {
+        if let Some(index) = &mut index {
+            report_incidents(&core, index);
+        }
         let state = index.as_ref().map(|index| index.state).unwrap_or_default();
         let generation = 1;
         let directory = core.state_dir.journal();
@@ -84,6 +98,7 @@ impl IndexWriter {
             damage: None,
             unmarked: Vec::new(),
             next_prune: Instant::now(),
+            pruning: None,
             found_files,
         };
         (writer, watched)
@@ -127,6 +142,8 @@ impl IndexWriter {
     fn receive(&mut self, failed: bool) -> Round {
         let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
             RETRY_INTERVAL
+        } else if self.pruning.is_some() {
+            Duration::ZERO
         } else {
             self.next_prune.saturating_duration_since(Instant::now()).min(self.core.until_refusals_are_due())
         };
@@ -165,11 +182,12 @@ impl IndexWriter {
             self.checkpoint()?;
         }
         self.delete_indexed_segments()?;
-        if Instant::now() >= self.next_prune || self.core.must_prune() {
-            self.prune()?;
-            self.next_prune = Instant::now() + PRUNE_INTERVAL;
+        let must_prune = self.core.must_prune();
+        if self.pruning.is_none() && (must_prune || Instant::now() >= self.next_prune) {
+            self.begin_pruning(must_prune)?;
         }
-        Ok(())
+        // One step: new records, and what was shipped, do not wait for the last one.
+        self.prune_step()
     }
 
     /// Opens an index that failed or was damaged anew, and counts everything again.
@@ -178,17 +196,16 @@ impl IndexWriter {
             return Ok(());
         }
         let durability = self.core.settings.load().durability;
-        let index = match &self.damage {
+        let mut index = match &self.damage {
             Some(why) => Index::rebuild(&self.core.state_dir, durability, why)?,
             None => Index::open(&self.core.state_dir, durability)?,
         };
         self.damage = None;
-        // Requests wait meanwhile, so that none ends between reading the journal and setting the counts.
-        let journal = self.core.journal();
-        if let Ok(found) = recover(&self.core.state_dir, index.state.position) {
-            self.core.recount(index.state, found.ends, found.end_bytes);
-        }
-        drop(journal);
+        report_incidents(&self.core, &mut index);
+        recount(&self.core, &index);
+        // Ids that came in meanwhile are those of the index before.
+        self.unmarked.clear();
+        self.pruning = None;
         self.generation += 1;
         publish(&self.progress, self.generation, &index);
         self.index = Some(index);
@@ -203,6 +220,7 @@ impl IndexWriter {
             return Ok(());
         }
         let mut reader = Reader::new(self.core.state_dir.journal(), index.state.position);
+        let mut passed_over_any = false;
         loop {
             let chunk = reader.next_chunk(Some(limit)).map_err(journal_error)?;
             if chunk.skipped_bytes > 0 {
@@ -216,6 +234,7 @@ impl IndexWriter {
                 chunk.frames.into_iter().map(|(kind, range)| (kind, &reader.bytes[range])).collect();
             if !entries.is_empty() {
                 let passed_over = index.insert(&entries, reader.position)?;
+                passed_over_any |= !passed_over.conflicts.is_empty() || passed_over.repeated > 0;
                 report_conflicts(&self.core, index, &passed_over.conflicts);
                 if passed_over.undecodable > 0 {
                     report_undecodable(&self.core, chunk.segment, passed_over.undecodable);
@@ -226,6 +245,10 @@ impl IndexWriter {
                 }
             }
             if chunk.at_end {
+                // Some of them were counted when they ended, and some were not.
+                if passed_over_any {
+                    recount(&self.core, index);
+                }
                 return Ok(());
             }
         }
@@ -298,41 +321,50 @@ impl IndexWriter {
         Ok(())
     }
 
-    fn prune(&mut self) -> Result<(), IndexError> {
+    fn begin_pruning(&mut self, must_prune: bool) -> Result<(), IndexError> {
         let newest = self.index.as_ref().map(Index::newest_started_ms).transpose()?.flatten();
         let known = self.wall_clock.observe(now_ms(), Instant::now(), newest);
         self.core.good_ms.store(known.good_ms, Relaxed);
-        // Decided once: a ledger that is too full is emptied down to the goal, not just below the point where it began.
-        let must_prune = self.core.must_prune();
-        loop {
-            let Some(index) = &mut self.index else { return Ok(()) };
-            let settings = self.core.settings.load();
-            let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
-            let rule = PruneRule {
-                now_ms: known.careful_ms(),
-                before_ms: known.careful_ms().saturating_sub(retention),
-                max_bytes: settings.max_ledger_bytes,
-                local_only: settings.table.is_none(),
-                max_unshipped_bytes: must_prune.then_some(settings.max_ledger_bytes / 100 * 85),
-            };
-            let pruned = index.prune(rule)?;
-            if pruned.unshipped > 0 && settings.table.is_some() {
-                tracing::warn!(
-                    records = pruned.unshipped,
-                    "audit: the ledger is full; the oldest records were deleted before they had reached the table"
-                );
-            }
-            self.core.counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
-            self.core.counts.bytes.fetch_sub(to_signed(pruned.unshipped_bytes), Relaxed);
-            if pruned.records > 0 {
-                self.checkpoint()?;
-            }
-            if !pruned.more {
-                return Ok(());
-            }
-            // Records that ended meanwhile do not wait for the pruning to end.
-            self.index_journal()?;
+        self.pruning = Some(Pruning { careful_ms: known.careful_ms(), must_prune });
+        self.next_prune = Instant::now() + PRUNE_INTERVAL;
+        Ok(())
+    }
+
+    /// Deletes a bounded number of old records, if it is time for that.
+    fn prune_step(&mut self) -> Result<(), IndexError> {
+        let (Some(index), Some(Pruning { careful_ms, must_prune })) = (&mut self.index, self.pruning) else {
+            return Ok(());
+        };
+        let settings = self.core.settings.load();
+        let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
+        let rule = PruneRule {
+            now_ms: careful_ms,
+            before_ms: careful_ms.saturating_sub(retention),
+            max_bytes: settings.max_ledger_bytes,
+            local_only: settings.table.is_none(),
+            max_unshipped_bytes: must_prune.then_some(settings.max_ledger_bytes / 100 * 85),
+        };
+        let before = index.state;
+        let pruned = index.prune(rule)?;
+        let counts = &self.core.counts;
+        counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
+        counts.bytes.fetch_sub(to_signed(before.unshipped_bytes - index.state.unshipped_bytes), Relaxed);
+        if pruned.records + pruned.conflicts > 0 {
+            counts.set_aside.store(index.set_aside_count()?, Relaxed);
         }
+        if !pruned.more {
+            self.pruning = None;
+        }
+        if pruned.unshipped > 0 && settings.table.is_some() {
+            tracing::warn!(
+                records = pruned.unshipped,
+                "audit: the ledger is full; the oldest records were deleted before they had reached the table"
+            );
+        }
+        if pruned.records > 0 {
+            self.checkpoint()?;
+        }
+        Ok(())
     }
 
     fn handle_failure(&mut self, error: IndexError) {
@@ -342,7 +374,6 @@ impl IndexWriter {
             // Closed before the file is moved: the last connection to close tidies up the file it has open.
             self.index = None;
             self.damage = Some(error);
-            self.unmarked.clear();
         }
     }
 }
@@ -360,21 +391,35 @@ fn report_undecodable(core: &Core, segment: u64, entries: u64) {
     ));
 }
 
-/// Records that are kept aside do not wait for a table, and cannot pass unnoticed.
-fn report_conflicts(core: &Core, index: &Index, conflicts: &[Conflict]) {
+/// Records that are kept aside cannot pass unnoticed.
+fn report_conflicts(core: &Core, index: &Index, conflicts: &[u64]) {
     let Some(first) = conflicts.first() else { return };
-    let bytes: u64 = conflicts.iter().map(|conflict| conflict.bytes).sum();
-    core.counts.pending.fetch_sub(to_signed(conflicts.len() as u64), Relaxed);
-    core.counts.bytes.fetch_sub(to_signed(bytes), Relaxed);
     core.counts.set_aside.store(index.set_aside_count().unwrap_or(0), Relaxed);
     core.health.report_failure(
         Component::Index,
         &format!(
-            "{} records claim a place in the chain that another record has, the first of them record {}; they are kept aside, in the table `conflicts` of the ledger's database",
+            "{} records claim a place in the chain that another record has, the first of them record {first}; they are kept aside, and `bedrock-sidecar audit list --set-aside` shows them",
             conflicts.len(),
-            first.seq
         ),
     );
+}
+
+/// What was lost with a damaged database is counted, and logged in full.
+fn report_incidents(core: &Core, index: &mut Index) {
+    for incident in index.take_incidents() {
+        core.health.report_incident(&incident);
+    }
+    core.counts.set_aside.store(index.set_aside_count().unwrap_or(0), Relaxed);
+}
+
+/// Counts anew what is in the index, and in the journal behind it.
+fn recount(core: &Core, index: &Index) {
+    // Requests wait meanwhile, so that none ends between reading the journal and setting the counts.
+    let journal = core.journal();
+    if let Ok(found) = recover(&core.state_dir, index.state.position) {
+        core.recount(index.state, found.ends, found.end_bytes);
+    }
+    drop(journal);
 }
 
 /// The index is made durable only behind the journal: a loss of power must not leave it ahead of its source.
@@ -397,3 +442,6 @@ fn publish(progress: &watch::Sender<IndexProgress>, generation: u64, index: &Ind
     let (last_id, shipped_id) = (index.state.last_id, index.state.shipped_id);
     progress.send_replace(IndexProgress { generation, last_id, shipped_id });
 }
+
+#[cfg(test)]
+mod tests;

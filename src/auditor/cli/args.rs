@@ -60,7 +60,8 @@ pub struct List {
     /// This host's ledger, or the DynamoDB table.
     #[arg(long, value_enum, default_value = "ledger")]
     pub(super) source: Source,
-    /// The records that the table does not take, with what it said, oldest first and of any time.
+    /// The records that the table does not take, with what it said, oldest first and of any time; then those whose place in
+    /// the chain another record has.
     #[arg(long, conflicts_with_all = ["time_range", "source", "success", "model", "caller", "partition"])]
     pub(super) set_aside: bool,
 }

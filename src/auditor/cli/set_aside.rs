@@ -1,4 +1,5 @@
-//! `audit list --set-aside` and `audit retry`: the records that the table does not take.
+//! `audit list --set-aside` and `audit retry`: the records that the table does not take. The list also has those whose
+//! place in the chain another record has.
 
 use std::io::Write;
 
@@ -8,14 +9,22 @@ use super::output;
 use super::source::open;
 use crate::auditor::search_index::with_hash;
 use crate::ledger::StateDir;
-use crate::ledger::index::read::set_aside_after;
+use crate::ledger::index::read::{conflicts, set_aside_after};
 
-/// Shows them, each with what the table said: as the attribute `setAside`, or in a line of its own in a table.
+/// Shows them, each with what the table said, or whose place it claims: as the attribute `setAside`, or in a line of its own in a table.
 pub(super) fn list(args: &List, state_dir: &StateDir, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
-    let found = match &open(state_dir)?.db {
-        Some(db) => set_aside_after(db, 0, args.limit)?,
-        None => Vec::new(),
-    };
+    let mut found = Vec::new();
+    if let Some(db) = &open(state_dir)?.db {
+        found = set_aside_after(db, 0, args.limit)?;
+        let left = args.limit.saturating_sub(found.len());
+        found.extend(conflicts(db, left)?.into_iter().map(|kept| {
+            let reason = match kept.rival {
+                Some(hash) => format!("another record has its place in the chain, with the chainHash {hash}"),
+                None => "another record had its place in the chain, and was deleted since".to_owned(),
+            };
+            (kept.record, reason)
+        }));
+    }
     let mut writer = output::Writer::with_column(args.format, "setAside", out)?;
     for (record, reason) in found {
         let mut item = with_hash(&record.item, &record.hash);

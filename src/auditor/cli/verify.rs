@@ -23,6 +23,7 @@ use crate::ledger::dynamo;
 use crate::ledger::host_id::host_id;
 use crate::ledger::index::IndexError;
 use crate::ledger::index::columns::ItemColumns;
+use crate::ledger::index::read::conflicts;
 use crate::ledger::integer::to_unsigned;
 use crate::ledger::item::canonical;
 use crate::settings;
@@ -152,6 +153,9 @@ pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(C
         Ok(())
     })?;
     columns(snapshot, &mut checker)?;
+    if let Some(db) = &snapshot.db {
+        conflicts(db, usize::MAX)?.into_iter().for_each(|kept| checker.find_conflict(kept));
+    }
     for (id, seq, hash) in heads {
         checker.end(&id, seq, &hash);
     }

@@ -17,6 +17,12 @@ pub enum IndexError {
     /// An end in the journal does not hold a hash and an item.
     #[error("it holds a record that is no item")]
     NotAnItem,
+    /// A damaged file was being replaced when the daemon ended.
+    #[error("the daemon ended while it was being rebuilt")]
+    RebuildInterrupted,
+    /// A file cannot be copied, moved or flushed.
+    #[error("its file cannot be replaced: {0}")]
+    File(#[from] std::io::Error),
 }
 
 impl IndexError {

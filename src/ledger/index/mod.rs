@@ -7,6 +7,10 @@ pub(crate) mod past_use;
 pub(crate) mod prune;
 pub(crate) mod read;
 mod rebuild;
+mod recount;
+mod salvage;
+#[cfg(test)]
+mod tests;
 pub(crate) mod write;
 
 use std::path::Path;
@@ -21,7 +25,7 @@ use super::journal::read::Position;
 use crate::config::Durability;
 
 /// The schema that this version reads and writes.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Counts that are kept beside the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,9 +35,9 @@ pub(crate) struct IndexState {
     pub(crate) last_id: i64,
     pub(crate) shipped_id: i64,
     pub(crate) shipped_total: u64,
-    /// Bytes of the items that are in no table yet.
+    /// Bytes of the items that are in no table yet, and of those kept aside for a conflict, which never will be.
     pub(crate) unshipped_bytes: u64,
-    /// Bytes of all items in the index.
+    /// Bytes of all items in the index, those kept aside among them.
     pub(crate) kept_bytes: u64,
 }
 
@@ -46,9 +50,16 @@ pub(crate) struct Index {
     chain: Option<(String, i64)>,
     /// About how many bytes SQLite's write-ahead log has since the last checkpoint.
     uncheckpointed: u64,
+    /// What was lost when it was opened, in sentences; for whoever counts failures.
+    incidents: Vec<String>,
 }
 
 impl Index {
+    /// What was lost when it was opened, in sentences.
+    pub(crate) fn take_incidents(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.incidents)
+    }
+
     /// Opens the file, creating or migrating it.
     fn connect(path: &Path, durability: Durability) -> Result<Index, IndexError> {
         let mut db = Connection::open(path)?;
@@ -67,7 +78,7 @@ impl Index {
         migrate(&mut db)?;
         db.set_prepared_statement_cache_capacity(32);
         let state = read_state(&db)?;
-        Ok(Index { db, state, chain: None, uncheckpointed: 0 })
+        Ok(Index { db, state, chain: None, uncheckpointed: 0, incidents: Vec::new() })
     }
 }
 
@@ -103,9 +114,18 @@ fn migrate(db: &mut Connection) -> Result<(), IndexError> {
         if conflicts > 0 {
             tracing::error!(
                 records = conflicts,
-                "records in the ledger's database claimed a place in the chain that another has; they are kept aside, in its table `conflicts`"
+                "records in the ledger's database claimed a place in the chain that another has; they are kept aside, and `bedrock-sidecar audit list --set-aside` shows them"
             );
         }
+    }
+    if version < 3 {
+        let step = db.transaction()?;
+        step.execute_batch(include_str!("schema-3.sql"))?;
+        // The step before has deleted records.
+        let state = recount::close_gaps(&step, read_state(&step)?)?;
+        write::write_state(&step, &recount::recount(&step, state)?)?;
+        step.pragma_update(None, "user_version", 3)?;
+        step.commit()?;
     }
     Ok(())
 }

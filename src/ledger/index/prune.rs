@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Index, IndexError, write};
+use super::{Index, IndexError, IndexState, write};
 use crate::ledger::integer::to_unsigned;
 
 /// Records looked at in one transaction, so that new records never wait long.
@@ -32,9 +32,10 @@ pub(crate) struct PruneRule {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Pruned {
     pub(crate) records: u64,
-    /// Of them those that were in no table, and their bytes.
+    /// Of them those that were in no table.
     pub(crate) unshipped: u64,
-    pub(crate) unshipped_bytes: u64,
+    /// Records that were kept aside because another has their place.
+    pub(crate) conflicts: u64,
     /// There may be more to remove.
     pub(crate) more: bool,
 }
@@ -54,6 +55,31 @@ fn find_dated(transaction: &Transaction<'_>, id: i64, rule: PruneRule) -> Result
         )?
         .query_row([id, EARLIEST_MS, rule.now_ms.saturating_add(DAY_MS)], |row| Ok((row.get(0)?, row.get(1)?)));
     Ok(found.optional()?.unwrap_or((i64::MAX, i64::MAX)))
+}
+
+/// Removes what was kept aside for a conflict: after its retention. If its date cannot be believed, or room is needed, it
+/// goes when the record has gone whose place it claims.
+fn prune_conflicts(transaction: &Transaction<'_>, rule: PruneRule, state: &mut IndexState) -> Result<u64, IndexError> {
+    let needs_room = rule.max_unshipped_bytes.is_some_and(|max| state.unshipped_bytes > max);
+    let found: Vec<(i64, i64)> = transaction
+        .prepare_cached(
+            "SELECT conflicts.id, octet_length(item) FROM conflicts JOIN chains ON chains.id = chain
+             WHERE (started_ms BETWEEN ?1 AND ?2 AND started_ms < ?3)
+                OR (seq <= anchor_seq AND (?4 OR started_ms NOT BETWEEN ?1 AND ?2))
+             ORDER BY conflicts.id LIMIT ?5",
+        )?
+        .query_map(
+            params![EARLIEST_MS, rule.now_ms.saturating_add(DAY_MS), rule.before_ms, needs_room, STEP_RECORDS],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?
+        .collect::<Result<_, _>>()?;
+    let mut delete = transaction.prepare_cached("DELETE FROM conflicts WHERE id = ?1")?;
+    for (id, bytes) in &found {
+        delete.execute([id])?;
+        state.kept_bytes = state.kept_bytes.saturating_sub(to_unsigned(*bytes));
+        state.unshipped_bytes = state.unshipped_bytes.saturating_sub(to_unsigned(*bytes));
+    }
+    Ok(found.len() as u64)
 }
 
 impl Index {
@@ -99,7 +125,6 @@ impl Index {
                 }
                 if !shipped {
                     pruned.unshipped += 1;
-                    pruned.unshipped_bytes += bytes;
                     state.unshipped_bytes = state.unshipped_bytes.saturating_sub(bytes);
                     state.shipped_id = id;
                 }
@@ -113,19 +138,24 @@ impl Index {
                 }
             }
         }
-        let Some(last) = last else { return Ok(pruned) };
-        transaction.execute("DELETE FROM records WHERE id <= ?1", [last])?;
-        transaction.execute("DELETE FROM set_aside WHERE id <= ?1", [last])?;
+        if let Some(last) = last {
+            transaction.execute("DELETE FROM records WHERE id <= ?1", [last])?;
+            transaction.execute("DELETE FROM set_aside WHERE id <= ?1", [last])?;
+        }
         for (chain, seq, hash) in anchors {
             transaction.execute(
                 "UPDATE chains SET anchor_seq = ?2, anchor_hash = ?3 WHERE id = ?1",
                 params![chain, seq, hash],
             )?;
         }
+        pruned.conflicts = prune_conflicts(&transaction, rule, &mut state)?;
+        if pruned.records + pruned.conflicts == 0 {
+            return Ok(pruned);
+        }
         write::write_state(&transaction, &state)?;
         transaction.commit()?;
         self.state = state;
-        pruned.more = pruned.records == to_unsigned(STEP_RECORDS);
+        pruned.more = pruned.records.max(pruned.conflicts) == to_unsigned(STEP_RECORDS);
         // The records are gone: whoever counts them has to know, even where the file keeps its size.
         if let Err(error) = self.shrink() {
             tracing::warn!(%error, "audit: the database could not give free pages back to the file system");

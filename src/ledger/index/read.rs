@@ -42,6 +42,33 @@ pub(crate) fn set_aside_after(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// A record whose place in the chain another has.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptAside {
+    pub(crate) chain_id: String,
+    pub(crate) seq: u64,
+    pub(crate) record: IndexedRecord,
+    /// The hash of the one that has the place; none when that was pruned.
+    pub(crate) rival: Option<String>,
+}
+
+/// At most `limit` of the records whose place another has, in the order in which they were found.
+pub(crate) fn conflicts(db: &Connection, limit: usize) -> Result<Vec<KeptAside>, IndexError> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version < 2 {
+        return Ok(Vec::new());
+    }
+    let mut select = db.prepare(
+        "SELECT chain_id, c.seq, c.id, c.item, c.hash, r.hash FROM conflicts AS c JOIN chains ON chains.id = c.chain
+         LEFT JOIN records AS r ON r.chain = c.chain AND r.seq = c.seq WHERE r.hash IS NOT c.hash ORDER BY c.id LIMIT ?1",
+    )?;
+    let rows = select.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+        let record = IndexedRecord { id: row.get(2)?, item: row.get(3)?, hash: row.get(4)? };
+        Ok(KeptAside { chain_id: row.get(0)?, seq: to_unsigned(row.get(1)?), record, rival: row.get(5)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// For the ledger's start.
 impl Index {
     /// The end of the newest chain.

@@ -1,124 +1,174 @@
-//! Opening the index. A damaged file is moved aside, and a new one filled with what can be read of it and with the
-//! journal: records that no table has yet may be nowhere else.
+//! Opening the index, and replacing a damaged file. The new one is built beside it, as `ledger.db.new`, from what can be
+//! read of the damaged one: records that no table has yet may be nowhere else. It becomes `ledger.db.ready` when it is
+//! whole and on the disk; then the damaged one is moved aside, and the new one takes its name. Whenever that is
+//! interrupted, the next start begins again, or finishes it: until `ledger.db.ready` is there, nothing of the old file
+//! was touched. The journal is inserted again afterwards.
 
 use std::collections::HashSet;
-use std::path::Path;
-
-use rusqlite::{Connection, OpenFlags};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::columns::ItemColumns;
-use super::{Index, IndexError, read_state};
+use super::salvage::{Link, Salvaged};
+use super::{Index, IndexError};
 use crate::config::Durability;
 use crate::ledger::journal::frame::FrameKind;
 use crate::ledger::journal::read::{Position, Reader};
-use crate::ledger::journal::{HASH_DIGITS, split_end};
+use crate::ledger::journal::split_end;
 use crate::ledger::state_dir::StateDir;
 
-/// A chain's id and a sequence number in it.
-type Link = (String, u64);
-
-/// Records that are read at a time: damage costs no more than so many at each place.
-const STEP_RECORDS: i64 = 20;
-/// Steps without a record after which the end is taken to be reached, when the last id cannot be read.
-const MAX_EMPTY_STEPS: u32 = 5_000;
-
 impl Index {
-    /// Opens the file, creating or migrating it. A damaged one is rebuilt, which is logged as an error.
+    /// Opens the file, creating or migrating it. A damaged one is rebuilt, which is logged as an error; a rebuild that
+    /// was interrupted is brought to its end.
     pub(crate) fn open(state_dir: &StateDir, durability: Durability) -> Result<Index, IndexError> {
-        match Index::connect(&state_dir.database(), durability) {
-            Err(error) if error.is_corrupt() => Index::rebuild(state_dir, durability, &error),
+        Rebuild { state_dir, durability, at_step: &mut |_| {} }.open()
+    }
+
+    /// Replaces a damaged file by a new one with what can be read of it. The journal is to be inserted again from its
+    /// beginning.
+    pub(crate) fn rebuild(state_dir: &StateDir, durability: Durability, why: &IndexError) -> Result<Index, IndexError> {
+        Rebuild { state_dir, durability, at_step: &mut |_| {} }.run(why)
+    }
+}
+
+/// What a rebuild has just done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The new file is there and holds nothing.
+    Begun,
+    /// More was copied into it.
+    Copied,
+    /// It is whole and on the disk.
+    Filled,
+    /// It has the name that says so.
+    Ready,
+    /// The damaged file is where damaged files are kept.
+    MovedAside,
+    /// The new file is the index.
+    Replaced,
+}
+
+/// A rebuild, and whom it tells of each step.
+pub(super) struct Rebuild<'a> {
+    pub(super) state_dir: &'a StateDir,
+    pub(super) durability: Durability,
+    pub(super) at_step: &'a mut dyn FnMut(Step),
+}
+
+impl Rebuild<'_> {
+    pub(super) fn open(mut self) -> Result<Index, IndexError> {
+        let database = self.state_dir.database();
+        if self.ready().exists() {
+            tracing::warn!(file = %database.display(), "the ledger's database was being replaced when the daemon ended; that is finished now");
+            self.replace()?;
+        } else if self.new_file().exists() && database.exists() {
+            return self.run(&IndexError::RebuildInterrupted);
+        }
+        match Index::connect(&database, self.durability) {
+            Err(error) if error.is_corrupt() => self.run(&error),
             opened => opened,
         }
     }
 
-    /// Moves a damaged file and its companions to where damaged files are kept, and begins a new one with what can be
-    /// read of it. The journal is to be inserted again from its beginning.
-    pub(crate) fn rebuild(state_dir: &StateDir, durability: Durability, why: &IndexError) -> Result<Index, IndexError> {
-        let database = state_dir.database();
-        let aside = match state_dir.set_aside_together(&database, &["", "-wal", "-shm"]) {
-            Ok(aside) => aside,
-            Err(error) => {
-                tracing::error!(file = %database.display(), %why, %error, "the ledger's database is damaged and cannot be moved aside");
-                return Err(IndexError::Journal(error.to_string()));
-            }
-        };
-        let mut index = Index::connect(&database, durability)?;
-        let saved = index.salvage(&aside, &journal_links(state_dir)).unwrap_or(0);
-        tracing::error!(
-            file = %database.display(), %why, aside = %aside.display(), saved,
-            "the ledger's database was damaged: it was moved aside, and a new one is filled from what could be read of it and from the journal; `bedrock-sidecar audit verify` names the records that are missing"
-        );
+    pub(super) fn run(mut self, why: &IndexError) -> Result<Index, IndexError> {
+        let mut incidents = Vec::new();
+        // One that could not take its place a moment ago is there already.
+        if !self.ready().exists() {
+            let salvaged = match self.build() {
+                Ok(salvaged) => salvaged,
+                Err(error) => {
+                    // It needs room, and may be what fills the disk. The empty file says that this is not done yet.
+                    self.remove_new()?;
+                    File::create(self.new_file())?;
+                    return Err(error);
+                }
+            };
+            tracing::error!(
+                file = %self.state_dir.database().display(), %why,
+                records = salvaged.records, set_aside = salvaged.set_aside, conflicts = salvaged.conflicts,
+                unreadable = salvaged.unreadable,
+                "the ledger's database is damaged: it is replaced by a new one, with what could be read of it and with the journal"
+            );
+            incidents = salvaged.incidents();
+        }
+        let aside = self.replace()?;
+        if !incidents.is_empty() {
+            incidents.push(format!(
+                "the damaged database is kept as {}; `bedrock-sidecar audit verify` names the records that are missing",
+                aside.display()
+            ));
+        }
+        let mut index = Index::connect(&self.state_dir.database(), self.durability)?;
+        index.incidents = incidents;
         Ok(index)
     }
 
-    /// Copies records from `damaged`, except those that the journal still has. Returns how many were copied.
-    fn salvage(&mut self, damaged: &Path, journal: &HashSet<Link>) -> Result<u64, IndexError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let old = Connection::open_with_flags(damaged, flags)?;
-        let state = read_state(&old).unwrap_or_default();
-        let last: Option<i64> = old.query_row("SELECT max(id) FROM records", [], |row| row.get(0)).unwrap_or(None);
-        let first: i64 = old.query_row("SELECT min(id) FROM records", [], |row| row.get(0)).unwrap_or(1);
-        let (mut from, mut empty, mut saved) = (first, 0, 0);
-        while last.map_or(empty < MAX_EMPTY_STEPS, |last| from <= last) {
-            let rows = readable_rows(&old, from);
-            empty = if rows.is_empty() { empty + 1 } else { 0 };
-            for (id, payload) in rows {
-                if !is_missing(&payload, journal) {
-                    continue;
-                }
-                self.insert(&[(FrameKind::Close, &payload)], self.state.position)?;
-                saved += 1;
-                if self.wants_checkpoint() {
-                    self.checkpoint()?;
-                }
-                if id <= state.shipped_id {
-                    self.state.shipped_id = self.state.last_id;
-                    self.state.unshipped_bytes = 0;
-                }
+    /// Fills a new file, brings it to the disk, and gives it the name that says that it is whole.
+    fn build(&mut self) -> Result<Salvaged, IndexError> {
+        self.remove_new()?;
+        let new = self.new_file();
+        let journal = journal_links(self.state_dir)?;
+        let mut index = Index::connect(&new, self.durability)?;
+        (self.at_step)(Step::Begun);
+        let salvaged = index.salvage(&self.state_dir.database(), &journal, &mut || (self.at_step)(Step::Copied))?;
+        index.close_whole()?;
+        File::open(&new)?.sync_all()?;
+        (self.at_step)(Step::Filled);
+        std::fs::rename(&new, self.ready())?;
+        sync_directory(&self.state_dir.root)?;
+        (self.at_step)(Step::Ready);
+        Ok(salvaged)
+    }
+
+    /// Puts the new file in the place of the damaged one. Returns where that is now.
+    fn replace(&mut self) -> Result<PathBuf, IndexError> {
+        // Until all of it is gone, nothing takes its name: SQLite would take its log for the new file's.
+        let aside = self.state_dir.set_aside_database(&self.ready())?;
+        sync_directory(&self.state_dir.root)?;
+        (self.at_step)(Step::MovedAside);
+        std::fs::rename(self.ready(), self.state_dir.database())?;
+        sync_directory(&self.state_dir.root)?;
+        (self.at_step)(Step::Replaced);
+        Ok(aside)
+    }
+
+    fn new_file(&self) -> PathBuf {
+        self.state_dir.database().with_extension("db.new")
+    }
+
+    fn ready(&self) -> PathBuf {
+        self.state_dir.database().with_extension("db.ready")
+    }
+
+    fn remove_new(&self) -> io::Result<()> {
+        for suffix in ["new", "new-wal", "new-shm", "new-journal"] {
+            match std::fs::remove_file(self.state_dir.database().with_extension(format!("db.{suffix}"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
-            from += STEP_RECORDS;
         }
-        self.mark_shipped(&[])?;
-        Ok(saved)
+        Ok(())
     }
 }
 
-/// The records of a step that can be read: ids, and the payloads that the journal had for them.
-fn readable_rows(old: &Connection, from: i64) -> Vec<(i64, Vec<u8>)> {
-    let found = old
-        .prepare_cached("SELECT id, hash, item FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id")
-        .and_then(|mut select| {
-            let rows = select.query_map((from, from + STEP_RECORDS), |row| {
-                let (hash, item): (String, String) = (row.get(1)?, row.get(2)?);
-                Ok((row.get(0)?, [hash.into_bytes(), item.into_bytes()].concat()))
-            })?;
-            // What lies before the damage in this step counts.
-            Ok(rows.map_while(Result::ok).collect())
-        });
-    found.unwrap_or_default()
-}
-
-/// Whether a record is sound and not in the journal, from which it would be inserted anyway.
-fn is_missing(payload: &[u8], journal: &HashSet<Link>) -> bool {
-    let Some((hash, item)) = split_end(payload) else { return false };
-    let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(item) else { return false };
-    let is_hash = hash.len() == HASH_DIGITS && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hash && !journal.contains(&(columns.chain_id.into_owned(), columns.chain_seq))
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// The places in chains whose records the journal has.
-fn journal_links(state_dir: &StateDir) -> HashSet<Link> {
+fn journal_links(state_dir: &StateDir) -> Result<HashSet<Link>, IndexError> {
     let mut links = HashSet::new();
     let mut reader = Reader::new(state_dir.journal(), Position::default());
-    while let Ok(chunk) = reader.next_chunk(None) {
+    loop {
+        let chunk = reader.next_chunk(None).map_err(|error| IndexError::Journal(error.to_string()))?;
         for (_, range) in chunk.frames.into_iter().filter(|(kind, _)| *kind == FrameKind::Close) {
             let item = split_end(&reader.bytes[range]).map(|(_, item)| item).unwrap_or_default();
             let columns = serde_json::from_str::<ItemColumns<'_>>(item);
             links.extend(columns.map(|columns| (columns.chain_id.into_owned(), columns.chain_seq)));
         }
         if chunk.at_end {
-            break;
+            return Ok(links);
         }
     }
-    links
 }

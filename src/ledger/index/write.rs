@@ -15,8 +15,8 @@ use crate::ledger::journal::{Header, split_end};
 #[derive(Debug)]
 pub(crate) enum ShippingProgress {
     /// Every record up to `id` is in the table or set aside. Of those since the last mark, `count` were confirmed by
-    /// the table, and all have `bytes` bytes.
-    Until { id: i64, count: u64, bytes: u64 },
+    /// the table.
+    Until { id: i64, count: u64 },
     /// The table does not take this one.
     SetAside { id: i64, reason: String },
     /// The table took one that was set aside.
@@ -31,16 +31,11 @@ const TRANSACTION_BYTES: u64 = 16 << 10;
 /// Entries that did not become records.
 #[derive(Debug, Default)]
 pub(crate) struct PassedOver {
-    pub(crate) conflicts: Vec<Conflict>,
+    /// Places in a chain that another record has already, by the records that claim them.
+    pub(crate) conflicts: Vec<u64>,
+    /// The same record was there before.
+    pub(crate) repeated: u64,
     pub(crate) undecodable: u64,
-}
-
-/// A record whose place in the chain another has already.
-#[derive(Debug)]
-pub(crate) struct Conflict {
-    pub(crate) seq: u64,
-    /// Of its item.
-    pub(crate) bytes: u64,
 }
 
 impl Index {
@@ -102,13 +97,13 @@ impl Index {
                             item
                         ])?;
                         if inserted == 0 {
-                            passed_over.conflicts.extend(keep_aside(
-                                &transaction,
-                                *row,
-                                columns.chain_seq,
-                                hash,
-                                item,
-                            )?);
+                            if keep_aside(&transaction, *row, &columns, hash, item)? {
+                                passed_over.conflicts.push(columns.chain_seq);
+                                state.unshipped_bytes += item.len() as u64;
+                                state.kept_bytes += item.len() as u64;
+                            } else {
+                                passed_over.repeated += 1;
+                            }
                             continue;
                         }
                         state.last_id += 1;
@@ -137,17 +132,24 @@ impl Index {
         let transaction = self.db.transaction()?;
         for step in progress {
             match step {
-                ShippingProgress::Until { id, count, bytes } => {
+                ShippingProgress::Until { id, count } => {
                     state.shipped_total += count;
                     // Those that were pruned on their way to the table are no longer counted.
                     if *id > state.shipped_id {
+                        let bytes = transaction
+                            .prepare_cached(
+                                "SELECT coalesce(sum(octet_length(item)), 0) FROM records WHERE id > ?1 AND id <= ?2",
+                            )?
+                            .query_row([state.shipped_id, *id], |row| row.get(0))?;
                         state.shipped_id = *id;
-                        state.unshipped_bytes = state.unshipped_bytes.saturating_sub(*bytes);
+                        state.unshipped_bytes = state.unshipped_bytes.saturating_sub(to_unsigned(bytes));
                     }
                 }
                 ShippingProgress::SetAside { id, reason } => {
+                    // Unless it was pruned meanwhile.
                     transaction.execute(
-                        "INSERT OR REPLACE INTO set_aside (id, reason) VALUES (?1, ?2)",
+                        "INSERT OR REPLACE INTO set_aside (id, reason)
+                         SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM records WHERE id = ?1)",
                         params![id, reason],
                     )?;
                 }
@@ -174,6 +176,16 @@ impl Index {
         let _ = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 
+    /// Closes the file so that nothing of it is left in the write-ahead log.
+    pub(crate) fn close_whole(self) -> Result<(), IndexError> {
+        let busy: i64 = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if busy != 0 {
+            return Err(std::io::Error::other("somebody reads it").into());
+        }
+        self.db.close().map_err(|(_, error)| error)?;
+        Ok(())
+    }
+
     /// Moves what was committed from SQLite's write-ahead log into the database file, and flushes it, so that journal
     /// files may be deleted. False while a reader prevents part of it.
     pub(crate) fn checkpoint(&mut self) -> Result<bool, IndexError> {
@@ -183,31 +195,34 @@ impl Index {
         Ok(log == done)
     }
 
-    /// How many records were set aside.
+    /// How many records were set aside, for what they are or for a conflict.
     pub(crate) fn set_aside_count(&self) -> Result<u64, IndexError> {
         let count = "SELECT (SELECT count(*) FROM set_aside) + (SELECT count(*) FROM conflicts)";
         Ok(self.db.query_row(count, [], |row| row.get(0)).map(to_unsigned)?)
     }
 }
 
-/// Keeps a record aside whose place in the chain another has. None when the two are the same.
+/// Keeps a record aside whose place in the chain another has. False when the two are the same, or it is there already.
 fn keep_aside(
     transaction: &Transaction<'_>,
     chain: i64,
-    seq: u64,
+    columns: &ItemColumns<'_>,
     hash: &str,
     item: &str,
-) -> Result<Option<Conflict>, IndexError> {
+) -> Result<bool, IndexError> {
+    let seq = to_signed(columns.chain_seq);
     let there: String = transaction
         .prepare_cached("SELECT hash FROM records WHERE chain = ?1 AND seq = ?2")?
-        .query_row(params![chain, to_signed(seq)], |row| row.get(0))?;
+        .query_row(params![chain, seq], |row| row.get(0))?;
     if there == hash {
-        return Ok(None);
+        return Ok(false);
     }
     let kept = transaction
-        .prepare_cached("INSERT OR IGNORE INTO conflicts (chain, seq, hash, item) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![chain, to_signed(seq), hash, item])?;
-    Ok((kept > 0).then_some(Conflict { seq, bytes: item.len() as u64 }))
+        .prepare_cached(
+            "INSERT OR IGNORE INTO conflicts (chain, seq, hash, item, started_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![chain, seq, hash, item, columns.started_ms()])?;
+    Ok(kept > 0)
 }
 
 fn chain_row(transaction: &Transaction<'_>, chain: &Chain) -> Result<i64, IndexError> {

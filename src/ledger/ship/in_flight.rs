@@ -12,7 +12,6 @@ pub(crate) struct InFlight {
 #[derive(Debug)]
 struct Batch {
     last: i64,
-    bytes: u64,
     /// How many records the table confirmed; none while the batch is in flight.
     confirmed: Option<u64>,
 }
@@ -22,12 +21,11 @@ struct Batch {
 pub(crate) struct ConfirmedRun {
     pub(crate) last: i64,
     pub(crate) confirmed: u64,
-    pub(crate) bytes: u64,
 }
 
 impl InFlight {
-    pub(crate) fn sent(&mut self, first: i64, last: i64, bytes: u64) {
-        self.batches.insert(first, Batch { last, bytes, confirmed: None });
+    pub(crate) fn sent(&mut self, first: i64, last: i64) {
+        self.batches.insert(first, Batch { last, confirmed: None });
     }
 
     /// Marks a batch as done, and takes out the contiguous run from the first batch on, if that is done.
@@ -38,10 +36,9 @@ impl InFlight {
             && let Some(confirmed) = entry.get().confirmed
         {
             let batch = entry.remove();
-            let run = run.get_or_insert(ConfirmedRun { last: batch.last, confirmed: 0, bytes: 0 });
+            let run = run.get_or_insert(ConfirmedRun { last: batch.last, confirmed: 0 });
             run.last = batch.last;
             run.confirmed += confirmed;
-            run.bytes += batch.bytes;
         }
         run
     }
@@ -58,12 +55,12 @@ mod tests {
     #[test]
     fn only_a_contiguous_run_counts() {
         let mut in_flight = InFlight::default();
-        in_flight.sent(1, 25, 10);
-        in_flight.sent(26, 50, 20);
-        in_flight.sent(51, 60, 30);
+        in_flight.sent(1, 25);
+        in_flight.sent(26, 50);
+        in_flight.sent(51, 60);
         assert_eq!(in_flight.finish(26, 25), None);
-        assert_eq!(in_flight.finish(1, 24), Some(ConfirmedRun { last: 50, confirmed: 49, bytes: 30 }));
+        assert_eq!(in_flight.finish(1, 24), Some(ConfirmedRun { last: 50, confirmed: 49 }));
         assert_eq!(in_flight.finish(99, 1), None);
-        assert_eq!(in_flight.finish(51, 10), Some(ConfirmedRun { last: 60, confirmed: 10, bytes: 30 }));
+        assert_eq!(in_flight.finish(51, 10), Some(ConfirmedRun { last: 60, confirmed: 10 }));
     }
 }

@@ -143,8 +143,7 @@ impl Shipper {
         let records = records_after(db, self.cursor.id, BATCH_SIZE)?;
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(false) };
         self.cursor.id = last.id;
-        let bytes = records.iter().map(|record| record.item.len() as u64).sum();
-        self.in_flight.sent(first.id, last.id, bytes);
+        self.in_flight.sent(first.id, last.id);
         let (sender, generation) = (self.sender.clone(), self.cursor.generation);
         self.batches.spawn(async move { (generation, sender.deliver(records).await) });
         Ok(true)
@@ -159,7 +158,7 @@ impl Shipper {
         let mut achieved: Vec<ShippingProgress> =
             delivered.rejected.into_iter().map(|(id, reason)| ShippingProgress::SetAside { id, reason }).collect();
         if let Some(run) = self.in_flight.finish(delivered.first, delivered.confirmed) {
-            achieved.push(ShippingProgress::Until { id: run.last, count: run.confirmed, bytes: run.bytes });
+            achieved.push(ShippingProgress::Until { id: run.last, count: run.confirmed });
         }
         if !achieved.is_empty() {
             self.sender.core.send(Task::Shipped(generation, achieved));
