@@ -29,7 +29,7 @@ use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
 use crate::upstream::body::{BodyError, UpstreamBody};
-use crate::upstream::{Answer, AnswerBody, strip};
+use crate::upstream::{Answer, AnswerBody, Failure, Upstream, UpstreamRequest, strip};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
 const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
@@ -65,7 +65,10 @@ pub(crate) struct Exchange {
     _in_flight: InFlight,
 }
 
-/// An exchange whose opening is in the ledger. Forwarding demands one, so nothing can go upstream unrecorded.
+/// An exchange that the limits have admitted. It goes upstream by [`AdmittedExchange::open`] only.
+pub(crate) struct AdmittedExchange<'a>(&'a mut Exchange);
+
+/// An exchange whose opening is in the ledger. Sending demands one, so nothing can go upstream unrecorded.
 pub(crate) struct OpenExchange<'a>(&'a mut Exchange);
 
 /// What an upstream answered, which one it was, and what was sent for the model; none where the request names no model.
@@ -76,7 +79,7 @@ pub(crate) struct Answered {
     pub target: Option<Target>,
 }
 
-impl OpenExchange<'_> {
+impl AdmittedExchange<'_> {
     /// The region that is being tried.
     pub(crate) fn region(&mut self, region: &str) {
         region.clone_into(&mut self.0.record.destination_region);
@@ -97,13 +100,25 @@ impl OpenExchange<'_> {
         Arc::clone(&self.0.road)
     }
 
-    /// How often the request has been sent.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.0.record.attempts
-    }
-
-    pub(crate) fn set_attempts(&mut self, attempts: u32) {
-        self.0.record.attempts = attempts;
+    /// Counts an attempt, and writes the request with it into the ledger, before its first byte goes upstream: the opening
+    /// at the first attempt, and what has changed since at each further one.
+    ///
+    /// # Errors
+    /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
+    pub(crate) async fn open(&mut self) -> Result<OpenExchange<'_>, Refusal> {
+        let Exchange { road, record, opened, .. } = &mut *self.0;
+        record.attempts += 1;
+        if let Some(opened) = opened {
+            road.audit.amend(opened, record);
+            return Ok(OpenExchange(self.0));
+        }
+        let begun = road.audit.begin(record);
+        // Until it is certain that the opening stays, nothing is sent.
+        record.attempts -= 1;
+        // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
+        road.audit.wait_until_durable(opened.insert(begun?)).await?;
+        record.attempts += 1;
+        Ok(OpenExchange(self.0))
     }
 
     /// The upstream gave no answer, or broke before one.
@@ -114,6 +129,24 @@ impl OpenExchange<'_> {
     /// No upstream took the request, so nothing can have been used.
     pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;
+    }
+}
+
+impl OpenExchange<'_> {
+    /// Sends the request. Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
+    pub(crate) async fn send(self, upstream: &Upstream, request: &UpstreamRequest) -> Result<Answer, Failure> {
+        let Exchange { road, record, opened, .. } = self.0;
+        let before = record.attempts.saturating_sub(1);
+        let sent = upstream
+            .exchange_telling(request, |attempts| {
+                record.attempts = before + attempts;
+                if let Some(opened) = opened {
+                    road.audit.amend(opened, record);
+                }
+            })
+            .await;
+        record.attempts = before + sent.attempts;
+        sent.result
     }
 }
 
@@ -189,26 +222,18 @@ impl Exchange {
         record.user_arn = caller.user_arn.to_string();
     }
 
-    /// Writes the request into the ledger, before its first byte goes upstream. Only an admitted request gets here.
-    ///
-    /// # Errors
-    /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
-    pub(crate) async fn open(&mut self, admission: Admission) -> Result<OpenExchange<'_>, Refusal> {
+    /// The limits have granted it this.
+    pub(crate) fn admitted(&mut self, admission: Admission) -> AdmittedExchange<'_> {
         self.admission = Some(admission);
-        let road = Arc::clone(&self.road);
-        // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
-        let opened = self.opened.insert(road.audit.begin(&self.record)?);
-        road.audit.wait_until_durable(opened).await?;
-        Ok(OpenExchange(self))
+        AdmittedExchange(self)
     }
 
-    /// The same for a call of the daemon's own, which no limit admits.
+    /// Writes a call of the daemon's own, which no limit admits, into the ledger.
     ///
     /// # Errors
-    /// As those of `open`.
+    /// As those of [`AdmittedExchange::open`].
     pub(crate) async fn open_own(&mut self) -> Result<(), Refusal> {
-        self.opened = Some(self.road.audit.open(&self.record).await?);
-        Ok(())
+        AdmittedExchange(self).open().await.map(drop)
     }
 
     /// A call of the daemon's own has ended.
@@ -340,11 +365,14 @@ impl Exchange {
                 settle(admission, &self.record, self.has_answer, self.uncounted);
             }
         }
-        match self.opened.take() {
-            Some(opened) => self.road.audit.close(opened, &self.record),
+        let is_told = match self.opened.take() {
+            Some(opened) => {
+                self.road.audit.close(opened, &self.record);
+                true
+            }
             None => self.road.audit.note_unsent(&self.record, self.error_type),
-        }
-        self.road.ended(&self.record, self.started.elapsed());
+        };
+        self.road.ended(&self.record, self.started.elapsed(), is_told);
     }
 }
 

@@ -1,10 +1,10 @@
-//! Sending an opened request on: failover over the upstreams in their order, the model each of them needs, and the one
+//! Sending an admitted request on: failover over the upstreams in their order, the model each of them needs, and the one
 //! retry through an inference profile.
 
 use http::HeaderMap;
 
 use crate::error::{Refusal, RefusalKind};
-use crate::exchange::{Answered, OpenExchange};
+use crate::exchange::{AdmittedExchange, Answered};
 use crate::model::{self, How, Target};
 use crate::operation::ModelPlace;
 use crate::own_call::OwnCalls;
@@ -20,7 +20,7 @@ use crate::upstream::{Answer, Failure, UpstreamRequest, strip};
 /// A refusal of our own when no upstream answers, or the model cannot be resolved.
 pub(crate) async fn forward(
     road: &Road,
-    mut exchange: OpenExchange<'_>,
+    mut exchange: AdmittedExchange<'_>,
     received: &Received,
 ) -> Result<Answered, Refusal> {
     let headers = strip::request_headers(&received.headers);
@@ -88,7 +88,7 @@ fn tells_less(
 
 /// No upstream is left; what an earlier one answered is given, if one did.
 fn last_failure(
-    exchange: &mut OpenExchange<'_>,
+    exchange: &mut AdmittedExchange<'_>,
     failure: &Failure,
     missed: Option<Result<Answered, Refusal>>,
 ) -> Result<Answered, Refusal> {
@@ -131,7 +131,7 @@ impl From<Refusal> for Stop {
 async fn try_region(
     road: &Road,
     region: &Region,
-    exchange: &mut OpenExchange<'_>,
+    exchange: &mut AdmittedExchange<'_>,
     received: &Received,
     headers: &HeaderMap,
 ) -> Result<Answered, Stop> {
@@ -158,7 +158,7 @@ async fn try_region(
 async fn describe(
     road: &Road,
     region: &Region,
-    exchange: &mut OpenExchange<'_>,
+    exchange: &mut AdmittedExchange<'_>,
     received: &Received,
     requested: &RequestedModel,
     headers: &HeaderMap,
@@ -174,7 +174,7 @@ async fn describe(
 async fn invoke(
     road: &Road,
     region: &Region,
-    exchange: &mut OpenExchange<'_>,
+    exchange: &mut AdmittedExchange<'_>,
     received: &Received,
     requested: &RequestedModel,
     headers: &HeaderMap,
@@ -212,15 +212,10 @@ fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered
 async fn send(
     road: &Road,
     region: &Region,
-    exchange: &mut OpenExchange<'_>,
+    exchange: &mut AdmittedExchange<'_>,
     request: &UpstreamRequest,
-) -> Result<Answer, Failure> {
-    // Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
-    let before = exchange.attempts();
-    exchange.set_attempts(before + 1);
-    let sent = region.upstream.exchange(request).await;
-    exchange.set_attempts(before + sent.attempts);
-    let answer = sent.result?;
+) -> Result<Answer, Stop> {
+    let answer = exchange.open().await?.send(&region.upstream, request).await?;
     road.metrics.attempt(&region.upstream.region, answer.status.as_u16());
     Ok(answer)
 }

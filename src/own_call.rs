@@ -30,9 +30,10 @@ impl SendRecorded for OwnCalls {
         source.clone_into(&mut record.model_id);
         upstream.region.clone_into(&mut record.destination_region);
         record.request_size = body.len() as u64;
-        exchange.open_own().await?;
-        // Whoever waits for the profile may leave while the call is under way.
-        exchange.record.attempts = 1;
+        if let Err(refusal) = exchange.open_own().await {
+            exchange.note_refusal(&refusal, 0);
+            return Err(refusal);
+        }
         let call = catalogue::send(upstream, Method::POST, create::PATH, body).await;
         let (outcome, status) = told(&mut exchange.record, &call);
         exchange.ended(outcome, status);

@@ -79,8 +79,7 @@ pub(crate) async fn process(
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
     let behind = models_behind(road, caller, received).await;
     let admission = admit(road, permit, caller, received, &behind).await?;
-    let opened = exchange.open(admission).await?;
-    forward::forward(road, opened, received).await
+    forward::forward(road, exchange.admitted(admission), received).await
 }
 
 /// Who has sent the request. A signature under a key that we know must verify.

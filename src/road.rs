@@ -52,11 +52,13 @@ impl Road {
         own.or_else(|| self.regions.first())
     }
 
-    /// Writes the log line of a request that has ended, and counts it.
-    pub(crate) fn ended(&self, record: &Record, took: Duration) {
+    /// Counts a request that has ended, and writes its log line unless it is one of a flood that the ledger tells of.
+    pub(crate) fn ended(&self, record: &Record, took: Duration, is_told: bool) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
         self.metrics.ended(record, label.as_deref(), took);
-        log::request(record, self.audit.host_id());
+        if is_told {
+            log::request(record, self.audit.host_id());
+        }
     }
 }
 

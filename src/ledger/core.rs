@@ -15,7 +15,7 @@ use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
 use super::item::{Draft, ItemContext, draft_item, encode_opening};
 use super::journal::Journal;
-use super::refusals::{Refusals, Room};
+use super::refusals::{Place, Refusals, Room};
 use super::state_dir::StateDir;
 use super::task::Task;
 use super::wall_clock::WallClock;
@@ -44,6 +44,8 @@ pub(crate) struct Core {
     refusals: Mutex<Refusals>,
     /// The last time that was known to be good, in milliseconds since 1970; 0 when none is.
     pub(crate) good_ms: AtomicI64,
+    /// The last process has not stopped in order, and no record says so yet.
+    pub(crate) after_unclean_stop: AtomicBool,
     /// The index writer has a [`Task::RecordsEnded`] that it has not acted on.
     wakeup_sent: AtomicBool,
     tasks: Sender<Task>,
@@ -101,6 +103,7 @@ impl Core {
             journal: Mutex::new(journal),
             deferred_ends: Mutex::default(),
             refusals: Mutex::default(),
+            after_unclean_stop: AtomicBool::new(false),
             wakeup_sent: AtomicBool::new(false),
             tasks,
             stopping: watch::Sender::new(false),
@@ -122,44 +125,40 @@ impl Core {
         self.journal().open(&opening)
     }
 
+    /// Writes an opening once more, which a further attempt has changed. It has been recorded, so that a failure is told
+    /// and nothing else.
+    pub(crate) fn amend(&self, slot: usize, record: &Record) {
+        let amended = encode_opening(record).and_then(|opening| self.journal().amend(slot, &opening));
+        if let Err(error) = amended {
+            self.recording_failed(&format!("a further attempt of a request cannot be written to the journal: {error}"));
+        }
+    }
+
     /// Writes the end of an open request. When the journal cannot take it now, it is kept and written later.
     pub(crate) fn close(&self, slot: usize, record: &Record) {
-        let draft = self.draft(record);
-        let result = self.journal().close(slot, &draft);
-        match result {
-            Ok(bytes) => self.count_ended(bytes),
-            Err(error) => {
-                self.health.report_failure(
-                    Component::Recording,
-                    &format!("the end of a request cannot be written to the journal: {error}"),
-                );
-                let mut deferred = self.deferred_ends();
-                if deferred.len() < MAX_DEFERRED_ENDS {
-                    deferred.push_back((slot, record.clone()));
-                } else {
-                    self.counts.unrecorded.fetch_add(1, Relaxed);
-                    self.health.report_failure(
-                        Component::Recording,
-                        &format!("{MAX_DEFERRED_ENDS} ends of requests wait for the journal; others are LOST, and these requests are recorded as interrupted at the next start"),
-                    );
-                }
-                drop(deferred);
-                self.send(Task::RecordsEnded);
+        if let Err(error) = self.write_end(record, |journal, draft| journal.close(slot, draft)) {
+            self.recording_failed(&format!("the end of a request cannot be written to the journal: {error}"));
+            let mut deferred = self.deferred_ends();
+            if deferred.len() < MAX_DEFERRED_ENDS {
+                deferred.push_back((slot, record.clone()));
+            } else {
+                self.counts.unrecorded.fetch_add(1, Relaxed);
+                self.recording_failed(&format!("{MAX_DEFERRED_ENDS} ends of requests wait for the journal; others are LOST, and these requests are recorded as interrupted at the next start"));
             }
+            drop(deferred);
+            self.send(Task::RecordsEnded);
         }
     }
 
     /// Writes a request that was answered without an opening.
     pub(crate) fn note(&self, record: &Record) -> io::Result<()> {
         self.check_size_bound()?;
-        let draft = self.draft(record);
-        let bytes = self.journal().note(&draft)?;
-        self.count_ended(bytes);
-        Ok(())
+        self.write_end(record, Journal::note)
     }
 
-    /// Whether a refusal is written as a record of its own; otherwise it is counted, and written with others later.
-    pub(crate) fn admit_refusal(&self, record: &Record, error_type: &'static str) -> bool {
+    /// Says of a refusal, or an answer of the daemon's own, whether it is written as a record of its own; otherwise it is
+    /// counted, and written with others later.
+    pub(crate) fn admit_refusal(&self, record: &Record, error_type: &'static str) -> Place {
         self.write_due_refusals();
         let room = self.room_for_refusals();
         // A full ledger takes nothing. That is said and counted by whoever tries to write.
@@ -174,7 +173,7 @@ impl Core {
         if repeated > 0 {
             tracing::warn!(
                 refusals = repeated,
-                "audit: many requests are refused; beyond the first of a minute, those of one caller and reason are one record"
+                "audit: many requests are refused, or answered by the daemon itself; beyond the first of a minute, those of one caller and reason are one record and one log line"
             );
         }
     }
@@ -201,15 +200,9 @@ impl Core {
     /// These are few, so the bound on the ledger's size does not concern them.
     fn write_refusals(&self, records: &[Record]) {
         for record in records {
-            let draft = self.draft(record);
-            let result = self.journal().note(&draft);
-            match result {
-                Ok(bytes) => self.count_ended(bytes),
-                Err(error) => {
-                    self.counts.unrecorded.fetch_add(1 + record.repeated.unwrap_or(0), Relaxed);
-                    let sentence = format!("refused requests cannot be written to the journal: {error}");
-                    self.health.report_failure(Component::Recording, &sentence);
-                }
+            if let Err(error) = self.write_end(record, Journal::note) {
+                self.counts.unrecorded.fetch_add(1 + record.repeated.unwrap_or(0), Relaxed);
+                self.recording_failed(&format!("refused requests cannot be written to the journal: {error}"));
             }
         }
     }
@@ -230,14 +223,9 @@ impl Core {
     pub(crate) fn write_deferred_ends(&self) {
         loop {
             let Some((slot, record)) = self.deferred_ends().pop_front() else { return };
-            let draft = self.draft(&record);
-            let result = self.journal().close(slot, &draft);
-            match result {
-                Ok(bytes) => self.count_ended(bytes),
-                Err(_) => {
-                    self.deferred_ends().push_front((slot, record));
-                    return;
-                }
+            if self.write_end(&record, |journal, draft| journal.close(slot, draft)).is_err() {
+                self.deferred_ends().push_front((slot, record));
+                return;
             }
         }
     }
@@ -250,16 +238,22 @@ impl Core {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        self.health.report_failure(
-            Component::Recording,
-            &format!("the journal cannot be flushed to the disk, and is continued in a new file: {error}"),
-        );
+        self.recording_failed(&format!(
+            "the journal cannot be flushed to the disk, and is continued in a new file: {error}"
+        ));
         let again = {
             let mut journal = self.journal();
             journal.check_room().map(|()| journal.unsynced())
         };
         self.report_complaints();
         again?.sync()
+    }
+
+    /// Reports that requests cannot be recorded. When that begins, the index writer is woken to see whether it lasts.
+    pub(crate) fn recording_failed(&self, sentence: &str) {
+        if self.health.report_failure(Component::Recording, sentence) {
+            self.send(Task::RecordingFails);
+        }
     }
 
     /// Tells what went wrong in the journal without making a request fail.
@@ -274,17 +268,28 @@ impl Core {
         !self.deferred_ends().is_empty()
     }
 
-    fn draft(&self, record: &Record) -> Draft {
-        let retention = self.settings.load().retention;
-        draft_item(
-            record,
-            ItemContext {
-                host_id: &self.host_id,
-                chain_id: &self.chain_id,
-                retention,
-                good_ms: self.good_ms.load(Relaxed),
-            },
-        )
+    /// Writes an end into the journal, and counts it.
+    fn write_end(
+        &self,
+        record: &Record,
+        write: impl FnOnce(&mut Journal, &Draft) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let after_unclean_stop = self.after_unclean_stop.load(Relaxed) && self.after_unclean_stop.swap(false, SeqCst);
+        let context = ItemContext {
+            host_id: &self.host_id,
+            chain_id: &self.chain_id,
+            retention: self.settings.load().retention,
+            good_ms: self.good_ms.load(Relaxed),
+            after_unclean_stop,
+        };
+        let draft = draft_item(record, context);
+        let written = write(&mut self.journal(), &draft);
+        if after_unclean_stop && written.is_err() {
+            // The next one says it.
+            self.after_unclean_stop.store(true, SeqCst);
+        }
+        self.count_ended(written?);
+        Ok(())
     }
 
     fn count_ended(&self, bytes: usize) {
@@ -329,11 +334,20 @@ impl Core {
         settings.on_full == OnFull::Prune && bytes > settings.max_ledger_bytes / 10 * 9
     }
 
-    /// Sets the counts from what is in the index, and the ends in the journal that are not in it yet.
+    /// Sets the counts at the start, from what is in the index, and the ends in the journal that are not in it yet.
     pub(crate) fn recount(&self, index: IndexState, ends: u64, end_bytes: u64) {
         let unshipped = index.last_id - index.shipped_id;
         self.counts.pending.store(unshipped.saturating_add_unsigned(ends), Relaxed);
         self.counts.bytes.store(to_signed(index.unshipped_bytes + end_bytes), Relaxed);
+    }
+
+    /// The index has another state than the one that the counts were made with. `ends` of the journal, of so many bytes,
+    /// are not in it but were in the other; if these are negative, it is the other way round.
+    pub(crate) fn recount_index(&self, before: IndexState, now: IndexState, ends: i64, end_bytes: i64) {
+        let unshipped = |state: IndexState| state.last_id - state.shipped_id;
+        self.counts.pending.fetch_add(unshipped(now) - unshipped(before) + ends, Relaxed);
+        let bytes = to_signed(now.unshipped_bytes) - to_signed(before.unshipped_bytes) + end_bytes;
+        self.counts.bytes.fetch_add(bytes, Relaxed);
     }
 
     /// After a failure, finds out whether requests can be recorded again, without waiting for one.

@@ -36,6 +36,17 @@ struct Flushed {
     bytes: u64,
     failures: u64,
     last_failure: String,
+    /// The thread has ended, so that nothing will be flushed any more.
+    ended: bool,
+}
+
+/// Tells those who wait, however the thread ends.
+struct Ending<'a>(&'a Flusher);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.flushed.send_modify(|flushed| flushed.ended = true);
+    }
 }
 
 impl Flusher {
@@ -48,10 +59,11 @@ impl Flusher {
         let mut flushed = self.flushed.subscribe();
         let failures = flushed.borrow().failures;
         self.request_flush();
-        match flushed.wait_for(|flushed| flushed.bytes >= bytes || flushed.failures > failures).await {
+        let has_news = |flushed: &Flushed| flushed.bytes >= bytes || flushed.failures > failures || flushed.ended;
+        match flushed.wait_for(has_news).await {
             Ok(flushed) if flushed.bytes >= bytes => Ok(()),
-            Ok(flushed) => Err(FlushError::Failed(flushed.last_failure.clone())),
-            Err(_) => Err(FlushError::ThreadEnded),
+            Ok(flushed) if flushed.failures > failures => Err(FlushError::Failed(flushed.last_failure.clone())),
+            _ => Err(FlushError::ThreadEnded),
         }
     }
 
@@ -74,6 +86,7 @@ impl Flusher {
 
     /// Flushes whenever that is asked for, until it is to stop.
     pub(crate) fn run(&self, core: &Core) {
+        let _ending = Ending(self);
         loop {
             let request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
             let mut request =

@@ -38,12 +38,13 @@ struct ComponentHealth {
 }
 
 impl Health {
-    /// Counts a failure, and logs it unless one of the same component was logged a moment ago.
-    pub(crate) fn report_failure(&self, component: Component, sentence: &str) {
+    /// Counts a failure, and logs it unless one of the same component was logged a moment ago. Whether the component had
+    /// worked until then.
+    pub(crate) fn report_failure(&self, component: Component, sentence: &str) -> bool {
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
         let mut components = self.components();
         let state = &mut components[component as usize];
-        state.failure = Some(sentence.to_owned());
+        let begins = state.failure.replace(sentence.to_owned()).is_none();
         let logged_recently = state.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL);
         if !logged_recently {
             state.logged = Some(Instant::now());
@@ -55,6 +56,7 @@ impl Health {
         if !logged_recently {
             tracing::error!(failures, "audit: {sentence}");
         }
+        begins
     }
 
     /// Counts and logs something that is over and cannot be mended, such as a record that cannot be read.

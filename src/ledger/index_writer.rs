@@ -15,11 +15,11 @@ use super::core::Core;
 use super::health::Component;
 use super::index::prune::PruneRule;
 use super::index::write::ShippingProgress;
-use super::index::{Index, IndexError};
+use super::index::{Index, IndexError, IndexState};
 use super::integer::to_signed;
 use super::journal::frame::FrameKind;
 use super::journal::read::{Position, Reader, segment_path, segments};
-use super::recovery::recover;
+use super::recovery::{ends_between, recover};
 use super::task::{IndexProgress, Task};
 use super::wall_clock::WallClock;
 use crate::config::Durability;
@@ -39,6 +39,8 @@ pub(crate) struct IndexWriter {
     generation: u64,
     /// Why the index has to be rebuilt.
     damage: Option<IndexError>,
+    /// The state of the index with which the records that wait were counted, while there is none.
+    counted: IndexState,
     /// Progress of shipping that is not marked in the index yet.
     unmarked: Vec<ShippingProgress>,
     next_prune: Instant,
@@ -63,20 +65,29 @@ struct Pruning {
 struct Round {
     flushes: Vec<oneshot::Sender<()>>,
     damage: Option<IndexError>,
+    recording_fails: bool,
     stop: bool,
 }
 
+impl Round {
+    /// It cannot wait for the next attempt.
+    fn is_urgent(&self) -> bool {
+        !self.flushes.is_empty() || self.damage.is_some() || self.recording_fails || self.stop
+    }
+}
+
 impl IndexWriter {
-    /// A writer, and where its progress can be watched. Without an index it opens one.
+    /// A writer, and where its progress can be watched. Without an index it opens one, or rebuilds it if that is damaged.
+    /// `state` is the one with which the records were counted.
     pub(crate) fn new(
         core: Arc<Core>,
-        mut index: Option<Index>,
+        (mut index, damage): (Option<Index>, Option<IndexError>),
+        state: IndexState,
         inbox: mpsc::Receiver<Task>,
     ) -> (IndexWriter, watch::Receiver<IndexProgress>) {
         if let Some(index) = &mut index {
             report_incidents(&core, index);
         }
-        let state = index.as_ref().map(|index| index.state).unwrap_or_default();
         let generation = 1;
         let directory = core.state_dir.journal();
         let found = segments(&directory).unwrap_or_default().into_iter();
@@ -95,7 +106,8 @@ impl IndexWriter {
             inbox,
             progress,
             generation,
-            damage: None,
+            damage,
+            counted: state,
             unmarked: Vec::new(),
             next_prune: Instant::now(),
             pruning: None,
@@ -140,38 +152,48 @@ impl IndexWriter {
 
     /// Waits for messages, or until there is something to try again or to prune.
     fn receive(&mut self, failed: bool) -> Round {
+        let begun = Instant::now();
         let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
             RETRY_INTERVAL
         } else if self.pruning.is_some() {
             Duration::ZERO
         } else {
-            self.next_prune.saturating_duration_since(Instant::now()).min(self.core.until_refusals_are_due())
+            self.next_prune.saturating_duration_since(begun).min(self.core.until_refusals_are_due())
         };
         let mut round = Round::default();
-        let first = match self.inbox.recv_timeout(timeout) {
-            Ok(first) => first,
-            Err(RecvTimeoutError::Timeout) => return round,
-            Err(RecvTimeoutError::Disconnected) => {
-                round.stop = true;
+        loop {
+            match self.inbox.recv_timeout(timeout.saturating_sub(begun.elapsed())) {
+                Ok(first) => {
+                    let batches = matches!(first, Task::RecordsEnded) && !failed;
+                    self.take(first, &mut round);
+                    if batches && let Ok(next) = self.inbox.recv_timeout(BATCHING_DELAY) {
+                        self.take(next, &mut round);
+                    }
+                    while let Ok(next) = self.inbox.try_recv() {
+                        self.take(next, &mut round);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return round,
+                Err(RecvTimeoutError::Disconnected) => round.stop = true,
+            }
+            // What has just failed is not tried again for each record that ends.
+            if !failed || round.is_urgent() {
                 return round;
             }
-        };
-        let batches = matches!(first, Task::RecordsEnded) && !failed;
-        let next = if batches { self.inbox.recv_timeout(BATCHING_DELAY).ok() } else { None };
-        for task in std::iter::once(first).chain(next).chain(self.inbox.try_iter()) {
-            match task {
-                Task::RecordsEnded => {}
-                Task::Shipped(generation, progress) if generation == self.generation => {
-                    self.unmarked.extend(progress);
-                }
-                Task::Shipped(..) => {}
-                // A report that comes after the repair is not told apart; it costs another rebuild.
-                Task::IndexDamaged(error) => round.damage = Some(error),
-                Task::Flush(done) => round.flushes.push(done),
-                Task::Stop => round.stop = true,
-            }
         }
-        round
+    }
+
+    fn take(&mut self, task: Task, round: &mut Round) {
+        match task {
+            Task::RecordsEnded => {}
+            Task::RecordingFails => round.recording_fails = true,
+            Task::Shipped(generation, progress) if generation == self.generation => self.unmarked.extend(progress),
+            Task::Shipped(..) => {}
+            // A report that comes after the repair is not told apart; it costs another rebuild.
+            Task::IndexDamaged(error) => round.damage = Some(error),
+            Task::Flush(done) => round.flushes.push(done),
+            Task::Stop => round.stop = true,
+        }
     }
 
     fn work(&mut self) -> Result<(), IndexError> {
@@ -190,7 +212,7 @@ impl IndexWriter {
         self.prune_step()
     }
 
-    /// Opens an index that failed or was damaged anew, and counts everything again.
+    /// Opens an index that failed or was damaged anew, and puts the counts right.
     fn ensure_open(&mut self) -> Result<(), IndexError> {
         if self.index.is_some() {
             return Ok(());
@@ -202,13 +224,27 @@ impl IndexWriter {
         };
         self.damage = None;
         report_incidents(&self.core, &mut index);
-        recount(&self.core, &index);
+        self.adjust_counts(&index)?;
         // Ids that came in meanwhile are those of the index before.
         self.unmarked.clear();
         self.pruning = None;
         self.generation += 1;
         publish(&self.progress, self.generation, &index);
         self.index = Some(index);
+        Ok(())
+    }
+
+    /// Counts by what this index holds. Only the part of the journal counts that the one has and the other has not, and
+    /// nothing is written there any more; what ends meanwhile is counted by whoever ends it.
+    fn adjust_counts(&mut self, index: &Index) -> Result<(), IndexError> {
+        let (before, now) = (self.counted, index.state);
+        let (from, to) = (before.position.min(now.position), before.position.max(now.position));
+        let (ends, bytes) = ends_between(&self.core.state_dir, from, to).map_err(journal_error)?;
+        let (ends, bytes) = (to_signed(ends), to_signed(bytes));
+        let is_behind = now.position < before.position;
+        let (ends, bytes) = if is_behind { (ends, bytes) } else { (-ends, -bytes) };
+        self.core.recount_index(before, now, ends, bytes);
+        self.counted = now;
         Ok(())
     }
 
@@ -371,6 +407,9 @@ impl IndexWriter {
         let database = self.core.state_dir.database();
         self.core.health.report_failure(Component::Index, &format!("the database {}: {error}", database.display()));
         if error.is_corrupt() {
+            if let Some(index) = &self.index {
+                self.counted = index.state;
+            }
             // Closed before the file is moved: the last connection to close tidies up the file it has open.
             self.index = None;
             self.damage = Some(error);

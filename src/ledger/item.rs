@@ -36,6 +36,8 @@ pub(crate) struct ItemContext<'a> {
     pub(crate) retention: Duration,
     /// A time that has certainly passed, in milliseconds since 1970.
     pub(crate) good_ms: i64,
+    /// It is the first record after a stop that was not orderly.
+    pub(crate) after_unclean_stop: bool,
 }
 
 /// Writes the item of a record that has ended.
@@ -78,6 +80,9 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
 
     let mut json = Canonical { bytes: Vec::with_capacity(512), first: true };
     json.text_if("accessKeyId", access_key_id);
+    if context.after_unclean_stop {
+        json.flag("afterUncleanStop", true);
+    }
     json.number("attempts", *attempts);
     json.number_if("cacheReadTokens", *cache_read_tokens);
     json.number_if("cacheWrite1hTokens", *cache_write_1h_tokens);
@@ -228,8 +233,13 @@ pub(crate) mod tests {
         parsed(&full()).1
     }
 
-    const CONTEXT: ItemContext<'static> =
-        ItemContext { host_id: "i-0abc", chain_id: "c1", retention: Duration::from_secs(30 * 86_400), good_ms: 0 };
+    const CONTEXT: ItemContext<'static> = ItemContext {
+        host_id: "i-0abc",
+        chain_id: "c1",
+        retention: Duration::from_secs(30 * 86_400),
+        good_ms: 0,
+        after_unclean_stop: true,
+    };
 
     fn full() -> Record {
         Record {

@@ -20,6 +20,7 @@ mod index_writer;
 pub(crate) mod integer;
 pub(crate) mod item;
 pub mod journal;
+mod last_stop;
 mod recovery;
 mod refusals;
 mod ship;
@@ -49,10 +50,10 @@ use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
 use flush::Flusher;
-use health::Component;
 use index::IndexError;
 use integer::to_unsigned;
 use journal::disk::{Disk, RealDisk};
+use refusals::Place;
 use task::Task;
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
@@ -201,6 +202,14 @@ impl Ledger {
         }
     }
 
+    /// Writes again what is known of a request under way, because it is tried once more: elsewhere, or as something else.
+    /// It is not waited for, and no request fails by it.
+    pub(crate) fn amend(&self, opened: &Opened, record: &Record) {
+        if let Some(slot) = opened.slot {
+            self.core.amend(slot, record);
+        }
+    }
+
     /// Writes the end of a request. Neither network nor disk are waited for.
     pub fn close(&self, opened: Opened, record: &Record) {
         match opened.slot {
@@ -213,13 +222,17 @@ impl Ledger {
         }
     }
 
-    /// Writes a request that never went upstream. Of those that were refused, or whose client left early, each caller
-    /// and reason has a bounded number of records a minute; beyond it they become one. `error_type` is the reason.
-    pub fn note_unsent(&self, record: &Record, error_type: &'static str) {
-        let may_repeat = matches!(record.outcome, Outcome::Refused | Outcome::ClientDisconnected);
-        if !may_repeat || self.core.admit_refusal(record, error_type) {
+    /// Writes a request that never went upstream. Of those that were refused, that the daemon answered itself, or whose
+    /// client left early, each caller and reason has a bounded number of records a minute; beyond it they become one.
+    /// `error_type` is the reason. Returns whether the request is told by itself; of the others, the ledger logs how many
+    /// they are.
+    pub fn note_unsent(&self, record: &Record, error_type: &'static str) -> bool {
+        let may_repeat = matches!(record.outcome, Outcome::Refused | Outcome::ClientDisconnected | Outcome::Completed);
+        let place = if may_repeat { self.core.admit_refusal(record, error_type) } else { Place::Own };
+        if place == Place::Own {
             self.note(record);
         }
+        place != Place::Shared
     }
 
     /// Writes a request that never went upstream, as a record of its own.
@@ -241,12 +254,11 @@ impl Ledger {
         match self.core.settings.load().on_failure {
             OnFailure::Allow => {
                 let sentence = format!("requests are served whose opening cannot be recorded: {reason}");
-                self.core.health.report_failure(Component::Recording, &sentence);
+                self.core.recording_failed(&sentence);
                 Ok(())
             }
             OnFailure::Deny => {
-                let sentence = format!("requests are refused: {reason}");
-                self.core.health.report_failure(Component::Recording, &sentence);
+                self.core.recording_failed(&format!("requests are refused: {reason}"));
                 let message = format!("the request cannot be recorded, and unrecorded requests are refused: {reason}.");
                 Err(Refusal::new(RefusalKind::ServiceUnavailable, message).retry_after(Duration::from_secs(5)))
             }
@@ -255,8 +267,7 @@ impl Ledger {
 
     fn count_unrecorded(&self, reason: &str) {
         self.core.counts.unrecorded.fetch_add(1, Relaxed);
-        let sentence = format!("requests are answered UNRECORDED: {reason}");
-        self.core.health.report_failure(Component::Recording, &sentence);
+        self.core.recording_failed(&format!("requests are answered UNRECORDED: {reason}"));
     }
 
     /// What records and the fleet's table call this host.
@@ -346,6 +357,15 @@ impl Ledger {
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         // The threads may have written last records.
         anchor::write(&self.core);
+        self.note_orderly_stop();
+    }
+
+    /// Once the threads have ended. As long as no record tells of an earlier stop that was not orderly, the next start has to
+    /// know of it.
+    fn note_orderly_stop(&self) {
+        if !self.core.after_unclean_stop.load(Relaxed) {
+            last_stop::unmark(&self.core.state_dir);
+        }
     }
 
     fn stop_threads(&self) {
@@ -386,5 +406,6 @@ impl Drop for Ledger {
         for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
             let _ = thread.join();
         }
+        self.note_orderly_stop();
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Recovered {
     pub(crate) end_bytes: u64,
     /// Entries that are whole and say nothing that this version understands.
     pub(crate) undecodable: u64,
+    /// Where it tells of its last chain, it has bytes or entries that cannot be read.
+    pub(crate) is_faulty: bool,
     /// Requests that have an end. An opening that stands behind its end was repeated by a file that came to nothing.
     ended: HashSet<String>,
 }
@@ -67,6 +69,8 @@ pub(crate) fn recover(state_dir: &StateDir, indexed: Position) -> io::Result<Rec
     loop {
         let from = reader.position;
         let chunk = reader.next_chunk(None)?;
+        let (chain_before, undecodable_before) =
+            (recovered.chain.as_ref().map(|chain| chain.chain_id.clone()), recovered.undecodable);
         if chunk.is_damaged && reported != Some(chunk.segment) {
             reported = Some(chunk.segment);
             report_damage(state_dir, chunk.segment);
@@ -87,8 +91,27 @@ pub(crate) fn recover(state_dir: &StateDir, indexed: Position) -> io::Result<Rec
                 ))
             })?;
         }
+        // What cannot be read before a new chain is begun says nothing of where that one stands.
+        recovered.is_faulty &= recovered.chain.as_ref().map(|chain| &chain.chain_id) == chain_before.as_ref();
+        recovered.is_faulty |= chunk.skipped_bytes > 0 || recovered.undecodable > undecodable_before;
         if chunk.at_end {
             return Ok(recovered);
+        }
+    }
+}
+
+/// Counts the ends between two places in the journal, and the bytes of their items.
+pub(crate) fn ends_between(state_dir: &StateDir, from: Position, to: Position) -> io::Result<(u64, u64)> {
+    let mut found = Recovered::default();
+    let mut reader = Reader::new(state_dir.journal(), from);
+    loop {
+        let chunk = reader.next_chunk(Some(to))?;
+        for (kind, range) in chunk.frames.into_iter().filter(|(kind, _)| *kind != FrameKind::Open) {
+            // A file of a newer version is no matter here: the start has refused it.
+            let _ = found.add_frame(kind, &reader.bytes[range], true);
+        }
+        if chunk.at_end {
+            return Ok((found.ends, found.end_bytes));
         }
     }
 }

@@ -1,11 +1,15 @@
-//! Keeps refused requests from filling the ledger. Of each caller and reason, the first refusals of a minute are
-//! records of their own; the rest of that minute become one record, which says how many more it stands for.
+//! Keeps refused requests from filling the ledger, and the log. Of each caller and reason, the first refusals of a minute
+//! are records of their own; the rest of that minute become one record, which says how many more it stands for.
+//!
+//! The same goes for what the daemon answers from what it knows, which costs the caller as little. There the operation is
+//! the reason.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::item::timestamp;
-use crate::record::Record;
+use crate::record::{Outcome, Record};
 
 /// Refusals of one caller and reason that are records of their own, in each window.
 const SINGLE_RECORDS: u32 = 30;
@@ -19,7 +23,18 @@ struct Key {
     /// None when the kernel does not say: all of them are one caller.
     uid: Option<u32>,
     status: u16,
-    error_type: &'static str,
+    reason: &'static str,
+}
+
+/// Where a refusal is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is a record of its own.
+    Own,
+    /// It is the first of those that share a record, which is written later.
+    FirstOfShared,
+    /// It is only counted.
+    Shared,
 }
 
 /// How much room the ledger has for refusals.
@@ -37,8 +52,8 @@ pub(crate) enum Room {
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     groups: HashMap<Key, Group>,
-    /// Where the callers and reasons beyond [`MAX_GROUPS`] are counted.
-    others: Group,
+    /// Where the callers and reasons beyond [`MAX_GROUPS`] are counted: refusals, and answers.
+    others: [Group; 2],
     window: Option<Instant>,
     /// Refusals that have no record of their own, since the start.
     coalesced: u64,
@@ -62,15 +77,20 @@ struct Held {
 }
 
 impl Refusals {
-    /// Whether this refusal is to be written as a record of its own. If not, it is counted and written later.
-    pub(crate) fn admit(&mut self, record: &Record, error_type: &'static str, now: Instant, room: Room) -> bool {
+    /// Says whether this refusal is to be written as a record of its own. If not, it is counted and written later.
+    pub(crate) fn admit(&mut self, record: &Record, error_type: &'static str, now: Instant, room: Room) -> Place {
         self.window.get_or_insert(now);
-        let key = Key { uid: record.caller_uid, status: record.status_code, error_type };
+        let is_answer = record.outcome == Outcome::Completed;
+        let reason = match &record.operation {
+            Cow::Borrowed(operation) if is_answer => operation,
+            _ => error_type,
+        };
+        let key = Key { uid: record.caller_uid, status: record.status_code, reason };
         let shared = self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key);
-        let group = if shared { &mut self.others } else { self.groups.entry(key).or_default() };
+        let group = if shared { &mut self.others[usize::from(is_answer)] } else { self.groups.entry(key).or_default() };
         if room == Room::Plenty && group.held.is_none() && group.singles < SINGLE_RECORDS {
             group.singles += 1;
-            return true;
+            return Place::Own;
         }
         match &mut group.held {
             Some(held) => {
@@ -78,13 +98,14 @@ impl Refusals {
                 held.last_ms = record.started_ms;
                 self.coalesced += 1;
                 self.unreported += 1;
+                Place::Shared
             }
             None => {
                 let record = if shared { of_many_callers(record) } else { record.clone() };
                 group.held = Some(Held { last_ms: record.started_ms, record: Box::new(record), repeated: 0 });
+                Place::FirstOfShared
             }
         }
-        false
     }
 
     /// What has to be written because its minute has passed, and the number of refusals to warn about.
@@ -98,8 +119,8 @@ impl Refusals {
             group.singles = 0;
             group.held.is_some()
         });
-        self.others.singles = 0;
-        if !self.groups.is_empty() || self.others.held.is_some() {
+        self.others.iter_mut().for_each(|group| group.singles = 0);
+        if !self.groups.is_empty() || self.others.iter().any(|group| group.held.is_some()) {
             self.window = Some(now);
         }
         (records, std::mem::take(&mut self.unreported))
@@ -107,7 +128,7 @@ impl Refusals {
 
     /// Everything that waits, when the ledger stops.
     pub(crate) fn take_held(&mut self) -> Vec<Record> {
-        let groups = self.groups.values_mut().chain(std::iter::once(&mut self.others));
+        let groups = self.groups.values_mut().chain(&mut self.others);
         groups.filter_map(|group| group.held.take()).map(Held::into_record).collect()
     }
 
@@ -138,7 +159,8 @@ fn of_many_callers(record: &Record) -> Record {
         caller: None,
         caller_uid: None,
         access_key_id: None,
-        error_message: Some("bedrock-sidecar: refusals of several callers and for several reasons".to_owned()),
+        error_message: (record.outcome != Outcome::Completed)
+            .then(|| "bedrock-sidecar: refusals of several callers and for several reasons".to_owned()),
         ..record.clone()
     }
 }
@@ -146,7 +168,6 @@ fn of_many_callers(record: &Record) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Outcome;
 
     fn refused(uid: Option<u32>, status_code: u16, started_ms: i64) -> Record {
         Record { caller_uid: uid, status_code, started_ms, outcome: Outcome::Refused, ..Record::default() }
@@ -158,7 +179,7 @@ mod tests {
         let mut written = 0;
         for number in 0..100_000 {
             let record = refused(Some(1000), 403, number);
-            written += u32::from(refusals.admit(&record, "AccessDeniedException", start, Room::Plenty));
+            written += u32::from(refusals.admit(&record, "AccessDeniedException", start, Room::Plenty) == Place::Own);
         }
         assert_eq!(written, 30);
         // Another caller, another reason, and a caller whose uid nobody knows are not touched by that.
@@ -168,7 +189,8 @@ mod tests {
             (Some(1000), 403, "InvalidSignatureException"),
             (None, 403, "AccessDeniedException"),
         ] {
-            assert!(refusals.admit(&refused(uid, status, 1), error_type, start, Room::Plenty), "{uid:?} {status}");
+            let place = refusals.admit(&refused(uid, status, 1), error_type, start, Room::Plenty);
+            assert_eq!(place, Place::Own, "{uid:?} {status}");
         }
         assert_eq!(refusals.take_due(start + Duration::from_secs(59), Room::Plenty).0, []);
         let (records, warned) = refusals.take_due(start + WINDOW, Room::Plenty);
@@ -178,14 +200,33 @@ mod tests {
         assert_eq!(refusals.coalesced_total(), 99_969);
         // The next minute begins anew.
         assert_eq!(refusals.due(), None);
-        assert!(refusals.admit(&refused(Some(1000), 403, 1), "AccessDeniedException", start + WINDOW, Room::Plenty));
+        let again = refusals.admit(&refused(Some(1000), 403, 1), "AccessDeniedException", start + WINDOW, Room::Plenty);
+        assert_eq!(again, Place::Own);
         assert_eq!(refusals.take_due(start + 2 * WINDOW, Room::Plenty), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn answers_of_the_daemon_are_told_apart_by_their_operation_and_from_refusals() {
+        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let answered = |operation: &'static str| Record {
+            operation: operation.into(),
+            outcome: Outcome::Completed,
+            ..refused(Some(1000), 200, 9)
+        };
+        let mut admit = |record: &Record| refusals.admit(record, "", start, Room::Plenty);
+        let places: Vec<Place> = (0..40).map(|_| admit(&answered("RoutingInformation"))).collect();
+        assert!(places[..30].iter().all(|place| *place == Place::Own));
+        assert_eq!((places[30], places[31], places[39]), (Place::FirstOfShared, Place::Shared, Place::Shared));
+        assert_eq!(admit(&answered(Record::DASHBOARD)), Place::Own);
+        assert_eq!(admit(&refused(Some(1000), 200, 9)), Place::Own);
+        let records = refusals.take_held();
+        assert_eq!((records.len(), records[0].outcome, records[0].repeated), (1, Outcome::Completed, Some(9)));
     }
 
     #[test]
     fn a_single_refusal_that_had_to_wait_is_a_plain_record() {
         let (mut refusals, start) = (Refusals::default(), Instant::now());
-        assert!(!refusals.admit(&refused(None, 429, 5), "", start, Room::Scarce));
+        assert_eq!(refusals.admit(&refused(None, 429, 5), "", start, Room::Scarce), Place::FirstOfShared);
         let (records, warned) = refusals.take_due(start + WINDOW, Room::Scarce);
         assert_eq!((records, warned), (vec![refused(None, 429, 5)], 0));
     }
@@ -195,7 +236,7 @@ mod tests {
         let (mut refusals, mut now) = (Refusals::default(), Instant::now());
         for minute in 0..10 {
             for _ in 0..50 {
-                assert!(!refusals.admit(&refused(None, 403, minute), "", now, Room::None));
+                assert_ne!(refusals.admit(&refused(None, 403, minute), "", now, Room::None), Place::Own);
             }
             now += WINDOW;
             assert_eq!(refusals.take_due(now, Room::None).0, []);
@@ -209,7 +250,8 @@ mod tests {
         let (mut refusals, start) = (Refusals::default(), Instant::now());
         let mut written = 0;
         for uid in 0..10_000 {
-            written += usize::from(refusals.admit(&refused(Some(uid), 403, 7), "", start, Room::Plenty));
+            let place = refusals.admit(&refused(Some(uid), 403, 7), "", start, Room::Plenty);
+            written += usize::from(place == Place::Own);
         }
         assert_eq!(written, MAX_GROUPS + 30);
         let (records, _) = refusals.take_due(start + WINDOW, Room::Plenty);

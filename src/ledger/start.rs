@@ -16,6 +16,8 @@ use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
 use super::journal::Journal;
 use super::journal::disk::Disk;
+use super::journal::read::Position;
+use super::last_stop::{self, LastStop};
 use super::recovery::{Recovered, recover};
 use super::ship;
 use super::state_dir::{Lock, StateDir};
@@ -47,7 +49,9 @@ pub(crate) fn start(
 ) -> Result<Started, LedgerError> {
     let state_dir = StateDir::find(settings);
     let lock = state_dir.occupy()?;
-    let index = match Index::open(&state_dir, settings.durability) {
+    let last_stop = LastStop::find(&state_dir);
+    let had_database = state_dir.database().metadata().is_ok_and(|file| file.len() > 0);
+    let mut index = match Index::open(&state_dir, settings.durability) {
         Ok(index) => Some(index),
         Err(error @ IndexError::Newer(_)) => {
             return Err(LedgerError::Unusable { path: state_dir.database(), reason: error.to_string() });
@@ -63,8 +67,37 @@ pub(crate) fn start(
         .map_err(|error| LedgerError::Unusable { path: state_dir.journal(), reason: error.to_string() })?;
 
     let host_id = host_id();
-    let ended = ended_in_index(index.as_ref(), &mut found);
-    let chain = latest_link(index.as_ref(), found.chain.take(), &host_id).unwrap_or_else(|| Chain::new(&host_id));
+    // One that was rebuilt is to be filled from the journal's beginning, and may lack the newest records.
+    let mut index_is_whole = index.as_ref().is_some_and(|_| !had_database || state.position != Position::default());
+    let (mut ended, mut link) = (0, found.chain.clone());
+    let (mut damage, mut is_unreadable) = (None, false);
+    if let Some(opened) = &index {
+        let known =
+            ended_in_index(opened, &mut found).and_then(|ended| Ok((ended, latest_link(opened, link.clone())?)));
+        match known {
+            Ok(known) => (ended, link) = known,
+            Err(error) => {
+                tracing::error!(file = %state_dir.database().display(), %error, "the ledger's database cannot be read; trying again");
+                (index_is_whole, is_unreadable) = (false, true);
+                damage = Some(error).filter(IndexError::is_corrupt);
+            }
+        }
+    }
+    if is_unreadable {
+        index = None;
+    }
+    let doubt = if last_stop == LastStop::HostDown && settings.durability == Durability::Process {
+        Some("the host went down while the daemon ran, and may have lost the newest records")
+    } else if !index_is_whole && found.is_faulty {
+        Some("neither the journal nor the ledger's database can be read as a whole")
+    } else {
+        None
+    };
+    // A place in the chain that may have been given away is not given away again.
+    let chain = match link.filter(|link| link.host_id == host_id) {
+        Some(link) if doubt.is_none() => link,
+        _ => Chain::new(&host_id),
+    };
     let flush = settings.durability == Durability::Disk;
     let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
     let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, disk, found.next_number, chain);
@@ -74,6 +107,14 @@ pub(crate) fn start(
         .values()
         .map(|opening| (journal.adopt(opening), interrupted(readable(opening, &mut unreadable))))
         .collect();
+    // The next start has to find the new chain, whatever happens until a record is written.
+    let is_begun = doubt.is_none() || journal.check_room().is_ok();
+    if let Some(doubt) = doubt {
+        tracing::warn!(chain = journal.chain().chain_id, "records go on in a new chain: {doubt}");
+    }
+    if is_begun && let Err(error) = last_stop::mark(&state_dir) {
+        tracing::warn!(%error, "it cannot be noted that the ledger is in use; should the daemon be killed, the next start may not know");
+    }
 
     let (tasks, inbox) = mpsc::channel();
     let core = Arc::new(Core::new(state_dir, host_id, settings.clone(), journal, tasks));
@@ -87,11 +128,12 @@ pub(crate) fn start(
             unreadable + found.undecodable
         ));
     }
-    if !unfinished.is_empty() {
+    if last_stop != LastStop::Orderly || !unfinished.is_empty() || ended > 0 {
         tracing::warn!(
-            requests = unfinished.len(),
-            "requests that were under way when the daemon ended are recorded as interrupted"
+            interrupted = unfinished.len(),
+            "the daemon was not stopped in order the last time; requests that were under way are recorded as interrupted, and the next record says afterUncleanStop"
         );
+        core.after_unclean_stop.store(true, Relaxed);
     }
     for (slot, record) in unfinished {
         core.close(slot, &record);
@@ -99,7 +141,7 @@ pub(crate) fn start(
 
     let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
     core.counts.set_aside.store(set_aside, Relaxed);
-    let (writer, progress) = IndexWriter::new(core.clone(), index, inbox);
+    let (writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox);
     let mut threads = vec![spawn("audit-index", move || writer.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client);
@@ -118,11 +160,10 @@ pub(crate) fn start(
 
 /// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored
 /// copy of one of them. A place in the chain that either knows is never given away again.
-fn latest_link(index: Option<&Index>, journal: Option<Chain>, host_id: &str) -> Option<Chain> {
-    let Some(index) = index else { return journal.filter(|chain| chain.host_id == host_id) };
-    let newest = index.last_chain().ok().flatten();
-    let known = journal.as_ref().and_then(|chain| index.chain(&chain.chain_id).ok().flatten());
-    let latest = match (journal, known) {
+fn latest_link(index: &Index, journal: Option<Chain>) -> Result<Option<Chain>, IndexError> {
+    let newest = index.last_chain()?;
+    let known = journal.as_ref().map(|chain| index.chain(&chain.chain_id)).transpose()?.flatten();
+    Ok(match (journal, known) {
         (Some(journal), Some(known)) if newest.as_ref().is_some_and(|newest| newest.chain_id != known.chain_id) => {
             tracing::warn!(chain = journal.chain_id, "the journal is older than the ledger's database");
             newest
@@ -137,21 +178,18 @@ fn latest_link(index: Option<&Index>, journal: Option<Chain>, host_id: &str) -> 
         }
         (Some(journal), _) => Some(journal),
         (None, _) => newest,
-    };
-    latest.filter(|chain| chain.host_id == host_id)
+    })
 }
 
 /// Takes out the openings whose ends the journal lost and the index has. Returns how many they are.
-fn ended_in_index(index: Option<&Index>, found: &mut Recovered) -> usize {
-    let Some(index) = index.filter(|_| !found.open.is_empty()) else { return 0 };
-    let before = found.open.len();
-    match index.ended_after(found.first.as_ref()) {
-        Ok(ended) => found.open.retain(|id, _| !ended.contains(id)),
-        Err(error) => {
-            tracing::error!(%error, "the ledger's database cannot tell which requests have ended");
-        }
+fn ended_in_index(index: &Index, found: &mut Recovered) -> Result<usize, IndexError> {
+    if found.open.is_empty() {
+        return Ok(0);
     }
-    before - found.open.len()
+    let before = found.open.len();
+    let ended = index.ended_after(found.first.as_ref())?;
+    found.open.retain(|id, _| !ended.contains(id));
+    Ok(before - found.open.len())
 }
 
 /// A record, or what can be read of it.

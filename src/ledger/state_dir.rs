@@ -52,6 +52,11 @@ impl StateDir {
         self.root.join("clock.json")
     }
 
+    /// There from a start to an orderly stop.
+    pub(crate) fn running_mark(&self) -> PathBuf {
+        self.root.join("running")
+    }
+
     /// The SQLite file of ended records.
     pub fn database(&self) -> PathBuf {
         self.root.join("ledger.db")
@@ -166,14 +171,21 @@ impl StateDir {
         }
         // The number is for people; a full disk must not keep the daemon from starting.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 
 /// Held as long as this process may write in the state directory; the kernel frees it however the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a process that is being spawned at this moment has it open too, until its exec.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// A damaged file, or a directory of some that belong together.
@@ -267,6 +279,17 @@ mod tests {
             state_dir.root.display()
         );
         assert_eq!(refused, expected);
+        drop(lock);
+        state_dir.occupy().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_though_a_child_may_still_have_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        let lock = state_dir.occupy().unwrap();
+        // What a fork has until its exec: the same open file.
+        let _of_child = lock.file.try_clone().unwrap();
         drop(lock);
         state_dir.occupy().unwrap();
     }

@@ -10,6 +10,8 @@ use super::index::write::ShippingProgress;
 pub(crate) enum Task {
     /// There are ended records in the journal that are not in the index.
     RecordsEnded,
+    /// A request could not be recorded; find out whether the next one can.
+    RecordingFails,
     /// Records have reached the table, or never will; the ids are of this generation of the index.
     Shipped(u64, Vec<ShippingProgress>),
     /// A reader found the index damaged.

@@ -126,18 +126,31 @@ impl Upstream {
     /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
     /// once; so is one whose date was off.
     pub(crate) async fn exchange(&self, request: &UpstreamRequest) -> Exchanged {
+        self.exchange_telling(request, |_| {}).await
+    }
+
+    /// The same. Before the request is repeated, `tell` gets the number of the attempt.
+    pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
         let mut attempts = 0;
-        let result = self.answer(request, &mut attempts).await;
+        let result = self.answer(request, &mut attempts, tell).await;
         Exchanged { attempts, result }
     }
 
-    async fn answer(&self, request: &UpstreamRequest, attempts: &mut u32) -> Result<Answer, Failure> {
+    async fn answer(
+        &self,
+        request: &UpstreamRequest,
+        attempts: &mut u32,
+        mut tell: impl FnMut(u32) + Send,
+    ) -> Result<Answer, Failure> {
         let mut credential = self.credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
         let (mut may_refresh, mut may_shift) = (true, true);
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
             *attempts += 1;
+            if *attempts > 1 {
+                tell(*attempts);
+            }
             let answer = self.attempt(request, &credential, attempts).await?;
             match answer.remedy() {
                 Remedy::Credential if may_refresh => {

@@ -21,8 +21,8 @@ struct Row {
 #[tokio::test]
 async fn the_record_page_lists_every_attribute_with_its_type_and_when_it_is_absent() {
     let documented = attributes_of_the_page();
-    let full = stored(full_record()).await;
-    let least = stored(least_record()).await;
+    let full = stored(full_record(), true).await;
+    let least = stored(least_record(), false).await;
 
     let mut names: Vec<&str> = documented.keys().map(String::as_str).collect();
     let mut written: Vec<&str> = full.keys().map(String::as_str).collect();
@@ -154,7 +154,7 @@ fn least_record() -> Record {
 }
 
 /// The record as it is read back from a ledger.
-async fn stored(record: Record) -> BTreeMap<String, Value> {
+async fn stored(record: Record, after_unclean_stop: bool) -> BTreeMap<String, Value> {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings::Audit {
         state_dir: Some(directory.path().to_owned()),
@@ -167,6 +167,9 @@ async fn stored(record: Record) -> BTreeMap<String, Value> {
         on_full: OnFull::Deny,
         anchor: None,
     };
+    if after_unclean_stop {
+        std::fs::write(directory.path().join("running"), "").unwrap();
+    }
     let audit = Ledger::start(&settings).await.unwrap();
     audit.note(&record);
     let query = Query { own: true, ..Query::parse("timeRange=all").unwrap() };

@@ -51,7 +51,8 @@ fn start(settings: &Audit, root: &std::path::Path) -> (Arc<Core>, IndexWriter) {
     let (tasks, inbox) = mpsc::channel();
     let core = Arc::new(Core::new(state_dir, "h".to_owned(), settings.clone(), journal, tasks));
     core.recount(index.state, found.ends, found.end_bytes);
-    (core.clone(), IndexWriter::new(core, Some(index), inbox).0)
+    let state = index.state;
+    (core.clone(), IndexWriter::new(core, (Some(index), None), state, inbox).0)
 }
 
 impl Scene {

@@ -27,6 +27,8 @@ use segment::{Mark, Segment};
 
 /// Room kept for the end of each open request, in bytes: more than most items have.
 const END_RESERVE_BYTES: u64 = 2048;
+/// Room that there has to be before requests are taken again: for an opening of the greatest length, and its end.
+const PROBE_BYTES: u64 = 40 << 10;
 /// How file systems say that they cannot reserve room.
 const UNSUPPORTED: [i32; 2] = [rustix::io::Errno::OPNOTSUPP.raw_os_error(), rustix::io::Errno::NOSYS.raw_os_error()];
 /// The format that this version writes, and the newest that it reads.
@@ -187,6 +189,15 @@ impl Journal {
         Ok((slot, self.appended))
     }
 
+    /// Writes an opening once more, as it is by now. Who reads the journal takes the last one.
+    pub(crate) fn amend(&mut self, slot: usize, record: &[u8]) -> io::Result<()> {
+        let Some(kept @ Some(_)) = self.open.get_mut(slot) else { return Ok(()) };
+        // Even if it cannot be written now: a new file repeats it.
+        *kept = Some(Box::from(record));
+        self.ensure_room((frame::HEADER_BYTES + record.len()) as u64)?;
+        self.append(FrameKind::Open, &[record])
+    }
+
     /// Counts an opening that an earlier process wrote among the open requests, without writing it again.
     pub(crate) fn adopt(&mut self, record: &[u8]) -> usize {
         self.open.push(Some(Box::from(record)));
@@ -211,7 +222,7 @@ impl Journal {
 
     /// Whether another request could be opened now.
     pub(crate) fn check_room(&mut self) -> io::Result<()> {
-        self.ensure_room(2 * END_RESERVE_BYTES)
+        self.ensure_room(PROBE_BYTES)
     }
 
     fn append_end(&mut self, draft: &Draft, is_reserved: bool) -> io::Result<usize> {

@@ -44,7 +44,8 @@ pub(crate) fn run(core: Arc<Core>, table: String, clients: Clients, progress: wa
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return core.health.report_failure(Component::Shipping, &format!("records are not shipped: {error}"));
+            core.health.report_failure(Component::Shipping, &format!("records are not shipped: {error}"));
+            return;
         }
     };
     let mut stopping = core.stopping.subscribe();
@@ -119,9 +120,13 @@ impl Shipper {
                 Some(done) = self.batches.join_next(), if !idle => if let Ok((generation, delivered)) = done {
                     self.delivered(generation, delivered);
                 },
-                Some(achieved) = self.retry.achieved() => {
+                Some((generation, achieved)) = self.retry.achieved() => {
                     self.sender.core.counts.shipped.fetch_add(retry::taken(&achieved), Relaxed);
-                    self.sender.core.send(Task::Shipped(self.cursor.generation, achieved));
+                    if generation == self.progress.borrow().generation {
+                        self.sender.core.send(Task::Shipped(generation, achieved));
+                    } else {
+                        self.retry.again();
+                    }
                 }
                 () = tokio::time::sleep_until(next_probe), if idle => {
                     next_probe = Instant::now() + PROBE_INTERVAL;
@@ -129,7 +134,7 @@ impl Shipper {
                         self.probe().await;
                     }
                 }
-                _ = retry_checks.tick() => self.retry.check(&self.sender, self.cursor.generation),
+                _ = retry_checks.tick() => self.retry.check(&self.sender, self.cursor.generation, &self.progress),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::BATCH_SIZE;
@@ -11,13 +12,15 @@ use crate::ledger::health::Component;
 use crate::ledger::index::read::{IndexedRecord, set_aside_after};
 use crate::ledger::index::write::ShippingProgress;
 use crate::ledger::index::{IndexError, open_to_read};
+use crate::ledger::task::IndexProgress;
 
 /// At most one attempt at a time.
 #[derive(Debug)]
 pub(crate) struct Retry {
     /// An attempt is due, whether it was asked for or not.
     due: bool,
-    running: JoinSet<Vec<ShippingProgress>>,
+    /// With the generation of the index that the ids of records are of.
+    running: JoinSet<(u64, Vec<ShippingProgress>)>,
 }
 
 impl Retry {
@@ -26,9 +29,19 @@ impl Retry {
         Retry { due: true, running: JoinSet::new() }
     }
 
+    /// What an attempt has achieved cannot be marked, because the index is another one by now.
+    pub(crate) fn again(&mut self) {
+        self.due = true;
+    }
+
     /// Begins an attempt if one is due. Ids of records are of this generation of the index; before the first there is
     /// none.
-    pub(crate) fn check(&mut self, sender: &Arc<BatchSender>, generation: u64) {
+    pub(crate) fn check(
+        &mut self,
+        sender: &Arc<BatchSender>,
+        generation: u64,
+        progress: &watch::Receiver<IndexProgress>,
+    ) {
         if !self.running.is_empty() || generation == 0 {
             return;
         }
@@ -37,7 +50,13 @@ impl Retry {
         if !asked && !std::mem::take(&mut self.due) {
             return;
         }
-        match read_all(sender) {
+        let records = read_all(sender);
+        if progress.borrow().generation != generation {
+            // Nobody knows which of the two was read.
+            self.due = true;
+            return;
+        }
+        match records {
             Ok(records) if records.is_empty() => {}
             Ok(mut records) => {
                 let sender = sender.clone();
@@ -48,7 +67,7 @@ impl Retry {
                         let batch = std::mem::replace(&mut records, rest);
                         achieved.extend(send(&sender, batch).await);
                     }
-                    achieved
+                    (generation, achieved)
                 });
             }
             Err(error) => {
@@ -59,8 +78,8 @@ impl Retry {
         }
     }
 
-    /// What an attempt has achieved when it has ended; never, while there is none.
-    pub(crate) async fn achieved(&mut self) -> Option<Vec<ShippingProgress>> {
+    /// What an attempt has achieved when it has ended, and of which generation the ids are; never, while there is none.
+    pub(crate) async fn achieved(&mut self) -> Option<(u64, Vec<ShippingProgress>)> {
         match self.running.join_next().await {
             Some(achieved) => achieved.ok(),
             None => std::future::pending().await,
@@ -85,4 +104,17 @@ async fn send(sender: &BatchSender, records: Vec<IndexedRecord>) -> Vec<Shipping
     let taken = ids.into_iter().filter(|id| !refused.contains(id)).map(|id| ShippingProgress::TakenAfterAll { id });
     let again = delivered.rejected.into_iter().map(|(id, reason)| ShippingProgress::SetAside { id, reason });
     taken.chain(again).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_achieved_is_told_with_the_generation_that_was_read() {
+        let mut retry = Retry { due: false, running: JoinSet::new() };
+        retry.running.spawn(async { (3, vec![ShippingProgress::TakenAfterAll { id: 7 }]) });
+        let (generation, achieved) = retry.achieved().await.unwrap();
+        assert_eq!((generation, taken(&achieved)), (3, 1));
+    }
 }

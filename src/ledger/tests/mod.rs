@@ -5,6 +5,8 @@ mod disk;
 mod flushing;
 mod histories;
 mod oddities;
+mod repair;
+mod starts;
 
 use std::path::Path;
 use std::time::Duration;

@@ -31,15 +31,16 @@ fn refusals_of(directory: &Path, uid: u32) -> Vec<Value> {
 async fn a_flood_of_refusals_is_thirty_records_and_one_that_counts_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let audit = start(&kit::settings(directory.path())).await;
-    let (mut first, mut last) = (0, 0);
+    let (mut first, mut last, mut told) = (0, 0, 0);
     for number in 0..20_000 {
         let refusal = refused(number, 4000);
         if number == 30 {
             first = refusal.started_ms;
         }
         last = refusal.started_ms;
-        audit.note_unsent(&refusal, DENIED);
+        told += u32::from(audit.note_unsent(&refusal, DENIED));
     }
+    assert_eq!(told, 31, "the log has no more lines of them than the ledger has records");
     audit.note_unsent(&refused(1, 4001), DENIED);
     serve(&audit, &record(1)).await;
     assert_eq!(audit.status().coalesced_total, 20_000 - 31);

@@ -1,0 +1,74 @@
+//! How the process that wrote here last has ended: a mark in the state directory is there from a start to an orderly stop.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use super::state_dir::StateDir;
+
+/// Names one run of the kernel; another one after every boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How the last process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastStop {
+    /// In order, or there was none.
+    Orderly,
+    /// It was killed or crashed; what it had written, the kernel has kept.
+    Killed,
+    /// The host went down with it, and what was not flushed to the disk may be lost.
+    HostDown,
+}
+
+impl LastStop {
+    /// What the mark says.
+    pub(crate) fn find(state_dir: &StateDir) -> LastStop {
+        let Ok(marked) = std::fs::read_to_string(state_dir.running_mark()) else { return LastStop::Orderly };
+        match boot_id() {
+            Some(boot) if boot != marked.trim() => LastStop::HostDown,
+            _ => LastStop::Killed,
+        }
+    }
+}
+
+/// Sets the mark, durably.
+pub(crate) fn mark(state_dir: &StateDir) -> io::Result<()> {
+    let path = state_dir.running_mark();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", boot_id().unwrap_or_default())?;
+    file.sync_all()?;
+    File::open(&state_dir.root)?.sync_all()
+}
+
+/// Takes the mark away: the stop is orderly.
+pub(crate) fn unmark(state_dir: &StateDir) {
+    let removed = std::fs::remove_file(state_dir.running_mark());
+    if let Err(error) =
+        removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    {
+        tracing::warn!(%error, "it cannot be noted that the ledger was stopped in order; the next start will say that it was not");
+    }
+}
+
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string(BOOT_ID).ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_tells_a_kill_from_a_host_that_went_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        assert_eq!(LastStop::find(&state_dir), LastStop::Orderly);
+        mark(&state_dir).unwrap();
+        assert_eq!(LastStop::find(&state_dir), LastStop::Killed);
+        std::fs::write(state_dir.running_mark(), "another boot\n").unwrap();
+        assert_eq!(LastStop::find(&state_dir), LastStop::HostDown);
+        unmark(&state_dir);
+        assert_eq!(LastStop::find(&state_dir), LastStop::Orderly);
+    }
+}
