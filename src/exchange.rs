@@ -180,7 +180,10 @@ impl Exchange {
     /// # Errors
     /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
     pub(crate) async fn open(&mut self, admission: Admission) -> Result<OpenExchange<'_>, Refusal> {
-        self.admission = Some(admission);
+        let admission = self.admission.insert(admission);
+        if let Ok(id) = self.record.request_id.parse() {
+            admission.recorded_as(id);
+        }
         let road = Arc::clone(&self.road);
         // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
         let opened = self.opened.insert(road.audit.begin(&self.record)?);
@@ -311,6 +314,7 @@ impl Exchange {
         self.record.status_code = status;
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
+        let settled_and_recorded = self.road.limits.request_ends();
         if let Some(admission) = self.admission.take() {
             self.record.cost_nano_usd = admission.cost(&self.record.usage);
             settle(admission, &self.record, self.never_sent, self.uncounted);
@@ -319,6 +323,7 @@ impl Exchange {
             Some(opened) => self.road.audit.close(opened, &self.record),
             None => self.road.audit.note_unsent(&self.record, self.error_type),
         }
+        drop(settled_and_recorded);
         self.road.ended(&self.record, self.started.elapsed());
     }
 }
