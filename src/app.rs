@@ -127,8 +127,7 @@ impl App {
         let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
         let use_file = StateDir::find(&settings.audit).root.join("limits.json");
-        let past = if use_file.exists() { Vec::new() } else { audit.past_use().await };
-        let spent = limits.persist_with(use_file, past)?;
+        let spent = limits.persist_with(use_file, Arc::clone(&audit)).await?;
         let fleet = match &settings.limits.fleet {
             Some(fleet) => Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await)),
             None => None,

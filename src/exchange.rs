@@ -224,7 +224,10 @@ impl Exchange {
 
     /// The limits have granted it this.
     pub(crate) fn admitted(&mut self, admission: Admission) -> AdmittedExchange<'_> {
-        self.admission = Some(admission);
+        let admission = self.admission.insert(admission);
+        if let Ok(id) = self.record.request_id.parse() {
+            admission.recorded_as(id);
+        }
         AdmittedExchange(self)
     }
 
@@ -357,6 +360,7 @@ impl Exchange {
         self.record.status_code = status;
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
+        let settled_and_recorded = self.road.limits.request_ends();
         if let Some(admission) = self.admission.take() {
             self.record.cost_nano_usd = admission.cost(&self.record.usage);
             if self.record.attempts == 0 || self.never_sent {
@@ -372,6 +376,7 @@ impl Exchange {
             }
             None => self.road.audit.note_unsent(&self.record, self.error_type),
         };
+        drop(settled_and_recorded);
         self.road.ended(&self.record, self.started.elapsed(), is_told);
     }
 }

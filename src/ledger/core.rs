@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::chain::Chain;
 use super::health::{Component, Health};
 use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
@@ -20,6 +21,7 @@ use super::state_dir::StateDir;
 use super::task::Task;
 use super::wall_clock::WallClock;
 use crate::config::OnFull;
+use crate::limits::ChainHead;
 use crate::record::Record;
 use crate::settings;
 
@@ -228,6 +230,16 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// The last record in the chain; none while ended requests wait for their place in it.
+    pub(crate) fn head(&self) -> Option<ChainHead> {
+        if self.has_deferred_ends() {
+            return None;
+        }
+        let journal = self.journal();
+        let Chain { chain_id, seq, .. } = journal.chain();
+        Some(ChainHead { chain_id: chain_id.clone(), seq: *seq })
     }
 
     /// Flushes the journal to the disk and returns the count of bytes that are there then. If that fails, what was not

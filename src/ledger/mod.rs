@@ -45,7 +45,7 @@ pub use state_dir::StateDir;
 use self::core::Core;
 use crate::config::{OnFailure, OnFull};
 use crate::error::{Refusal, RefusalKind};
-use crate::limits::PastUse;
+use crate::limits::{ChainHead, PastUse, UseAfter, UseRecords};
 use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
@@ -105,6 +105,20 @@ pub struct Status {
     pub ledger_writable: bool,
     /// None without a table, or as long as nothing was tried.
     pub table_reachable: Option<bool>,
+}
+
+impl UseRecords for Ledger {
+    fn head(&self) -> Option<ChainHead> {
+        self.core.head()
+    }
+
+    async fn all(&self) -> Vec<PastUse> {
+        self.past_use().await
+    }
+
+    async fn after(&self, head: ChainHead, open: Vec<String>) -> UseAfter {
+        self.use_after(head, open).await
+    }
 }
 
 impl Ledger {
@@ -320,17 +334,30 @@ impl Ledger {
 
     /// What was used in the last 31 days, as far as records tell. Nothing when they cannot be read, which is logged.
     pub async fn past_use(&self) -> Vec<PastUse> {
+        let since_ms = clock::now_ms().saturating_sub(31 * 86_400_000);
+        self.read_use(move |db| index::past_use::past_use(db, since_ms)).await
+    }
+
+    /// What was used by requests whose end was recorded after `head`; those in `open` one by one. Nothing when that cannot
+    /// be read, which is logged.
+    pub async fn use_after(&self, head: ChainHead, open: Vec<String>) -> UseAfter {
+        self.read_use(move |db| index::past_use::use_after(db, &head, &open)).await
+    }
+
+    async fn read_use<T: Default + Send + 'static>(
+        &self,
+        read: impl FnOnce(&rusqlite::Connection) -> Result<T, IndexError> + Send + 'static,
+    ) -> T {
         self.flush().await;
         let database = self.database();
-        let since_ms = clock::now_ms().saturating_sub(31 * 86_400_000);
-        let read = move || index::past_use::past_use(&index::open_to_read(&database)?, since_ms);
+        let read = move || read(&index::open_to_read(&database)?);
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(used)) => used,
             Ok(Err(error)) => {
                 tracing::error!(%error, "what was used today and this month cannot be read from the ledger");
-                Vec::new()
+                T::default()
             }
-            Err(_) => Vec::new(),
+            Err(_) => T::default(),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::cost;
 use super::outcome::Reservation;
 use super::refusal::usd;
@@ -23,6 +25,12 @@ pub struct Admission {
 impl Admission {
     pub(super) fn new(shared: &Arc<Shared>, reservation: Reservation) -> Admission {
         Admission { shared: shared.clone(), reservation }
+    }
+
+    /// The ledger will have a record of the request, by this id. Should the daemon be killed meanwhile, the next one finds
+    /// there what became of it.
+    pub fn recorded_as(&mut self, id: Uuid) {
+        self.shared.lock().recorded_as(id, &mut self.reservation);
     }
 
     /// Puts the usage that was metered in the place of the reservation. What is unknown in it stays as it was reserved;

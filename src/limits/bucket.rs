@@ -1,5 +1,7 @@
 //! A token bucket in whole numbers: it fills evenly with a minute's allowance a minute, and may go into debt.
 
+use serde::{Deserialize, Serialize};
+
 use super::clock::SECOND;
 
 /// What one token is worth in the bucket's own unit: with it, `per_minute` units flow in each nanosecond, exactly.
@@ -13,6 +15,15 @@ pub(super) struct Bucket {
     level: i128,
     /// When `level` was right.
     at: u64,
+}
+
+/// What a file keeps of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedBucket {
+    /// Tokens that it lacked, so that a changed limit does not matter.
+    pub(super) missing: u64,
+    /// When it lacked them.
+    pub(super) at: u64,
 }
 
 impl Bucket {
@@ -50,6 +61,21 @@ impl Bucket {
         self.per_minute = per_minute.max(1);
         self.capacity = capacity;
         self.level = self.level.saturating_add(i128::from(grown) * TOKEN).min(i128::from(capacity) * TOKEN);
+    }
+
+    /// None when it is full.
+    pub(super) fn saved(&mut self, now: u64) -> Option<SavedBucket> {
+        self.fill(now);
+        let missing = (i128::from(self.capacity) * TOKEN).saturating_sub(self.level);
+        let missing = u64::try_from((missing + TOKEN - 1) / TOKEN).unwrap_or(u64::MAX);
+        (missing > 0).then_some(SavedBucket { missing, at: self.at })
+    }
+
+    /// Goes on where a full bucket of an earlier run had stopped. Only the time since then flows in.
+    pub(super) fn restore(&mut self, saved: SavedBucket, now: u64) {
+        self.take(saved.missing);
+        self.at = saved.at.min(now);
+        self.fill(now);
     }
 
     /// Whole tokens that are there; negative in debt.
@@ -134,6 +160,31 @@ mod tests {
         }
         bucket.change(1, 1, u64::MAX);
         assert_eq!(bucket.level(u64::MAX), 1);
+    }
+
+    #[test]
+    fn a_restart_fills_no_more_than_the_time_that_passed() {
+        // Level 0 at second 10, of 60; then so many seconds later, or earlier.
+        for (rate, now, expected) in [(60, 10, 0), (60, 40, 30), (60, 70, 60), (60, 900, 60), (60, 3, 0), (20, 40, 10)]
+        {
+            let mut bucket = Bucket::new(60, 60, 0);
+            bucket.wait(1, 10 * SECOND);
+            bucket.take(60);
+            let saved = bucket.saved(10 * SECOND).unwrap();
+            let mut again = Bucket::new(rate, 60, now * SECOND);
+            again.restore(saved, now * SECOND);
+            assert_eq!(again.level(now * SECOND), expected, "{rate} {now}");
+        }
+        let mut bucket = Bucket::new(60, 60, 0);
+        assert_eq!(bucket.saved(0), None);
+        bucket.take(1_000);
+        let mut again = Bucket::new(60, 60, 0);
+        again.restore(bucket.saved(0).unwrap(), 0);
+        assert_eq!(again.level(0), -940, "a debt stays a debt");
+        let mut most = Bucket::new(u64::MAX, u64::MAX, 0);
+        most.restore(SavedBucket { missing: u64::MAX, at: u64::MAX }, 0);
+        most.take(u64::MAX);
+        assert_eq!(most.saved(0).unwrap().missing, u64::MAX);
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Seconds since 1970-01-01T00:00:00Z. May be wrong, and may jump.
     fn utc(&self) -> u64;
 
+    /// Names the boot of the host, within which `now` goes on over restarts of the daemon; none when nobody knows. Each boot
+    /// begins near 0.
+    fn boot(&self) -> Option<String>;
+
     /// Returns once `now` has reached `at`.
     fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
@@ -35,6 +39,10 @@ impl<C: Clock> Clock for Arc<C> {
 
     fn utc(&self) -> u64 {
         C::utc(self)
+    }
+
+    fn boot(&self) -> Option<String> {
+        C::boot(self)
     }
 
     fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -56,6 +64,11 @@ impl Clock for SystemClock {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
+    fn boot(&self) -> Option<String> {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    }
+
     fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         // The timer wheel counts whole milliseconds; a nanosecond too early would only cost another turn.
         Box::pin(tokio::time::sleep(Duration::from_nanos(at.saturating_sub(self.now()))))
@@ -67,13 +80,19 @@ impl Clock for SystemClock {
 pub struct VirtualClock {
     now: AtomicU64,
     utc: AtomicU64,
+    boots: AtomicU64,
     advanced: Notify,
 }
 
 impl VirtualClock {
     /// Starts at noon, 2025-11-22 UTC.
     pub fn new() -> Arc<VirtualClock> {
-        Arc::new(VirtualClock { now: 0.into(), utc: 1_763_812_800_000_000_000.into(), advanced: Notify::new() })
+        Arc::new(VirtualClock {
+            now: 0.into(),
+            utc: 1_763_812_800_000_000_000.into(),
+            boots: 0.into(),
+            advanced: Notify::new(),
+        })
     }
 
     /// Turns the clock and the calendar on, and wakes who sleeps.
@@ -82,6 +101,12 @@ impl VirtualClock {
         self.now.fetch_add(by, Ordering::SeqCst);
         self.utc.fetch_add(by, Ordering::SeqCst);
         self.advanced.notify_waiters();
+    }
+
+    /// Begins a new boot of the host; the calendar goes on.
+    pub fn reboot(&self) {
+        self.boots.fetch_add(1, Ordering::SeqCst);
+        self.now.store(0, Ordering::SeqCst);
     }
 
     /// Sets the calendar alone, as a step of the host's clock does.
@@ -97,6 +122,10 @@ impl Clock for VirtualClock {
 
     fn utc(&self) -> u64 {
         self.utc.load(Ordering::SeqCst) / SECOND
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(self.boots.load(Ordering::SeqCst).to_string())
     }
 
     fn sleep_until(&self, at: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -11,6 +11,7 @@
 
 mod admission;
 mod bucket;
+mod by_period;
 mod calendar;
 mod clock;
 mod cost;
@@ -37,13 +38,13 @@ mod waiting;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 pub use admission::Admission;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use estimate::{Estimate, estimate};
 pub use lease_task::LeaseTask;
-pub use past_use::PastUse;
+pub use past_use::{ChainHead, PastUse, UseAfter, UseRecords};
 pub use request::{Behind, LimitRequest};
 pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
@@ -75,15 +76,22 @@ impl Limits {
     /// # Errors
     /// The file exists and cannot be read, or its directory cannot be written.
     pub fn persist_to(&self, path: impl Into<PathBuf>) -> io::Result<UsageFile> {
-        self.persist_with(path, Vec::new())
+        UsageFile::open(&self.shared, path.into())
     }
 
-    /// The same. Where there is no file, `past` is what was used before.
+    /// The same beside a ledger, which tells what the file does not: all, if there is no file; else what was recorded
+    /// after the file was written last.
     ///
     /// # Errors
     /// As [`Limits::persist_to`].
-    pub fn persist_with(&self, path: impl Into<PathBuf>, past: Vec<PastUse>) -> io::Result<UsageFile> {
-        UsageFile::open(&self.shared, path.into(), past)
+    pub async fn persist_with(&self, path: impl Into<PathBuf>, records: Arc<impl UseRecords>) -> io::Result<UsageFile> {
+        UsageFile::open_with(&self.shared, path.into(), records).await
+    }
+
+    /// To be held while a request is settled and its end is recorded. The file is not written in between, so that it never
+    /// knows one without the other.
+    pub fn request_ends(&self) -> RwLockReadGuard<'_, ()> {
+        self.shared.request_ends()
     }
 
     /// Takes part in the fleet through a store, from a task of the current runtime. To be called once, if `[fleet]` is

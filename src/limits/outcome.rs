@@ -1,5 +1,7 @@
 //! What an attempt to admit a request ends with.
 
+use uuid::Uuid;
+
 use super::calendar::Period;
 use super::cost::Cost;
 use super::fleet::local::Draw;
@@ -21,6 +23,8 @@ pub(super) struct Reservation {
     /// What is counted for it at present: the estimate, then the usage.
     pub(super) counted: Cost,
     pub(super) settled: bool,
+    /// By which the ledger knows the request, until it is settled.
+    pub(super) id: Option<Uuid>,
     pub(super) admitted: Period,
     pub(super) fleet: Option<Draw>,
 }

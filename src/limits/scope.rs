@@ -1,6 +1,6 @@
 //! The state of one scope: the host, a caller, or a pattern on models.
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, SavedBucket};
 use super::calendar::{Calendar, Period};
 use super::cost::Cost;
 use super::limit::{Exceeded, Limit, ScopeId};
@@ -57,7 +57,7 @@ impl Scope {
 
     /// Whether the request may pass now; of several limits that forbid it, the one that will last longest.
     pub(super) fn check(&mut self, cost: Cost, now: u64, calendar: &Calendar, period: Period) -> Result<(), Exceeded> {
-        self.spent.turn(period);
+        self.spent.turn(period, now);
         let mut worst: Option<Exceeded> = None;
         let mut exceeded = |limit, configured, wait, may_clear_early| {
             if worst.is_none_or(|other| other.wait < wait) {
@@ -83,17 +83,17 @@ impl Scope {
             }
         }
         if let Some(most) = rates.tokens_per_day
-            && over(self.spent.tokens_today, cost.tokens, most)
+            && over(self.spent.tokens_today(), cost.tokens, most)
         {
             exceeded(Limit::TokensPerDay, most, calendar.until_day_ends(), self.reserved.tokens > 0);
         }
         if let Some(most) = rates.usd_per_day
-            && over(self.spent.nano_usd_today, cost.nano_usd, most)
+            && over(self.spent.nano_usd_today(), cost.nano_usd, most)
         {
             exceeded(Limit::UsdPerDay, most, calendar.until_day_ends(), self.reserved.nano_usd > 0);
         }
         if let Some(most) = rates.usd_per_month
-            && over(self.spent.nano_usd_this_month, cost.nano_usd, most)
+            && over(self.spent.nano_usd_this_month(), cost.nano_usd, most)
         {
             exceeded(Limit::UsdPerMonth, most, calendar.until_month_ends(), self.reserved.nano_usd > 0);
         }
@@ -109,8 +109,8 @@ impl Scope {
         if let Some(bucket) = &mut self.tokens {
             bucket.take(cost.tokens);
         }
-        self.reserved.tokens += cost.tokens;
-        self.reserved.nano_usd += cost.nano_usd;
+        self.reserved.tokens = self.reserved.tokens.saturating_add(cost.tokens);
+        self.reserved.nano_usd = self.reserved.nano_usd.saturating_add(cost.nano_usd);
         self.spent.add(cost);
     }
 
@@ -167,26 +167,41 @@ impl Scope {
         self.requests.as_mut().map(|bucket| bucket.level(now))
     }
 
+    /// What the minute's buckets lack: of requests and of tokens.
+    pub(super) fn saved_buckets(&mut self, now: u64) -> (Option<SavedBucket>, Option<SavedBucket>) {
+        let saved = |bucket: &mut Option<Bucket>| bucket.as_mut().and_then(|bucket| bucket.saved(now));
+        (saved(&mut self.requests), saved(&mut self.tokens))
+    }
+
+    pub(super) fn restore_buckets(&mut self, requests: Option<SavedBucket>, tokens: Option<SavedBucket>, now: u64) {
+        for (bucket, saved) in [(&mut self.requests, requests), (&mut self.tokens, tokens)] {
+            if let (Some(bucket), Some(saved)) = (bucket, saved) {
+                bucket.restore(saved, now);
+            }
+        }
+    }
+
     /// A budget has passed 80 %, reservations not counted, and nobody has said so in its period.
     fn warning(&mut self) -> Option<Warning> {
         let passed = |spent: u64, reserved: u64, most: u64| {
             u128::from(spent.saturating_sub(reserved)) * 5 >= u128::from(most) * 4
         };
         let reserved = self.reserved.nano_usd;
+        let (today, this_month) = (self.spent.days.used(), self.spent.months.used());
         if let Some(most) = self.rates.usd_per_day
-            && !self.spent.warned_today
-            && passed(self.spent.nano_usd_today, reserved, most)
+            && !today.warned
+            && passed(today.nano_usd, reserved, most)
         {
-            self.spent.warned_today = true;
-            let spent = self.spent.nano_usd_today - reserved.min(self.spent.nano_usd_today);
+            self.spent.days.warn();
+            let spent = today.nano_usd.saturating_sub(reserved);
             return Some(Warning { id: self.id.clone(), limit: Limit::UsdPerDay, spent, configured: most });
         }
         if let Some(most) = self.rates.usd_per_month
-            && !self.spent.warned_this_month
-            && passed(self.spent.nano_usd_this_month, reserved, most)
+            && !this_month.warned
+            && passed(this_month.nano_usd, reserved, most)
         {
-            self.spent.warned_this_month = true;
-            let spent = self.spent.nano_usd_this_month - reserved.min(self.spent.nano_usd_this_month);
+            self.spent.months.warn();
+            let spent = this_month.nano_usd.saturating_sub(reserved);
             return Some(Warning { id: self.id.clone(), limit: Limit::UsdPerMonth, spent, configured: most });
         }
         None

@@ -1,6 +1,8 @@
 //! All counts of this host, behind one lock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
 
 use super::calendar::{Calendar, Period};
 use super::clock::Clock;
@@ -8,6 +10,7 @@ use super::cost::{self, Cost};
 use super::fleet::local::LocalLease;
 use super::limit::{Limit, ScopeId};
 use super::outcome::{Obstacle, Outcome, Reservation};
+use super::past_use::OpenRequest;
 use super::queue::Queue;
 use super::refusal::refusal;
 use super::request::{Plan, WeighedRequest};
@@ -33,6 +36,8 @@ pub(super) struct State {
     pub(super) queue: Queue,
     /// What earlier runs had spent, for scopes that are not known yet.
     pub(super) saved: HashMap<String, SavedUse>,
+    /// Requests that have not been settled and whose records the ledger will have, with what they have reserved.
+    open: HashMap<Uuid, (Slots, Cost, Period)>,
     /// Something that is kept over restarts has changed.
     pub(super) changed: bool,
 }
@@ -52,6 +57,7 @@ impl State {
             fleet_limited: Default::default(),
             queue: Queue::default(),
             saved: HashMap::new(),
+            open: HashMap::new(),
             changed: false,
         }
     }
@@ -122,8 +128,17 @@ impl State {
         }
         let fleet = self.fleet.as_mut().map(|fleet| fleet.take(request.cost.tokens, now));
         let counted = request.cost;
-        self.changed |= counted != Cost::default();
-        Outcome::Admitted(Reservation { slots, request, counted, settled: false, admitted: period, fleet })
+        self.changed = true;
+        Outcome::Admitted(Reservation { slots, request, counted, settled: false, id: None, admitted: period, fleet })
+    }
+
+    /// The reservation is of the request that the ledger knows by this id.
+    pub(super) fn recorded_as(&mut self, id: Uuid, reservation: &mut Reservation) {
+        if !reservation.settled {
+            let Reservation { slots, counted, admitted, .. } = &*reservation;
+            self.open.insert(id, (slots.clone(), *counted, *admitted));
+            reservation.id = Some(id);
+        }
     }
 
     /// Replaces what is counted for a request by what it used.
@@ -135,6 +150,7 @@ impl State {
     /// Gives back all that a request took but its place, which its end gives back.
     pub(super) fn cancel(&mut self, reservation: &mut Reservation, now: u64) {
         self.recount(reservation, Cost::default(), now);
+        self.changed = true;
         for slot in reservation.slots.on_this_host() {
             self.scopes[usize::from(slot)].give_back_request(now);
         }
@@ -151,7 +167,15 @@ impl State {
             scope.unreserve(unsettled);
             scope.end();
         }
+        self.settled(reservation);
+    }
+
+    fn settled(&mut self, reservation: &mut Reservation) {
         reservation.settled = true;
+        if let Some(id) = reservation.id.take() {
+            self.open.remove(&id);
+            self.changed = true;
+        }
     }
 
     fn recount(&mut self, reservation: &mut Reservation, actual: Cost, now: u64) -> Vec<Warning> {
@@ -166,7 +190,7 @@ impl State {
         }
         self.changed |= counted != actual;
         reservation.counted = actual;
-        reservation.settled = true;
+        self.settled(reservation);
         warnings
     }
 
@@ -205,7 +229,7 @@ impl State {
         if usize::from(slot) == self.scopes.len() {
             let mut scope = Scope::new(id.clone(), rates, self.current_period(), now);
             if let Some(saved) = self.saved.remove(&SavedUse::key(&id)) {
-                saved.restore(&mut scope);
+                saved.restore(&mut scope, now);
             }
             self.scopes.push(scope);
         }
@@ -221,7 +245,7 @@ impl State {
     pub(super) fn scopes(&mut self, clock: &dyn Clock, now: u64) -> &mut [Scope] {
         let period = self.calendar.period(clock, now);
         for scope in &mut self.scopes {
-            scope.spent.turn(period);
+            scope.spent.turn(period, now);
         }
         &mut self.scopes
     }
@@ -254,11 +278,32 @@ impl State {
         slots
     }
 
-    pub(super) fn knows_caller(&self, name: &str) -> bool {
-        self.callers.contains_key(name)
+    /// Takes up what earlier runs had used; scopes that are not known yet take theirs when they come.
+    pub(super) fn restore(&mut self, clock: &dyn Clock, saved: BTreeMap<String, SavedUse>, now: u64) {
+        let mut remaining: HashMap<String, SavedUse> = saved.into_iter().collect();
+        for scope in self.scopes(clock, now) {
+            if let Some(saved) = remaining.remove(&SavedUse::key(&scope.id)) {
+                saved.restore(scope, now);
+            }
+        }
+        self.saved = remaining;
     }
 
-    fn current_period(&self) -> Period {
-        self.scopes[usize::from(HOST)].spent.period
+    /// Requests that have not been settled, as a file keeps them.
+    pub(super) fn open_requests(&self) -> Vec<OpenRequest> {
+        let key = |slot: Slot| SavedUse::key(&self.scopes[usize::from(slot)].id);
+        let open = self.open.iter().map(|(id, (slots, counted, admitted))| OpenRequest {
+            request_id: id.to_string(),
+            tokens: counted.tokens,
+            nano_usd: counted.nano_usd,
+            day: admitted.day,
+            month: admitted.month,
+            scopes: slots.on_this_host().map(key).collect(),
+        });
+        open.collect()
+    }
+
+    pub(super) fn current_period(&self) -> Period {
+        self.scopes[usize::from(HOST)].spent.period()
     }
 }

@@ -97,9 +97,9 @@ impl Status {
 impl ScopeStatus {
     fn new(scope: &mut Scope, now: u64) -> ScopeStatus {
         let part = |spent: u64, budget: Option<u64>| budget.map(|budget| spent as f64 / budget as f64);
-        let (spent, rates) = (scope.spent, scope.rates);
-        let (day, month) =
-            (part(spent.nano_usd_today, rates.usd_per_day), part(spent.nano_usd_this_month, rates.usd_per_month));
+        let rates = scope.rates;
+        let (today, this_month) = (scope.spent.days.used(), scope.spent.months.used());
+        let (day, month) = (part(today.nano_usd, rates.usd_per_day), part(this_month.nano_usd, rates.usd_per_month));
         ScopeStatus {
             scope: scope.id.label(),
             name: match &scope.id {
@@ -112,11 +112,11 @@ impl ScopeStatus {
             requests_left: scope.requests_left(now),
             tokens_per_minute: rates.tokens_per_minute,
             tokens_left: scope.tokens_left(now),
-            tokens_today: spent.tokens_today,
+            tokens_today: today.tokens,
             tokens_per_day: rates.tokens_per_day,
-            nano_usd_today: spent.nano_usd_today,
+            nano_usd_today: today.nano_usd,
             nano_usd_per_day: rates.usd_per_day,
-            nano_usd_this_month: spent.nano_usd_this_month,
+            nano_usd_this_month: this_month.nano_usd,
             nano_usd_per_month: rates.usd_per_month,
             budget_used: match (day, month) {
                 (Some(day), Some(month)) => Some(day.max(month)),

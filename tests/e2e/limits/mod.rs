@@ -7,6 +7,7 @@ mod fleet;
 mod places;
 mod reload;
 mod requests;
+mod restarts;
 mod tokens;
 
 use http::Method;
