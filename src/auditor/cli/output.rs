@@ -9,7 +9,7 @@ use super::closing::Closing;
 
 /// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
 /// that are there.
-pub(crate) const ATTRIBUTES: [&str; 40] = [
+pub(crate) const ATTRIBUTES: [&str; 41] = [
     "timestamp",
     "requestId",
     "operation",
@@ -46,6 +46,7 @@ pub(crate) const ATTRIBUTES: [&str; 40] = [
     "costNanoUsd",
     "upstreamRequestId",
     "hostId",
+    "timeShard",
     "ttl",
     "chainId",
     "chainSeq",
