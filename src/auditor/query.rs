@@ -230,6 +230,8 @@ pub(crate) struct Page {
     pub(crate) total: u64,
     /// Where the next page begins, while there is one.
     pub(crate) next: Option<Vec<u8>>,
+    /// The table had no index for this, and was scanned.
+    pub(crate) is_scanned: bool,
 }
 
 /// The refusal of a token that no answer can have held.

@@ -1,6 +1,7 @@
 //! Searching the DynamoDB table, where the records of every host are that ships to it.
 
 use std::collections::HashMap;
+use std::sync::Once;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -8,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use super::query::{Page, Partition, Query, Scope, invalid_token};
+use super::time_index::{self, MergedPage};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::dynamo::{self, FailureClass, TableKeys};
 use crate::ledger::item::timestamp;
@@ -15,7 +17,7 @@ use crate::record::Record;
 
 /// Items that DynamoDB looks at in one call.
 const ITEMS_PER_READ: i32 = 1000;
-/// Calls for one page: a filter that lets little through must not read a whole table at once.
+/// Calls for one page of a scan: a filter that lets little through must not read a whole table at once.
 const MAX_READS: usize = 20;
 
 /// Finds records in the table. By an index on the time they come newest first; else a scan finds them in no order, and
@@ -34,84 +36,95 @@ pub(crate) async fn search(
     let keys = table_keys(client, table).await?;
     let filter = Filter::new(query, scope, host_id);
     let since = timestamp(query.range.since_ms(now_ms).max(0));
-    let mut start = query.next_token.as_deref().map(decode_token).transpose()?;
     let mut found = Page::default();
-    for _ in 0..MAX_READS {
-        let (items, last) = match &keys.time_index {
-            Some((index, hash)) => {
-                let partition = if hash == "sourcePartition" { "govcloud" } else { "commercial" };
-                let request = client
-                    .query()
-                    .table_name(table)
-                    .index_name(index)
-                    .scan_index_forward(false)
-                    .key_condition_expression("#hash = :hash AND #time >= :since")
-                    .set_filter_expression(filter.expression.clone())
-                    .set_expression_attribute_names(Some(filter.names_and([("#hash", hash), ("#time", "timestamp")])))
-                    .set_expression_attribute_values(Some(
-                        filter.values_and([(":hash", partition), (":since", &since)]),
-                    ))
-                    .limit(ITEMS_PER_READ)
-                    .set_exclusive_start_key(start.take());
-                let page = request.send().await.map_err(|error| refusal(dynamo::classify(error, table), query))?;
-                (page.items.unwrap_or_default(), page.last_evaluated_key)
-            }
-            None => {
-                let condition = match &filter.expression {
-                    Some(filter) => format!("#time >= :since AND {filter}"),
-                    None => "#time >= :since".to_owned(),
-                };
-                let request = client
-                    .scan()
-                    .table_name(table)
-                    .filter_expression(condition)
-                    .set_expression_attribute_names(Some(filter.names_and([("#time", "timestamp")])))
-                    .set_expression_attribute_values(Some(filter.values_and([(":since", &since)])))
-                    .limit(ITEMS_PER_READ)
-                    .set_exclusive_start_key(start.take());
-                let page = request.send().await.map_err(|error| refusal(dynamo::classify(error, table), query))?;
-                (page.items.unwrap_or_default(), page.last_evaluated_key)
-            }
-        };
-        start = last;
-        for item in items {
-            if found.items.len() == query.limit {
-                // The rest of what was read belongs to the next answer, which goes on behind the last item of this one.
-                start = found.items.last().map(|item| start_key(item, &keys));
-                break;
-            }
-            found.items.push(dynamo::item_to_json(item));
-        }
-        if start.is_none() || found.items.len() >= query.limit {
-            break;
-        }
+    if let Some(index) = keys.as_ref().and_then(|keys| keys.time_indexes.first()) {
+        let base = client
+            .query()
+            .table_name(table)
+            .set_filter_expression(filter.expression.clone())
+            .set_expression_attribute_names(Some(filter.names.clone()))
+            .set_expression_attribute_values(Some(filter.values.clone()));
+        let page = time_index::newest_first(&base, index, &since, query.next_token.as_deref(), query.limit).await;
+        (found.items, found.next) = page.map_err(|failure| refusal(failure, query))?.ok_or_else(invalid_token)?;
+    } else {
+        SCANNED.call_once(|| {
+            tracing::warn!(
+                table,
+                "audit: the table has no index by time, so questions to the fleet scan it; packaging/aws has one"
+            );
+        });
+        let has_sort_key = keys.is_none_or(|keys| keys.has_sort_key);
+        (found.items, found.next) = scan(client, table, query, &filter, &since, has_sort_key).await?;
+        found.is_scanned = true;
     }
     found.total = found.items.len() as u64;
-    found.next = start.map(|key| encode_token(&key));
-    found.items.sort_by(|a, b| b["timestamp"].as_str().cmp(&a["timestamp"].as_str()));
     Ok(found)
 }
 
+/// It is said once, not with each question.
+static SCANNED: Once = Once::new();
+
+/// Finds records in no order; those of a page are sorted.
+async fn scan(
+    client: &Client,
+    table: &str,
+    query: &Query,
+    filter: &Filter,
+    since: &str,
+    has_sort_key: bool,
+) -> Result<MergedPage, Refusal> {
+    let mut start = query.next_token.as_deref().map(decode_token).transpose()?;
+    let mut found: Vec<Value> = Vec::new();
+    let condition = match &filter.expression {
+        Some(filter) => format!("#time >= :since AND {filter}"),
+        None => "#time >= :since".to_owned(),
+    };
+    for _ in 0..MAX_READS {
+        let request = client
+            .scan()
+            .table_name(table)
+            .filter_expression(&condition)
+            .set_expression_attribute_names(Some(filter.names.clone()))
+            .expression_attribute_names("#time", "timestamp")
+            .set_expression_attribute_values(Some(filter.values.clone()))
+            .expression_attribute_values(":since", AttributeValue::S(since.to_owned()))
+            .limit(ITEMS_PER_READ)
+            .set_exclusive_start_key(start.take());
+        let page = request.send().await.map_err(|error| refusal(dynamo::classify(error, table), query))?;
+        start = page.last_evaluated_key;
+        for item in page.items.unwrap_or_default() {
+            if found.len() == query.limit {
+                // The rest of what was read belongs to the next answer, which goes on behind the last item of this one.
+                start = found.last().map(|item| start_key(item, has_sort_key));
+                break;
+            }
+            found.push(dynamo::item_to_json(item));
+        }
+        if start.is_none() || found.len() >= query.limit {
+            break;
+        }
+    }
+    found.sort_by(|a, b| b["timestamp"].as_str().cmp(&a["timestamp"].as_str()));
+    Ok((found, start.map(|key| encode_token(&key))))
+}
+
 /// The attributes with which DynamoDB goes on behind this item.
-fn start_key(item: &Value, keys: &TableKeys) -> HashMap<String, AttributeValue> {
-    let index = keys.time_index.as_ref().map(|(_, hash)| hash.as_str());
-    let timestamp = (keys.has_sort_key || index.is_some()).then_some("timestamp");
-    let names = [Some("requestId"), timestamp, index].into_iter().flatten();
+fn start_key(item: &Value, has_sort_key: bool) -> HashMap<String, AttributeValue> {
+    let names = ["requestId"].into_iter().chain(has_sort_key.then_some("timestamp"));
     names.filter_map(|name| Some((name.to_owned(), AttributeValue::S(item.get(name)?.as_str()?.to_owned())))).collect()
 }
 
-async fn table_keys(client: &Client, table: &str) -> Result<TableKeys, Refusal> {
+/// None if they are not told.
+async fn table_keys(client: &Client, table: &str) -> Result<Option<TableKeys>, Refusal> {
     match client.describe_table().table_name(table).send().await {
-        Ok(answer) => Ok(answer.table().and_then(|table| dynamo::table_keys(table).ok()).unwrap_or(NO_TIME_INDEX)),
+        Ok(answer) => Ok(answer.table().and_then(|table| dynamo::table_keys(table).ok())),
         Err(error) => match dynamo::classify(error, table) {
             // The role may be allowed to read the table and not to describe it.
-            failure if failure.class == FailureClass::Credentials => Ok(NO_TIME_INDEX),
+            failure if failure.class == FailureClass::Credentials => Ok(None),
             failure => Err(refusal(failure, &Query::default())),
         },
     }
 }
-
-const NO_TIME_INDEX: TableKeys = TableKeys { has_sort_key: true, time_index: None };
 
 fn refusal(failure: dynamo::Failure, query: &Query) -> Refusal {
     if failure.class == FailureClass::Rejected && query.next_token.is_some() {
@@ -177,19 +190,9 @@ impl Filter {
             None => term.to_owned(),
         });
     }
-
-    fn names_and<const N: usize>(&self, more: [(&str, &str); N]) -> HashMap<String, String> {
-        let more = more.map(|(key, name)| (key.to_owned(), name.to_owned()));
-        self.names.clone().into_iter().chain(more).collect()
-    }
-
-    fn values_and<const N: usize>(&self, more: [(&str, &str); N]) -> HashMap<String, AttributeValue> {
-        let more = more.map(|(key, value)| (key.to_owned(), AttributeValue::S(value.to_owned())));
-        self.values.clone().into_iter().chain(more).collect()
-    }
 }
 
-/// Keys of the table and of its index are texts, so a JSON object of texts is enough.
+/// Keys of the table are texts, so a JSON object of texts is enough.
 fn encode_token(key: &HashMap<String, AttributeValue>) -> Vec<u8> {
     let key: serde_json::Map<String, Value> = key
         .iter()

@@ -7,8 +7,13 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::types::{AttributeValue, KeyType, ScalarAttributeType, TableDescription};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, GlobalSecondaryIndexDescription, IndexStatus, KeyType, ProjectionType, ScalarAttributeType,
+    TableDescription,
+};
 use serde_json::Value;
+
+use super::time_shard;
 
 /// An item as the SDK has it.
 pub type Attributes = HashMap<String, AttributeValue>;
@@ -179,8 +184,49 @@ pub(crate) fn rejection(sentence: &str) -> Rejection {
 pub(crate) struct TableKeys {
     /// Keyed on requestId and timestamp, as the table of the legacy REST API; else on requestId alone.
     pub(crate) has_sort_key: bool,
-    /// A global secondary index that can be queried by time: its name and hash attribute.
-    pub(crate) time_index: Option<(String, String)>,
+    /// Global secondary indexes that can be queried by time, the most complete first.
+    pub(crate) time_indexes: Vec<TimeIndex>,
+}
+
+/// An index of whole items whose sort key is `timestamp`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TimeIndex {
+    pub(crate) name: String,
+    pub(crate) hash: TimeIndexHash,
+}
+
+/// What an index by time is partitioned by, the most complete first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimeIndexHash {
+    /// It has the same value in every item, those of older versions too.
+    SourcePartition,
+    /// It has a few values, and is in every item that this version or a newer one wrote.
+    TimeShard,
+    /// The same value in every item, but absent in questions to the daemon itself.
+    DestinationPartition,
+}
+
+impl TimeIndexHash {
+    const ALL: [TimeIndexHash; 3] =
+        [TimeIndexHash::SourcePartition, TimeIndexHash::TimeShard, TimeIndexHash::DestinationPartition];
+
+    /// The attribute.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            TimeIndexHash::SourcePartition => "sourcePartition",
+            TimeIndexHash::TimeShard => time_shard::NAME,
+            TimeIndexHash::DestinationPartition => "destinationPartition",
+        }
+    }
+
+    /// Every value that it has.
+    pub(crate) fn values(self) -> Vec<String> {
+        match self {
+            TimeIndexHash::SourcePartition => vec!["govcloud".to_owned()],
+            TimeIndexHash::TimeShard => time_shard::all(),
+            TimeIndexHash::DestinationPartition => vec!["commercial".to_owned()],
+        }
+    }
 }
 
 /// Why a table cannot hold records. Keys of a table cannot be changed.
@@ -212,16 +258,21 @@ pub(crate) fn table_keys(table: &TableDescription) -> Result<TableKeys, WrongKey
     if let Some((name, _)) = keys.iter().find(|(name, _)| kind(name) != Some(ScalarAttributeType::S)) {
         return Err(WrongKeys::Type((*name).to_owned()));
     }
-    let time_index = table.global_secondary_indexes().iter().find_map(|index| {
-        let key = |kind: &KeyType| index.key_schema().iter().find(|key| key.key_type() == kind);
-        let hash = key(&KeyType::Hash)?.attribute_name();
-        let all = index.projection()?.projection_type()? == &aws_sdk_dynamodb::types::ProjectionType::All;
-        let timed = key(&KeyType::Range)?.attribute_name() == "timestamp";
-        // Only these have the same value in every item; the second is absent in questions to the daemon itself.
-        let whole = matches!(hash, "sourcePartition" | "destinationPartition");
-        (all && timed && whole).then(|| Some((index.index_name()?.to_owned(), hash.to_owned()))).flatten()
-    });
-    Ok(TableKeys { has_sort_key, time_index })
+    let mut time_indexes: Vec<TimeIndex> = table.global_secondary_indexes().iter().filter_map(time_index).collect();
+    time_indexes.sort_by_key(|index| index.hash);
+    Ok(TableKeys { has_sort_key, time_indexes })
+}
+
+/// An index as one by time, if it is one and can be read.
+fn time_index(index: &GlobalSecondaryIndexDescription) -> Option<TimeIndex> {
+    let key = |kind: &KeyType| index.key_schema().iter().find(|key| key.key_type() == kind);
+    let hash = key(&KeyType::Hash)?.attribute_name();
+    let hash = TimeIndexHash::ALL.into_iter().find(|known| known.name() == hash)?;
+    let is_timed = key(&KeyType::Range)?.attribute_name() == "timestamp";
+    let is_whole = index.projection()?.projection_type()? == &ProjectionType::All;
+    // While it is created it lacks items, and cannot be asked.
+    let is_there = index.index_status().is_none_or(|status| *status == IndexStatus::Active);
+    (is_timed && is_whole && is_there).then(|| Some(TimeIndex { name: index.index_name()?.to_owned(), hash })).flatten()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::time_shard;
 use crate::record::{Record, Usage};
 
 /// Longest text of an item, in bytes: far below DynamoDB's 400 KiB, and room for every AWS identifier.
@@ -126,6 +127,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.number("statusCode", *status_code);
     json.flag("streaming", *streaming);
     json.flag("success", *success);
+    json.text(time_shard::NAME, &time_shard::of_record(context.host_id, request_id));
     json.text("timestamp", &timestamp(*started_ms));
     json.number("ttl", expiry);
     json.text_if("upstreamRequestId", upstream_request_id);

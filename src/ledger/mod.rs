@@ -29,6 +29,7 @@ mod state_dir;
 mod task;
 #[cfg(test)]
 mod tests;
+pub(crate) mod time_shard;
 mod wall_clock;
 
 use std::path::PathBuf;

@@ -13,7 +13,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
 };
 use serde_json::Value;
 
@@ -87,13 +88,34 @@ pub fn client(endpoint: &str) -> Client {
 
 /// Creates a table keyed on `keys`, the first as HASH.
 pub async fn create_table(name: &str, keys: &[&str]) -> Client {
+    create(name, keys, None).await
+}
+
+/// Creates a table as packaging/aws does, with an index by time whose key is `hash`.
+pub async fn create_indexed_table(name: &str, hash: &str) -> Client {
+    create(name, &["requestId", "timestamp"], Some(hash)).await
+}
+
+async fn create(name: &str, keys: &[&str], hash: Option<&str>) -> Client {
     let client = tokio::task::spawn_blocking(local).await.unwrap();
     let mut create = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
-    for (key, kind) in keys.iter().zip([KeyType::Hash, KeyType::Range]) {
-        let attribute = AttributeDefinition::builder().attribute_name(*key).attribute_type(ScalarAttributeType::S);
-        create = create
-            .attribute_definitions(attribute.build().unwrap())
-            .key_schema(KeySchemaElement::builder().attribute_name(*key).key_type(kind).build().unwrap());
+    for key in keys.iter().copied().chain(hash) {
+        let attribute = AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
+        create = create.attribute_definitions(attribute.build().unwrap());
+    }
+    let schema = |keys: &[&str]| -> Vec<KeySchemaElement> {
+        let element = |(key, kind): (&&str, KeyType)| {
+            KeySchemaElement::builder().attribute_name(*key).key_type(kind).build().unwrap()
+        };
+        keys.iter().zip([KeyType::Hash, KeyType::Range]).map(element).collect()
+    };
+    create = create.set_key_schema(Some(schema(keys)));
+    if let Some(hash) = hash {
+        let index = GlobalSecondaryIndex::builder()
+            .index_name("by-time")
+            .set_key_schema(Some(schema(&[hash, "timestamp"])))
+            .projection(Projection::builder().projection_type(ProjectionType::All).build());
+        create = create.global_secondary_indexes(index.build().unwrap());
     }
     create.send().await.unwrap();
     client

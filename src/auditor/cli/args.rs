@@ -99,6 +99,13 @@ pub struct Verify {
     /// The export (JSON lines) to verify, with `--source export`; `-` reads the standard input.
     #[arg(value_name = "FILE", required_if_eq("source", "export"))]
     pub(super) file: Option<PathBuf>,
+    /// With `--source dynamodb`: how far back the table is compared. The ledger is checked as a whole.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(super) time_range: TimeRange,
+    /// With `--source dynamodb`: reads the whole table, even if it has an index by time; so items that are not in the
+    /// index are found too.
+    #[arg(long)]
+    pub(super) scan: bool,
     /// A log with anchors (`[audit.anchor]`) that was kept elsewhere, as the daemon or `journalctl -o json` or `-o cat`
     /// wrote it; `-` reads the standard input. The ledger has to agree with each.
     #[arg(long, value_name = "LOG", conflicts_with = "file")]

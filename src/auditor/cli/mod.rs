@@ -5,6 +5,7 @@ mod args;
 mod closing;
 mod error;
 mod export;
+mod host_items;
 mod output;
 mod set_aside;
 mod source;
@@ -57,6 +58,7 @@ async fn list(
 ) -> Result<(), CliError> {
     let mut query = args.filters.query(args.time_range, args.limit);
     let since = query.range.since_ms(now_ms());
+    let mut is_scanned = false;
     let mut items = if args.source == Source::Dynamodb {
         let table = table(settings)?;
         let client = dynamo::client(&settings.region).await;
@@ -66,6 +68,7 @@ async fn list(
                 .await
                 .map_err(|refusal| CliError::Table(refusal.message.into_owned()))?;
             items.extend(found.items);
+            is_scanned |= found.is_scanned;
             query.limit = args.limit - items.len();
             query.next_token = found.next;
             if query.next_token.is_none() || query.limit == 0 {
@@ -87,9 +90,18 @@ async fn list(
     };
     items.sort_by(|a, b| b["timestamp"].as_str().cmp(&a["timestamp"].as_str()));
     items.truncate(args.limit);
+    if is_scanned {
+        complain("note: the table has no index by time, so it was scanned, and these need not be the newest records");
+    }
     let mut writer = output::Writer::new(args.format, out)?;
     items.iter().try_for_each(|item| writer.write(item))?;
     Ok(writer.finish()?)
+}
+
+/// Says something beside the output, which other programs may read.
+#[expect(clippy::print_stderr, reason = "this is what a command says to a person")]
+fn complain(sentence: &str) {
+    eprintln!("{sentence}");
 }
 
 async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -> Result<(), CliError> {

@@ -9,7 +9,7 @@ use super::closing::Closing;
 
 /// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
 /// that are there.
-pub(crate) const ATTRIBUTES: [&str; 41] = [
+pub(crate) const ATTRIBUTES: [&str; 42] = [
     "timestamp",
     "requestId",
     "operation",
@@ -47,6 +47,7 @@ pub(crate) const ATTRIBUTES: [&str; 41] = [
     "upstreamRequestId",
     "hostId",
     "afterUncleanStop",
+    "timeShard",
     "ttl",
     "chainId",
     "chainSeq",

@@ -7,25 +7,27 @@ use std::path::Path;
 
 use aws_lc_rs::digest;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
 use super::args::{Verify, VerifySource};
 use super::closing::Closing;
 use super::error::CliError;
+use super::host_items::{HostItems, Need, request_id};
 use super::source::open;
 use crate::auditor::anchors::Anchors;
 use crate::auditor::chain_check::{ChainChecker, ChainEntry, Finding, FindingKind, chain_entry_fields};
+use crate::auditor::query::TimeRange;
 use crate::auditor::snapshot::Snapshot;
 use crate::ledger::StateDir;
 use crate::ledger::clock::now_ms;
 use crate::ledger::dynamo;
 use crate::ledger::host_id::host_id;
-use crate::ledger::index::IndexError;
 use crate::ledger::index::columns::ItemColumns;
 use crate::ledger::index::read::conflicts;
+use crate::ledger::index::{IndexError, open_to_read};
 use crate::ledger::integer::to_unsigned;
-use crate::ledger::item::canonical;
+use crate::ledger::item::{canonical, timestamp};
+use crate::ledger::time_shard;
 use crate::settings;
 
 pub(crate) async fn verify(
@@ -42,7 +44,7 @@ pub(crate) async fn verify(
         VerifySource::Export => export(input(args.file.as_deref().unwrap_or(Path::new("-")))?)?,
         VerifySource::Dynamodb => {
             let client = dynamo::client(&settings.region).await;
-            table(&client, super::source::table(settings)?, state_dir, anchors, out).await?
+            table(&client, super::source::table(settings)?, args, state_dir, anchors, out).await?
         }
     };
     let proven = std::mem::take(&mut checker.notes);
@@ -87,7 +89,18 @@ pub(crate) struct Known {
     shipped: bool,
     /// When it may go from the table, in seconds since 1970.
     expiry: i64,
+    /// When its request began, in milliseconds since 1970.
+    started_ms: i64,
+    /// It has the key of an index by time, which older versions did not write.
+    has_shard: bool,
     seen: bool,
+}
+
+impl Known {
+    /// Whether the table has to hold it.
+    fn is_due(&self, since_ms: i64, now: i64) -> bool {
+        self.shipped && self.expiry > now && self.started_ms >= since_ms
+    }
 }
 
 /// An item of the table that the ledger did not hold when the scan began.
@@ -147,6 +160,8 @@ pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(C
             fingerprint: fingerprint(&as_shipped(&item, bytes), &row.hash),
             shipped: row.id <= snapshot.state.shipped_id && !aside.contains(&row.id),
             expiry: item["ttl"].as_i64().unwrap_or(0),
+            started_ms: serde_json::from_str::<ItemColumns<'_>>(&row.item).map_or(0, |columns| columns.started_ms()),
+            has_shard: item.get(time_shard::NAME).is_some(),
             seen: false,
         };
         held.entry(chain.to_owned()).or_default().records.insert(seq, known);
@@ -244,6 +259,7 @@ pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
 pub(crate) async fn table(
     client: &Client,
     table: &str,
+    args: &Verify,
     state_dir: &StateDir,
     anchors: Option<Anchors>,
     out: &mut (dyn Write + Send),
@@ -259,22 +275,23 @@ pub(crate) async fn table(
     let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
     let mut unknown: Vec<Unknown> = Vec::new();
     let mut older = 0_u64;
-    let mut from = None;
+    let (since_ms, begun) = (args.time_range.since_ms(now_ms()).max(0), now_ms() / 1000);
+    let since = (args.time_range != TimeRange::All).then(|| timestamp(since_ms));
+    let mut due = held.values().flat_map(|chain| chain.records.values()).filter(|known| known.is_due(since_ms, begun));
+    let need = Need { scan: args.scan, all_have_shards: due.all(|known| known.has_shard) };
+    let (mut items, way) = HostItems::choose(client, table, &host_id, since, need).await;
+    super::complain(&format!("note: {way}"));
+    let mut looked_up = !items.may_lag();
     loop {
-        // What was confirmed a moment ago has to be seen.
-        let page = client
-            .scan()
-            .table_name(table)
-            .consistent_read(true)
-            .filter_expression("#host = :host")
-            .expression_attribute_names("#host", "hostId")
-            .expression_attribute_values(":host", AttributeValue::S(host_id.clone()))
-            .set_exclusive_start_key(from)
-            .send()
-            .await
-            .map_err(|error| CliError::Table(dynamo::classify(error, table).sentence))?;
-        for item in page.items.unwrap_or_default() {
-            let item = dynamo::item_to_json(item);
+        let page = match items.next_page().await? {
+            Some(page) => page,
+            None if looked_up => break,
+            None => {
+                looked_up = true;
+                items.look_up(unseen(&held, since_ms, state_dir)?).await?
+            }
+        };
+        for item in page {
             checker.checked += 1;
             let (Some((chain_id, seq, request_id, hash)), Some(bytes)) = (chain_entry_fields(&item), canonical(&item))
             else {
@@ -300,15 +317,11 @@ pub(crate) async fn table(
                 }
             }
         }
-        from = page.last_evaluated_key;
-        if from.is_none() {
-            break;
-        }
     }
     let now = now_ms() / 1000;
     for (chain_id, chain) in &held {
         let mut gap: Option<(u64, u64)> = None;
-        let missing = |known: &Known| known.shipped && known.expiry > now && !known.seen;
+        let missing = |known: &Known| known.is_due(since_ms, now) && !known.seen;
         for seq in chain.records.iter().filter(|(_, known)| missing(known)).map(|(seq, _)| *seq) {
             gap = match gap {
                 Some((first, last)) if last + 1 == seq => Some((first, seq)),
@@ -352,6 +365,25 @@ pub(crate) async fn table(
         writeln!(out, "note: {older} items are older than what the ledger keeps, and cannot be compared")?;
     }
     Ok(checker)
+}
+
+/// The requests whose items have to be in the table, and were not seen. What the ledger has pruned meanwhile is not among
+/// them.
+fn unseen(held: &Held, since_ms: i64, state_dir: &StateDir) -> Result<Vec<String>, CliError> {
+    let now = now_ms() / 1000;
+    let unseen = |known: &Known| known.is_due(since_ms, now) && !known.seen;
+    let mut ids = Vec::new();
+    let mut db = None;
+    for (chain_id, chain) in held {
+        for (seq, _) in chain.records.iter().filter(|(_, known)| unseen(known)) {
+            let db = match &db {
+                Some(db) => db,
+                None => db.insert(open_to_read(&state_dir.database())?),
+            };
+            ids.extend(request_id(db, chain_id, *seq)?);
+        }
+    }
+    Ok(ids)
 }
 
 /// An item as it is sent to the table: without the empty texts that older versions wrote.

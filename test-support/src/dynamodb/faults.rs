@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{client, port};
 
@@ -46,6 +47,25 @@ pub struct Proxy {
     pub batches: Arc<AtomicU64>,
     /// Requests that met a fault.
     pub faults: Arc<AtomicU64>,
+    gate: Arc<Gate>,
+}
+
+/// Where requests of some operations wait.
+#[derive(Debug, Default)]
+struct Gate {
+    /// The operations that are held, as `x-amz-target` ends.
+    held: watch::Sender<&'static [&'static str]>,
+    waiting: AtomicU64,
+}
+
+impl Gate {
+    async fn pass(&self, target: &str) {
+        let mut held = self.held.subscribe();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // The sender lives as long as this borrow.
+        let _ = held.wait_for(|held| !held.iter().any(|operation| target.ends_with(operation))).await;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Proxy {
@@ -54,16 +74,27 @@ impl Proxy {
         let upstream = tokio::task::spawn_blocking(port).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let proxy =
-            Proxy { port, fault: Arc::new(Mutex::new(Fault::None)), batches: Arc::default(), faults: Arc::default() };
+        let proxy = Proxy {
+            port,
+            fault: Arc::new(Mutex::new(Fault::None)),
+            batches: Arc::default(),
+            faults: Arc::default(),
+            gate: Arc::default(),
+        };
         let (fault, batches, faults) = (proxy.fault.clone(), proxy.batches.clone(), proxy.faults.clone());
+        let gate = proxy.gate.clone();
         tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let (fault, batches, faults) = (fault.clone(), batches.clone(), faults.clone());
-                let service = service_fn(move |request| {
+                let gate = gate.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
                     let now = *fault.lock().unwrap();
-                    answer(request, now, upstream, batches.clone(), faults.clone())
+                    let (batches, faults, gate) = (batches.clone(), faults.clone(), gate.clone());
+                    async move {
+                        gate.pass(request.headers()["x-amz-target"].to_str().unwrap()).await;
+                        answer(request, now, upstream, batches, faults).await
+                    }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
@@ -76,6 +107,16 @@ impl Proxy {
     /// How the requests that come from now on are answered.
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Lets requests of these operations wait until other ones are named; all others pass.
+    pub fn hold(&self, operations: &'static [&'static str]) {
+        self.gate.held.send_replace(operations);
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> u64 {
+        self.gate.waiting.load(Ordering::SeqCst)
     }
 
     /// The URL to give to a client or a daemon.

@@ -1,5 +1,7 @@
 //! Questions, exports, and what `audit verify` makes of records that were edited by hand.
 
+use std::path::Path;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use bedrock_sidecar::auditor::{self, Query, Scope};
 use bedrock_sidecar::ledger::Ledger;
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use super::child;
 use super::kit::{self, completed, record, serve, start};
-use test_support::dynamodb::{self, create_table};
+use test_support::dynamodb::{self, Proxy, create_table};
 use test_support::eventually;
 
 async fn served(directory: &std::path::Path, count: u64) -> std::sync::Arc<Ledger> {
@@ -270,36 +272,62 @@ async fn the_table_is_held_against_the_ledger() {
     assert!(report.contains(&forged.request_id));
 }
 
+/// Runs `audit verify --source dynamodb`, and `meanwhile` between its look at the ledger and its look at the table.
+async fn verify_and_meanwhile(directory: &Path, table: &'static str, meanwhile: impl AsyncFnOnce()) -> (bool, String) {
+    let proxy = Proxy::start().await;
+    proxy.hold(&["Scan", "Query"]);
+    let (endpoint, directory) = (proxy.endpoint(), directory.to_owned());
+    let command = move || child::audit_behind(&endpoint, &directory, table, "verify --source dynamodb");
+    let command = tokio::task::spawn_blocking(command);
+    eventually("the table is asked", || proxy.waiting() > 0).await;
+    meanwhile().await;
+    proxy.hold(&[]);
+    command.await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_daemon_ships_while_the_table_is_read_is_no_finding() {
     create_table("busy", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
     let settings = settings::Audit { table: Some("busy".into()), ..kit::settings(directory.path()) };
     let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let load = tokio::spawn({
-        let (audit, stop) = (audit.clone(), stop.clone());
-        async move {
-            let mut number = 0;
-            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                serve(&audit, &record(number)).await;
-                number += 1;
-                if number % 20 == 0 {
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-                }
-            }
+    let ship = async |count: u64, shipped: u64| {
+        for number in 0..count {
+            serve(&audit, &record(number)).await;
         }
-    });
-    eventually("something is shipped", || audit.status().shipped_total > 1000).await;
-    for _ in 0..3 {
-        let directory = directory.path().to_owned();
-        let command = move || child::audit(&directory, Some("busy"), "verify --source dynamodb");
-        let (whole, report) = tokio::task::spawn_blocking(command).await.unwrap();
-        assert!(whole, "{report}");
-    }
-    stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    load.await.unwrap();
+        eventually("all are shipped", || audit.status().shipped_total == shipped).await;
+    };
+    ship(30, 30).await;
+    let (whole, report) = verify_and_meanwhile(directory.path(), "busy", async || ship(10, 40).await).await;
+    assert!(whole, "{report}");
+    assert!(report.contains("40 records checked"), "it has seen the new ones: {report}");
     audit.stop(kit::far()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shipped_and_pruned_while_the_table_is_read_is_no_finding() {
+    create_table("busy-pruned", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings::Audit { table: Some("busy-pruned".into()), ..kit::settings(directory.path()) };
+    let ship = async |settings: &settings::Audit, count: u64| {
+        let audit = Ledger::start_with(settings, Some(dynamodb::local())).await.unwrap();
+        for number in 0..count {
+            serve(&audit, &record(number)).await;
+        }
+        audit.flush().await;
+        eventually("all are shipped", || audit.status().shipped_total == count).await;
+        audit.stop(kit::far()).await;
+    };
+    ship(&settings, 30).await;
+    let (whole, report) = verify_and_meanwhile(directory.path(), "busy-pruned", async || {
+        ship(&settings, 10).await;
+        settings.max_ledger_bytes = 1;
+        ship(&settings, 0).await;
+        assert_eq!(kit::items(directory.path()).len(), 0);
+    })
+    .await;
+    assert!(whole, "{report}");
+    assert!(report.contains("note: 10 items are older than what the ledger keeps"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,10 +23,19 @@ pub(super) fn command(role: &str, directory: &Path) -> Command {
 
 /// Runs `audit …` as the daemon's command would, and returns whether all is in order and what was printed.
 pub(super) fn audit(directory: &Path, table: Option<&str>, arguments: &str) -> (bool, String) {
+    run(directory, table.map(|table| (table, dynamodb::endpoint())), arguments)
+}
+
+/// The same with the table behind a proxy.
+pub(super) fn audit_behind(endpoint: &str, directory: &Path, table: &str, arguments: &str) -> (bool, String) {
+    run(directory, Some((table, endpoint.to_owned())), arguments)
+}
+
+fn run(directory: &Path, table: Option<(&str, String)>, arguments: &str) -> (bool, String) {
     let mut command = command("cli", directory);
     command.env("AUDIT_TEST_ARGUMENTS", arguments);
-    if let Some(table) = table {
-        command.env("AUDIT_TEST_TABLE", table).envs(dynamodb::environment(&dynamodb::endpoint()));
+    if let Some((table, endpoint)) = table {
+        command.env("AUDIT_TEST_TABLE", table).envs(dynamodb::environment(&endpoint));
     }
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

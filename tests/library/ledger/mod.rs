@@ -13,3 +13,4 @@ mod kit;
 mod power;
 mod refusals;
 mod shipping;
+mod time_index;

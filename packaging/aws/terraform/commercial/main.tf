@@ -61,12 +61,21 @@ data "aws_iam_policy_document" "invoke" {
   }
 
   statement {
-    sid     = "DescribeModels"
-    actions = ["bedrock:GetFoundationModel", "bedrock:GetInferenceProfile"]
+    sid = "DescribeModels"
+    # The last two: limits and prices go by the models behind a prompt router or provisioned throughput.
+    actions = [
+      "bedrock:GetFoundationModel",
+      "bedrock:GetInferenceProfile",
+      "bedrock:GetPromptRouter",
+      "bedrock:GetProvisionedModelThroughput",
+    ]
     resources = [
       "${local.bedrock}::foundation-model/*",
       "${local.bedrock}:${local.account}:inference-profile/*",
       "${local.bedrock}:${local.account}:application-inference-profile/*",
+      "${local.bedrock}:${local.account}:default-prompt-router/*",
+      "${local.bedrock}:${local.account}:prompt-router/*",
+      "${local.bedrock}:${local.account}:provisioned-model/*",
     ]
   }
 

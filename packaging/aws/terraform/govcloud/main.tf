@@ -34,8 +34,14 @@ variable "point_in_time_recovery" {
   default = true
 }
 
+variable "time_shard_index" {
+  description = "An index that answers questions to the fleet newest first, and serves the verification of a host. It adds a write per record, and takes about 16,000 records a second of a fleet, 4,000 of a host."
+  type        = bool
+  default     = false
+}
+
 variable "timestamp_index" {
-  description = "An index that answers questions to the fleet newest first. All items share its partition key, which holds a fleet to about 1,000 records a second and adds a write per record."
+  description = "The former index, for tables that have it. All items share its partition key, which holds a fleet to about 1,000 records a second; it adds a write per record."
   type        = bool
   default     = false
 }
@@ -50,6 +56,11 @@ data "aws_region" "here" {}
 
 locals {
   own_key = var.kms_key_arn != null
+  # The hash key of each index by time, by the index's name.
+  time_indexes = merge(
+    var.time_shard_index ? { by-time-shard = "timeShard" } : {},
+    var.timestamp_index ? { by-timestamp = "sourcePartition" } : {},
+  )
 }
 
 resource "aws_dynamodb_table" "requests" {
@@ -70,7 +81,7 @@ resource "aws_dynamodb_table" "requests" {
   }
 
   dynamic "attribute" {
-    for_each = var.timestamp_index ? ["sourcePartition"] : []
+    for_each = local.time_indexes
     content {
       name = attribute.value
       type = "S"
@@ -78,10 +89,10 @@ resource "aws_dynamodb_table" "requests" {
   }
 
   dynamic "global_secondary_index" {
-    for_each = var.timestamp_index ? ["by-timestamp"] : []
+    for_each = local.time_indexes
     content {
-      name            = global_secondary_index.value
-      hash_key        = "sourcePartition"
+      name            = global_secondary_index.key
+      hash_key        = global_secondary_index.value
       range_key       = "timestamp"
       projection_type = "ALL"
     }

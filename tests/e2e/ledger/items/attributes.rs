@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use test_support::*;
 
-const TEXTS: [&str; 19] = [
+const TEXTS: [&str; 20] = [
     "requestId",
     "timestamp",
     "sourcePartition",
@@ -23,6 +23,7 @@ const TEXTS: [&str; 19] = [
     "outcome",
     "chainId",
     "chainHash",
+    "timeShard",
 ];
 
 const NUMBERS: [&str; 15] = [
@@ -46,7 +47,7 @@ const NUMBERS: [&str; 15] = [
 const FLAGS: [&str; 3] = ["success", "streaming", "identityVerified"];
 
 /// What every item has.
-const ALWAYS: [&str; 19] = [
+const ALWAYS: [&str; 20] = [
     "requestId",
     "timestamp",
     "sourcePartition",
@@ -66,6 +67,7 @@ const ALWAYS: [&str; 19] = [
     "attempts",
     "outcome",
     "chainHash",
+    "timeShard",
 ];
 
 /// Every item of the table has all that every item has, and nothing else or otherwise than listed here.
