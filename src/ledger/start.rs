@@ -11,6 +11,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::error::LedgerError;
 use super::flush::Flusher;
+use super::genesis::Genesis;
 use super::host_id::host_id;
 use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
@@ -36,6 +37,8 @@ pub(crate) struct Started {
     pub(crate) flusher: Option<Arc<Flusher>>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     pub(crate) lock: Lock,
+    /// What the chain does not say yet of its beginning.
+    pub(crate) genesis: Option<Genesis>,
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
@@ -64,7 +67,18 @@ pub(crate) fn start(
 
     let host_id = host_id();
     let ended = ended_in_index(index.as_ref(), &mut found);
-    let chain = latest_link(index.as_ref(), found.chain.take(), &host_id).unwrap_or_else(|| Chain::new(&host_id));
+    let latest = latest_link(index.as_ref(), found.chain.take());
+    let (chain, genesis) = match latest {
+        Some(chain) if chain.host_id == host_id => {
+            let genesis = Genesis::load(state_dir.genesis(), &chain.chain_id);
+            (chain, genesis)
+        }
+        former => {
+            let chain = Chain::new(&host_id);
+            let genesis = Genesis::new(state_dir.genesis(), &chain.chain_id, former);
+            (chain, Some(genesis))
+        }
+    };
     let flush = settings.durability == Durability::Disk;
     let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
     let mut journal = Journal::new(state_dir.journal(), segment_bytes, flush, disk, found.next_number, chain);
@@ -113,16 +127,16 @@ pub(crate) fn start(
     }
     // What is in the journal and not in the index may have waited for this.
     core.send(Task::RecordsEnded);
-    Ok(Started { core, flusher, threads, lock })
+    Ok(Started { core, flusher, threads, lock, genesis })
 }
 
 /// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored
 /// copy of one of them. A place in the chain that either knows is never given away again.
-fn latest_link(index: Option<&Index>, journal: Option<Chain>, host_id: &str) -> Option<Chain> {
-    let Some(index) = index else { return journal.filter(|chain| chain.host_id == host_id) };
+fn latest_link(index: Option<&Index>, journal: Option<Chain>) -> Option<Chain> {
+    let Some(index) = index else { return journal };
     let newest = index.last_chain().ok().flatten();
     let known = journal.as_ref().and_then(|chain| index.chain(&chain.chain_id).ok().flatten());
-    let latest = match (journal, known) {
+    match (journal, known) {
         (Some(journal), Some(known)) if newest.as_ref().is_some_and(|newest| newest.chain_id != known.chain_id) => {
             tracing::warn!(chain = journal.chain_id, "the journal is older than the ledger's database");
             newest
@@ -137,8 +151,7 @@ fn latest_link(index: Option<&Index>, journal: Option<Chain>, host_id: &str) -> 
         }
         (Some(journal), _) => Some(journal),
         (None, _) => newest,
-    };
-    latest.filter(|chain| chain.host_id == host_id)
+    }
 }
 
 /// Takes out the openings whose ends the journal lost and the index has. Returns how many they are.

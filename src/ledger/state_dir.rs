@@ -45,6 +45,11 @@ impl StateDir {
         self.root.join("clock.json")
     }
 
+    /// What the chain does not say yet of its beginning.
+    pub(crate) fn genesis(&self) -> PathBuf {
+        self.root.join("genesis.json")
+    }
+
     /// The SQLite file of ended records.
     pub fn database(&self) -> PathBuf {
         self.root.join("ledger.db")
