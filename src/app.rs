@@ -21,6 +21,7 @@ use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener};
 use crate::metrics::Metrics;
 use crate::model::Models;
+use crate::own_call;
 use crate::road::{Region, Road};
 use crate::service;
 use crate::settings::tls::TlsError;
@@ -135,6 +136,7 @@ impl App {
         let host = host_role(&settings).await;
         let lasting = Lasting { audit, limits, host, metrics, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
+        lasting.audit.begin_chain(&own_call::record(&built.road));
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
 
         let (stop, stopping) = watch::channel(false);

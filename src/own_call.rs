@@ -18,6 +18,17 @@ use crate::upstream::Upstream;
 /// The `sourceIP` of such a record, where those of clients have an address.
 const SOURCE: &str = "bedrock-sidecar";
 
+/// What all records of the daemon's own have in common.
+pub(crate) fn record(road: &Road) -> Record {
+    Record {
+        user_arn: road.callers.host_arn().to_string(),
+        source_ip: SOURCE.to_owned(),
+        caller_uid: Some(rustix::process::geteuid().as_raw()),
+        destination_region: road.first_region().to_owned(),
+        ..Record::default()
+    }
+}
+
 /// What such a call is recorded with.
 #[derive(Debug)]
 pub(crate) struct OwnCalls(pub Arc<Road>);

@@ -60,6 +60,55 @@ pub struct Usage {
     pub cache_write_1h_tokens: Option<u64>,
 }
 
+/// What is known of the chain that this host's records were in before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormerChain {
+    /// Its last record is known.
+    Found,
+    /// The table was searched to its end: there is none.
+    None,
+    /// The table has not been asked yet. Another record will tell.
+    Searching,
+    /// The table could not be searched.
+    Unknown,
+    /// There was no table to search.
+    NoTable,
+}
+
+impl FormerChain {
+    /// The name that records use, in snake_case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FormerChain::Found => "found",
+            FormerChain::None => "none",
+            FormerChain::Searching => "searching",
+            FormerChain::Unknown => "unknown",
+            FormerChain::NoTable => "no_table",
+        }
+    }
+}
+
+/// What a chain's first record says of the chain before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Former {
+    /// Whether there is one.
+    pub former_chain: FormerChain,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_chain_id: Option<String>,
+    /// The place of its last record that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_chain_seq: Option<u64>,
+    /// The hash of that record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_chain_hash: Option<String>,
+    /// When that record may go from the table, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_chain_ttl: Option<i64>,
+}
+
 /// One request. In the ledger, in DynamoDB, in the log and in exports the field names are in camelCase.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -139,15 +188,22 @@ pub struct Record {
     /// When the last of them arrived, in RFC 3339; `started_ms` is the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_timestamp: Option<String>,
+    /// Of the record that a chain begins with: what came before it.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Box<Former>>,
 }
 
 impl Record {
     /// The operation of questions to this daemon's own records.
     pub const DASHBOARD: &'static str = "DashboardRequests";
+    /// The operation of the record that a chain begins with, and of the one that says what was found of its forerunner.
+    pub const LEDGER_START: &'static str = "LedgerStart";
+    /// The operations that are no requests to a model.
+    pub(crate) const OWN: [&str; 2] = [Record::DASHBOARD, Record::LEDGER_START];
 
-    /// Whether it is a question to the daemon about its records, which is no request to a model.
+    /// Whether it is about this daemon's own records, and no request to a model.
     pub fn is_own(&self) -> bool {
-        self.operation == Record::DASHBOARD
+        Record::OWN.contains(&&*self.operation)
     }
 
     /// The AWS partition that the request went to, or would have gone to; none when the daemon answers itself.

@@ -61,16 +61,32 @@ impl Anchors {
         })
     }
 
-    /// What is to be said when every record was met. Anchors of another host are skipped.
-    pub(crate) fn judge(&self, spans: &BTreeMap<String, Span>, host_id: &str) -> Judgement {
+    /// What is to be said when every record was met. Anchors of hosts that are not among `hosts` are skipped, if there
+    /// are any. `named` are the last records of chains that others say they come after.
+    pub(crate) fn judge(
+        &self,
+        spans: &BTreeMap<String, Span>,
+        hosts: &BTreeSet<String>,
+        named: &BTreeMap<&str, u64>,
+    ) -> Judgement {
         let mut judgement = Judgement::default();
         let mut others = 0;
         let (complaints, notes) = (&mut judgement.complaints, &mut judgement.notes);
         for (id, chain) in &self.chains {
             let Some(newest) = chain.hashes.keys().next_back() else { continue };
             let Some(span) = spans.get(id) else {
-                if chain.host_id.as_deref().is_some_and(|anchored| anchored != host_id) {
+                if chain.host_id.as_ref().is_some_and(|anchored| !hosts.is_empty() && !hosts.contains(anchored)) {
                     others += chain.hashes.len();
+                } else if let Some(head) = named.get(id.as_str()) {
+                    if newest > head {
+                        complaints.push(format!(
+                            "ANCHOR    chain {id} was anchored at record {newest}, and a later chain says that it ended at record {head}"
+                        ));
+                    } else {
+                        notes.push(format!(
+                            "note: chain {id} was anchored, and is not here; a later chain says that it comes after it"
+                        ));
+                    }
                 } else {
                     complaints.push(format!(
                         "ANCHOR    chain {id} was anchored at record {newest}, and is not in this ledger"
@@ -171,13 +187,14 @@ mod tests {
     #[test]
     fn a_ledger_that_agrees_is_proven_and_any_other_is_not() {
         let line = |seq: u64, hash: &str| format!("x chainId=c chainSeq={seq} chainHash={hash} hostId=i");
+        let host = |id: &str| BTreeSet::from([id.to_owned()]);
         let spans = |pruned, last| BTreeMap::from([("c".to_owned(), Span { pruned, last })]);
         let (first, second) = (line(5, "h5"), line(9, "h9"));
         let lines = [first.as_str(), &second];
 
         let mut anchors = read(&lines);
         assert_eq!((anchors.meet("c", 5, "h5"), anchors.meet("c", 9, "h9")), (None, None));
-        let judgement = anchors.judge(&spans(2, 12), "i");
+        let judgement = anchors.judge(&spans(2, 12), &host("i"), &BTreeMap::new());
         assert_eq!(judgement.complaints, Vec::<String>::new());
         assert_eq!(
             judgement.notes,
@@ -185,11 +202,20 @@ mod tests {
         );
 
         assert!(anchors.meet("c", 9, "other").unwrap().contains("record 9 had another hash"));
-        let behind = read(&lines).judge(&spans(0, 8), "i").complaints;
+        let behind = read(&lines).judge(&spans(0, 8), &host("i"), &BTreeMap::new()).complaints;
         assert!(behind[0].contains("anchored at record 9, and ends at record 8"), "{behind:?}");
-        let gone = read(&lines).judge(&BTreeMap::new(), "i").complaints;
+        let gone = read(&lines).judge(&BTreeMap::new(), &host("i"), &BTreeMap::new()).complaints;
         assert!(gone[0].contains("is not in this ledger"), "{gone:?}");
-        assert_eq!(read(&lines).judge(&BTreeMap::new(), "another").complaints, Vec::<String>::new());
-        assert!(read(&["nothing"]).judge(&spans(0, 1), "i").complaints[0].contains("no anchor"));
+        assert_eq!(
+            read(&lines).judge(&BTreeMap::new(), &host("another"), &BTreeMap::new()).complaints,
+            Vec::<String>::new()
+        );
+        // A later chain names its end.
+        let named = |seq| read(&lines).judge(&BTreeMap::new(), &host("i"), &BTreeMap::from([("c", seq)])).complaints;
+        assert_eq!(named(9), Vec::<String>::new());
+        assert!(named(8)[0].contains("was anchored at record 9, and a later chain says that it ended at record 8"));
+        assert!(
+            read(&["nothing"]).judge(&spans(0, 1), &host("i"), &BTreeMap::new()).complaints[0].contains("no anchor")
+        );
     }
 }

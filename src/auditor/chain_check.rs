@@ -1,11 +1,12 @@
 //! Checking a chain from end to end, and saying where it is not as it was written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
 
 use super::anchors::{Anchors, Judgement, Span};
+use super::starts::{Contradiction, Ends, Starts};
 use crate::ledger::chain::{GENESIS_HASH, chain_hash};
 use crate::ledger::index::read::KeptAside;
 use crate::ledger::item::canonical;
@@ -73,9 +74,11 @@ impl fmt::Display for Finding {
 /// Checks chains record by record.
 #[derive(Debug)]
 pub(crate) struct ChainChecker {
-    place: &'static str,
-    /// The last record of each chain that was checked: sequence number, and hash if it is known.
-    ends: BTreeMap<String, (u64, Option<String>)>,
+    pub(crate) place: &'static str,
+    /// The last record of each chain that was checked.
+    ends: Ends,
+    /// How the chains begin, as they say.
+    pub(crate) starts: Starts,
     pub(crate) checked: u64,
     pub(crate) findings: Vec<Finding>,
     /// What else is wrong, in sentences.
@@ -116,7 +119,8 @@ impl ChainChecker {
     pub(crate) fn new(place: &'static str) -> ChainChecker {
         ChainChecker {
             place,
-            ends: BTreeMap::new(),
+            ends: Ends::new(),
+            starts: Starts::default(),
             checked: 0,
             findings: Vec::new(),
             complaints: Vec::new(),
@@ -124,6 +128,10 @@ impl ChainChecker {
             anchors: Anchors::default(),
             spans: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn has_begun(&self, chain_id: &str) -> bool {
+        self.ends.contains_key(chain_id)
     }
 
     /// The chain's records begin behind this one, whose hash is not always known.
@@ -141,7 +149,9 @@ impl ChainChecker {
         let Some((end, before)) = self.ends.get_mut(entry.chain_id) else {
             // A chain that is seen for the first time begins where it begins; only its very first link is known.
             let before = (entry.seq == 1).then(|| GENESIS_HASH.to_owned());
-            self.ends.insert(entry.chain_id.to_owned(), (entry.seq.saturating_sub(1), before));
+            let pruned = entry.seq.saturating_sub(1);
+            self.ends.insert(entry.chain_id.to_owned(), (pruned, before));
+            self.spans.insert(entry.chain_id.to_owned(), Span { pruned, last: pruned });
             self.checked -= 1;
             return self.check(entry);
         };
@@ -155,6 +165,7 @@ impl ChainChecker {
             span.last = entry.seq;
         }
         self.complaints.extend(self.anchors.meet(entry.chain_id, entry.seq, entry.hash));
+        self.see_start(entry.chain_id, entry.seq, entry.canonical);
         self.ends.insert(entry.chain_id.to_owned(), (entry.seq, Some(entry.hash.to_owned())));
         if entry.seq > expected {
             self.find(FindingKind::Missing, (expected, entry.seq - 1), entry.chain_id, None);
@@ -174,9 +185,28 @@ impl ChainChecker {
         }
     }
 
-    /// Says what the anchors prove, once every record was checked; complains of what contradicts them.
-    pub(crate) fn judge_anchors(&mut self, host_id: &str) {
-        let Judgement { complaints, notes } = self.anchors.judge(&self.spans, host_id);
+    /// A record that may say how its chain begins.
+    pub(crate) fn see_start(&mut self, chain_id: &str, seq: u64, canonical: &[u8]) {
+        if let Some(head) = self.starts.see(chain_id, seq, canonical) {
+            self.complaints.extend(self.anchors.meet(&head.chain_id, head.seq, &head.hash));
+        }
+    }
+
+    /// Holds what chains say of their beginning against the chains before them, once every record was checked.
+    /// `elsewhere` are those that are in the table and not in the ledger.
+    pub(crate) fn judge_starts(&mut self, elsewhere: &BTreeSet<String>, is_table: bool, now: i64) {
+        let judgement = self.starts.judge(&self.ends, elsewhere, is_table, now);
+        for Contradiction { chain_id, kind, seq } in judgement.findings {
+            self.find(kind, seq, &chain_id, None);
+        }
+        self.complaints.extend(judgement.complaints);
+        self.notes.extend(judgement.notes);
+    }
+
+    /// Says what the anchors prove, once every record was checked; complains of what contradicts them. Without
+    /// `hosts`, nobody knows whose records these are, and all anchors count.
+    pub(crate) fn judge_anchors(&mut self, hosts: &BTreeSet<String>) {
+        let Judgement { complaints, notes } = self.anchors.judge(&self.spans, hosts, &self.starts.named());
         self.complaints.extend(complaints);
         self.notes.extend(notes);
     }

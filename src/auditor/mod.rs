@@ -10,6 +10,7 @@ pub mod query;
 mod search_index;
 mod search_table;
 mod snapshot;
+mod starts;
 mod time_index;
 
 pub use answer::answer;

@@ -89,8 +89,8 @@ fn condition(query: &Query, scope: &Scope, since_ms: i64) -> (String, Vec<Sql>) 
     if !query.finds_own() {
         // Their model is empty, so that of all others the record need not be read. A text inside a record cannot hold
         // this: its quotes are escaped.
-        let own = format!("\"operation\":\"{}\"", Record::DASHBOARD);
-        and("(model_id <> '' OR instr(item, ?) = 0)", vec![Sql::Text(own)]);
+        let own = Record::OWN.map(|own| Sql::Text(format!("\"operation\":\"{own}\"")));
+        and("(model_id <> '' OR (instr(item, ?) = 0 AND instr(item, ?) = 0))", own.to_vec());
     }
     if let Scope::Own { caller, uid } = scope {
         // Comparing with NULL is never true: who has neither name nor uid sees nothing.

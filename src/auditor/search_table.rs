@@ -156,8 +156,10 @@ impl Filter {
             filter.and(&caller);
         }
         if !query.finds_own() {
-            let other = filter.term("operation", AttributeValue::S(Record::DASHBOARD.to_owned()));
-            filter.and(&other.replace(" = ", " <> "));
+            for own in Record::OWN {
+                let other = filter.term("operation", AttributeValue::S(own.to_owned()));
+                filter.and(&other.replace(" = ", " <> "));
+            }
         }
         if let Scope::Own { caller, uid } = scope {
             let mut own = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::time_shard;
-use crate::record::{Record, Usage};
+use crate::record::{Former, Record, Usage};
 
 /// Longest text of an item, in bytes: far below DynamoDB's 400 KiB, and room for every AWS identifier.
 const MAX_TEXT: usize = 2048;
@@ -74,6 +74,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         ended,
         repeated,
         last_timestamp,
+        former,
     } = record;
     // A clock that was slow by more than a day must not let the item expire early.
     let begins_ms = if started_ms.saturating_add(DAY_MS) < context.good_ms { context.good_ms } else { *started_ms };
@@ -106,6 +107,14 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         json.text("errorMessage", shortened(message, MAX_MESSAGE));
     }
     json.number_if("firstByteLatency", *first_byte_latency);
+    if let Some(former) = former {
+        let Former { former_chain, former_chain_hash, former_chain_id, former_chain_seq, former_chain_ttl } = &**former;
+        json.text("formerChain", former_chain.as_str());
+        json.text_if("formerChainHash", former_chain_hash);
+        json.text_if("formerChainId", former_chain_id);
+        json.number_if("formerChainSeq", *former_chain_seq);
+        json.number_if("formerChainTtl", *former_chain_ttl);
+    }
     json.text("hostId", context.host_id);
     json.flag("identityVerified", *identity_verified);
     json.text_if("inferenceProfileUsed", inference_profile_used);
@@ -228,7 +237,7 @@ impl Canonical {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::record::Outcome;
+    use crate::record::{FormerChain, Outcome};
 
     /// An item with every attribute that an item can have, apart from `chainHash`.
     pub(crate) fn full_item() -> Value {
@@ -280,6 +289,13 @@ pub(crate) mod tests {
             ended: Some("without_final_event".into()),
             repeated: Some(10),
             last_timestamp: Some("2023-11-14T22:13:59.000Z".into()),
+            former: Some(Box::new(Former {
+                former_chain: FormerChain::Found,
+                former_chain_id: Some("c0".into()),
+                former_chain_seq: Some(11),
+                former_chain_hash: Some("h".into()),
+                former_chain_ttl: Some(12),
+            })),
         }
     }
 

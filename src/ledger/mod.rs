@@ -13,6 +13,8 @@ mod core;
 pub mod dynamo;
 mod error;
 mod flush;
+mod former;
+mod genesis;
 mod health;
 pub(crate) mod host_id;
 pub mod index;
@@ -51,6 +53,7 @@ use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
 use flush::Flusher;
+use genesis::Genesis;
 use index::IndexError;
 use integer::to_unsigned;
 use journal::disk::{Disk, RealDisk};
@@ -62,9 +65,11 @@ use task::Task;
 pub struct Ledger {
     core: Arc<Core>,
     /// For an auditor's queries to the table; shipping has its own.
-    clients: Clients,
+    clients: Arc<Clients>,
     flusher: Option<Arc<Flusher>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// What the chain does not say yet of its beginning.
+    genesis: Mutex<Option<Genesis>>,
     _lock: state_dir::Lock,
 }
 
@@ -149,7 +154,7 @@ impl Ledger {
         client: Option<aws_sdk_dynamodb::Client>,
         disk: Arc<dyn Disk>,
     ) -> Result<Arc<Ledger>, LedgerError> {
-        let clients = Clients::new(&settings.region, client.clone());
+        let clients = Arc::new(Clients::new(&settings.region, client.clone()));
         let settings = settings.clone();
         let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk)).await.unwrap_or_else(
             |error| {
@@ -169,8 +174,21 @@ impl Ledger {
             clients,
             flusher: started.flusher,
             threads: Mutex::new(started.threads),
+            genesis: Mutex::new(started.genesis),
             _lock: started.lock,
         }))
+    }
+
+    /// Says what a new chain begins behind, in a record of the daemon's own: `own` has what such records have in common.
+    /// What has to be looked up in the table is said later. A chain whose beginning is told is left as it is.
+    pub fn begin_chain(&self, own: &Record) {
+        let genesis = self.genesis.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut genesis) = genesis else { return };
+        if genesis.begin(&self.core, own) {
+            self.request_flush();
+        } else {
+            tokio::spawn(genesis.finish(self.core.clone(), self.clients.clone(), own.clone()));
+        }
     }
 
     /// Writes the opening of a request. [`Ledger::wait_until_durable`] has to return before the request's first byte

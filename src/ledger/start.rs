@@ -11,6 +11,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::error::LedgerError;
 use super::flush::Flusher;
+use super::genesis::Genesis;
 use super::host_id::host_id;
 use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
@@ -38,6 +39,8 @@ pub(crate) struct Started {
     pub(crate) flusher: Option<Arc<Flusher>>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     pub(crate) lock: Lock,
+    /// What the chain does not say yet of its beginning.
+    pub(crate) genesis: Option<Genesis>,
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
@@ -93,10 +96,17 @@ pub(crate) fn start(
     } else {
         None
     };
-    // A place in the chain that may have been given away is not given away again.
-    let chain = match link.filter(|link| link.host_id == host_id) {
-        Some(link) if doubt.is_none() => link,
-        _ => Chain::new(&host_id),
+    let (chain, genesis) = match link {
+        Some(chain) if doubt.is_none() && chain.host_id == host_id => {
+            let genesis = Genesis::load(state_dir.genesis(), &chain.chain_id);
+            (chain, genesis)
+        }
+        // A place in the chain that may have been given away is not given away again.
+        former => {
+            let chain = Chain::new(&host_id);
+            let genesis = Genesis::new(state_dir.genesis(), &chain.chain_id, former, doubt.is_some());
+            (chain, Some(genesis))
+        }
     };
     let flush = settings.durability == Durability::Disk;
     let segment_bytes = SEGMENT_BYTES.min(settings.max_ledger_bytes / 4).max(MIN_SEGMENT_BYTES);
@@ -155,7 +165,7 @@ pub(crate) fn start(
     }
     // What is in the journal and not in the index may have waited for this.
     core.send(Task::RecordsEnded);
-    Ok(Started { core, flusher, threads, lock })
+    Ok(Started { core, flusher, threads, lock, genesis })
 }
 
 /// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored

@@ -57,6 +57,11 @@ impl StateDir {
         self.root.join("running")
     }
 
+    /// What the chain does not say yet of its beginning.
+    pub(crate) fn genesis(&self) -> PathBuf {
+        self.root.join("genesis.json")
+    }
+
     /// The SQLite file of ended records.
     pub fn database(&self) -> PathBuf {
         self.root.join("ledger.db")

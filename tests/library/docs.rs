@@ -7,7 +7,7 @@ use std::time::Duration;
 use bedrock_sidecar::auditor::{self, Query, Scope};
 use bedrock_sidecar::config::{Durability, OnFailure, OnFull};
 use bedrock_sidecar::ledger::Ledger;
-use bedrock_sidecar::record::{Outcome, Record, Usage};
+use bedrock_sidecar::record::{Former, FormerChain, Outcome, Record, Usage};
 use bedrock_sidecar::settings;
 use serde_json::Value;
 
@@ -143,6 +143,13 @@ fn full_record() -> Record {
         ended: Some("without_final_event".into()),
         repeated: Some(10),
         last_timestamp: Some("2030-03-17T17:46:59.000Z".into()),
+        former: Some(Box::new(Former {
+            former_chain: FormerChain::Found,
+            former_chain_id: Some("c0".into()),
+            former_chain_seq: Some(11),
+            former_chain_hash: Some("h".into()),
+            former_chain_ttl: Some(12),
+        })),
     }
 }
 

@@ -108,7 +108,7 @@ pub struct Verify {
     pub(super) scan: bool,
     /// A log with anchors (`[audit.anchor]`) that was kept elsewhere, as the daemon or `journalctl -o json` or `-o cat`
     /// wrote it; `-` reads the standard input. The ledger has to agree with each.
-    #[arg(long, value_name = "LOG", conflicts_with = "file")]
+    #[arg(long, value_name = "LOG")]
     pub(super) anchors: Option<PathBuf>,
 }
 

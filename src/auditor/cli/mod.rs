@@ -136,7 +136,7 @@ fn matches(row: &IndexedRecord, query: &Query, since_ms: i64) -> bool {
     let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(&row.item) else { return true };
     columns.started_ms() >= since_ms
         && query.partition != Partition::Govcloud
-        && (query.finds_own() || columns.operation != Record::DASHBOARD)
+        && (query.finds_own() || !Record::OWN.contains(&&*columns.operation))
         && query.success.is_none_or(|success| success == columns.success)
         && query.model_id.as_ref().is_none_or(|model| *model == columns.model_id)
         && query.caller.as_ref().is_none_or(|caller| Some(caller) == columns.caller.as_ref())

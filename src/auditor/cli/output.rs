@@ -9,7 +9,7 @@ use super::closing::Closing;
 
 /// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
 /// that are there.
-pub(crate) const ATTRIBUTES: [&str; 42] = [
+pub(crate) const ATTRIBUTES: [&str; 47] = [
     "timestamp",
     "requestId",
     "operation",
@@ -52,6 +52,11 @@ pub(crate) const ATTRIBUTES: [&str; 42] = [
     "chainId",
     "chainSeq",
     "chainHash",
+    "formerChain",
+    "formerChainId",
+    "formerChainSeq",
+    "formerChainHash",
+    "formerChainTtl",
 ];
 
 /// The first cell of an export's last row.

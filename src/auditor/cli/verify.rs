@@ -39,14 +39,29 @@ pub(crate) async fn verify(
     // Read before the ledger, so that the ledger is at least as new.
     let anchors =
         args.anchors.as_deref().map(|path| Anchors::read(input(path)?).map_err(CliError::Output)).transpose()?;
+    let has_anchors = anchors.is_some();
+    let mut hosts = BTreeSet::from([host_id()]);
     let mut checker = match args.source {
-        VerifySource::Ledger => ledger(&open(state_dir)?, anchors)?.0,
-        VerifySource::Export => export(input(args.file.as_deref().unwrap_or(Path::new("-")))?)?,
+        VerifySource::Ledger => {
+            let mut checker = ledger(&open(state_dir)?, anchors)?.0;
+            checker.judge_starts(&BTreeSet::new(), false, now_ms() / 1000);
+            checker
+        }
+        VerifySource::Export => {
+            let file = input(args.file.as_deref().unwrap_or(Path::new("-")))?;
+            let (mut checker, of) = export(file, anchors)?;
+            checker.judge_starts(&BTreeSet::new(), false, now_ms() / 1000);
+            hosts = of;
+            checker
+        }
         VerifySource::Dynamodb => {
             let client = dynamo::client(&settings.region).await;
             table(&client, super::source::table(settings)?, args, state_dir, anchors, out).await?
         }
     };
+    if has_anchors {
+        checker.judge_anchors(&hosts);
+    }
     let proven = std::mem::take(&mut checker.notes);
     for finding in &checker.findings {
         writeln!(out, "{finding}")?;
@@ -115,7 +130,6 @@ struct Unknown {
 /// Follows the ledger's chains, holds them against anchors if there are any, and returns what it holds.
 pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(ChainChecker, Held), CliError> {
     let mut checker = ChainChecker::new("the ledger");
-    let has_anchors = anchors.is_some();
     checker.anchors = anchors.unwrap_or_default();
     let mut held = Held::new();
     let mut heads = Vec::new();
@@ -149,6 +163,15 @@ pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(C
         };
         let request_id = item["requestId"].as_str().unwrap_or_default();
         let bytes = row.item.as_bytes();
+        if !checker.has_begun(chain) && seq > 1 {
+            // It has no row in `chains`, so nothing was pruned of it: the journal may begin here, or its front was cut.
+            let before = snapshot.journal_hashes.get(&(chain.to_owned(), seq - 1));
+            if before.is_none() {
+                checker.find(FindingKind::Missing, (1, seq - 1), chain, None);
+            }
+            checker.begin(chain, seq - 1, before.map(String::as_str));
+            held.insert(chain.to_owned(), HeldChain { pruned: seq - 1, records: BTreeMap::new() });
+        }
         let before = checker.findings.len();
         checker.check(ChainEntry { chain_id: chain, seq, request_id, canonical: bytes, hash: &row.hash });
         // A forger who also wrote new hashes is contradicted by the journal, as far as that goes back.
@@ -173,9 +196,6 @@ pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(C
     }
     for (id, seq, hash) in heads {
         checker.end(&id, seq, &hash);
-    }
-    if has_anchors {
-        checker.judge_anchors(&host_id());
     }
     Ok((checker, held))
 }
@@ -204,10 +224,12 @@ fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliErr
     Ok(())
 }
 
-/// Follows the chains of an export, to its closing line.
-pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
+/// Follows the chains of an export, to its closing line. Returns the hosts whose records it has too.
+fn export(lines: impl BufRead, anchors: Option<Anchors>) -> Result<(ChainChecker, BTreeSet<String>), CliError> {
     const NO_RECORD: &str = "none: a line of the file that is no record";
     let mut checker = ChainChecker::new("the export");
+    checker.anchors = anchors.unwrap_or_default();
+    let mut hosts = BTreeSet::new();
     let mut closing: Option<Closing> = None;
     let mut count = 0;
     // A line that is no JSON: the last one may have been cut off.
@@ -236,6 +258,9 @@ pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
         match (chain_entry_fields(&item), canonical(&item)) {
             (Some((chain_id, seq, request_id, hash)), Some(canonical)) => {
                 checker.check(ChainEntry { chain_id, seq, request_id, canonical: &canonical, hash });
+                if let Some(host) = item["hostId"].as_str().filter(|host| !hosts.contains(*host)) {
+                    hosts.insert(host.to_owned());
+                }
             }
             _ => checker.find(FindingKind::Inserted, (number, number), NO_RECORD, None),
         }
@@ -252,7 +277,7 @@ pub(crate) fn export(lines: impl BufRead) -> Result<ChainChecker, CliError> {
                 .to_owned(),
         ),
     }
-    Ok(checker)
+    Ok((checker, hosts))
 }
 
 /// Compares this host's items in the table with its ledger.
@@ -267,9 +292,8 @@ pub(crate) async fn table(
     let host_id = host_id();
     let (mut checker, mut held) = {
         let snapshot = open(state_dir)?;
-        let (ledger, held) = ledger(&snapshot, anchors)?;
-        let mut checker = ChainChecker::new("the table");
-        (checker.findings, checker.complaints, checker.notes) = (ledger.findings, ledger.complaints, ledger.notes);
+        let (mut checker, held) = ledger(&snapshot, anchors)?;
+        (checker.place, checker.checked) = ("the table", 0);
         (checker, held)
     };
     let mut other_chains: BTreeMap<String, BTreeMap<u64, Value>> = BTreeMap::new();
@@ -310,7 +334,10 @@ pub(crate) async fn table(
                         checker.find(FindingKind::Changed, (seq, seq), chain_id, Some(request_id));
                     }
                 }
-                None if seq <= chain.pruned => older += 1,
+                None if seq <= chain.pruned => {
+                    checker.see_start(chain_id, seq, &bytes);
+                    older += 1;
+                }
                 None => {
                     let (chain_id, request_id) = (chain_id.to_owned(), request_id.to_owned());
                     unknown.push(Unknown { chain_id, seq, request_id, fingerprint });
@@ -348,6 +375,7 @@ pub(crate) async fn table(
             }
         }
     }
+    let elsewhere: BTreeSet<String> = other_chains.keys().cloned().collect();
     for (chain_id, items) in other_chains {
         let count = items.len();
         writeln!(
@@ -361,6 +389,7 @@ pub(crate) async fn table(
             }
         }
     }
+    checker.judge_starts(&elsewhere, true, now_ms() / 1000);
     if older > 0 {
         writeln!(out, "note: {older} items are older than what the ledger keeps, and cannot be compared")?;
     }

@@ -17,7 +17,7 @@ async fn the_log_of_the_daemon_proves_its_ledger() {
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log_text());
     let lines = daemon.log_text();
-    assert!(lines.contains("\"chainSeq\":12"), "{lines}");
+    assert!(lines.contains("\"chainSeq\":14"), "{lines}");
 
     let commands = scene.setup(&bedrock, "", more);
     let file = commands.path().join("log");
@@ -25,5 +25,5 @@ async fn the_log_of_the_daemon_proves_its_ledger() {
     let verdict = commands.command(&["audit", "verify", "--anchors", file.to_str().unwrap()]).await;
     let report = super::text(&verdict);
     assert!(verdict.status.success(), "{report}");
-    assert!(report.contains("proven by anchors: records 1 to 12 of chain "), "{report}");
+    assert!(report.contains("proven by anchors: records 1 to 14 of chain "), "{report}");
 }

@@ -157,7 +157,7 @@ async fn the_dashboard_and_the_commands_say_what_the_raw_items_say() {
         .unwrap();
     }
     shipped(&daemon).await;
-    let items = scene.items().await;
+    let items = scene.all_items().await;
     let list = config_for_commands.command(&["audit", "list", "--limit", "1000", "--format", "jsonl"]).await;
     assert_eq!(jsonl(&list), items);
     let words = ["audit", "list", "--limit", "1000", "--format", "jsonl", "--source", "dynamodb"];

@@ -7,6 +7,7 @@ mod child;
 mod clocks;
 mod damage;
 mod full;
+mod genesis;
 mod journal;
 mod kill;
 mod kit;

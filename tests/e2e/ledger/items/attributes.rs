@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use test_support::*;
 
-const TEXTS: [&str; 20] = [
+const TEXTS: [&str; 23] = [
     "requestId",
     "timestamp",
     "sourcePartition",
@@ -24,9 +24,12 @@ const TEXTS: [&str; 20] = [
     "chainId",
     "chainHash",
     "timeShard",
+    "formerChain",
+    "formerChainId",
+    "formerChainHash",
 ];
 
-const NUMBERS: [&str; 15] = [
+const NUMBERS: [&str; 17] = [
     "costNanoUsd",
     "requestSize",
     "responseSize",
@@ -42,6 +45,8 @@ const NUMBERS: [&str; 15] = [
     "callerUid",
     "attempts",
     "chainSeq",
+    "formerChainSeq",
+    "formerChainTtl",
 ];
 
 const FLAGS: [&str; 3] = ["success", "streaming", "identityVerified"];
@@ -85,7 +90,7 @@ pub(super) async fn assert_types(table: &str) {
             assert!(right, "{name} is {value:?}");
         }
         assert!(!item.values().any(|value| value.as_s().is_ok_and(String::is_empty)), "an empty text in {item:?}");
-        let is_own = item["operation"].as_s().unwrap() == "DashboardRequests";
+        let is_own = ["DashboardRequests", "LedgerStart"].contains(&item["operation"].as_s().unwrap().as_str());
         assert_ne!(is_own, item.contains_key("destinationPartition"), "{item:?}");
         for name in ALWAYS {
             assert!(item.contains_key(name), "{name} is missing in {item:?}");
