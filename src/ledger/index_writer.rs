@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::clock::now_ms;
+use super::clock::Clock;
 use super::core::Core;
 use super::health::Component;
 use super::index::prune::PruneRule;
 use super::index::write::{Conflict, ShippingProgress};
 use super::index::{Index, IndexError};
 use super::integer::to_signed;
+use super::journal::disk::Disk;
 use super::journal::frame::FrameKind;
 use super::journal::read::{Position, Reader, segment_path, segments};
 use super::recovery::recover;
@@ -42,7 +43,10 @@ pub(crate) struct IndexWriter {
     /// Progress of shipping that is not marked in the index yet.
     unmarked: Vec<ShippingProgress>,
     next_prune: Instant,
+    clock: Arc<dyn Clock>,
     wall_clock: WallClock,
+    /// The file system of the journal.
+    disk: Arc<dyn Disk>,
     /// Journal files of earlier processes that were not flushed yet.
     found_files: Vec<PathBuf>,
 }
@@ -61,6 +65,7 @@ impl IndexWriter {
         core: Arc<Core>,
         index: Option<Index>,
         inbox: mpsc::Receiver<Task>,
+        clock: Arc<dyn Clock>,
     ) -> (IndexWriter, watch::Receiver<IndexProgress>) {
         let state = index.as_ref().map(|index| index.state).unwrap_or_default();
         let generation = 1;
@@ -69,13 +74,17 @@ impl IndexWriter {
         let found_files = found.map(|number| segment_path(&directory, number)).collect();
         let (progress, watched) =
             watch::channel(IndexProgress { generation, last_id: state.last_id, shipped_id: state.shipped_id });
-        let mut wall_clock = WallClock::load(core.state_dir.clock());
+        let mut wall_clock = WallClock::load(core.state_dir.clock(), clock.instant());
         // Before new records are in the index: they are dated by the very clock that is in question.
         if let Some(newest) = index.as_ref().and_then(|index| index.newest_started_ms().ok()) {
-            wall_clock.observe(now_ms(), Instant::now(), newest);
+            wall_clock.observe(clock.now_ms(), clock.instant(), newest);
         }
+        let disk = core.journal().disk();
         let writer = IndexWriter {
+            next_prune: clock.instant(),
+            clock,
             wall_clock,
+            disk,
             core,
             index,
             inbox,
@@ -83,7 +92,6 @@ impl IndexWriter {
             generation,
             damage: None,
             unmarked: Vec::new(),
-            next_prune: Instant::now(),
             found_files,
         };
         (writer, watched)
@@ -128,7 +136,7 @@ impl IndexWriter {
         let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
             RETRY_INTERVAL
         } else {
-            self.next_prune.saturating_duration_since(Instant::now()).min(self.core.until_refusals_are_due())
+            self.next_prune.saturating_duration_since(self.clock.instant()).min(self.core.until_refusals_are_due())
         };
         let mut round = Round::default();
         let first = match self.inbox.recv_timeout(timeout) {
@@ -165,9 +173,9 @@ impl IndexWriter {
             self.checkpoint()?;
         }
         self.delete_indexed_segments()?;
-        if Instant::now() >= self.next_prune || self.core.must_prune() {
+        if self.clock.instant() >= self.next_prune || self.core.must_prune() {
             self.prune()?;
-            self.next_prune = Instant::now() + PRUNE_INTERVAL;
+            self.next_prune = self.clock.instant() + PRUNE_INTERVAL;
         }
         Ok(())
     }
@@ -247,7 +255,7 @@ impl IndexWriter {
     fn sync_found_files(&mut self) {
         for path in std::mem::take(&mut self.found_files) {
             let synced = match File::open(&path) {
-                Ok(file) => file.sync_data(),
+                Ok(file) => self.disk.sync(&file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             };
@@ -293,14 +301,14 @@ impl IndexWriter {
             return Ok(());
         }
         for number in indexed {
-            std::fs::remove_file(segment_path(&directory, number)).map_err(journal_error)?;
+            self.disk.remove(&segment_path(&directory, number)).map_err(journal_error)?;
         }
         Ok(())
     }
 
     fn prune(&mut self) -> Result<(), IndexError> {
         let newest = self.index.as_ref().map(Index::newest_started_ms).transpose()?.flatten();
-        let known = self.wall_clock.observe(now_ms(), Instant::now(), newest);
+        let known = self.wall_clock.observe(self.clock.now_ms(), self.clock.instant(), newest);
         self.core.good_ms.store(known.good_ms, Relaxed);
         // Decided once: a ledger that is too full is emptied down to the goal, not just below the point where it began.
         let must_prune = self.core.must_prune();
@@ -309,7 +317,9 @@ impl IndexWriter {
             let settings = self.core.settings.load();
             let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
             let rule = PruneRule {
-                now_ms: known.careful_ms(),
+                // Not the careful time: a slow clock would put records of today into the future, and make them as old as
+                // those that it dated itself.
+                now_ms: known.good_ms,
                 before_ms: known.careful_ms().saturating_sub(retention),
                 max_bytes: settings.max_ledger_bytes,
                 local_only: settings.table.is_none(),

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::disk::TestDisk;
+use super::disk::{Files, TestDisk};
 use super::{completed, items, record, settings};
 use crate::config::Durability;
 use crate::ledger::Ledger;
+use crate::ledger::clock::RealClock;
 use crate::ledger::chain::Chain;
 use crate::ledger::item::Draft;
 use crate::ledger::journal::Journal;
@@ -16,11 +17,11 @@ use crate::ledger::state_dir::StateDir;
 use crate::record::{Outcome, Record};
 
 async fn start(directory: &Path, durability: Durability, disk: &Arc<TestDisk>) -> Arc<Ledger> {
-    Ledger::start_on(&settings(directory, durability), None, disk.clone()).await.unwrap()
+    Ledger::start_on(&settings(directory, durability), None, disk.clone(), Arc::new(RealClock)).await.unwrap()
 }
 
 /// What a ledger says that starts on these journal files and the database of `root`.
-async fn restarted(root: &Path, files: &[(std::path::PathBuf, Vec<u8>)]) -> Vec<serde_json::Value> {
+async fn restarted(root: &Path, files: &Files) -> Vec<serde_json::Value> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("journal")).unwrap();
     for name in ["ledger.db", "ledger.db-wal"] {
