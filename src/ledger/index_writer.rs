@@ -317,9 +317,9 @@ impl IndexWriter {
             let settings = self.core.settings.load();
             let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
             let rule = PruneRule {
-                // Not the careful time: a slow clock would put records of today into the future, and make them as old as
-                // those that it dated itself.
-                now_ms: known.good_ms,
+                // Not the careful time: records that a clock has dated rightly would be from the future by it, and as old
+                // as those that a slow clock has dated.
+                now_ms: known.latest_ms(),
                 before_ms: known.careful_ms().saturating_sub(retention),
                 max_bytes: settings.max_ledger_bytes,
                 local_only: settings.table.is_none(),

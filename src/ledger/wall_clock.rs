@@ -66,6 +66,11 @@ impl KnownTime {
     pub(crate) fn careful_ms(&self) -> i64 {
         self.doubt.map_or(self.good_ms, |doubt| doubt.last_ms.min(self.good_ms))
     }
+
+    /// The time up to which a record's date can be true: of the good one and that of a clock in doubt the later.
+    pub(crate) fn latest_ms(&self) -> i64 {
+        self.doubt.map_or(self.good_ms, |doubt| doubt.last_ms.max(self.good_ms))
+    }
 }
 
 /// Follows the clock, and keeps what is known of it in a file.
