@@ -302,6 +302,9 @@ impl IndexWriter {
         }
         for number in indexed {
             self.disk.remove(&segment_path(&directory, number)).map_err(journal_error)?;
+            // From the front, also on the disk: an opening must not come back without the end in a later file, whose
+            // record may have been pruned by then.
+            self.disk.sync_directory(&directory).map_err(journal_error)?;
         }
         Ok(())
     }

@@ -137,12 +137,12 @@ impl Ledger {
     ) -> Result<Arc<Ledger>, LedgerError> {
         let clients = Clients::new(&settings.region, client.clone());
         let settings = settings.clone();
-        let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk, clock)).await.unwrap_or_else(
-            |error| {
+        let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk, clock))
+            .await
+            .unwrap_or_else(|error| {
                 let reason = format!("its start failed: {error}");
                 Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
-            },
-        )?;
+            })?;
         if started.core.settings.load().on_full == OnFull::Prune {
             tracing::info!(
                 max_ledger_bytes = started.core.settings.load().max_ledger_bytes,

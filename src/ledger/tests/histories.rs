@@ -455,9 +455,10 @@ impl History {
             match (table.items.get(id), &request.seen) {
                 (Some(there), _) if self.has_lost_promises || self.lacks_records => {
                     let is_known = there["outcome"] == "interrupted"
-                        || request.end.as_ref().is_some_and(|end| {
-                            content(there.clone()) == expected_content(end, there)
-                        });
+                        || request
+                            .end
+                            .as_ref()
+                            .is_some_and(|end| content(there.clone()) == expected_content(end, there));
                     assert!(is_known, "the table says {there}");
                 }
                 (Some(there), seen) => {
@@ -569,10 +570,12 @@ impl History {
     /// has copied into the database. It names the log's salt, which changes when the log begins anew.
     fn synced_log(&self, database: &Files) -> Option<(Vec<u8>, usize)> {
         let bytes = database.get(&self.directory.path().join("ledger.db-wal")).filter(|bytes| bytes.len() > 32)?;
-        let shared = std::fs::read(self.directory.path().join("ledger.db-shm")).ok().filter(|bytes| bytes.len() > 100)?;
+        let shared =
+            std::fs::read(self.directory.path().join("ledger.db-shm")).ok().filter(|bytes| bytes.len() > 100)?;
         let page = u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize;
         let copied = u32::from_ne_bytes(shared[96..100].try_into().unwrap()) as usize;
-        let before = self.log_on_disk.as_ref().filter(|(salt, _)| *salt == bytes[16..24]).map_or(32, |(_, length)| *length);
+        let before =
+            self.log_on_disk.as_ref().filter(|(salt, _)| *salt == bytes[16..24]).map_or(32, |(_, length)| *length);
         Some((bytes[16..24].to_vec(), before.max(32 + copied * (24 + page)).min(bytes.len())))
     }
 
@@ -624,8 +627,7 @@ fn content(mut item: Value) -> Value {
 /// What the item of a record has to say, in the chain that it is in.
 fn expected_content(record: &Record, item: &Value) -> Value {
     let (host_id, chain_id) = (text(item, "hostId"), text(item, "chainId"));
-    let context =
-        ItemContext { host_id: &host_id, chain_id: &chain_id, retention: Duration::from_secs(0), good_ms: 0 };
+    let context = ItemContext { host_id: &host_id, chain_id: &chain_id, retention: Duration::from_secs(0), good_ms: 0 };
     let draft = draft_item(record, context);
     content(serde_json::from_slice(&[&draft.before_seq[..], b"1", &draft.after_seq].concat()).unwrap())
 }

@@ -140,8 +140,13 @@ impl State {
             let number = value.get("N").map(|number| serde_json::from_str(number.as_str().unwrap()).unwrap());
             number.or(value.get("S").cloned()).or(value.get("BOOL").cloned()).unwrap()
         };
-        let item: Value =
-            item.as_object().unwrap().iter().map(|(name, value)| (name.clone(), plain(value))).collect::<serde_json::Map<_, _>>().into();
+        let item: Value = item
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| (name.clone(), plain(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
         let id = item["requestId"].as_str().unwrap().to_owned();
         if let Some(before) = self.items.insert(id, item.clone())
             && before != item
