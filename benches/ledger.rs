@@ -24,6 +24,7 @@ fn main() {
         throughput("process, 1 task", Durability::Process, 1, count).await;
         throughput("process, 64 tasks", Durability::Process, 64, count).await;
         throughput("disk, 64 tasks", Durability::Disk, 64, count / 20).await;
+        on_request_thread(count).await;
         unshipped(1_000_000.max(count)).await;
     });
 }
@@ -43,6 +44,43 @@ async fn throughput(name: &str, durability: Durability, tasks: u64, count: u64) 
         cpu.as_secs_f64() * 1e6 / count as f64
     );
     audit.stop(Instant::now()).await;
+}
+
+/// What of it a request waits for: the time of the thread that opens and closes, without what it costs to make a record.
+async fn on_request_thread(count: u64) {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let audit = Ledger::start(&settings(directory.path(), Durability::Process, None)).await.unwrap();
+    let (runtime, shared) = (tokio::runtime::Handle::current(), audit.clone());
+    let used = std::thread::spawn(move || {
+        let before = thread_cpu();
+        let mut record = record();
+        for number in 0..count {
+            record.request_id = uuid::Uuid::now_v7().to_string();
+            record.request_size = number;
+            std::hint::black_box(ended(&record));
+        }
+        let made = thread_cpu();
+        for number in 0..count {
+            record.request_id = uuid::Uuid::now_v7().to_string();
+            record.request_size = number;
+            let opened = runtime.block_on(shared.open(&record)).unwrap();
+            shared.close(opened, &ended(&record));
+        }
+        (thread_cpu() - made).saturating_sub(made - before)
+    });
+    let used = used.join().unwrap();
+    println!("on the request's thread: {:.2} µs CPU a record", used.as_secs_f64() * 1e6 / count as f64);
+    audit.stop(Instant::now()).await;
+}
+
+fn ended(record: &Record) -> Record {
+    Record { outcome: Outcome::Completed, success: true, status_code: 200, ..record.clone() }
+}
+
+/// User and system time of this thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
 
 /// A table that cannot be reached, and a million records that wait for it.
@@ -97,9 +135,7 @@ async fn run(audit: &Arc<Ledger>, tasks: u64, count: u64) {
                     record.request_id = uuid::Uuid::now_v7().to_string();
                     record.request_size = number;
                     let opened = audit.open(&record).await.unwrap();
-                    let ended =
-                        Record { outcome: Outcome::Completed, success: true, status_code: 200, ..record.clone() };
-                    audit.close(opened, &ended);
+                    audit.close(opened, &ended(&record));
                 }
             })
         })

@@ -93,7 +93,7 @@ impl Core {
         journal: Journal,
         tasks: Sender<Task>,
     ) -> Core {
-        let good_ms = WallClock::load(state_dir.clock()).good_ms().unwrap_or(0);
+        let good_ms = WallClock::load(state_dir.clock(), Instant::now()).good_ms().unwrap_or(0);
         Core {
             good_ms: good_ms.into(),
             state_dir,

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::clock::now_ms;
+use super::clock::Clock;
 use super::core::Core;
 use super::health::Component;
 use super::index::prune::PruneRule;
 use super::index::write::ShippingProgress;
 use super::index::{Index, IndexError, IndexState};
 use super::integer::to_signed;
+use super::journal::disk::Disk;
 use super::journal::frame::FrameKind;
 use super::journal::read::{Position, Reader, segment_path, segments};
 use super::recovery::{ends_between, recover};
@@ -46,7 +47,10 @@ pub(crate) struct IndexWriter {
     next_prune: Instant,
     /// Old records are being deleted, a step each turn.
     pruning: Option<Pruning>,
+    clock: Arc<dyn Clock>,
     wall_clock: WallClock,
+    /// The file system of the journal.
+    disk: Arc<dyn Disk>,
     /// Journal files of earlier processes that were not flushed yet.
     found_files: Vec<PathBuf>,
 }
@@ -54,6 +58,9 @@ pub(crate) struct IndexWriter {
 /// What was decided when pruning began.
 #[derive(Debug, Clone, Copy)]
 struct Pruning {
+    /// The time up to which a record's date can be true, in milliseconds since 1970. Not the careful time: records that a
+    /// clock has dated rightly would be from the future by it, and as old as those that a slow clock has dated.
+    latest_ms: i64,
     /// The time by which records are old, in milliseconds since 1970.
     careful_ms: i64,
     /// A ledger that is too full is emptied down to the goal, not just below the point where it began.
@@ -84,6 +91,7 @@ impl IndexWriter {
         (mut index, damage): (Option<Index>, Option<IndexError>),
         state: IndexState,
         inbox: mpsc::Receiver<Task>,
+        clock: Arc<dyn Clock>,
     ) -> (IndexWriter, watch::Receiver<IndexProgress>) {
         if let Some(index) = &mut index {
             report_incidents(&core, index);
@@ -94,13 +102,17 @@ impl IndexWriter {
         let found_files = found.map(|number| segment_path(&directory, number)).collect();
         let (progress, watched) =
             watch::channel(IndexProgress { generation, last_id: state.last_id, shipped_id: state.shipped_id });
-        let mut wall_clock = WallClock::load(core.state_dir.clock());
+        let mut wall_clock = WallClock::load(core.state_dir.clock(), clock.instant());
         // Before new records are in the index: they are dated by the very clock that is in question.
         if let Some(newest) = index.as_ref().and_then(|index| index.newest_started_ms().ok()) {
-            wall_clock.observe(now_ms(), Instant::now(), newest);
+            wall_clock.observe(clock.now_ms(), clock.instant(), newest);
         }
+        let disk = core.journal().disk();
         let writer = IndexWriter {
+            next_prune: clock.instant(),
+            clock,
             wall_clock,
+            disk,
             core,
             index,
             inbox,
@@ -109,7 +121,6 @@ impl IndexWriter {
             damage,
             counted: state,
             unmarked: Vec::new(),
-            next_prune: Instant::now(),
             pruning: None,
             found_files,
         };
@@ -158,7 +169,7 @@ impl IndexWriter {
         } else if self.pruning.is_some() {
             Duration::ZERO
         } else {
-            self.next_prune.saturating_duration_since(begun).min(self.core.until_refusals_are_due())
+            self.next_prune.saturating_duration_since(self.clock.instant()).min(self.core.until_refusals_are_due())
         };
         let mut round = Round::default();
         loop {
@@ -205,7 +216,7 @@ impl IndexWriter {
         }
         self.delete_indexed_segments()?;
         let must_prune = self.core.must_prune();
-        if self.pruning.is_none() && (must_prune || Instant::now() >= self.next_prune) {
+        if self.pruning.is_none() && (must_prune || self.clock.instant() >= self.next_prune) {
             self.begin_pruning(must_prune)?;
         }
         // One step: new records, and what was shipped, do not wait for the last one.
@@ -306,7 +317,7 @@ impl IndexWriter {
     fn sync_found_files(&mut self) {
         for path in std::mem::take(&mut self.found_files) {
             let synced = match File::open(&path) {
-                Ok(file) => file.sync_data(),
+                Ok(file) => self.disk.sync(&file),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             };
@@ -352,29 +363,32 @@ impl IndexWriter {
             return Ok(());
         }
         for number in indexed {
-            std::fs::remove_file(segment_path(&directory, number)).map_err(journal_error)?;
+            self.disk.remove(&segment_path(&directory, number)).map_err(journal_error)?;
+            // From the front, also on the disk: an opening must not come back without the end in a later file, whose
+            // record may have been pruned by then.
+            self.disk.sync_directory(&directory).map_err(journal_error)?;
         }
         Ok(())
     }
 
     fn begin_pruning(&mut self, must_prune: bool) -> Result<(), IndexError> {
         let newest = self.index.as_ref().map(Index::newest_started_ms).transpose()?.flatten();
-        let known = self.wall_clock.observe(now_ms(), Instant::now(), newest);
+        let known = self.wall_clock.observe(self.clock.now_ms(), self.clock.instant(), newest);
         self.core.good_ms.store(known.good_ms, Relaxed);
-        self.pruning = Some(Pruning { careful_ms: known.careful_ms(), must_prune });
-        self.next_prune = Instant::now() + PRUNE_INTERVAL;
+        self.pruning = Some(Pruning { latest_ms: known.latest_ms(), careful_ms: known.careful_ms(), must_prune });
+        self.next_prune = self.clock.instant() + PRUNE_INTERVAL;
         Ok(())
     }
 
     /// Deletes a bounded number of old records, if it is time for that.
     fn prune_step(&mut self) -> Result<(), IndexError> {
-        let (Some(index), Some(Pruning { careful_ms, must_prune })) = (&mut self.index, self.pruning) else {
+        let (Some(index), Some(Pruning { latest_ms, careful_ms, must_prune })) = (&mut self.index, self.pruning) else {
             return Ok(());
         };
         let settings = self.core.settings.load();
         let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
         let rule = PruneRule {
-            now_ms: careful_ms,
+            now_ms: latest_ms,
             before_ms: careful_ms.saturating_sub(retention),
             max_bytes: settings.max_ledger_bytes,
             local_only: settings.table.is_none(),

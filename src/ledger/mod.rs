@@ -52,6 +52,7 @@ use crate::limits::{ChainHead, PastUse, UseAfter, UseRecords};
 use crate::record::{Outcome, Record};
 use crate::settings;
 use clients::Clients;
+use clock::{Clock, RealClock};
 use flush::Flusher;
 use genesis::Genesis;
 use index::IndexError;
@@ -145,23 +146,24 @@ impl Ledger {
         settings: &settings::Audit,
         client: Option<aws_sdk_dynamodb::Client>,
     ) -> Result<Arc<Ledger>, LedgerError> {
-        Ledger::start_on(settings, client, Arc::new(RealDisk)).await
+        Ledger::start_on(settings, client, Arc::new(RealDisk), Arc::new(RealClock)).await
     }
 
-    /// The same, with the journal on a file system of the caller's choice.
+    /// The same, with the journal on a file system of the caller's choice, and a clock by which records are old.
     pub(crate) async fn start_on(
         settings: &settings::Audit,
         client: Option<aws_sdk_dynamodb::Client>,
         disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Arc<Ledger>, LedgerError> {
         let clients = Arc::new(Clients::new(&settings.region, client.clone()));
         let settings = settings.clone();
-        let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk)).await.unwrap_or_else(
-            |error| {
+        let started = tokio::task::spawn_blocking(move || start::start(&settings, client, disk, clock))
+            .await
+            .unwrap_or_else(|error| {
                 let reason = format!("its start failed: {error}");
                 Err(LedgerError::Unusable { path: PathBuf::from("ledger"), reason })
-            },
-        )?;
+            })?;
         if started.core.settings.load().on_full == OnFull::Prune {
             tracing::info!(
                 max_ledger_bytes = started.core.settings.load().max_ledger_bytes,

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::Client;
 
 use super::chain::Chain;
 use super::clients::Clients;
+use super::clock::Clock;
 use super::core::Core;
 use super::error::LedgerError;
 use super::flush::Flusher;
@@ -44,11 +45,13 @@ pub(crate) struct Started {
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
-/// threads. With `client`, that one is used for DynamoDB. The journal is written through `disk`.
+/// threads. With `client`, that one is used for DynamoDB. The journal is written through `disk`; records are old by
+/// `clock`.
 pub(crate) fn start(
     settings: &settings::Audit,
     client: Option<Client>,
     disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
 ) -> Result<Started, LedgerError> {
     let state_dir = StateDir::find(settings);
     let lock = state_dir.occupy()?;
@@ -151,7 +154,7 @@ pub(crate) fn start(
 
     let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
     core.counts.set_aside.store(set_aside, Relaxed);
-    let (writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox);
+    let (writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox, clock);
     let mut threads = vec![spawn("audit-index", move || writer.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client);

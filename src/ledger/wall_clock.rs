@@ -3,6 +3,8 @@
 //! The time that is known to be good goes on with the clock that never jumps. A wall clock that is more than a day away
 //! from it is in doubt, until it has gone on evenly for a day.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -64,6 +66,11 @@ impl KnownTime {
     pub(crate) fn careful_ms(&self) -> i64 {
         self.doubt.map_or(self.good_ms, |doubt| doubt.last_ms.min(self.good_ms))
     }
+
+    /// The time up to which a record's date can be true: of the good one and that of a clock in doubt the later.
+    pub(crate) fn latest_ms(&self) -> i64 {
+        self.doubt.map_or(self.good_ms, |doubt| doubt.last_ms.max(self.good_ms))
+    }
 }
 
 /// Follows the clock, and keeps what is known of it in a file.
@@ -75,9 +82,9 @@ pub(crate) struct WallClock {
 }
 
 impl WallClock {
-    pub(crate) fn load(path: PathBuf) -> WallClock {
+    pub(crate) fn load(path: PathBuf, now: Instant) -> WallClock {
         let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        WallClock { path, known, observed_at: Instant::now() }
+        WallClock { path, known, observed_at: now }
     }
 
     /// The time that is known to be good; none on a host that has never observed its clock.
@@ -102,16 +109,21 @@ impl WallClock {
         known
     }
 
-    /// A file that cannot be written only costs patience after the next start.
+    /// A file that cannot be written only costs patience after the next start. One that a loss of power empties would
+    /// let a wrong clock be believed, so it is on the disk before it takes the old one's place.
     fn save(&self, known: &KnownTime) {
-        let beside = self.path.with_extension("new");
-        let written = serde_json::to_vec(known)
-            .map_err(std::io::Error::other)
-            .and_then(|json| std::fs::write(&beside, json))
-            .and_then(|()| std::fs::rename(&beside, &self.path));
-        if let Err(error) = written {
+        if let Err(error) = self.replace(known) {
             tracing::debug!(path = %self.path.display(), %error, "what is known of the clock cannot be kept");
         }
+    }
+
+    fn replace(&self, known: &KnownTime) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(known)?)?;
+        file.sync_data()?;
+        std::fs::rename(&beside, &self.path)?;
+        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     }
 }
 

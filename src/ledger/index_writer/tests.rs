@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use super::*;
 use crate::config::OnFull;
 use crate::ledger::chain::Chain;
+use crate::ledger::clock::{RealClock, now_ms};
 use crate::ledger::index::open_to_read;
 use crate::ledger::index::read::{records_after, set_aside_after};
 use crate::ledger::journal::Journal;
@@ -52,7 +53,7 @@ fn start(settings: &Audit, root: &std::path::Path) -> (Arc<Core>, IndexWriter) {
     let core = Arc::new(Core::new(state_dir, "h".to_owned(), settings.clone(), journal, tasks));
     core.recount(index.state, found.ends, found.end_bytes);
     let state = index.state;
-    (core.clone(), IndexWriter::new(core, (Some(index), None), state, inbox).0)
+    (core.clone(), IndexWriter::new(core, (Some(index), None), state, inbox, Arc::new(RealClock)).0)
 }
 
 impl Scene {
@@ -73,7 +74,8 @@ impl Scene {
 
     /// What the writer's thread does each time.
     fn turn(&mut self) {
-        self.core.send(Task::RecordsEnded);
+        // Not a record that has ended: others that end are waited for.
+        self.core.send(Task::RecordingFails);
         let round = self.writer.receive(true);
         if let Some(error) = round.damage {
             self.writer.handle_failure(error);

@@ -1,15 +1,24 @@
 //! What the journal asks of the file system, in one place, so that tests can put one there that fails.
 
 use std::fmt::Debug;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// A file system. What a test does not replace is the real one.
 pub(crate) trait Disk: Debug + Send + Sync {
+    /// Creates a file that must not be there yet, for reading and writing by this user only.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
     /// Reserves room for a file's first bytes without changing its length.
     fn reserve(&self, file: &File, bytes: u64) -> io::Result<()> {
         Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes)?)

@@ -10,9 +10,8 @@ pub mod frame;
 pub(crate) mod read;
 mod segment;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -130,6 +129,11 @@ impl Journal {
             buffer: Vec::new(),
             appended: 0,
         }
+    }
+
+    /// The file system that it is on.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
     }
 
     pub(crate) fn chain(&self) -> &Chain {
@@ -290,14 +294,14 @@ impl Journal {
         let number = self.next_number;
         self.next_number += 1;
         let path = segment_path(&self.directory, number);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = self.disk.create(&path)?;
         let begun = self.reserve(&file, reserved).and_then(|()| self.disk.write(&file, &self.buffer, 0));
         let segment = Segment::new(number, file, self.directory.clone(), self.disk.clone(), chain);
         let mark = Mark { length, chain: self.chain.clone() };
         let begun = begun.and_then(|()| if self.flush { segment.sync(mark) } else { Ok(()) });
         if let Err(error) = begun {
             segment.cut(0);
-            let _ = std::fs::remove_file(&path);
+            let _ = self.disk.remove(&path);
             return Err(error);
         }
         let written = Written { segment: Arc::new(segment), length, reserved, chain: self.chain.clone() };

@@ -1,7 +1,7 @@
 //! A disk that remembers what was flushed, fails when it is told to, and can lose its power.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,10 @@ pub(super) struct TestDisk(Mutex<State>);
 pub(super) struct State {
     /// Bytes of each file that are on the disk, by inode.
     synced: HashMap<u64, u64>,
+    /// The names that are on the disk.
+    names: BTreeSet<PathBuf>,
+    /// Files whose names are on the disk and that were removed since: what of their bytes is on the disk, and the rest.
+    removed: BTreeMap<PathBuf, (Vec<u8>, Vec<u8>)>,
     pub(super) syncs: u64,
     /// So many flushes fail from now on; the next one succeeds, as with Linux.
     pub(super) failing_syncs: u32,
@@ -25,7 +29,47 @@ pub(super) struct State {
     pub(super) reserve_error: Option<i32>,
 }
 
+/// Journal files, ascending.
+pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+impl State {
+    /// A journal file's bytes: those that are on the disk, and the rest.
+    fn parts(&self, path: &Path) -> (Vec<u8>, Vec<u8>) {
+        let mut bytes = std::fs::read(path).unwrap();
+        let synced = self.synced.get(&path.metadata().unwrap().ino()).copied().unwrap_or(0);
+        let rest = bytes.split_off(bytes.len().min(usize::try_from(synced).unwrap()));
+        (bytes, rest)
+    }
+
+    /// What a loss of power leaves of a journal: what was flushed, and as much of the rest as `more` says, given how
+    /// much there is. A file that was created or removed and whose directory was not flushed is one of one more.
+    pub(super) fn after_power_loss(&self, root: &Path, mut more: impl FnMut(u64) -> u64) -> Files {
+        let mut files = Files::new();
+        let mut keep = |path: &Path, (mut bytes, rest): (Vec<u8>, Vec<u8>), more: &mut dyn FnMut(u64) -> u64| {
+            bytes.extend_from_slice(&rest[..usize::try_from(more(rest.len() as u64)).unwrap()]);
+            files.insert(path.to_owned(), bytes);
+        };
+        for path in journal_files(root) {
+            if self.names.contains(&path) || more(1) == 1 {
+                keep(&path, self.parts(&path), &mut more);
+            }
+        }
+        for (path, parts) in &self.removed {
+            if more(1) == 0 {
+                keep(path, parts.clone(), &mut more);
+            }
+        }
+        files
+    }
+}
+
+fn journal_files(root: &Path) -> impl Iterator<Item = PathBuf> {
+    let directory = root.join("journal");
+    segments(&directory).unwrap().into_iter().map(move |number| segment_path(&directory, number))
+}
+
 impl TestDisk {
+    /// While this is held, nothing happens on the disk.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
@@ -35,29 +79,39 @@ impl TestDisk {
         self.state().synced.get(&path.metadata().unwrap().ino()).copied().unwrap_or(0)
     }
 
-    /// What a loss of power leaves of a journal: of each file what was flushed, and as much of the rest as `more`
-    /// says, given how much there is.
-    pub(super) fn after_power_loss(&self, root: &Path, mut more: impl FnMut(u64) -> u64) -> Vec<(PathBuf, Vec<u8>)> {
-        let directory = root.join("journal");
-        let mut files = Vec::new();
-        for number in segments(&directory).unwrap() {
-            let path = segment_path(&directory, number);
-            let mut bytes = std::fs::read(&path).unwrap();
-            let synced = self.synced(&path).min(bytes.len() as u64);
-            let kept = synced + more(bytes.len() as u64 - synced);
-            bytes.truncate(usize::try_from(kept).unwrap());
-            files.push((path, bytes));
-        }
-        files
+    /// See [`State::after_power_loss`].
+    pub(super) fn after_power_loss(&self, root: &Path, more: impl FnMut(u64) -> u64) -> Files {
+        self.state().after_power_loss(root, more)
     }
 
-    /// The journal files that are there have outlived a crash already.
-    pub(super) fn found(&self, root: &Path) {
-        let directory = root.join("journal");
-        for number in segments(&directory).unwrap() {
-            let metadata = segment_path(&directory, number).metadata().unwrap();
-            self.state().synced.insert(metadata.ino(), metadata.len());
+    /// A disk whose journal files have outlived a loss of power already.
+    pub(super) fn found(root: &Path) -> TestDisk {
+        let disk = TestDisk::default();
+        for path in journal_files(root) {
+            let metadata = path.metadata().unwrap();
+            disk.state().synced.insert(metadata.ino(), metadata.len());
+            disk.state().names.insert(path);
         }
+        disk
+    }
+
+    /// The same disk after its journal was copied from one root to another: what was not flushed still is not.
+    pub(super) fn moved(&self, from: &Path, to: &Path) -> TestDisk {
+        let disk = TestDisk::default();
+        let (old, mut new) = (self.state(), disk.state());
+        let new_path = |path: &Path| to.join(path.strip_prefix(from).unwrap());
+        for path in journal_files(from) {
+            let path_there = new_path(&path);
+            // One that was begun after the copy is not there.
+            if let Ok(metadata) = path_there.metadata() {
+                let synced = old.synced.get(&path.metadata().unwrap().ino()).copied().unwrap_or(0);
+                new.synced.insert(metadata.ino(), synced.min(metadata.len()));
+            }
+        }
+        new.names = old.names.iter().map(|path| new_path(path)).collect();
+        new.removed = old.removed.iter().map(|(path, parts)| (new_path(path), parts.clone())).collect();
+        drop(new);
+        disk
     }
 
     /// Whether everything before this position would outlive a loss of power.
@@ -73,6 +127,23 @@ impl TestDisk {
 }
 
 impl Disk for TestDisk {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        let mut state = self.state();
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        // The number may be that of a file that was removed.
+        state.synced.remove(&file.metadata()?.ino());
+        Ok(file)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if state.names.contains(path) && !state.removed.contains_key(path) {
+            let parts = state.parts(path);
+            state.removed.insert(path.to_owned(), parts);
+        }
+        std::fs::remove_file(path)
+    }
+
     fn reserve(&self, _file: &File, _bytes: u64) -> io::Result<()> {
         self.state().reserve_error.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
     }
@@ -84,7 +155,6 @@ impl Disk for TestDisk {
             file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(io::Error::from_raw_os_error(5));
         }
-        drop(state);
         file.write_all_at(bytes, offset)
     }
 
@@ -100,7 +170,10 @@ impl Disk for TestDisk {
         Ok(())
     }
 
-    fn sync_directory(&self, _path: &Path) -> io::Result<()> {
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.names = segments(path)?.into_iter().map(|number| segment_path(path, number)).collect();
+        state.removed.clear();
         Ok(())
     }
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::disk::TestDisk;
+use super::disk::{Files, TestDisk};
 use super::{completed, items, record, settings};
 use crate::config::Durability;
 use crate::ledger::Ledger;
 use crate::ledger::chain::Chain;
+use crate::ledger::clock::RealClock;
 use crate::ledger::item::Draft;
 use crate::ledger::journal::Journal;
 use crate::ledger::journal::read::Position;
@@ -16,11 +17,11 @@ use crate::ledger::state_dir::StateDir;
 use crate::record::{Outcome, Record};
 
 async fn start(directory: &Path, durability: Durability, disk: &Arc<TestDisk>) -> Arc<Ledger> {
-    Ledger::start_on(&settings(directory, durability), None, disk.clone()).await.unwrap()
+    Ledger::start_on(&settings(directory, durability), None, disk.clone(), Arc::new(RealClock)).await.unwrap()
 }
 
 /// What a ledger says that starts on these journal files and the database of `root`.
-async fn restarted(root: &Path, files: &[(std::path::PathBuf, Vec<u8>)]) -> Vec<serde_json::Value> {
+async fn restarted(root: &Path, files: &Files) -> Vec<serde_json::Value> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("journal")).unwrap();
     for name in ["ledger.db", "ledger.db-wal"] {
@@ -43,7 +44,7 @@ async fn with_disk_an_opening_outlives_a_loss_of_power() {
         let record = record(number);
         let opened = ledger.open(&record).await.unwrap();
         let left = disk.after_power_loss(directory.path(), |_| 0);
-        let bytes: Vec<u8> = left.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        let bytes: Vec<u8> = left.into_values().flatten().collect();
         assert!(memchr::memmem::find(&bytes, format!("\"request-{number}\"").as_bytes()).is_some());
         ledger.close(opened, &completed(&record));
     }

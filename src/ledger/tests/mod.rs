@@ -1,12 +1,14 @@
 //! The ledger on a disk that fails and loses power.
 #![expect(clippy::cast_possible_truncation, reason = "random picks are below the lengths of lists")]
 
+mod clock;
 mod disk;
 mod flushing;
 mod histories;
 mod oddities;
 mod repair;
 mod starts;
+mod table;
 
 use std::path::Path;
 use std::time::Duration;

@@ -7,10 +7,11 @@ use super::disk::TestDisk;
 use super::{completed, items, record, settings};
 use crate::config::{Durability, OnFailure};
 use crate::ledger::Ledger;
+use crate::ledger::clock::RealClock;
 use crate::ledger::journal::frame::{FrameKind, encode};
 
 async fn start(directory: &Path, disk: &Arc<TestDisk>) -> Arc<Ledger> {
-    Ledger::start_on(&settings(directory, Durability::Process), None, disk.clone()).await.unwrap()
+    Ledger::start_on(&settings(directory, Durability::Process), None, disk.clone(), Arc::new(RealClock)).await.unwrap()
 }
 
 fn write_journal(directory: &Path, frames: &[(FrameKind, &str)]) {
@@ -84,7 +85,7 @@ async fn with_allow_a_record_is_written_at_its_end_when_its_opening_could_not_be
     let disk = Arc::new(TestDisk::default());
     let settings =
         crate::settings::Audit { on_failure: OnFailure::Allow, ..settings(directory.path(), Durability::Process) };
-    let ledger = Ledger::start_on(&settings, None, disk.clone()).await.unwrap();
+    let ledger = Ledger::start_on(&settings, None, disk.clone(), Arc::new(RealClock)).await.unwrap();
     disk.state().failing_writes = 1;
     let opened = ledger.open(&record(1)).await.unwrap();
     ledger.close(opened, &completed(&record(1)));

@@ -1,5 +1,6 @@
 //! How the ledger gets over what fails while it runs.
 
+use crate::ledger::clock::RealClock;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,10 @@ use crate::ledger::index::IndexError;
 async fn whether_requests_can_be_recorded_again_is_known_within_a_second() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    let ledger = Ledger::start_on(&settings(directory.path(), Durability::Process), None, disk.clone()).await.unwrap();
+    let ledger =
+        Ledger::start_on(&settings(directory.path(), Durability::Process), None, disk.clone(), Arc::new(RealClock))
+            .await
+            .unwrap();
     // The writer has nothing to do now for a minute.
     ledger.flush().await;
     disk.state().failing_writes = 1;

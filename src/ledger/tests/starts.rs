@@ -11,11 +11,19 @@ use super::disk::TestDisk;
 use super::{completed, items, record, settings};
 use crate::config::Durability;
 use crate::ledger::Ledger;
+use crate::ledger::clock::RealClock;
 use crate::ledger::state_dir::StateDir;
 use crate::record::Record;
 
 async fn start(directory: &Path) -> Arc<Ledger> {
-    Ledger::start_on(&settings(directory, Durability::Process), None, Arc::new(TestDisk::default())).await.unwrap()
+    Ledger::start_on(
+        &settings(directory, Durability::Process),
+        None,
+        Arc::new(TestDisk::default()),
+        Arc::new(RealClock),
+    )
+    .await
+    .unwrap()
 }
 
 async fn serve(ledger: &Ledger, number: u64) {
@@ -138,7 +146,10 @@ async fn the_first_record_after_a_kill_says_so_and_no_other() {
 async fn of_interrupted_requests_the_first_says_that_the_stop_was_not_orderly() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    let ledger = Ledger::start_on(&settings(directory.path(), Durability::Process), None, disk.clone()).await.unwrap();
+    let ledger =
+        Ledger::start_on(&settings(directory.path(), Durability::Process), None, disk.clone(), Arc::new(RealClock))
+            .await
+            .unwrap();
     let _open = [ledger.open(&record(1)).await.unwrap(), ledger.open(&record(2)).await.unwrap()];
     let left = killed(&ledger, directory.path()).await;
     let again = start(left.path()).await;
@@ -152,7 +163,9 @@ async fn of_interrupted_requests_the_first_says_that_the_stop_was_not_orderly() 
     let left = killed(&ledger, directory.path()).await;
     let disk = Arc::new(TestDisk::default());
     disk.state().failing_writes = 1;
-    let again = Ledger::start_on(&settings(left.path(), Durability::Process), None, disk.clone()).await.unwrap();
+    let again = Ledger::start_on(&settings(left.path(), Durability::Process), None, disk.clone(), Arc::new(RealClock))
+        .await
+        .unwrap();
     again.flush().await;
     again.flush().await;
     let items = super::items(left.path());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use simulator::Options;
+use simulator::{Options, Received};
 use test_support::*;
 use tokio::net::TcpStream;
 
@@ -48,6 +48,12 @@ impl Load {
         (length, request(Method::POST, &path, padded(&converse(prompt), length)))
     }
 
+    /// A request with so many words that the next one's tokens are others.
+    fn draw_words(&self, sort: usize) -> (usize, Request) {
+        let words = 1 + self.next.load(Ordering::SeqCst) % 11;
+        self.draw(sort, &"word ".repeat(words))
+    }
+
     fn saw(&self, length: usize, answer: Answer) {
         self.book.lock().unwrap().get_mut(&length).unwrap().seen = Some(answer);
     }
@@ -64,7 +70,7 @@ impl Load {
                     assert_eq!(answer.status, 404, "{answer:?}");
                     self.not_found.lock().unwrap().push(answer);
                 } else {
-                    let (length, asked) = self.draw(turn, "one two three");
+                    let (length, asked) = self.draw_words(turn);
                     let Some(answer) = whole(&mut client, asked).await else { return };
                     self.saw(length, answer);
                 }
@@ -90,6 +96,28 @@ async fn no_request_is_lost_doubled_or_misattributed_by_kill_9_under_load() {
 async fn no_request_is_lost_doubled_or_misattributed_by_many_kills() {
     let kills = std::env::var("BEDROCK_SIDECAR_KILLS").ok().and_then(|kills| kills.parse().ok());
     killed("e2e-killed-often", kills.unwrap_or(50)).await;
+}
+
+/// The profile that a request went through, as the upstream was asked for it.
+fn profile_of(request: &Received) -> Option<&str> {
+    request.model.as_deref().filter(|model| Some(*model) != request.model_resolved.as_deref())
+}
+
+/// Input and output tokens, as the client was told.
+fn tokens_of(operation: &str, answer: &Answer) -> (u64, u64) {
+    let of = |usage: &Value| (usage["inputTokens"].as_u64().unwrap(), usage["outputTokens"].as_u64().unwrap());
+    match operation {
+        "Converse" => of(&answer.json()["usage"]),
+        "ConverseStream" => {
+            let messages = simulator::eventstream::decode_all(&answer.body).unwrap();
+            let last: Value = serde_json::from_slice(&messages.last().unwrap().payload).unwrap();
+            of(&last["usage"])
+        }
+        _ => {
+            let count = |name: &str| answer.header(name).unwrap().parse().unwrap();
+            (count("x-amzn-bedrock-input-token-count"), count("x-amzn-bedrock-output-token-count"))
+        }
+    }
 }
 
 async fn killed(table: &'static str, kills: usize) {
@@ -167,7 +195,22 @@ async fn killed(table: &'static str, kills: usize) {
         let item = by_length.get(&request.body_length).unwrap_or_else(|| panic!("LOST: {}", request.body_length));
         assert_eq!(item["operation"], request.operation.as_deref().unwrap());
         match item["outcome"].as_str().unwrap() {
-            "completed" => assert_eq!(item["upstreamRequestId"], request.request_id.as_str(), "{item:#}"),
+            // As the upstream saw it end, also when the client no longer did.
+            "completed" => says(
+                item,
+                json!({
+                    "upstreamRequestId": request.request_id,
+                    "statusCode": request.status,
+                    "success": true,
+                    "destinationRegion": request.region,
+                    "inferenceProfileUsed": profile_of(request),
+                    "responseSize": request.answer_length,
+                    "inputTokens": request.input_tokens,
+                    "outputTokens": request.output_tokens,
+                    "streaming": request.operation.as_deref() == Some("ConverseStream"),
+                    "ended": null,
+                }),
+            ),
             "interrupted" => says(item, json!({ "success": false, "responseSize": 0, "upstreamRequestId": null })),
             other => panic!("{other}: {item:#}"),
         }
@@ -180,6 +223,7 @@ async fn killed(table: &'static str, kills: usize) {
         let item = items.get(&id_of(answer)).unwrap_or_else(|| panic!("LOST: {answer:?}"));
         assert_eq!(item["requestSize"], *length, "another's item: {item:#}");
         let refused = sent.model == DENIED;
+        let tokens = if refused { None } else { Some(tokens_of(sent.operation, answer)) };
         assert_eq!(answer.status, if refused { 403 } else { 200 }, "{answer:?}");
         says(
             item,
@@ -190,6 +234,11 @@ async fn killed(table: &'static str, kills: usize) {
                 "responseSize": answer.body.len(),
                 "upstreamRequestId": answer.header("x-amzn-requestid").filter(|_| !refused),
                 "attempts": if refused { 0 } else { 1 },
+                "operation": sent.operation,
+                "modelId": sent.model,
+                "destinationRegion": "us-east-1",
+                "inputTokens": tokens.map(|(input, _)| input),
+                "outputTokens": tokens.map(|(_, output)| output),
             }),
         );
     }
@@ -197,7 +246,7 @@ async fn killed(table: &'static str, kills: usize) {
         says(&items[id], json!({ "outcome": "refused", "statusCode": 404, "operation": "Unknown", "requestSize": 0 }));
     }
     for length in &hanging {
-        says(by_length[length], json!({ "outcome": "interrupted" }));
+        says(by_length[length], json!({ "outcome": "interrupted", "inputTokens": null, "outputTokens": null }));
     }
     let bodiless = items.values().filter(|item| item["requestSize"] == 0);
     for item in bodiless.clone() {
