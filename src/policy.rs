@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use crate::caller::{Caller, unknown_caller};
+use crate::config::Glob;
 use crate::error::{Refusal, RefusalKind};
 use crate::model::identifier::{self, Identifier};
+use crate::operation::Operation;
 use crate::settings::Settings;
 use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
 
@@ -28,7 +30,7 @@ impl Permit {
 /// Decides over a request. `model` is the identifier as asked for, decoded; aliases are applied here.
 pub(crate) fn permit(
     caller: &Caller,
-    operation: &str,
+    operation: &Operation,
     model: Option<&str>,
     classification_header: Option<&str>,
     settings: &Settings,
@@ -37,30 +39,63 @@ pub(crate) fn permit(
         return Err(unknown_caller(rule));
     }
     permit_operation(caller, operation)?;
+    permit_special(caller, operation, settings)?;
     if let Some(model) = model {
         permit_model(caller, model, settings)?;
     }
     let data_classification = classification(caller, classification_header, &settings.policy)?;
-    tracing::debug!(caller = caller.name(), uid = caller.uid, operation, model, "request allowed");
+    tracing::debug!(caller = caller.name(), uid = caller.uid, operation = operation.name, model, "request allowed");
     Ok(Permit { data_classification })
 }
 
-fn permit_operation(caller: &Caller, operation: &str) -> Result<(), Refusal> {
+fn permit_operation(caller: &Caller, operation: &Operation) -> Result<(), Refusal> {
     let Some(entry) = &caller.entry else { return Ok(()) };
-    let matches = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.matches(operation));
-    if let Some(rule) = entry.deny_operations.as_ref().filter(|rule| matches(rule)) {
+    let name = operation.name;
+    if let Some(rule) = entry.deny_operations.as_ref().filter(|rule| lists(rule, operation)) {
         return Err(deny(format!(
-            "caller \"{}\" may not call {operation} (deny_operations at {}).",
+            "caller \"{}\" may not call {name} (deny_operations at {}).",
             entry.name, rule.place
         )));
     }
     match &entry.operations {
-        Some(rule) if !matches(rule) => Err(deny(format!(
-            "caller \"{}\" may not call {operation}; operations at {} does not list it.",
+        Some(rule) if !lists(rule, operation) => Err(deny(format!(
+            "caller \"{}\" may not call {name}; operations at {} does not list it.",
             entry.name, rule.place
         ))),
         _ => Ok(()),
     }
+}
+
+/// What is off until somebody says otherwise: an entry has to name it, and `"*"` is no name.
+fn permit_special(caller: &Caller, operation: &Operation, settings: &Settings) -> Result<(), Refusal> {
+    let name = operation.name;
+    let rule = caller.entry.as_ref().and_then(|entry| entry.operations.as_ref());
+    let is_named = rule
+        .is_some_and(|rule| rule.patterns.iter().any(|pattern| !pattern.is_everything() && fits(pattern, operation)));
+    match name {
+        "CreateInferenceProfile" | "DeleteInferenceProfile" if !settings.models.allow_profile_management => {
+            Err(deny(format!(
+                "callers may not call {name}; set allow_profile_management = true in [models] and name it in the operations of the caller's [[callers]] entry."
+            )))
+        }
+        "CreateInferenceProfile" | "DeleteInferenceProfile" if !is_named => Err(deny(format!(
+            "{name} is only for callers whose [[callers]] entry names it in operations (\"*\" is no name)."
+        ))),
+        // Its output goes to a bucket of the commercial account, where no level of this host holds.
+        "StartAsyncInvoke" if !settings.policy.data_classifications.is_empty() && !is_named => Err(deny(format!(
+            "{name} writes its output to commercial S3, so while data_classifications at {} are set it is only for callers whose [[callers]] entry names it in operations.",
+            settings.policy.data_classifications_place
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn lists(rule: &Rule, operation: &Operation) -> bool {
+    rule.patterns.iter().any(|pattern| fits(pattern, operation))
+}
+
+fn fits(pattern: &Glob, operation: &Operation) -> bool {
+    pattern.matches(operation.name) || operation.group.is_some_and(|group| pattern.matches(group))
 }
 
 /// Decides over a model or profile identifier alone, by the caller's own rules. What all callers may use (`[models]`) is

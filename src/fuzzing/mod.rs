@@ -110,7 +110,7 @@ pub fn operation(data: &[u8]) -> bool {
 }
 
 /// A model's identifier, as a client names it. What is sent for it has passed the lists and the geographies, whatever it
-/// was before. True if something is sent.
+/// was before. True if something is sent, or looked up first.
 pub fn identifier(data: &[u8]) -> bool {
     static KNOWN: LazyLock<(Models, Catalogue)> = LazyLock::new(|| (models(), catalogue()));
     let Ok(asked) = std::str::from_utf8(data) else { return false };
@@ -127,7 +127,10 @@ pub fn identifier(data: &[u8]) -> bool {
                 sends = true;
             }
             Ok(Resolution::Create { model, .. }) => assert!(!model.contains("forbidden"), "{asked} {model}"),
-            Ok(Resolution::LookUp { arn }) => assert!(arn.starts_with("arn:aws:bedrock:"), "{asked} {arn}"),
+            Ok(Resolution::LookUp { arn }) => {
+                assert!(arn.starts_with("arn:aws:bedrock:"), "{asked} {arn}");
+                sends = true;
+            }
             Err(_) => {}
         }
     }

@@ -161,8 +161,8 @@ async fn allow_and_deny_hold_for_what_is_asked_and_for_what_would_be_sent() {
     let bedrock = bedrock().await;
     let application = made_by_hand(&bedrock, "nova by hand", &arn(&format!(":foundation-model/{ON_DEMAND}"))).await;
     let daemon = Setup::plain(&bedrock)
-        .with(&format!(
-            "[models]\nallow = [\"anthropic.*\", \"us.amazon.nova-lite*\", \"gpt\"]\ndeny = [\"*sonnet*\", \"us.{OPUS}\"]\n[models.aliases]\n\"gpt\" = \"openai.gpt-oss-20b-1:0\"\n\"nice\" = \"{SONNET}\"",
+        .managing_profiles(&format!(
+            "allow = [\"anthropic.*\", \"us.amazon.nova-lite*\", \"gpt\"]\ndeny = [\"*sonnet*\", \"us.{OPUS}\"]\n[models.aliases]\n\"gpt\" = \"openai.gpt-oss-20b-1:0\"\n\"nice\" = \"{SONNET}\"",
         ))
         .ready()
         .await;
