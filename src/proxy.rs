@@ -130,7 +130,7 @@ async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Beh
     let name = model::resolve::unalias(&model.name, &road.settings.models);
     match road.region_of(name) {
         Some(region) => {
-            let asker = Asker { uid: caller.uid, caller: caller.name().map(str::to_owned) };
+            let asker = Asker { uid: caller.uid, entry: caller.entry.clone() };
             region.models.behind(name, &region.upstream, &asker).await
         }
         None => Behind::Unknown,

@@ -117,7 +117,7 @@ pub fn identifier(data: &[u8]) -> bool {
     let (settings, catalogue) = &*KNOWN;
     let mut sends = false;
     for catalogue in [Some(catalogue), None] {
-        let known = Known { settings, catalogue, learned: None, looked_up: None };
+        let known = Known { settings, caller: None, catalogue, learned: None, looked_up: None };
         match resolve(asked, known) {
             Ok(Resolution::Send(target)) => {
                 let sent = target.identifier.as_str();

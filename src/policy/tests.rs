@@ -105,9 +105,9 @@ fn deny_beats_allow_however_the_model_is_spelled() {
 #[test]
 fn what_does_not_say_its_model_must_be_listed_as_an_arn() {
     let settings = settings(&format!(
-        "{CONFIG}[[callers]]\nname = \"listed\"\nusers = [\"1\"]\nmodels = [\"*\", \"*:application-inference-profile/abc\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"denied\"\nusers = [\"2\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"all\"\nusers = [\"3\"]\nmodels = [\"*\"]\n"
+        "{CONFIG}[[callers]]\nname = \"listed\"\nusers = [\"1\"]\nmodels = [\"*\", \"*:imported-model/abc\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"denied\"\nusers = [\"2\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"all\"\nusers = [\"3\"]\nmodels = [\"*\"]\n"
     ));
-    let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc";
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abc";
     let model = |who: &str, arn: &str| decide(&settings, who, "InvokeModel", Some(arn), None);
     for who in ["listed", "all", "free", "nobody"] {
         assert_eq!(model(who, arn), "allowed at none", "{who}");
@@ -115,6 +115,16 @@ fn what_does_not_say_its_model_must_be_listed_as_an_arn() {
     assert!(model("billing", arn).contains("models at config.toml:9 does not list it"));
     assert!(model("denied", arn).contains("does not say which model it stands for"));
     assert!(model("listed", &arn.replace("abc", "abd")).contains("does not list it"));
+}
+
+#[test]
+fn models_that_nobody_sees_are_refused_where_rules_tell_models_apart() {
+    let plain = settings("[[callers]]\nname = \"a\"\nusers = [\"1\"]\nmodels = [\"amazon.*\"]\n");
+    assert_eq!(decide(&plain, "nobody", "OpenAICreateBatch", None, None), "allowed at none");
+    assert!(decide(&plain, "a", "OpenAICreateBatch", None, None).contains("does not see them"));
+    let strict = settings("[models]\ndeny = [\"*opus*\"]\n");
+    assert!(decide(&strict, "nobody", "OpenAICreateBatch", None, None).contains("does not see them"));
+    assert_eq!(decide(&strict, "nobody", "OpenAIListBatches", None, None), "allowed at none");
 }
 
 #[test]
