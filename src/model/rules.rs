@@ -186,7 +186,8 @@ impl<'a> Rules<'a> {
 
     /// What cannot be judged by its models is refused wherever rules would have to, unless these name the ARN.
     fn unless_named(&self, name: &str, may_leave: bool, why: Option<&Refusal>) -> Result<(), Refusal> {
-        let must_name = |set: &&RuleSet<'_>| set.tells_models_apart() || (may_leave && set.caller.is_none());
+        let must_name =
+            |set: &&RuleSet<'_>| set.tells_models_apart() || (may_leave && set.caller.is_none() && set.allow.is_some());
         match self.sets.iter().filter(must_name).find(|set| !set.names_arn(name)) {
             None => Ok(()),
             Some(set) => Err(why.cloned().unwrap_or_else(|| set.untold(name))),
@@ -256,7 +257,8 @@ impl<'a> RuleSet<'a> {
         let Some(rule) = self.deny else { return Ok(()) };
         let fits = |glob: &&Glob| {
             // Behind a prefix that is newer than this program, a denied model stays denied.
-            let behind_prefix = |name: &str| name.split_once('.').is_some_and(|(_, rest)| glob.matches_any_case(rest));
+            let behind_prefix =
+                |name: &str| name.match_indices('.').any(|(dot, _)| glob.matches_any_case(&name[dot + 1..]));
             names.iter().any(|name| glob.matches_any_case(name) || behind_prefix(name))
         };
         match (rule.patterns.iter().find(fits), self.caller) {
@@ -285,8 +287,8 @@ impl<'a> RuleSet<'a> {
     fn untold(&self, arn: &str) -> Refusal {
         match (self.caller, self.allow, self.deny) {
             (None, ..) => identifier::untold(arn),
-            (Some(_), Some(_), None) => self.not_listed(arn),
-            (Some(caller), _, deny) => denied(format!(
+            (Some(_), Some(_), _) => self.not_listed(arn),
+            (Some(caller), None, deny) => denied(format!(
                 "\"{arn:.200}\" does not say which model it stands for, and deny_models of caller \"{caller}\"{} may deny that; list the ARN in the caller's models.",
                 deny.map(|rule| format!(" at {}", rule.place)).unwrap_or_default()
             )),
