@@ -27,6 +27,7 @@ use crate::model::lookup::Asker;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
+use crate::settings::callers::CallerEntry;
 use crate::upstream::answer::AwsError;
 use crate::upstream::body::{BodyError, UpstreamBody};
 use crate::upstream::{Answer, AnswerBody, Failure, Upstream, UpstreamRequest, strip};
@@ -44,6 +45,8 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub(crate) struct Exchange {
     road: Arc<Road>,
     pub record: Record,
+    /// The caller's, once it is known.
+    entry: Option<Arc<CallerEntry>>,
     started: Instant,
     closed: bool,
     /// What the limits have granted; held until the answer's last byte.
@@ -90,9 +93,9 @@ impl AdmittedExchange<'_> {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
     }
 
-    /// Whose name is looked up, where it has to be.
+    /// Whose rules hold, and on whose account a name is looked up.
     pub(crate) fn asker(&self) -> Asker {
-        Asker { uid: self.0.record.caller_uid, caller: self.0.record.caller.clone() }
+        Asker { uid: self.0.record.caller_uid, entry: self.0.entry.clone() }
     }
 
     /// For calls that the daemon has to make itself, so that it can send this request.
@@ -172,6 +175,7 @@ impl Exchange {
         Exchange {
             road: Arc::clone(road),
             record,
+            entry: None,
             started: Instant::now(),
             closed: false,
             admission: None,
@@ -214,6 +218,7 @@ impl Exchange {
 
     /// Who has sent it.
     pub(crate) fn caller(&mut self, caller: &Caller) {
+        self.entry.clone_from(&caller.entry);
         let record = &mut self.record;
         record.caller = caller.name().map(str::to_owned);
         record.caller_uid = caller.uid;

@@ -143,10 +143,7 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            region
-                .models
-                .check_copy_from(&requested.name, &region.upstream, &exchange.asker(), &OwnCalls(exchange.road()))
-                .await?;
+            region.models.check_copy_from(&requested.name, &region.upstream, &exchange.asker()).await?;
             describe(road, region, exchange, received, requested, headers).await
         }
         ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,

@@ -113,7 +113,7 @@ pub(crate) fn permit(
     headers: &HeaderMap,
 ) -> Result<Permit, Refusal> {
     let level = headers.get(policy::CLASSIFICATION_HEADER).and_then(|value| value.to_str().ok());
-    let permit = policy::permit(caller, operation.name, model, level, &road.settings).inspect_err(|refusal| {
+    let permit = policy::permit(caller, operation, model, level, &road.settings).inspect_err(|refusal| {
         road.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
     })?;
     exchange.record.data_classification = permit.data_classification().map(str::to_owned);
@@ -122,15 +122,14 @@ pub(crate) fn permit(
 
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
 async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Behind {
-    let invokes =
-        matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_) | ModelPlace::OptionalBody(_));
+    let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_));
     let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
         return Behind::Itself;
     };
     let name = model::resolve::unalias(&model.name, &road.settings.models);
     match road.region_of(name) {
         Some(region) => {
-            let asker = Asker { uid: caller.uid, caller: caller.name().map(str::to_owned) };
+            let asker = Asker { uid: caller.uid, entry: caller.entry.clone() };
             region.models.behind(name, &region.upstream, &asker).await
         }
         None => Behind::Unknown,

@@ -103,10 +103,8 @@ fn requested_model(
         Ok(named.map(|named| RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
     };
     match operation.model {
-        ModelPlace::None => Ok(None),
+        ModelPlace::None | ModelPlace::Unseen => Ok(None),
         ModelPlace::Path | ModelPlace::Described => Ok(identifier.map(|name| RequestedModel { name, in_body: None })),
-        ModelPlace::OptionalBody(_) if body.is_empty() => Ok(None),
-        ModelPlace::OptionalBody(key) => in_body(key),
         ModelPlace::Body(key) => match in_body(key)? {
             Some(model) => Ok(Some(model)),
             None => Err(Refusal::new(

@@ -95,6 +95,7 @@ pub(crate) struct Models {
     pub deny: Spanned<Vec<Glob>>,
     pub geographies: Vec<Spanned<String>>,
     pub create_profiles: bool,
+    pub allow_profile_management: bool,
     pub refresh_interval: Span,
     pub aliases: BTreeMap<String, Spanned<String>>,
 }
@@ -218,6 +219,7 @@ impl Default for Models {
             deny: Spanned::new(0..0, Vec::new()),
             geographies: vec![Spanned::new(0..0, "us".to_owned())],
             create_profiles: true,
+            allow_profile_management: false,
             refresh_interval: seconds(3600),
             aliases: BTreeMap::new(),
         }

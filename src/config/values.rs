@@ -163,29 +163,45 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
 
 /// A pattern on identifiers in which `*` stands for any text and `?` for one character.
 #[derive(Clone, PartialEq)]
-pub struct Glob(wildmatch::WildMatch);
+pub struct Glob {
+    exact: wildmatch::WildMatch,
+    any_case: wildmatch::WildMatch,
+}
 
 impl Glob {
     /// Any text is a pattern.
     pub fn new(pattern: &str) -> Glob {
-        Glob(wildmatch::WildMatch::new(pattern))
+        Glob {
+            exact: wildmatch::WildMatch::new(pattern),
+            any_case: wildmatch::WildMatch::new_case_insensitive(pattern),
+        }
     }
 
     /// Whether the whole of `text` fits the pattern; upper and lower case differ.
     pub fn matches(&self, text: &str) -> bool {
-        self.0.matches(text)
+        self.exact.matches(text)
+    }
+
+    /// The same, and `OPUS` is `opus`: for what is denied.
+    pub fn matches_any_case(&self, text: &str) -> bool {
+        self.any_case.matches(text)
+    }
+
+    /// The pattern is `*`, which names nothing in particular.
+    pub fn is_everything(&self) -> bool {
+        self.exact.to_string().bytes().all(|byte| byte == b'*')
     }
 }
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.exact, f)
     }
 }
 
 impl fmt::Debug for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0)
+        write!(f, "\"{}\"", self.exact)
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) struct Models {
     pub deny: callers::Rule,
     pub geographies: Vec<String>,
     pub create_profiles: bool,
+    /// Callers whose entry names these operations may create and delete inference profiles.
+    pub allow_profile_management: bool,
     pub refresh_interval: Duration,
     pub aliases: BTreeMap<String, String>,
 }
@@ -408,6 +410,7 @@ fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError
         deny: callers::rule(&models.deny, source),
         geographies,
         create_profiles: models.create_profiles,
+        allow_profile_management: models.allow_profile_management,
         refresh_interval: models.refresh_interval.0,
         aliases,
     })
