@@ -19,7 +19,7 @@ use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::ledger::Opened;
 use crate::limits::Admission;
-use crate::listen::Client;
+use crate::listen::{self, Client};
 use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
@@ -507,6 +507,18 @@ impl Relay {
             let status = exchange.record.status_code;
             exchange.close(Outcome::UpstreamBroke, status);
         }
+    }
+}
+
+impl listen::Answer for Body {
+    fn client_stalled(&mut self) {
+        let BodyKind::Relay(relay) = &mut self.0 else { return };
+        let Some(Passage { mut exchange, meter }) = relay.passage.take() else { return };
+        exchange.metered(meter);
+        exchange.record.error_message =
+            Some("bedrock-sidecar: the client took no byte of its answer for listen.write_timeout".to_owned());
+        let status = exchange.record.status_code;
+        exchange.close(Outcome::ClientStalled, status);
     }
 }
 

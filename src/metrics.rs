@@ -70,6 +70,16 @@ struct LimitLabels {
     scope: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 
 /// All counters of the daemon.
@@ -88,6 +98,10 @@ pub(crate) struct Metrics {
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
     limited: Family<LimitLabels, Counter>,
+    connections: Family<ListenerLabel, Gauge>,
+    connections_full: Family<ListenerLabel, Counter>,
+    connections_refused: Family<ReasonLabel, Counter>,
+    connections_cut: Family<ReasonLabel, Counter>,
     audit_pending: Gauge,
     audit_bytes: Gauge,
     audit_max_bytes: Gauge,
@@ -137,6 +151,10 @@ impl Metrics {
             credential_age: Gauge::default(),
             credential_refreshes: Family::default(),
             limited: Family::default(),
+            connections: Family::default(),
+            connections_full: Family::default(),
+            connections_refused: Family::default(),
+            connections_cut: Family::default(),
             audit_pending: Gauge::default(),
             audit_bytes: Gauge::default(),
             audit_max_bytes: Gauge::default(),
@@ -177,6 +195,22 @@ impl Metrics {
             metrics.credential_refreshes.clone(),
         );
         registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
+        registry.register("connections", "Connections of clients", metrics.connections.clone());
+        registry.register(
+            "connections_full",
+            "How often a new connection had to wait because all were taken",
+            metrics.connections_full.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections that were closed when they were accepted",
+            metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "connections_cut",
+            "Connections and streams that the daemon ended",
+            metrics.connections_cut.clone(),
+        );
         registry.register("audit_pending", "Records that DynamoDB has not confirmed", metrics.audit_pending.clone());
         registry.register(
             "audit_ledger_bytes",
@@ -220,6 +254,34 @@ impl Metrics {
         while self.in_flight.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// `listener` is "main" or "admin".
+    pub(crate) fn connection_opened(&self, listener: &'static str) {
+        self.connections.get_or_create(&ListenerLabel { listener }).inc();
+    }
+
+    pub(crate) fn connection_ended(&self, listener: &'static str) {
+        self.connections.get_or_create(&ListenerLabel { listener }).dec();
+    }
+
+    /// How many connections there are, the admin's included.
+    pub(crate) fn connections(&self) -> i64 {
+        ["main", "admin"].map(|listener| self.connections.get_or_create(&ListenerLabel { listener }).get()).iter().sum()
+    }
+
+    pub(crate) fn connections_full(&self, listener: &'static str) {
+        self.connections_full.get_or_create(&ListenerLabel { listener }).inc();
+    }
+
+    /// "user": its user has too many; "gone": nobody is there any more; "unidentified": the kernel could not be asked.
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// "idle", "write_timeout", or "room": its place was needed.
+    pub(crate) fn connection_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn resolved(&self, how: &'static str) {
@@ -312,6 +374,10 @@ mod tests {
         let _in_flight = metrics.enter();
         metrics.attempt("us-east-1", 200);
         metrics.resolved("discovered");
+        metrics.connection_opened("main");
+        metrics.connections_full("admin");
+        metrics.connection_refused("user");
+        metrics.connection_cut("idle");
         let record = Record {
             operation: "Converse".into(),
             model_id: "secret-model".into(),
@@ -362,6 +428,10 @@ mod tests {
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
+            "bedrock_sidecar_connections{listener=\"main\"} 1",
+            "bedrock_sidecar_connections_full_total{listener=\"admin\"} 1",
+            "bedrock_sidecar_connections_refused_total{reason=\"user\"} 1",
+            "bedrock_sidecar_connections_cut_total{reason=\"idle\"} 1",
             "bedrock_sidecar_audit_pending 4",
             "bedrock_sidecar_audit_ledger_max_bytes 8",
             "bedrock_sidecar_audit_shipped_total 5",

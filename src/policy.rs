@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::caller::{Caller, unknown_caller};
+use crate::caller::{Caller, unknown_caller, unknown_user};
 use crate::config::Glob;
 use crate::error::{Refusal, RefusalKind};
 use crate::model::resolve;
@@ -38,6 +38,10 @@ pub(crate) fn permit(
 ) -> Result<Permit, Refusal> {
     if let (Some(rule), None) = (&settings.policy.require_known_caller, &caller.entry) {
         return Err(unknown_caller(rule));
+    }
+    // Whoever hides from the kernel must not escape the rules that are meant for him.
+    if caller.entry.is_none() && caller.uid.is_none() && !settings.callers.entries.is_empty() {
+        return Err(unknown_user());
     }
     permit_operation(caller, operation)?;
     permit_special(caller, operation, settings)?;

@@ -6,13 +6,14 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::exchange::{Body, Exchange};
-use crate::listen::{Client, head::Fault};
+use crate::listen::{Client, guard, head::Fault};
 use crate::road::Road;
 use crate::{admin, legacy_rest, proxy};
 
 /// Answers one request.
 pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
-    if request.uri().path() == "/health" && Fault::of(request.headers()).is_none() {
+    let headers = request.headers();
+    if request.uri().path() == "/health" && Fault::of(headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
     let exchange = Exchange::begin(&road, &client);

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 
 pub(crate) use authorization::{Claim, claim};
 pub use host::HostRole;
-pub use peer::Peer;
+pub use peer::{NoPeer, Peer, Peers};
 
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::Settings;
@@ -266,6 +266,14 @@ pub(crate) fn unknown_caller(rule: &crate::settings::callers::Place) -> Refusal 
         format!(
             "only known callers may call (require_known_caller at {rule}), and no [[callers]] entry fits this request."
         ),
+    )
+}
+
+/// The answer when the kernel does not say who is calling, and rules exist that may be meant for exactly this user.
+pub(crate) fn unknown_user() -> Refusal {
+    Refusal::new(
+        RefusalKind::AccessDenied,
+        "the kernel does not say which user has sent this request, and no [[callers]] entry fits it by a signature, token or certificate.",
     )
 }
 

@@ -45,6 +45,12 @@ pub(crate) struct Listen {
     pub unix_socket: Option<FilePath>,
     pub admin_address: LoopbackAddress,
     pub max_connections: NonZeroUsize,
+    pub max_connections_per_user: Option<Spanned<NonZeroUsize>>,
+    pub idle_timeout: Span,
+    pub header_timeout: Span,
+    pub write_timeout: Span,
+    pub unix_socket_mode: Option<Spanned<String>>,
+    pub unix_socket_group: Option<Spanned<String>>,
     pub tls: Option<callers::Tls>,
 }
 
@@ -201,6 +207,12 @@ impl Default for Listen {
             unix_socket: None,
             admin_address: address(8791),
             max_connections: NonZeroUsize::MIN.saturating_add(1023),
+            max_connections_per_user: None,
+            idle_timeout: seconds(75),
+            header_timeout: seconds(10),
+            write_timeout: seconds(60),
+            unix_socket_mode: None,
+            unix_socket_group: None,
             tls: None,
         }
     }

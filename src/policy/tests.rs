@@ -31,7 +31,7 @@ fn settings(text: &str) -> Settings {
 fn caller(settings: &Settings, name: &str) -> Caller {
     Caller {
         entry: settings.callers.entries.iter().find(|entry| entry.name == name).cloned(),
-        uid: None,
+        uid: Some(40_000),
         access_key_id: None,
         identity_verified: false,
         user_arn: "arn:aws-us-gov:iam::unknown:host/test".into(),
@@ -137,6 +137,20 @@ fn unknown_callers_may_be_kept_out() {
     // A caller that proves to be the host's role, and has no entry, is not known either.
     let verified = Caller { identity_verified: true, ..caller(&settings, "nobody") };
     assert!(permit(&verified, named("InvokeModel"), None, None, &settings).is_err());
+}
+
+#[test]
+fn who_hides_from_the_kernel_gets_least() {
+    let with_rules = settings("[[callers]]\nname = \"a\"\nusers = [\"0\"]\ndeny_models = [\"*opus*\"]");
+    let hidden = |settings: &Settings, who: &str| Caller { uid: None, ..caller(settings, who) };
+    assert!(permit(&hidden(&with_rules, "nobody"), "InvokeModel", None, None, &with_rules).is_err());
+    assert!(permit(&caller(&with_rules, "nobody"), "InvokeModel", None, None, &with_rules).is_ok());
+    assert!(
+        permit(&hidden(&with_rules, "a"), "InvokeModel", None, None, &with_rules).is_ok(),
+        "known by something else"
+    );
+    let without = settings("");
+    assert!(permit(&hidden(&without, "nobody"), "InvokeModel", None, None, &without).is_ok());
 }
 
 #[test]

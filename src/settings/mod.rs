@@ -4,11 +4,11 @@
 pub(crate) mod accounts;
 pub(crate) mod callers;
 pub mod limits;
+pub(crate) mod listen;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,8 +16,7 @@ use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
 use crate::config::{
-    self, AnchorPlace, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure,
-    OnFull, Source,
+    self, AnchorPlace, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
 };
 
 /// Everything the daemon was told.
@@ -25,7 +24,7 @@ use crate::config::{
 pub struct Settings {
     /// The file these come from; none when the built-in defaults are used.
     pub(crate) path: Option<PathBuf>,
-    pub(crate) listen: Listen,
+    pub(crate) listen: listen::Listen,
     pub(crate) upstreams: Vec<Upstream>,
     /// No `[[upstreams]]` is configured: a region that the credential names replaces the default one.
     pub(crate) upstream_is_default: bool,
@@ -40,15 +39,6 @@ pub struct Settings {
     pub(crate) drain_timeout: Duration,
     pub(crate) log: config::LogFormat,
     pub(crate) log_level: config::LogLevel,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listen {
-    pub addresses: Vec<SocketAddr>,
-    pub unix_socket: Option<PathBuf>,
-    pub admin_address: SocketAddr,
-    pub max_connections: usize,
-    pub tls: Option<tls::Tls>,
 }
 
 /// One commercial region and the hosts that serve it.
@@ -157,7 +147,7 @@ impl Settings {
         let policy = callers::policy(config.policy, source)?;
         Ok(Settings {
             path: None,
-            listen: listen(config.listen, source)?,
+            listen: listen::Listen::new(config.listen, source)?,
             upstreams: upstreams(config.upstreams, source)?,
             upstream_is_default,
             timeouts: Timeouts {
@@ -181,35 +171,6 @@ impl Settings {
 
 fn format(log: &Log) -> config::LogFormat {
     log.format
-}
-
-fn listen(listen: config::Listen, source: &Source) -> Result<Listen, ConfigError> {
-    let span = listen.addresses.span();
-    let addresses: Vec<SocketAddr> = listen.addresses.into_inner().into_iter().map(|LoopbackAddress(a)| a).collect();
-    if addresses.is_empty() && listen.unix_socket.is_none() {
-        return Err(source.error(span, "nothing would listen; name at least one address or a unix_socket."));
-    }
-    let LoopbackAddress(admin_address) = listen.admin_address;
-    let mut seen = vec![admin_address];
-    for address in &addresses {
-        if address.port() != 0 && seen.contains(address) {
-            return Err(source.error(
-                span,
-                format!(
-                    "{address} is named twice; give every listener, the admin address included, a port of its own."
-                ),
-            ));
-        }
-        seen.push(*address);
-    }
-    let tls = listen.tls.map(|tls| tls::tls(tls, &seen, source)).transpose()?;
-    Ok(Listen {
-        addresses,
-        unix_socket: listen.unix_socket.map(|path| path.0),
-        admin_address,
-        max_connections: listen.max_connections.get(),
-        tls,
-    })
 }
 
 fn upstreams(

@@ -9,6 +9,7 @@
 
 mod app;
 mod callers;
+mod connections;
 mod contract;
 mod credentials;
 mod failover;

@@ -43,6 +43,7 @@ async fn the_record_page_explains_every_outcome() {
         Outcome::UpstreamError,
         Outcome::Refused,
         Outcome::ClientDisconnected,
+        Outcome::ClientStalled,
         Outcome::UpstreamBroke,
         Outcome::Interrupted,
     ];
@@ -54,6 +55,7 @@ async fn the_record_page_explains_every_outcome() {
             | Outcome::UpstreamError
             | Outcome::Refused
             | Outcome::ClientDisconnected
+            | Outcome::ClientStalled
             | Outcome::UpstreamBroke
             | Outcome::Interrupted => {}
         }
