@@ -6,6 +6,11 @@ use crate::error::{Refusal, RefusalKind};
 /// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
 const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
 
+/// The geographies that commercial profiles have.
+pub(crate) fn commercial_geographies() -> impl Iterator<Item = &'static str> {
+    GEOGRAPHIES.into_iter().filter(|name| *name != "us-gov")
+}
+
 /// An identifier, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Identifier<'a> {
