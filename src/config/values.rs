@@ -204,7 +204,9 @@ impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Glob, D::Error> {
         read(deserializer, "a pattern such as \"anthropic.*\"", |text| match text.trim() {
             "" => Err("an empty pattern matches nothing; write \"*\" for every model or leave it out".to_owned()),
-            trimmed if trimmed != text => Err(format!("\"{text}\" begins or ends with white space, so it matches nothing; write \"{trimmed}\"")),
+            trimmed if trimmed != text => {
+                Err(format!("\"{text}\" begins or ends with white space, so it matches nothing; write \"{trimmed}\""))
+            }
             _ => Ok(Glob::new(text)),
         })
     }

@@ -143,6 +143,9 @@ mod tests {
             plain("unknown field `adress`, expected one of `addresses`, `tls`"),
             "unknown field `adress`, expected one of `addresses`, `tls`; did you mean `addresses`?"
         );
-        assert_eq!(plain("unknown variant `x`, expected `deny` or `allow`"), "unknown variant `x`, expected `deny` or `allow`");
+        assert_eq!(
+            plain("unknown variant `x`, expected `deny` or `allow`"),
+            "unknown variant `x`, expected `deny` or `allow`"
+        );
     }
 }

@@ -4,7 +4,7 @@
 use crate::error::{Refusal, RefusalKind};
 
 /// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
-const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
+pub(crate) const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
 
 /// The geographies that commercial profiles have.
 pub(crate) fn commercial_geographies() -> impl Iterator<Item = &'static str> {

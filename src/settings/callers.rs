@@ -109,7 +109,8 @@ pub(super) struct Around<'a> {
 pub(super) fn policy(policy: written::Policy, has_callers: bool, source: &Source) -> Result<Policy, ConfigError> {
     let require = policy.require_known_caller.filter(|require| *require.get_ref());
     if let Some(require) = require.as_ref().filter(|_| !has_callers) {
-        let sentence = "require_known_caller refuses everybody, because there are no [[callers]]; add an entry or remove it.";
+        let sentence =
+            "require_known_caller refuses everybody, because there are no [[callers]]; add an entry or remove it.";
         return Err(source.error(require.span(), sentence));
     }
     let list = policy.data_classifications.unwrap_or_else(|| Spanned::new(0..0, Vec::new()));

@@ -10,6 +10,7 @@ use super::{Audit, any_region, names, patterns};
 use crate::config::limits as written;
 use crate::config::rate_keys::rate_keys;
 use crate::config::{ConfigError, FilePath, Glob, OnUnavailable, Source};
+use crate::model::identifier::GEOGRAPHIES;
 
 /// Everything that the limits need. Reloading hands over a new one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -111,8 +112,17 @@ impl Prices {
         self.0.iter().map(|(_, price)| *price).reduce(Price::or_higher)
     }
 
+    /// Whether a model that fits the pattern may have a price. One for a model holds for its profiles and ARNs too.
+    fn may_fit(&self, pattern: &str) -> bool {
+        let prefixed = |price: &Glob| {
+            GEOGRAPHIES.iter().any(|geography| patterns::overlap(pattern, &format!("{geography}.{price}")))
+        };
+        let fits = |price: &Glob| patterns::overlap(pattern, &price.to_string()) || prefixed(price);
+        patterns::overlap(pattern, "arn:*") || self.0.iter().any(|(price, _)| fits(price))
+    }
+
     /// Of the admin's file, if one is named.
-    pub(super) fn of(file: Option<&Spanned<FilePath>>, source: &Source) -> Result<Option<Prices>, ConfigError> {
+    pub(super) fn of_file(file: Option<&Spanned<FilePath>>, source: &Source) -> Result<Option<Prices>, ConfigError> {
         file.map(|file| Prices::read(file, source)).transpose()
     }
 
@@ -195,10 +205,7 @@ impl Budgets<'_> {
             (Some(prices), _) if prices.is_empty() => {
                 Some("needs prices, and the prices_file has no [[prices]] in it.".to_owned())
             }
-            // A price for a model holds for its profiles and ARNs too, whose names end in the model's.
-            (Some(Prices(rows)), Some(of))
-                if !rows.iter().any(|(price, _)| patterns::overlap(of, &format!("*{price}"))) =>
-            {
+            (Some(prices), Some(of)) if !prices.may_fit(of) => {
                 Some(format!("counts nothing: no [[prices]] in the prices_file fits a model of \"{of}\"."))
             }
             _ => None,
@@ -301,7 +308,7 @@ mod tests {
     fn settings(text: &str) -> Result<Limits, String> {
         let source = Source::new(Path::new("config.toml"), text.to_owned());
         let mut config: crate::config::Config = source.parse().map_err(|error| error.to_string())?;
-        let read = |config: &crate::config::Config| Prices::of(config.limits.prices_file.as_ref(), &source);
+        let read = |config: &crate::config::Config| Prices::of_file(config.limits.prices_file.as_ref(), &source);
         let prices = read(&config).map_err(|error| error.to_string())?;
         let audit = crate::settings::audit(std::mem::take(&mut config.audit), &mut Vec::new(), &source)
             .map_err(|error| error.to_string())?;

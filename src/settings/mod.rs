@@ -153,11 +153,11 @@ impl Settings {
         let upstream_is_default = config.upstreams.is_none();
         let policy = callers::policy(config.policy, !config.callers.is_empty(), source)?;
         let listen = listen(config.listen, source)?;
-        let prices = limits::Prices::of(config.limits.prices_file.as_ref(), source)?;
+        let prices = limits::Prices::of_file(config.limits.prices_file.as_ref(), source)?;
         let has_client_ca = listen.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let around = callers::Around { policy: &policy, prices: prices.as_ref(), has_client_ca, source };
         let callers = callers::callers(config.callers, &around, &mut warnings)?;
-        let timeout = |key, written, longest| span(key, written, longest, source);
+        let timeout = |key, written, longest| at_most(key, written, longest, source);
         let audit = audit(config.audit, &mut warnings, source)?;
         Ok(Settings {
             path: None,
@@ -202,7 +202,7 @@ const MOST_CONNECTIONS: usize = 1_000_000;
 const LEAST_LEDGER_BYTES: u64 = 4_000;
 
 /// A duration, unless it is so long that it cannot be meant.
-fn span(
+fn at_most(
     key: &str,
     written: &Spanned<config::Span>,
     longest: Duration,
@@ -244,8 +244,9 @@ fn listen(listen: config::Listen, source: &Source) -> Result<Listen, ConfigError
     if let Some(path) = &listen.unix_socket {
         let length = path.get_ref().0.as_os_str().len();
         if length > LONGEST_SOCKET_PATH {
-            let sentence =
-                format!("the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes, and this one has {length}.");
+            let sentence = format!(
+                "the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes, and this one has {length}."
+            );
             return Err(source.error(path.span(), sentence));
         }
     }
@@ -304,7 +305,10 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
     }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
     Ok(Upstream {
-        runtime: upstream.runtime_endpoint.map(Spanned::into_inner).unwrap_or_else(|| host("bedrock-runtime", &region, fips)),
+        runtime: upstream
+            .runtime_endpoint
+            .map(Spanned::into_inner)
+            .unwrap_or_else(|| host("bedrock-runtime", &region, fips)),
         control: upstream.control_endpoint.map(Spanned::into_inner).unwrap_or_else(|| host("bedrock", &region, fips)),
         region,
         ca,
@@ -389,7 +393,10 @@ fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Sourc
             )
         }
     };
-    Ok(Credentials { source: secret, refresh_interval: span("refresh_interval", &written.refresh_interval, DAY, source)? })
+    Ok(Credentials {
+        source: secret,
+        refresh_interval: at_most("refresh_interval", &written.refresh_interval, DAY, source)?,
+    })
 }
 
 fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> Result<Audit, ConfigError> {
@@ -402,12 +409,16 @@ fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> R
     };
     let bytes = audit.max_ledger_bytes.get_ref().get();
     if bytes < LEAST_LEDGER_BYTES {
-        let sentence = format!("a ledger of {bytes} bytes has no room for a record; give it {LEAST_LEDGER_BYTES} at least.");
+        let sentence =
+            format!("a ledger of {bytes} bytes has no room for a record; give it {LEAST_LEDGER_BYTES} at least.");
         return Err(source.error(audit.max_ledger_bytes.span(), sentence));
     }
     let mut warn = |span, sentence: &str| warnings.push(source.error(span, sentence).to_string());
     if bytes < 1 << 20 {
-        warn(audit.max_ledger_bytes.span(), "a ledger of less than 1 MiB (1048576) is full after a few hundred requests.");
+        warn(
+            audit.max_ledger_bytes.span(),
+            "a ledger of less than 1 MiB (1048576) is full after a few hundred requests.",
+        );
     }
     let retention = audit.retention.get_ref().0;
     if retention < Duration::from_secs(3600) {
@@ -425,3 +436,6 @@ fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> R
         anchor: audit.anchor.map(|anchor| anchor.to),
     })
 }
+
+#[cfg(test)]
+mod tests;

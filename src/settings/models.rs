@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::callers::Rule;
-use super::{DAY, patterns, span};
+use super::{DAY, at_most, patterns};
 use crate::config::{self, ConfigError, Source, nearest};
 use crate::model::identifier::{self, Identifier};
 use crate::operation::check_identifier;
@@ -37,7 +37,7 @@ pub(super) fn models(
         deny: patterns::models(&models.deny, source)?,
         geographies,
         create_profiles: models.create_profiles,
-        refresh_interval: span("refresh_interval", &models.refresh_interval, DAY * 30, source)?,
+        refresh_interval: at_most("refresh_interval", &models.refresh_interval, DAY * 30, source)?,
         aliases,
     })
 }
@@ -57,8 +57,9 @@ fn geography(geography: &Spanned<String>, source: &Source) -> Result<String, Con
     if known.contains(&name.as_str()) {
         return Ok(name.clone());
     }
-    let hint = nearest(name, known.iter().copied()).map(|name| format!("did you mean \"{name}\"? ")).unwrap_or_default();
-    fail(format!("\"{name}\" is no geography of inference profiles; {hint}Known are {}.", known.join(", ")))
+    let hint =
+        nearest(name, known.iter().copied()).map(|name| format!("Did you mean \"{name}\"? ")).unwrap_or_default();
+    fail(format!("\"{name}\" is no geography of inference profiles. {hint}Known are {}.", known.join(", ")))
 }
 
 fn aliases(

@@ -121,8 +121,6 @@ fn arn<'a>(text: &'a str, service: &str) -> Option<(&'a str, &'a str)> {
 }
 
 fn elsewhere(name: &Spanned<String>, what: &str, there: &str, region: &str, source: &Source) -> ConfigError {
-    source.error(
-        name.span(),
-        format!("{what} is in {there} by its ARN, but region is \"{region}\"; make them the same."),
-    )
+    source
+        .error(name.span(), format!("{what} is in {there} by its ARN, but region is \"{region}\"; make them the same."))
 }

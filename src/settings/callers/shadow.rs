@@ -18,7 +18,8 @@ pub(super) fn shadow(entry: &CallerEntry, earlier: &[Arc<CallerEntry>]) -> Shado
     let mut taken = Vec::new();
     // A local key and a token are no other entry's: whoever is neither user nor member comes in by them.
     let mut reached = entry.key.is_some() || entry.bearer.is_some();
-    let mut look = |what: String, takes: &dyn Fn(&CallerEntry) -> bool| match earlier.iter().find(|other| takes(other)) {
+    let mut look = |what: String, takes: &dyn Fn(&CallerEntry) -> bool| match earlier.iter().find(|other| takes(other))
+    {
         Some(other) => taken.push(format!("{what} is already in \"{}\"", other.name)),
         None => reached = true,
     };
