@@ -80,8 +80,7 @@ fn whole_number(kind: &str) -> String {
         "u8" => format!("a whole number from 1 to {}", u8::MAX),
         "u16" => format!("a whole number from 1 to {}", u16::MAX),
         "u32" => format!("a whole number from 1 to {}", u32::MAX),
-        // TOML's own bound.
-        _ => format!("a whole number from 1 to {}", i64::MAX),
+        _ => "a whole number of 1 or more".to_owned(),
     }
 }
 

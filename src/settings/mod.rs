@@ -388,7 +388,7 @@ fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Sourc
                 written
                     .profile
                     .map(Spanned::into_inner)
-                    .filter(|name| !name.trim().is_empty())
+                    .filter(|name| !name.trim().is_empty() && !name.contains(char::is_control))
                     .ok_or_else(|| needs("profile", "profile"))?,
             )
         }

@@ -210,6 +210,16 @@ fn names_of_tables_and_secrets_can_exist() {
 }
 
 #[test]
+fn a_profile_has_a_name() {
+    for name in ["", " ", "\\u0000"] {
+        refused(&[(
+            &format!("[credentials]\nsource = \"profile\"\nprofile = \"{name}\""),
+            "1:1: source = \"profile\" needs profile beside it in [credentials].",
+        )]);
+    }
+}
+
+#[test]
 fn paths_lead_somewhere() {
     let empty = "an empty path leads nowhere; name a file, or leave the key out";
     for text in [
