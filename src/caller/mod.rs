@@ -81,7 +81,7 @@ impl Callers {
     /// `host` is kept from one configuration to the next, so that its keys need not be found again.
     pub fn new(settings: &Settings, host: Arc<HostRole>) -> Callers {
         let entries = settings.callers.entries.clone();
-        for warning in &settings.callers.warnings {
+        for warning in settings.all_warnings() {
             tracing::warn!("{warning}");
         }
         let local_key = |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| SigningKeys::new(key.secret.clone()));

@@ -13,6 +13,9 @@ use crate::settings::{SecretLocation, Settings};
 pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
     say(&format!("ok    configuration: {file}"));
+    for warning in settings.all_warnings() {
+        say(&format!("warn  {warning}"));
+    }
     let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
     say(&format!("info  FIPS module: {}", if fips { "active" } else { "not built in" }));
     if !online {

@@ -84,7 +84,7 @@ pub(crate) struct PriceFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Price {
     /// Fits the models that this price is of.
-    pub model: super::Glob,
+    pub model: Spanned<super::Glob>,
     /// Read by the model.
     pub input: Usd,
     /// Written by the model.

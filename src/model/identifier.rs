@@ -4,7 +4,12 @@
 use crate::error::{Refusal, RefusalKind};
 
 /// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
-const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
+pub(crate) const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
+
+/// The geographies that commercial profiles have.
+pub(crate) fn commercial_geographies() -> impl Iterator<Item = &'static str> {
+    GEOGRAPHIES.into_iter().filter(|name| *name != "us-gov")
+}
 
 /// Providers of models (the same tables). A name of three parts that begins with none of these, and with no geography, may
 /// begin with a geography that is newer than this program.

@@ -143,14 +143,14 @@ fn unknown_callers_may_be_kept_out() {
 fn who_hides_from_the_kernel_gets_least() {
     let with_rules = settings("[[callers]]\nname = \"a\"\nusers = [\"0\"]\ndeny_models = [\"*opus*\"]");
     let hidden = |settings: &Settings, who: &str| Caller { uid: None, ..caller(settings, who) };
-    assert!(permit(&hidden(&with_rules, "nobody"), "InvokeModel", None, None, &with_rules).is_err());
-    assert!(permit(&caller(&with_rules, "nobody"), "InvokeModel", None, None, &with_rules).is_ok());
+    assert!(permit(&hidden(&with_rules, "nobody"), named("InvokeModel"), None, None, &with_rules).is_err());
+    assert!(permit(&caller(&with_rules, "nobody"), named("InvokeModel"), None, None, &with_rules).is_ok());
     assert!(
-        permit(&hidden(&with_rules, "a"), "InvokeModel", None, None, &with_rules).is_ok(),
+        permit(&hidden(&with_rules, "a"), named("InvokeModel"), None, None, &with_rules).is_ok(),
         "known by something else"
     );
     let without = settings("");
-    assert!(permit(&hidden(&without, "nobody"), "InvokeModel", None, None, &without).is_ok());
+    assert!(permit(&hidden(&without, "nobody"), named("InvokeModel"), None, None, &without).is_ok());
 }
 
 #[test]

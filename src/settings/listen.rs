@@ -7,8 +7,14 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::accounts::Accounts;
-use super::tls;
+use super::{DAY, at_most, tls};
 use crate::config::{self, ConfigError, LoopbackAddress, Source};
+
+/// Unix socket addresses hold this many bytes beside the NUL at their end (unix(7)).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// More descriptors than a process can have on Linux by default (fs.nr_open).
+const MOST_CONNECTIONS: usize = 1_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listen {
@@ -63,7 +69,11 @@ impl Listen {
             seen.push(*address);
         }
         let tls = listen.tls.map(|tls| tls::tls(tls, &seen, source)).transpose()?;
-        let max_connections = listen.max_connections.get();
+        let max_connections = listen.max_connections.get_ref().get();
+        if max_connections > MOST_CONNECTIONS {
+            let sentence = format!("max_connections is at most {MOST_CONNECTIONS}; no process has more descriptors.");
+            return Err(source.error(listen.max_connections.span(), sentence));
+        }
         Ok(Listen {
             addresses,
             unix_socket: unix_socket(
@@ -76,9 +86,9 @@ impl Listen {
             max_connections,
             max_connections_per_user: per_user(listen.max_connections_per_user, max_connections, source)?,
             timeouts: Timeouts {
-                idle: listen.idle_timeout.0,
-                header: listen.header_timeout.0,
-                write: listen.write_timeout.0,
+                idle: at_most("idle_timeout", &listen.idle_timeout, DAY, source)?,
+                header: at_most("header_timeout", &listen.header_timeout, DAY, source)?,
+                write: at_most("write_timeout", &listen.write_timeout, DAY, source)?,
             },
             tls,
         })
@@ -102,7 +112,7 @@ fn per_user(
 }
 
 fn unix_socket(
-    path: Option<config::FilePath>,
+    path: Option<Spanned<config::FilePath>>,
     mode: Option<&Spanned<String>>,
     group: Option<&Spanned<String>>,
     source: &Source,
@@ -115,6 +125,12 @@ fn unix_socket(
             None => Ok(None),
         };
     };
+    let length = path.get_ref().0.as_os_str().len();
+    if length > LONGEST_SOCKET_PATH {
+        let sentence =
+            format!("the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes, and this one has {length}.");
+        return Err(source.error(path.span(), sentence));
+    }
     let mode = match mode {
         None => 0o666,
         Some(written) => octal(written.get_ref()).ok_or_else(|| {
@@ -132,7 +148,7 @@ fn unix_socket(
             )
         })?),
     };
-    Ok(Some(UnixSocket { path: path.0, mode, group }))
+    Ok(Some(UnixSocket { path: path.into_inner().0, mode, group }))
 }
 
 /// Three digits, or four of which the first is 0: a socket has no set-user-id.

@@ -52,6 +52,12 @@ pub(super) fn tls(tls: written::Tls, taken: &[SocketAddr], source: &Source) -> R
         let sentence = format!("{address} is named twice; give the TLS listener a port of its own.");
         return Err(source.error(span, sentence));
     }
+    // The unspecified address takes the port on every other one.
+    let overlaps = |other: &&SocketAddr| address.ip().is_unspecified() && other.port() == address.port();
+    if let Some(other) = taken.iter().find(overlaps).filter(|_| address.port() != 0) {
+        let sentence = format!("{address} takes the port of {other} too; give the TLS listener a port of its own.");
+        return Err(source.error(span, sentence));
+    }
     if !address.ip().is_loopback() && tls.client_ca_file.is_none() {
         let sentence = format!(
             "{address} can be reached from other hosts, so clients must show a certificate; name the CA that issues them in client_ca_file, or listen on a loopback address."
