@@ -15,8 +15,9 @@ pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request
     if request.uri().path() == "/health" && Fault::of(request.headers()).is_none() {
         return admin::health();
     }
-    let exchange = Exchange::begin(&road, &client);
+    let mut exchange = Exchange::begin(&road, &client);
     let (head, body) = request.into_parts();
+    exchange.tags(&head.headers);
     if head.uri.path().starts_with("/v1/") {
         legacy_rest::serve(&road, &client, exchange, head, body).await
     } else {

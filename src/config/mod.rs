@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub upstream_timeouts: UpstreamTimeouts,
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
+    pub headers: Headers,
     pub callers: Vec<Spanned<callers::Caller>>,
     pub policy: callers::Policy,
     pub limits: limits::Limits,
@@ -97,6 +98,13 @@ pub(crate) struct Models {
     pub create_profiles: bool,
     pub refresh_interval: Span,
     pub aliases: BTreeMap<String, Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Headers {
+    pub forward: Vec<Spanned<String>>,
+    pub record: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
