@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
     pub headers: Headers,
+    /// From guardrails that apps name to those of the commercial account.
+    pub guardrails: BTreeMap<String, Spanned<String>>,
     pub callers: Vec<Spanned<callers::Caller>>,
     pub policy: callers::Policy,
     pub limits: limits::Limits,

@@ -3,6 +3,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod callers;
+pub(crate) mod guardrails;
 pub(crate) mod headers;
 pub mod limits;
 pub(crate) mod secrets;
@@ -34,6 +35,7 @@ pub struct Settings {
     pub(crate) credentials: Credentials,
     pub(crate) models: Models,
     pub(crate) headers: headers::Headers,
+    pub(crate) guardrails: guardrails::Guardrails,
     pub(crate) max_body_bytes: usize,
     pub(crate) callers: callers::Callers,
     pub(crate) policy: callers::Policy,
@@ -168,6 +170,7 @@ impl Settings {
             credentials: credentials(config.credentials, source)?,
             models: models(config.models, source)?,
             headers: headers::headers(config.headers, source)?,
+            guardrails: guardrails::guardrails(config.guardrails, source)?,
             callers: callers::callers(config.callers, &policy, config.limits.prices_file.is_some(), source)?,
             policy,
             max_body_bytes: config.limits.max_body_bytes.get(),

@@ -14,6 +14,7 @@ mod credentials;
 mod failover;
 mod forwarding;
 mod framing;
+mod guardrails;
 mod headers;
 mod ledger;
 mod legacy_rest_api;
