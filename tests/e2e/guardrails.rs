@@ -16,7 +16,7 @@ fn requests(guardrail: &str) -> Vec<Request> {
         r#"{{"amazon-bedrock-guardrailConfig":{{"guardrailIdentifier":"{guardrail}"}},"model":"{ON_DEMAND}","messages":[{{"role":"user","content":"hello"}}]}}"#
     );
     let apply = format!("/guardrail/{}/version/1/apply", encoded(guardrail));
-    let mut invoke = request(Method::POST, &format!("/model/{ON_DEMAND}/invoke"), converse("hello"));
+    let mut invoke = request(Method::POST, &format!("/model/{ON_DEMAND}/invoke"), test_support::converse("hello"));
     invoke.headers_mut().insert("x-amzn-bedrock-guardrailidentifier", guardrail.parse().unwrap());
     invoke.headers_mut().insert("x-amzn-bedrock-guardrailversion", "1".parse().unwrap());
     vec![
