@@ -1,6 +1,7 @@
 //! One request in flight, from its head to the end of its answer: the record that is being filled, and the certainty that
 //! it is closed exactly once, however the request ends.
 
+mod tags;
 pub(crate) mod whole;
 
 use std::borrow::Cow;
@@ -208,6 +209,11 @@ impl Exchange {
     /// A request that the daemon answers from what it knows.
     pub(crate) fn named(&mut self, operation: &'static str) {
         self.record.operation = Cow::Borrowed(operation);
+    }
+
+    /// Keeps the headers that the configuration wants kept.
+    pub(crate) fn tags(&mut self, headers: &HeaderMap) {
+        self.record.tags = tags::of(headers, &self.road.settings.headers.record);
     }
 
     /// Ends with an answer that no upstream was asked for.

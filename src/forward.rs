@@ -23,7 +23,7 @@ pub(crate) async fn forward(
     mut exchange: AdmittedExchange<'_>,
     received: &Received,
 ) -> Result<Answered, Refusal> {
-    let headers = strip::request_headers(&received.headers);
+    let headers = strip::request_headers(&received.headers, &road.settings.headers.forward);
     let last = road.regions.len() - 1;
     // What an earlier upstream gave, if it was nothing to be content with.
     let mut missed: Option<Result<Answered, Refusal>> = None;

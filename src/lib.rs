@@ -20,6 +20,7 @@ mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod govcloud_names;
 pub mod ledger;
 mod legacy_rest;
 pub mod lifecycle;

@@ -21,7 +21,7 @@ use crate::operation::{self, Matched, ModelPlace, Operation};
 use crate::policy::{self, Permit};
 use crate::request::Received;
 use crate::road::Road;
-use crate::{forward, model, receive};
+use crate::{forward, govcloud_names, model, receive};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -77,6 +77,8 @@ pub(crate) async fn process(
         exchange.record.model_id.clone_from(&model.name);
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
+    let replaced = govcloud_names::replaced(received, &road.settings)?;
+    let received = replaced.as_ref().unwrap_or(received);
     let behind = models_behind(road, caller, received).await;
     let admission = admit(road, permit, caller, received, &behind).await?;
     forward::forward(road, exchange.admitted(admission), received).await

@@ -13,7 +13,7 @@ use crate::operation::{self, ModelPlace, Operation};
 use crate::upstream::{UpstreamRequest, strip};
 
 /// A request whose operation is known and whose body has arrived.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub operation: &'static Operation,
     pub method: http::Method,
@@ -55,6 +55,20 @@ impl Received {
             body,
             model,
         })
+    }
+
+    /// The same request with another body, in which the model may stand elsewhere.
+    ///
+    /// # Errors
+    /// As those of `new`.
+    pub(crate) fn with_body(self, body: Bytes) -> Result<Received, Refusal> {
+        let model = match self.model {
+            Some(RequestedModel { name, in_body: Some(_) }) => {
+                requested_model(self.operation, Some(name), &self.headers, &body)?
+            }
+            other => other,
+        };
+        Ok(Received { body, model, ..self })
     }
 
     /// The identifier that policy and limits decide over; none where the operation invokes no model.

@@ -16,8 +16,9 @@ pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request
     if request.uri().path() == "/health" && Fault::of(headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
-    let exchange = Exchange::begin(&road, &client);
+    let mut exchange = Exchange::begin(&road, &client);
     let (head, body) = request.into_parts();
+    exchange.tags(&head.headers);
     if head.uri.path().starts_with("/v1/") {
         legacy_rest::serve(&road, &client, exchange, head, body).await
     } else {

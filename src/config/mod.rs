@@ -31,6 +31,9 @@ pub(crate) struct Config {
     pub upstream_timeouts: UpstreamTimeouts,
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
+    pub headers: Headers,
+    /// From guardrails that apps name to those of the commercial account.
+    pub guardrails: BTreeMap<String, Spanned<String>>,
     pub callers: Vec<Spanned<callers::Caller>>,
     pub policy: callers::Policy,
     pub limits: limits::Limits,
@@ -106,6 +109,13 @@ pub(crate) struct Models {
     pub allow_profile_management: bool,
     pub refresh_interval: Spanned<Span>,
     pub aliases: BTreeMap<Spanned<String>, Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Headers {
+    pub forward: Vec<Spanned<String>>,
+    pub record: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,6 +3,8 @@
 
 pub(crate) mod accounts;
 pub(crate) mod callers;
+pub(crate) mod guardrails;
+pub(crate) mod headers;
 pub mod limits;
 pub(crate) mod listen;
 mod models;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub(crate) timeouts: Timeouts,
     pub(crate) credentials: Credentials,
     pub(crate) models: Models,
+    pub(crate) headers: headers::Headers,
+    pub(crate) guardrails: guardrails::Guardrails,
     pub(crate) max_body_bytes: usize,
     pub(crate) callers: callers::Callers,
     pub(crate) policy: callers::Policy,
@@ -161,6 +165,8 @@ impl Settings {
             },
             credentials: credentials(config.credentials, source)?,
             models: models::models(config.models, &mut warnings, source)?,
+            headers: headers::headers(config.headers, source)?,
+            guardrails: guardrails::guardrails(config.guardrails, source)?,
             callers,
             policy,
             max_body_bytes: config.limits.max_body_bytes.get(),

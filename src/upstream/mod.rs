@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 
 use answer::{AwsError, Remedy};
@@ -29,6 +29,8 @@ use crate::settings;
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// A clock that is off by less than this is not what a refused signature is about.
 const NOTABLE_SKEW_MS: i64 = 30_000;
+/// What the upstream is told about its client.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("bedrock-sidecar/", env!("CARGO_PKG_VERSION")));
 /// So many connects in a row must fail before an upstream is left alone for a while.
 const BREAKER_FAILURES: u32 = 3;
 const BREAKER_PAUSE: Duration = Duration::from_secs(10);
@@ -182,6 +184,7 @@ impl Upstream {
         *request.method_mut() = outgoing.method.clone();
         *request.uri_mut() = http::Uri::from(outgoing.path.clone());
         *request.headers_mut() = outgoing.headers.clone();
+        request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
         let authority = pool.endpoint().authority();
         let signed = sign::Signed {
             method: outgoing.method.as_str(),

@@ -15,6 +15,8 @@ mod credentials;
 mod failover;
 mod forwarding;
 mod framing;
+mod guardrails;
+mod headers;
 mod ledger;
 mod legacy_rest_api;
 mod limits;

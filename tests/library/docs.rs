@@ -124,6 +124,7 @@ fn full_record() -> Record {
         identity_verified: true,
         access_key_id: Some("LOCALBILLING".into()),
         data_classification: Some("internal".into()),
+        tags: Some(r#"{"x-session":"a"}"#.into()),
         request_size: 1,
         response_size: 2,
         latency: 3,
