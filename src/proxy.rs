@@ -149,6 +149,7 @@ async fn admit(
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
     let request = LimitRequest {
         caller: caller.name(),
+        uid: caller.uid,
         caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
         model,
         behind,

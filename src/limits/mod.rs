@@ -116,7 +116,7 @@ impl Limits {
                         self.shared.lease_wanted.notify_one();
                     }
                     let max_wait = clock::nanos(max_wait.unwrap_or_default());
-                    if max_wait == 0 || obstacle.outlasts(max_wait) || state.queue.len() >= max_waiting {
+                    if max_wait == 0 || obstacle.outlasts(max_wait) || !state.queue.has_place(&request, max_waiting) {
                         return Err(state.refuse(&obstacle, false));
                     }
                     waiting::enter(&self.shared, &mut state, request, obstacle, now.saturating_add(max_wait))
