@@ -21,6 +21,7 @@ use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener};
 use crate::metrics::Metrics;
 use crate::model::Models;
+use crate::receive::budget::Budget;
 use crate::road::{Region, Road};
 use crate::service;
 use crate::settings::tls::TlsError;
@@ -73,6 +74,7 @@ struct Lasting {
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
+    buffered: Arc<Budget>,
     /// See `Road::cut_off`.
     cut_off: Arc<AtomicBool>,
 }
@@ -134,7 +136,8 @@ impl App {
             None => None,
         };
         let host = host_role(&settings).await;
-        let lasting = Lasting { audit, limits, host, metrics, cut_off: Arc::default() };
+        let buffered = Arc::default();
+        let lasting = Lasting { audit, limits, host, metrics, buffered, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
 
@@ -261,6 +264,7 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         audit: Arc::clone(&lasting.audit),
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
+        buffered: Arc::clone(&lasting.buffered),
         cut_off: Arc::clone(&lasting.cut_off),
     });
     let _ = tokio::time::timeout(STARTUP_TIMEOUT, prepare(&road)).await;

@@ -88,6 +88,14 @@ impl Received {
     }
 }
 
+/// The model that a body names, if it can be read.
+pub(crate) fn named_in(operation: &'static Operation, headers: &HeaderMap, body: &Bytes) -> Option<String> {
+    match operation.model {
+        ModelPlace::Path | ModelPlace::Described => None,
+        _ => requested_model(operation, None, headers, body).ok().flatten().map(|model| model.name),
+    }
+}
+
 /// The model that a request names.
 fn requested_model(
     operation: &Operation,

@@ -13,6 +13,7 @@ use crate::limits::Limits;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::model::Models;
+use crate::receive::budget::Budget;
 use crate::record::Record;
 use crate::settings::Settings;
 use crate::upstream::Upstream;
@@ -28,6 +29,8 @@ pub(crate) struct Road {
     pub audit: Arc<Ledger>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// The bodies that are in memory.
+    pub buffered: Arc<Budget>,
     /// The daemon is about to drop the requests that are still under way: they end by its own doing.
     pub cut_off: Arc<AtomicBool>,
 }

@@ -32,6 +32,7 @@ pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
                 limits: road.limits.status(),
+                buffered: road.buffered.taken(),
                 audit: road.audit.status(),
             };
             let text = road.metrics.text(&readings);

@@ -141,7 +141,8 @@ mod tests {
         let models = vec![(Glob::new("anthropic.*"), 1), (Glob::new("meta.*"), 2)];
         let plan = Plan { settings, models };
         let estimate = Estimate { input: 1, output: 1 };
-        let request = LimitRequest { caller: None, uid: None, caller_limits: None, model: Some(model), behind, estimate };
+        let request =
+            LimitRequest { caller: None, uid: None, caller_limits: None, model: Some(model), behind, estimate };
         WeighedRequest::new(&request, &plan)
     }
 
