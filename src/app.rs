@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admin;
+use crate::admin::{self, desk::Desk};
 use crate::caller::{Callers, HostRole};
 use crate::credentials::Credentials;
 use crate::ledger::{Ledger, LedgerError, StateDir};
@@ -75,6 +75,7 @@ struct Lasting {
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
     buffered: Arc<Budget>,
+    desk: Arc<Desk>,
     /// See `Road::cut_off`.
     cut_off: Arc<AtomicBool>,
 }
@@ -136,8 +137,8 @@ impl App {
             None => None,
         };
         let host = host_role(&settings).await;
-        let buffered = Arc::default();
-        let lasting = Lasting { audit, limits, host, metrics, buffered, cut_off: Arc::default() };
+        let (buffered, desk) = (Arc::default(), Arc::default());
+        let lasting = Lasting { audit, limits, host, metrics, buffered, desk, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
 
@@ -265,6 +266,7 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
         buffered: Arc::clone(&lasting.buffered),
+        desk: Arc::clone(&lasting.desk),
         cut_off: Arc::clone(&lasting.cut_off),
     });
     let _ = tokio::time::timeout(STARTUP_TIMEOUT, prepare(&road)).await;

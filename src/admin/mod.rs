@@ -1,6 +1,7 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
 pub(crate) mod dashboard;
+pub(crate) mod desk;
 
 use std::sync::Arc;
 use std::time::SystemTime;

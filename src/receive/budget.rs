@@ -110,7 +110,7 @@ impl Drop for Held {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_user_has_half_and_all_have_no_more_than_the_whole() {
         let budget = Arc::new(Budget::default());
         let mut one = budget.hold(Some(1));
@@ -129,7 +129,7 @@ mod tests {
         assert!(budget.lock().users.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_is_given_back_goes_to_who_waits() {
         let budget = Arc::new(Budget::default());
         let mut first = budget.hold(Some(1));

@@ -237,3 +237,22 @@ async fn a_body_that_trickles_is_cut() {
     let record = daemon.record("the 408", |record| record["statusCode"] == 408).await;
     assert_eq!((&record["outcome"], &record["modelId"]), (&json!("refused"), &json!(ON_DEMAND)));
 }
+
+#[tokio::test]
+async fn questions_about_records_pass_policy_and_limits() {
+    let bedrock = bedrock().await;
+    const DASHBOARD: &str = "/v1/dashboard/requests";
+    let caller = format!("[[callers]]\nname = \"x\"\nusers = [\"{}\"]\n", own_uid());
+    let denied = Setup::plain(&bedrock).with(&format!("{caller}operations = [\"Converse\"]")).ready().await;
+    let answer = denied.get(DASHBOARD).await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+    let record = denied.record("the question", |record| record["operation"] == "DashboardRequests").await;
+    assert_eq!((&record["outcome"], &record["caller"]), (&json!("refused"), &json!("x")));
+    assert_eq!(denied.admin_get(DASHBOARD).await.status, 200, "an admin asks the admin address");
+
+    let limited =
+        Setup::plain(&bedrock).with(&format!("{caller}requests_per_minute = 1\nrequest_burst = 2")).ready().await;
+    for status in [200, 200, 429, 429] {
+        assert_eq!(limited.get(DASHBOARD).await.status, status);
+    }
+}
