@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admin;
+use crate::admin::{self, desk::Desk};
 use crate::caller::{Callers, HostRole, Peers};
 use crate::credentials::Credentials;
 use crate::ledger::{Ledger, LedgerError, StateDir};
@@ -22,6 +22,7 @@ use crate::listen::{BindError, Listener, Shared, descriptors};
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::own_call;
+use crate::receive::budget::Budget;
 use crate::road::{Region, Road};
 use crate::service;
 use crate::settings::listen::Timeouts;
@@ -87,6 +88,8 @@ struct Lasting {
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
+    buffered: Arc<Budget>,
+    desk: Arc<Desk>,
     /// See `Road::cut_off`.
     cut_off: Arc<AtomicBool>,
 }
@@ -152,7 +155,8 @@ impl App {
             None => None,
         };
         let host = host_role(&settings).await;
-        let lasting = Lasting { audit, limits, host, metrics, cut_off: Arc::default() };
+        let (buffered, desk) = (Arc::default(), Arc::default());
+        let lasting = Lasting { audit, limits, host, metrics, buffered, desk, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
         lasting.audit.begin_chain(&own_call::record(&built.road));
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
@@ -297,6 +301,8 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         audit: Arc::clone(&lasting.audit),
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
+        buffered: Arc::clone(&lasting.buffered),
+        desk: Arc::clone(&lasting.desk),
         cut_off: Arc::clone(&lasting.cut_off),
     });
     let _ = tokio::time::timeout(STARTUP_TIMEOUT, prepare(&road)).await;

@@ -95,6 +95,7 @@ pub(crate) struct Metrics {
     resolutions: Family<HowLabel, Counter>,
     in_flight: Arc<AtomicI64>,
     in_flight_gauge: Gauge,
+    buffered: Gauge,
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
     limited: Family<LimitLabels, Counter>,
@@ -116,6 +117,8 @@ pub(crate) struct Metrics {
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
     pub limits: crate::limits::Status,
+    /// Bytes that the bodies of requests take in memory.
+    pub buffered: usize,
     pub audit: crate::ledger::Status,
 }
 
@@ -148,6 +151,7 @@ impl Metrics {
             resolutions: Family::default(),
             in_flight: Arc::default(),
             in_flight_gauge: Gauge::default(),
+            buffered: Gauge::default(),
             credential_age: Gauge::default(),
             credential_refreshes: Family::default(),
             limited: Family::default(),
@@ -184,6 +188,11 @@ impl Metrics {
             metrics.resolutions.clone(),
         );
         registry.register("in_flight", "Requests in flight", metrics.in_flight_gauge.clone());
+        registry.register(
+            "buffered_bytes",
+            "What the bodies of requests take in memory, of limits.max_buffered_bytes",
+            metrics.buffered.clone(),
+        );
         registry.register(
             "credential_age_seconds",
             "Since the source last confirmed the commercial credential",
@@ -329,7 +338,8 @@ impl Metrics {
 
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, limits, audit } = readings;
+        let Readings { credential, limits, buffered, audit } = readings;
+        self.buffered.set(i64::try_from(*buffered).unwrap_or(i64::MAX));
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
@@ -415,7 +425,7 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let text = metrics.text(&Readings { credential: status, limits, audit });
+        let text = metrics.text(&Readings { credential: status, limits, buffered: 9, audit });
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 1",
@@ -423,6 +433,7 @@ mod tests {
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_in_flight 1",
+            "bedrock_sidecar_buffered_bytes 9",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",

@@ -118,6 +118,10 @@ pub(crate) static LIST_FOUNDATION_MODELS: Operation =
 pub(crate) static CREATE_INFERENCE_PROFILE: Operation =
     row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens);
 
+/// The legacy REST API's questions about records, which no upstream answers.
+pub(crate) static DASHBOARD: Operation =
+    row(crate::record::Record::DASHBOARD, "GET", &["v1", "dashboard", "requests"], Control, NoModel, NoTokens);
+
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
 pub(crate) static OPERATIONS: [&Operation; 35] = [
     &INVOKE_MODEL,

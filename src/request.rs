@@ -102,6 +102,14 @@ impl Received {
     }
 }
 
+/// The model that a body names, if it can be read.
+pub(crate) fn named_in(operation: &'static Operation, headers: &HeaderMap, body: &Bytes) -> Option<String> {
+    match operation.model {
+        ModelPlace::Path | ModelPlace::Described => None,
+        _ => requested_model(operation, None, headers, body).ok().flatten().map(|model| model.name),
+    }
+}
+
 /// The model that a request names.
 fn requested_model(
     operation: &Operation,
@@ -113,8 +121,10 @@ fn requested_model(
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(Refusal::new(RefusalKind::Validation, "a body that names the model must not be compressed."));
         }
-        let named = body::find(body, key)?;
-        Ok(named.map(|named| RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
+        let Some(named) = body::find(body, key)? else { return Ok(None) };
+        // Before anybody records, logs or quotes it: a body may name a model of megabytes, with line ends in it.
+        operation::check_identifier(&named.model)?;
+        Ok(Some(RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
     };
     match operation.model {
         ModelPlace::None | ModelPlace::Unseen => Ok(None),
@@ -130,6 +140,7 @@ fn requested_model(
             let json: serde_json::Value = serde_json::from_slice(body)
                 .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's body is not valid JSON."))?;
             let source = json["modelSource"]["copyFrom"].as_str().unwrap_or_default();
+            operation::check_identifier(source)?;
             Ok(Some(RequestedModel { name: source.to_owned(), in_body: None }))
         }
     }

@@ -1,6 +1,7 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
 pub(crate) mod dashboard;
+pub(crate) mod desk;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -32,6 +33,7 @@ pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
                 limits: road.limits.status(),
+                buffered: road.buffered.taken(),
                 audit: road.audit.status(),
             };
             let text = road.metrics.text(&readings);

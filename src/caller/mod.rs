@@ -152,6 +152,17 @@ impl Callers {
         }
     }
 
+    /// Whether a request is signed with a key that is known here, so that its body is needed to say who has sent it.
+    pub(crate) fn is_signed_for_us(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) -> bool {
+        match claim(headers, query) {
+            Ok(Claim::Signature(authorization)) => {
+                let id = authorization.access_key_id.as_ref();
+                self.is_local_key(id) || self.host.key(id, now).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a local user is in a group of that name.
     pub fn is_member(&self, uid: u32, group: &str) -> bool {
         self.memberships.is_member(uid, group, SystemTime::now())

@@ -89,7 +89,7 @@ fn what_belongs_to_a_govcloud_account_is_refused() {
         ("/model/a.b/converse", format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"{other}"}}}}"#)),
         ("/model/a.b/converse", format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"{escaped}"}}}}"#)),
         ("/model/a.b/invoke", format!(r#"{{"amazon-bedrock-guardrailConfig":{{"guardrailIdentifier":"{other}"}}}}"#)),
-        ("/model/a.b/invoke", format!(r#"{{"projectIdentifier":"arn:aws-us-gov:bedrock:r:1:project/p"}}"#)),
+        ("/model/a.b/invoke", r#"{"projectIdentifier":"arn:aws-us-gov:bedrock:r:1:project/p"}"#.to_owned()),
         ("/model/a.b/converse", format!(r#"{{"requestMetadata":{{"k":"{other}"}}}}"#)),
         ("/model/a.b/converse", format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"x"}},"guardrailConfig":{{"guardrailIdentifier":"{other}"}}}}"#)),
         ("/async-invoke", r#"{"modelId":"a.b","outputDataConfig":{"s3OutputDataConfig":{"kmsKeyId":"arn:aws-us-gov:kms:r:1:key/k"}}}"#.to_owned()),

@@ -42,6 +42,7 @@ pub struct Settings {
     pub(crate) headers: headers::Headers,
     pub(crate) guardrails: guardrails::Guardrails,
     pub(crate) max_body_bytes: usize,
+    pub(crate) max_buffered_bytes: usize,
     pub(crate) callers: callers::Callers,
     pub(crate) policy: callers::Policy,
     pub(crate) limits: limits::Limits,
@@ -147,6 +148,7 @@ impl Settings {
         let upstream_is_default = config.upstreams.is_none();
         let policy = callers::policy(config.policy, !config.callers.is_empty(), source)?;
         let listen = listen::Listen::new(config.listen, source)?;
+        let max_buffered_bytes = limits::max_buffered_bytes(&config.limits, source)?;
         let prices = limits::Prices::of_file(config.limits.prices_file.as_ref(), source)?;
         let has_client_ca = listen.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let around = callers::Around { policy: &policy, prices: prices.as_ref(), has_client_ca, source };
@@ -170,6 +172,7 @@ impl Settings {
             callers,
             policy,
             max_body_bytes: config.limits.max_body_bytes.get(),
+            max_buffered_bytes,
             limits: limits::Limits::new(config.limits, config.fleet, prices, &audit, source)?,
             audit,
             drain_timeout: timeout("timeout", &config.drain.timeout, DAY)?,

@@ -8,6 +8,7 @@
 )]
 
 mod app;
+mod bounds;
 mod callers;
 mod connections;
 mod contract;
