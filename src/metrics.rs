@@ -87,6 +87,8 @@ pub(crate) struct Metrics {
     in_flight_gauge: Gauge,
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    disbelieved_clocks: Counter,
+    panics: Counter,
     limited: Family<LimitLabels, Counter>,
     audit_pending: Gauge,
     audit_bytes: Gauge,
@@ -101,6 +103,8 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    pub disbelieved_clocks: u64,
+    pub panics: u64,
     pub limits: crate::limits::Status,
     pub audit: crate::ledger::Status,
 }
@@ -136,6 +140,8 @@ impl Metrics {
             in_flight_gauge: Gauge::default(),
             credential_age: Gauge::default(),
             credential_refreshes: Family::default(),
+            disbelieved_clocks: Counter::default(),
+            panics: Counter::default(),
             limited: Family::default(),
             audit_pending: Gauge::default(),
             audit_bytes: Gauge::default(),
@@ -176,6 +182,12 @@ impl Metrics {
             "Reads of the credential's source",
             metrics.credential_refreshes.clone(),
         );
+        registry.register(
+            "disbelieved_clocks",
+            "Answers whose time was more than a day away from this host's",
+            metrics.disbelieved_clocks.clone(),
+        );
+        registry.register("panics", "Errors in the daemon's own code that ended a request or task", metrics.panics.clone());
         registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
         registry.register("audit_pending", "Records that DynamoDB has not confirmed", metrics.audit_pending.clone());
         registry.register(
@@ -267,7 +279,9 @@ impl Metrics {
 
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, limits, audit } = readings;
+        let Readings { credential, disbelieved_clocks, panics, limits, audit } = readings;
+        catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
+        catch_up(&self.panics, *panics);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
@@ -349,7 +363,7 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let text = metrics.text(&Readings { credential: status, limits, audit });
+        let text = metrics.text(&Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, audit });
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 1",
@@ -360,6 +374,8 @@ mod tests {
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
+            "bedrock_sidecar_disbelieved_clocks_total 3",
+            "bedrock_sidecar_panics_total 1",
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
             "bedrock_sidecar_audit_pending 4",

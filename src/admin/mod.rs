@@ -16,6 +16,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
 use crate::metrics;
+use crate::panics;
 use crate::road::Road;
 
 /// Answers on the admin address.
@@ -31,6 +32,8 @@ pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
+                panics: panics::count(),
                 limits: road.limits.status(),
                 audit: road.audit.status(),
             };
