@@ -25,6 +25,7 @@ use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::model::lookup::Asker;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
+use crate::panics;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::upstream::answer::AwsError;
@@ -37,6 +38,8 @@ const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
 /// The record's `ended` for a stream that ended between two events, before its final one.
 const WITHOUT_FINAL_EVENT: &str = "without_final_event";
+/// What a record says of a panic.
+const OWN_ERROR: &str = "bedrock-sidecar: an error in the daemon's own code ended the request";
 /// The client had left before the answer's end: nginx's number for it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -46,6 +49,8 @@ pub(crate) struct Exchange {
     pub record: Record,
     started: Instant,
     closed: bool,
+    /// The daemon's own code has panicked over its answer's body.
+    panicked: bool,
     /// What the limits have granted; held until the answer's last byte.
     admission: Option<Admission>,
     /// The opening that the ledger holds; none before the request goes upstream.
@@ -141,6 +146,7 @@ impl Exchange {
             record,
             started: Instant::now(),
             closed: false,
+            panicked: false,
             admission: None,
             opened: None,
             never_sent: false,
@@ -197,7 +203,11 @@ impl Exchange {
         self.admission = Some(admission);
         let road = Arc::clone(&self.road);
         // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
-        let opened = self.opened.insert(road.audit.begin(&self.record)?);
+        let begun = panics::vital(|| {
+            panics::inject("ledger", &self.record.model_id);
+            road.audit.begin(&self.record)
+        });
+        let opened = self.opened.insert(begun?);
         road.audit.wait_until_durable(opened).await?;
         Ok(OpenExchange(self))
     }
@@ -340,10 +350,10 @@ impl Exchange {
                 settle(admission, &self.record, self.has_answer, self.uncounted);
             }
         }
-        match self.opened.take() {
+        panics::vital(|| match self.opened.take() {
             Some(opened) => self.road.audit.close(opened, &self.record),
             None => self.road.audit.note_unsent(&self.record, self.error_type),
-        }
+        });
         self.road.ended(&self.record, self.started.elapsed());
     }
 }
@@ -372,7 +382,12 @@ impl Drop for Exchange {
         if let Some(meter) = self.held_meter.take() {
             self.metered(meter);
         }
-        if self.road.cut_off.load(Ordering::Relaxed) {
+        if self.panicked || std::thread::panicking() {
+            self.record.error_message = Some(OWN_ERROR.to_owned());
+            // An answer that had begun keeps its status; else the client is refused now.
+            let status = if self.panicked { self.record.status_code } else { 500 };
+            self.close(Outcome::Interrupted, status);
+        } else if self.road.cut_off.load(Ordering::Relaxed) {
             let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
             self.record.error_message = Some(why.to_owned());
             let status = self.record.status_code;
@@ -442,8 +457,29 @@ impl Body {
 }
 
 impl Relay {
+    /// The next frame, taken down as it passes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.passed(data);
+                }
+                // hyper does not ask again after the last frame of a body whose length it knows.
+                if self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => self.broke(error),
+            Poll::Ready(None) => self.end(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
     fn passed(&mut self, data: &Bytes) {
         let Some(Passage { exchange, meter }) = &mut self.passage else { return };
+        panics::inject("relay", &exchange.record.model_id);
         if exchange.record.first_byte_latency.is_none() && !data.is_empty() {
             exchange.record.first_byte_latency = Some(exchange.elapsed());
         }
@@ -489,22 +525,12 @@ impl HttpBody for Body {
             BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodyKind::Relay(relay) => relay,
         };
-        let polled = Pin::new(&mut relay.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    relay.passed(data);
-                }
-                // hyper does not ask again after the last frame of a body whose length it knows.
-                if relay.body.is_end_stream() {
-                    relay.end();
-                }
+        panics::contain(|| relay.poll_next(cx)).unwrap_or_else(|_panicked| {
+            if let Some(passage) = relay.passage.take().as_mut() {
+                passage.exchange.panicked = true;
             }
-            Poll::Ready(Some(Err(error))) => relay.broke(error),
-            Poll::Ready(None) => relay.end(),
-            Poll::Pending => {}
-        }
-        polled
+            Poll::Ready(Some(Err(BodyError::Panicked)))
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -187,7 +187,11 @@ impl Metrics {
             "Answers whose time was more than a day away from this host's",
             metrics.disbelieved_clocks.clone(),
         );
-        registry.register("panics", "Errors in the daemon's own code that ended a request or task", metrics.panics.clone());
+        registry.register(
+            "panics",
+            "Errors in the daemon's own code that ended a request or task",
+            metrics.panics.clone(),
+        );
         registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
         registry.register("audit_pending", "Records that DynamoDB has not confirmed", metrics.audit_pending.clone());
         registry.register(

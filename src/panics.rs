@@ -128,6 +128,7 @@ fn forget(payload: Box<dyn Any + Send>) -> Panicked {
 /// Panics where a test asks for it: `BEDROCK_SIDECAR_PANIC=PLACE:WHAT`. Optimised builds do not have it.
 #[cfg(debug_assertions)]
 #[allow(clippy::panic, reason = "this is what it is for")]
+#[track_caller]
 pub(crate) fn inject(place: &str, what: &str) {
     if std::env::var("BEDROCK_SIDECAR_PANIC").is_ok_and(|wanted| wanted.split_once(':') == Some((place, what))) {
         panic!("a test asked for it");

@@ -21,7 +21,7 @@ use crate::operation::{self, Matched, ModelPlace, Operation};
 use crate::policy::{self, Permit};
 use crate::request::Received;
 use crate::road::Road;
-use crate::{forward, model, receive};
+use crate::{forward, model, panics, receive};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -73,6 +73,7 @@ pub(crate) async fn process(
     caller: &Caller,
     received: &Received,
 ) -> Result<Answered, Refusal> {
+    panics::inject("proxy", received.model.as_ref().map_or("", |model| &model.name));
     if let Some(model) = &received.model {
         exchange.record.model_id.clone_from(&model.name);
     }

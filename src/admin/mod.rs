@@ -21,6 +21,13 @@ use crate::road::Road;
 
 /// Answers on the admin address.
 pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+    panics::contained(answer(road, client, request)).await.unwrap_or_else(|_panicked| {
+        let sentence = "an error in the daemon's own code ended this request; its log says where.";
+        Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
+    })
+}
+
+async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
     let (head, _) = request.into_parts();
     if let Err(refusal) = listen::guard::check(&client, &head) {
         return refusal.response().map(Body::whole);

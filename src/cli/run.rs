@@ -6,10 +6,11 @@ use super::complain;
 use crate::app::App;
 use crate::lifecycle::Events;
 use crate::settings::Settings;
-use crate::{config, log};
+use crate::{config, log, panics};
 
 pub(super) fn run(settings: Settings) -> ExitCode {
     log::start(settings.log, settings.log_level);
+    panics::watch();
     if settings.path.is_none() {
         tracing::info!(default_path = config::DEFAULT_PATH, "no configuration file; running on built-in defaults");
     }

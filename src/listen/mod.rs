@@ -16,13 +16,14 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::caller::Peer;
+use crate::panics;
 use head::{Guarded, Protocol};
 use tls::Material;
 
@@ -137,9 +138,11 @@ impl Listener {
                     let mut cut = cut.clone();
                     let connection = async move {
                         tokio::select! {
-                            ended = connection(accepted, watcher, service) => if let Err(error) = ended {
-                                tracing::debug!(%error, "connection ended");
-                            },
+                            ended = panics::contained(connection(accepted, watcher, service)) => {
+                                if let Ok(Err(error)) = ended {
+                                    tracing::debug!(%error, "connection ended");
+                                }
+                            }
                             _ = cut.wait_for(|cut| *cut) => {}
                         }
                         drop(place);
@@ -268,7 +271,7 @@ where
             watcher.watch(connection).await?;
         }
         Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let connection = http2::Builder::new(panics::Executor)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(1024 * 1024)
