@@ -40,6 +40,8 @@ pub struct Settings {
     pub(crate) drain_timeout: Duration,
     pub(crate) log: config::LogFormat,
     pub(crate) log_level: config::LogLevel,
+    /// Core dumps and debuggers may see the process's memory.
+    pub(crate) core_dumps: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +175,7 @@ impl Settings {
             drain_timeout: config.drain.timeout.0,
             log: format(&config.log),
             log_level: config.log.level,
+            core_dumps: config.process.core_dumps,
         })
     }
 }
