@@ -17,14 +17,13 @@ use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::Endpoint;
-use crate::panics;
 
 /// A request as it goes upstream: its body is in memory, because the signature needs its hash and a retry its bytes.
 pub(crate) type Outgoing = Request<Full<Bytes>>;
@@ -266,7 +265,7 @@ impl Pool {
     {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {
-            if let Ok(Err(error)) = panics::contained(connection).await {
+            if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
@@ -277,7 +276,7 @@ impl Pool {
     where
         T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (mut sender, mut connection) = http2::Builder::new(panics::Executor)
+        let (mut sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -294,7 +293,7 @@ impl Pool {
                 allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
                 polled
             });
-            if let Ok(Err(error)) = panics::contained(driven).await {
+            if let Err(error) = driven.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
