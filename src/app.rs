@@ -329,6 +329,13 @@ pub(crate) async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Arc<
             upstreams = vec![settings::Upstream::of_region(&region)];
         }
     }
+    for upstream in &upstreams {
+        let place = format!("ca_file of the upstream {}", upstream.region);
+        let ca = upstream.ca.as_deref().unwrap_or_default();
+        for warning in settings::tls::out_of_date(std::path::Path::new(&place), ca, std::time::SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
+    }
     let regions: Result<Vec<Region>, String> = upstreams
         .iter()
         .map(|upstream| {

@@ -26,6 +26,7 @@ use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::model::lookup::Asker;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
+use crate::panics;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::settings::callers::CallerEntry;
@@ -39,6 +40,8 @@ const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
 /// The record's `ended` for a stream that ended between two events, before its final one.
 const WITHOUT_FINAL_EVENT: &str = "without_final_event";
+/// What a record says of a panic.
+const OWN_ERROR: &str = "bedrock-sidecar: an error in the daemon's own code ended the request";
 /// The client had left before the answer's end: nginx's number for it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -50,6 +53,8 @@ pub(crate) struct Exchange {
     entry: Option<Arc<CallerEntry>>,
     started: Instant,
     closed: bool,
+    /// The daemon's own code has panicked over its answer's body.
+    panicked: bool,
     /// What the limits have granted; held until the answer's last byte.
     admission: Option<Admission>,
     /// The opening that the ledger holds; none before the request goes upstream.
@@ -116,7 +121,10 @@ impl AdmittedExchange<'_> {
             road.audit.amend(opened, record);
             return Ok(OpenExchange(self.0));
         }
-        let begun = road.audit.begin(record);
+        let begun = panics::vital(|| {
+            panics::inject("ledger", &record.model_id);
+            road.audit.begin(record)
+        });
         // Until it is certain that the opening stays, nothing is sent.
         record.attempts -= 1;
         // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
@@ -179,6 +187,7 @@ impl Exchange {
             entry: None,
             started: Instant::now(),
             closed: false,
+            panicked: false,
             admission: None,
             opened: None,
             never_sent: false,
@@ -380,13 +389,13 @@ impl Exchange {
                 settle(admission, &self.record, self.has_answer, self.uncounted);
             }
         }
-        let is_told = match self.opened.take() {
+        let is_told = panics::vital(|| match self.opened.take() {
             Some(opened) => {
                 self.road.audit.close(opened, &self.record);
                 true
             }
             None => self.road.audit.note_unsent(&self.record, self.error_type),
-        };
+        });
         drop(settled_and_recorded);
         self.road.ended(&self.record, self.started.elapsed(), is_told);
     }
@@ -416,7 +425,12 @@ impl Drop for Exchange {
         if let Some(meter) = self.held_meter.take() {
             self.metered(meter);
         }
-        if self.road.cut_off.load(Ordering::Relaxed) {
+        if self.panicked || std::thread::panicking() {
+            self.record.error_message = Some(OWN_ERROR.to_owned());
+            // An answer that had begun keeps its status; else the client is refused now.
+            let status = if self.panicked { self.record.status_code } else { 500 };
+            self.close(Outcome::Interrupted, status);
+        } else if self.road.cut_off.load(Ordering::Relaxed) {
             let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
             self.record.error_message = Some(why.to_owned());
             let status = self.record.status_code;
@@ -486,8 +500,29 @@ impl Body {
 }
 
 impl Relay {
+    /// The next frame, taken down as it passes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.passed(data);
+                }
+                // hyper does not ask again after the last frame of a body whose length it knows.
+                if self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => self.broke(error),
+            Poll::Ready(None) => self.end(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
     fn passed(&mut self, data: &Bytes) {
         let Some(Passage { exchange, meter }) = &mut self.passage else { return };
+        panics::inject("relay", &exchange.record.model_id);
         if exchange.record.first_byte_latency.is_none() && !data.is_empty() {
             exchange.record.first_byte_latency = Some(exchange.elapsed());
         }
@@ -545,22 +580,12 @@ impl HttpBody for Body {
             BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodyKind::Relay(relay) => relay,
         };
-        let polled = Pin::new(&mut relay.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    relay.passed(data);
-                }
-                // hyper does not ask again after the last frame of a body whose length it knows.
-                if relay.body.is_end_stream() {
-                    relay.end();
-                }
+        panics::contain(|| relay.poll_next(cx)).unwrap_or_else(|_panicked| {
+            if let Some(passage) = relay.passage.take().as_mut() {
+                passage.exchange.panicked = true;
             }
-            Poll::Ready(Some(Err(error))) => relay.broke(error),
-            Poll::Ready(None) => relay.end(),
-            Poll::Pending => {}
-        }
-        polled
+            Poll::Ready(Some(Err(BodyError::Panicked)))
+        })
     }
 
     fn is_end_stream(&self) -> bool {

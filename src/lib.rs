@@ -32,6 +32,7 @@ mod metrics;
 mod model;
 pub mod operation;
 mod own_call;
+mod panics;
 mod policy;
 mod proxy;
 mod receive;

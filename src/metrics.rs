@@ -98,6 +98,8 @@ pub(crate) struct Metrics {
     buffered: Gauge,
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    disbelieved_clocks: Counter,
+    panics: Counter,
     limited: Family<LimitLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
     connections_full: Family<ListenerLabel, Counter>,
@@ -116,6 +118,8 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    pub disbelieved_clocks: u64,
+    pub panics: u64,
     pub limits: crate::limits::Status,
     /// Bytes that the bodies of requests take in memory.
     pub buffered: usize,
@@ -154,6 +158,8 @@ impl Metrics {
             buffered: Gauge::default(),
             credential_age: Gauge::default(),
             credential_refreshes: Family::default(),
+            disbelieved_clocks: Counter::default(),
+            panics: Counter::default(),
             limited: Family::default(),
             connections: Family::default(),
             connections_full: Family::default(),
@@ -202,6 +208,16 @@ impl Metrics {
             "credential_refresh",
             "Reads of the credential's source",
             metrics.credential_refreshes.clone(),
+        );
+        registry.register(
+            "disbelieved_clocks",
+            "Answers whose time was more than a day away from this host's",
+            metrics.disbelieved_clocks.clone(),
+        );
+        registry.register(
+            "panics",
+            "Errors in the daemon's own code that ended a request or task",
+            metrics.panics.clone(),
         );
         registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
         registry.register("connections", "Connections of clients", metrics.connections.clone());
@@ -338,8 +354,10 @@ impl Metrics {
 
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, limits, buffered, audit } = readings;
+        let Readings { credential, disbelieved_clocks, panics, limits, buffered, audit } = readings;
         self.buffered.set(i64::try_from(*buffered).unwrap_or(i64::MAX));
+        catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
+        catch_up(&self.panics, *panics);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
@@ -425,7 +443,8 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let text = metrics.text(&Readings { credential: status, limits, buffered: 9, audit });
+        let readings = Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
+        let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 1",
@@ -437,6 +456,8 @@ mod tests {
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
+            "bedrock_sidecar_disbelieved_clocks_total 3",
+            "bedrock_sidecar_panics_total 1",
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
             "bedrock_sidecar_connections{listener=\"main\"} 1",

@@ -22,7 +22,7 @@ use crate::policy::{self, Permit};
 use crate::receive::budget::Held;
 use crate::request::Received;
 use crate::road::Road;
-use crate::{forward, govcloud_names, model, receive, request};
+use crate::{forward, govcloud_names, model, panics, receive, request};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -137,6 +137,7 @@ pub(crate) async fn process(
     caller: &Caller,
     received: &Received,
 ) -> Result<Answered, Refusal> {
+    panics::inject("proxy", received.model.as_ref().map_or("", |model| &model.name));
     if let Some(model) = &received.model {
         exchange.record.model_id.clone_from(&model.name);
     }

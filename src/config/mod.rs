@@ -41,6 +41,7 @@ pub(crate) struct Config {
     pub audit: Audit,
     pub drain: Drain,
     pub log: Log,
+    pub process: Process,
 }
 
 #[derive(Debug, Deserialize)]
@@ -209,6 +210,14 @@ pub(crate) enum LogLevel {
 pub(crate) struct Log {
     pub format: LogFormat,
     pub level: LogLevel,
+}
+
+/// What the kernel is told of this process.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Process {
+    /// For debugging: core dumps and debuggers may see the memory, keys included.
+    pub core_dumps: bool,
 }
 
 impl Default for Listen {

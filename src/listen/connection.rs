@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +22,7 @@ use super::head::{self, Guarded, Protocol};
 use super::places::Place;
 use super::stream::Duplex;
 use super::{Answer, Client, Shared, tls};
+use crate::panics;
 use crate::settings::listen::Timeouts;
 
 const MAX_STREAMS: u32 = 256;
@@ -87,7 +88,7 @@ where
             course.follow(builder.serve_connection(io, service)).await
         }
         Protocol::Http2 => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let mut builder = http2::Builder::new(panics::Executor);
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)

@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::caller::{NoPeer, Peer, Peers};
 use crate::metrics::Metrics;
+use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
 use connection::Accepted;
 use places::{Places, Seldom};
@@ -138,8 +139,8 @@ impl Listener {
                     let mut cut = cut.clone();
                     let connection = async move {
                         tokio::select! {
-                            ended = connection::serve(accepted, &place, &shared, drain, service) => {
-                                if let Err(error) = ended {
+                            ended = panics::contained(connection::serve(accepted, &place, &shared, drain, service)) => {
+                                if let Ok(Err(error)) = ended {
                                     tracing::debug!(%error, "connection ended");
                                 }
                             }

@@ -52,6 +52,8 @@ pub struct Settings {
     pub(crate) log_level: config::LogLevel,
     /// Sentences about what is odd, but may be meant, each with its place.
     pub(crate) warnings: Vec<String>,
+    /// Core dumps and debuggers may see the process's memory.
+    pub(crate) core_dumps: bool,
 }
 
 /// One commercial region and the hosts that serve it.
@@ -179,6 +181,7 @@ impl Settings {
             log: format(&config.log),
             log_level: config.log.level,
             warnings,
+            core_dumps: config.process.core_dumps,
         })
     }
 

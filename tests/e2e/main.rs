@@ -25,6 +25,7 @@ mod metering;
 mod models;
 mod opaque;
 mod operations;
+mod panics;
 mod sdk;
 mod streaming;
 mod wire;
