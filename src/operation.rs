@@ -94,6 +94,13 @@ const fn of_group(group: &'static str, operation: Operation) -> Operation {
     Operation { group: Some(group), ..operation }
 }
 
+/// Every name that a rule on operations can fit: those of the operations and of their groups, and of the questions that
+/// the daemon answers itself.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    let relayed = OPERATIONS.iter().flat_map(|operation| [Some(operation.name), operation.group]);
+    relayed.flatten().chain([DASHBOARD.name])
+}
+
 const fn streaming(operation: Operation) -> Operation {
     Operation { streaming: true, ..operation }
 }

@@ -15,7 +15,7 @@ pub(crate) use super::secrets::Secret;
 use super::secrets::secret;
 use crate::config::callers as written;
 use crate::config::{ConfigError, FilePath, Glob, Source};
-use crate::operation::OPERATIONS;
+use crate::operation;
 use shadow::Shadow;
 
 /// What the names of a certificate begin with; `listen::tls` finds them in it.
@@ -160,7 +160,7 @@ pub(super) fn callers(
             entry.operations.as_ref().is_none_or(|rule| rule.matched(&[name]).is_some())
                 && entry.deny_operations.as_ref().is_none_or(|rule| rule.matched(&[name]).is_none())
         };
-        if !OPERATIONS.iter().any(|operation| may(operation.name)) {
+        if !operation::names().any(may) {
             odd(format!("the caller \"{}\" may call nothing.", entry.name));
         }
         callers.entries.push(Arc::new(entry));

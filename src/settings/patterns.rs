@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use super::callers::{Rule, place};
 use crate::config::{ConfigError, Glob, Source, nearest};
-use crate::operation::OPERATIONS;
+use crate::operation;
 
 /// As they stand in the file.
 type Written = Spanned<Vec<Spanned<Glob>>>;
@@ -28,11 +28,11 @@ pub(super) fn permitted_models(key: &str, list: &Written, source: &Source) -> Re
 /// A rule on operations.
 pub(super) fn operations(list: &Written, source: &Source) -> Result<Rule, ConfigError> {
     for pattern in list.get_ref() {
-        if OPERATIONS.iter().any(|operation| pattern.get_ref().matches(operation.name)) {
+        if operation::names().any(|name| pattern.get_ref().matches(name)) {
             continue;
         }
         let text = pattern.get_ref().to_string();
-        let hint = match nearest(&text, OPERATIONS.iter().map(|operation| operation.name)) {
+        let hint = match nearest(&text, operation::names()) {
             Some(name) => format!("did you mean \"{name}\"?"),
             None => "write a name such as \"Converse\", or a pattern such as \"Invoke*\".".to_owned(),
         };

@@ -83,7 +83,7 @@ fn no_spelling_of_a_denied_model_is_sent() {
     let denying = [
         "[models]\ndeny = [\"*opus*\"]".to_owned(),
         "[models]\ndeny = [\"anthropic.Claude-OPUS-4*\"]".to_owned(),
-        format!("[models]\ndeny = [\"{OPUS}\"]\ngeographies = [\"us\", \"eu\", \"global\", \"xx\"]"),
+        format!("[models]\ndeny = [\"{OPUS}\"]\ngeographies = [\"us\", \"eu\", \"global\", \"jp\"]"),
         format!("{caller}deny_models = [\"*opus*\"]"),
         format!("{caller}deny_models = [\"{OPUS}\"]\nmodels = [\"*\"]"),
         format!("{caller}models = [\"amazon.*\"]"),
@@ -113,9 +113,9 @@ fn no_spelling_of_a_denied_model_is_sent() {
 
 #[test]
 fn what_may_be_a_geography_fails_closed() {
-    let settings = settings("[models]\ngeographies = [\"us\", \"mx\"]\n");
+    let settings = settings("[models]\ngeographies = [\"us\", \"ca\"]\n");
     let judge = |name: &str| rules(&settings).judge(name, Facts::default()).map_err(|refusal| refusal.kind);
-    for allowed in ["us.anthropic.claude-v1:0", "mx.vendor.model-v1:0", "openai.gpt-5.5", "us.openai.gpt-5.5", "a.b"] {
+    for allowed in ["us.anthropic.claude-v1:0", "ca.vendor.model-v1:0", "openai.gpt-5.5", "us.openai.gpt-5.5", "a.b"] {
         assert_eq!(judge(allowed), Ok(Verdict::Allowed), "{allowed}");
     }
     for unknown in ["xx.anthropic.claude-v1:0", "us.xx.anthropic.claude", "us-gov.xx.a.b", "US.anthropic.claude.v1"] {
