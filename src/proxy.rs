@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
-use crate::limits::{self, Admission, Behind, LimitRequest};
+use crate::limits::{Admission, Behind, LimitRequest};
 use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
 use crate::operation::{self, Matched, ModelPlace, Operation};
@@ -78,7 +78,12 @@ pub(crate) async fn process(
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
     let behind = models_behind(road, caller, received).await;
-    let admission = admit(road, permit, caller, received, &behind).await?;
+    let (estimate, tier) = received.estimate_and_tier();
+    exchange.record.service_tier = tier.name().map(str::to_owned);
+    let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
+    let caller_limits = caller.entry.as_ref().map(|entry| &entry.limits);
+    let asked = LimitRequest { caller: caller.name(), caller_limits, model, behind: &behind, estimate, tier };
+    let admission = admit(road, permit, asked).await?;
     forward::forward(road, exchange.admitted(admission), received).await
 }
 
@@ -138,20 +143,6 @@ async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Beh
 }
 
 /// Whether the limits have room; only what is permitted is counted.
-async fn admit(
-    road: &Road,
-    _permit: Permit,
-    caller: &Caller,
-    received: &Received,
-    behind: &Behind,
-) -> Result<Admission, Refusal> {
-    let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
-    let request = LimitRequest {
-        caller: caller.name(),
-        caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
-        model,
-        behind,
-        estimate: limits::estimate(received.operation.tokens, &received.body),
-    };
-    road.limits.admit(request).await
+async fn admit(road: &Road, _permit: Permit, asked: LimitRequest<'_>) -> Result<Admission, Refusal> {
+    road.limits.admit(asked).await
 }

@@ -4,6 +4,7 @@
 pub(crate) mod accounts;
 pub(crate) mod callers;
 pub mod limits;
+pub mod model_price;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 

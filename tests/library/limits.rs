@@ -9,6 +9,7 @@ use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Refusal, RefusalKind};
 use bedrock_sidecar::limits::{Admission, Behind, Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
+use bedrock_sidecar::service_tier::AskedTier;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,7 +20,14 @@ fn host(rates: Rates) -> settings::Limits {
 
 fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
-    LimitRequest { caller: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate }
+    LimitRequest {
+        caller: None,
+        caller_limits: None,
+        model: None,
+        behind: &Behind::Itself,
+        estimate,
+        tier: AskedTier::Unsaid,
+    }
 }
 
 fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
@@ -29,6 +37,7 @@ fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
         model: None,
         behind: &Behind::Itself,
         estimate: Estimate::NONE,
+        tier: AskedTier::Unsaid,
     }
 }
 

@@ -10,6 +10,7 @@ use bedrock_sidecar::limits::fleet::Dynamo;
 use bedrock_sidecar::limits::fleet::amount::Amount;
 use bedrock_sidecar::limits::fleet::store::{LeaseStore, MemoryStore, StoreError, StoreRequest, StoredLease};
 use bedrock_sidecar::limits::{Behind, Estimate, LimitRequest, Limits, SystemClock};
+use bedrock_sidecar::service_tier::AskedTier;
 use bedrock_sidecar::settings::limits as settings;
 use test_support::dynamodb::create_table;
 
@@ -99,8 +100,14 @@ fn fleet(requests: u64, on_unavailable: OnUnavailable) -> settings::Limits {
     }
 }
 
-const ASK: LimitRequest<'static> =
-    LimitRequest { caller: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate: Estimate::NONE };
+const ASK: LimitRequest<'static> = LimitRequest {
+    caller: None,
+    caller_limits: None,
+    model: None,
+    behind: &Behind::Itself,
+    estimate: Estimate::NONE,
+    tier: AskedTier::Unsaid,
+};
 
 async fn admitted(limits: &Limits) -> bool {
     limits.admit(ASK).await.is_ok()
