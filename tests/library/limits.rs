@@ -620,3 +620,35 @@ async fn budgets_count_money_by_day_and_month() {
     assert_eq!(cost("us.anthropic.claude").await, Some(3_000_000));
     assert_eq!(cost("meta.llama").await, None);
 }
+
+/// An upstream that reports the largest numbers there are uses everything up, and makes nothing overflow.
+#[tokio::test]
+async fn the_largest_counts_use_everything_up() {
+    let clock = VirtualClock::new();
+    let rates = Rates {
+        tokens_per_minute: Some(1_000),
+        tokens_per_day: Some(1_000_000),
+        usd_per_day: Some(1_000_000_000),
+        usd_per_month: Some(2_000_000_000),
+        ..Rates::default()
+    };
+    let mut settings = host(rates);
+    let price = Price { input: u64::MAX, output: u64::MAX, ..Price::default() };
+    settings.prices = Arc::new(Prices::new(vec![(Glob::new("*"), price)]));
+    let limits = Limits::new(&settings, clock.clone());
+    // What costs nothing is always admitted.
+    let claude = |tokens| LimitRequest { model: Some("anthropic.claude"), ..ask(tokens) };
+    let (mut first, mut second) = (limits.admit(claude(0)).await.unwrap(), limits.admit(claude(0)).await.unwrap());
+    for admission in [&mut first, &mut second] {
+        let usage = Usage { cache_write_tokens: Some(u64::MAX), ..used(u64::MAX, u64::MAX) };
+        assert_eq!(admission.cost(&usage), Some(u64::MAX));
+        admission.settle(&usage);
+        admission.settle_broken_off(&usage, u64::MAX);
+    }
+    drop((first, second));
+    assert_eq!(limits.status().scopes[0].nano_usd_today, u64::MAX);
+    refused(&limits, claude(2)).await;
+    // A day later too: the month's budget is used up, and the minute's bucket is far below zero.
+    clock.advance(Duration::from_secs(86_400));
+    refused(&limits, claude(2)).await;
+}

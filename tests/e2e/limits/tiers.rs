@@ -23,7 +23,8 @@ fn with(body: &str, more: &Value) -> String {
     body.to_string()
 }
 
-/// In every shape, the record has the tier that the answer reports, and its cost and the budget go by that tier's price.
+/// In every shape, the record has the tier that the answer reports, and its cost and the budget go by the price of that
+/// tier.
 #[tokio::test]
 async fn the_tier_that_is_reported_is_recorded_and_paid() {
     let bedrock = bedrock().await;
