@@ -11,6 +11,7 @@ use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::limits::{Behind, Estimate, LimitRequest, Limits, SystemClock, estimate};
 use bedrock_sidecar::operation::TokenEstimate::FromBody;
 use bedrock_sidecar::record::Usage;
+use bedrock_sidecar::service_tier::AskedTier;
 use bedrock_sidecar::settings::limits::{self as settings, Rates};
 
 fn main() {
@@ -34,6 +35,7 @@ fn main() {
         model: Some("us.anthropic.claude-sonnet-4-20250514-v1:0"),
         behind: &Behind::Itself,
         estimate: Estimate { input: 300, output: 1_000 },
+        tier: AskedTier::Unsaid,
     };
     let caller = LimitRequest { caller: Some("billing"), caller_limits: Some(&all), ..plain };
     for (what, settings, ask) in [

@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
     is_free: bool,
     /// Tokens of the output that the upstream had not counted when its stream ended, estimated.
     uncounted: u64,
+    /// The record's service tier is the one that the answer reports.
+    tier_is_reported: bool,
     _in_flight: InFlight,
 }
 
@@ -196,6 +198,7 @@ impl Exchange {
             error_type: "",
             is_free: false,
             uncounted: 0,
+            tier_is_reported: false,
             _in_flight: in_flight,
         }
     }
@@ -363,6 +366,10 @@ impl Exchange {
         if !self.is_free {
             self.record.usage = metered.usage;
             self.uncounted = metered.uncounted;
+            if metered.service_tier.is_some() {
+                self.record.service_tier.clone_from(&metered.service_tier);
+                self.tier_is_reported = true;
+            }
         }
         metered
     }
@@ -381,7 +388,10 @@ impl Exchange {
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
         let settled_and_recorded = self.road.limits.request_ends();
-        if let Some(admission) = self.admission.take() {
+        if let Some(mut admission) = self.admission.take() {
+            if let Some(tier) = self.record.service_tier.as_deref().filter(|_| self.tier_is_reported) {
+                admission.served_in(tier);
+            }
             self.record.cost_nano_usd = admission.cost(&self.record.usage);
             if self.record.attempts == 0 || self.never_sent {
                 admission.cancel();

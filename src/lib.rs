@@ -40,5 +40,6 @@ pub mod record;
 mod request;
 mod road;
 mod service;
+pub mod service_tier;
 pub mod settings;
 mod upstream;

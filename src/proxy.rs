@@ -22,6 +22,7 @@ use crate::policy::{self, Permit};
 use crate::receive::budget::Held;
 use crate::request::Received;
 use crate::road::Road;
+use crate::service_tier::AskedTier;
 use crate::{forward, govcloud_names, model, panics, receive, request};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
@@ -145,7 +146,13 @@ pub(crate) async fn process(
     let replaced = govcloud_names::replaced(received, &road.settings)?;
     let received = replaced.as_ref().unwrap_or(received);
     let behind = models_behind(road, caller, received).await;
-    let admission = admit(road, permit, caller, received, &behind).await?;
+    let (estimate, tier) = received.estimate_and_tier();
+    exchange.record.service_tier = tier.name().map(str::to_owned);
+    let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
+    let caller_limits = caller.entry.as_ref().map(|entry| &entry.limits);
+    let asked =
+        LimitRequest { caller: caller.name(), uid: caller.uid, caller_limits, model, behind: &behind, estimate, tier };
+    let admission = admit(road, permit, asked).await?;
     forward::forward(road, exchange.admitted(admission), received).await
 }
 
@@ -212,26 +219,12 @@ pub(crate) async fn admit_question(road: &Road, caller: &Caller) -> Result<Admis
         model: None,
         behind: &Behind::Itself,
         estimate: limits::Estimate::NONE,
+        tier: AskedTier::Unsaid,
     };
     road.limits.admit(request).await
 }
 
 /// Whether the limits have room; only what is permitted is counted.
-async fn admit(
-    road: &Road,
-    _permit: Permit,
-    caller: &Caller,
-    received: &Received,
-    behind: &Behind,
-) -> Result<Admission, Refusal> {
-    let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
-    let request = LimitRequest {
-        caller: caller.name(),
-        uid: caller.uid,
-        caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
-        model,
-        behind,
-        estimate: limits::estimate(received.operation.tokens, &received.body),
-    };
-    road.limits.admit(request).await
+async fn admit(road: &Road, _permit: Permit, asked: LimitRequest<'_>) -> Result<Admission, Refusal> {
+    road.limits.admit(asked).await
 }

@@ -170,6 +170,9 @@ pub struct Record {
     /// Tokens, as the upstream reported them.
     #[serde(flatten)]
     pub usage: Usage,
+    /// The service tier that the answer reports, else the one that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
     /// Billionths of a US dollar, by the admin's prices; unknown without a price or usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_nano_usd: Option<u64>,

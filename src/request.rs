@@ -8,8 +8,10 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::limits::{self, Estimate};
 use crate::model::body::{self, NamedModel};
-use crate::operation::{self, ModelPlace, Operation};
+use crate::operation::{self, ModelPlace, Operation, TokenEstimate};
+use crate::service_tier::{self, AskedTier};
 use crate::upstream::{UpstreamRequest, strip};
 
 /// A request whose operation is known and whose body has arrived.
@@ -75,6 +77,19 @@ impl Received {
     pub(crate) fn invoked_model(&self) -> Option<&str> {
         let invokes = self.operation.model != ModelPlace::Described;
         self.model.as_ref().filter(|_| invokes).map(|model| model.name.as_str())
+    }
+
+    /// What it may use, and the service tier that it asks for, in its headers or its body.
+    pub(crate) fn estimate_and_tier(&self) -> (Estimate, AskedTier<'_>) {
+        let tokens = self.operation.tokens;
+        let (estimate, in_body) = limits::estimate_and_tier(tokens, &self.body);
+        if tokens == TokenEstimate::NoTokens {
+            return (estimate, in_body);
+        }
+        // What is compressed may say anything.
+        let hidden = in_body == AskedTier::Unsaid && self.headers.contains_key(CONTENT_ENCODING);
+        let in_body = if hidden { AskedTier::Unclear } else { in_body };
+        (estimate, service_tier::asked_by(&self.headers).and(in_body))
     }
 
     /// The request with `model` in the place of the one that was asked for. `headers` are those that go upstream.

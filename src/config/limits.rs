@@ -100,7 +100,25 @@ pub(crate) struct Price {
     pub cache_write: Usd,
     /// The same, to be kept for an hour; as `cache_write` if left out.
     pub cache_write_1h: Option<Usd>,
+    /// The prices of service tiers that have their own.
+    #[serde(default)]
+    pub tiers: BTreeMap<TierName, TierPrice>,
 }
+
+/// USD per million tokens in one tier; what is left out costs as it does in no tier.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TierPrice {
+    pub input: Usd,
+    pub output: Usd,
+    pub cache_read: Option<Usd>,
+    pub cache_write: Option<Usd>,
+    pub cache_write_1h: Option<Usd>,
+}
+
+/// The name of a service tier.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TierName(pub String);
 
 /// An amount of US dollars, kept in nano-dollars; at most 9 decimals mean something, and at most a billion dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,6 +130,16 @@ pub struct Wait(pub Duration);
 
 fn govcloud() -> Spanned<String> {
     Spanned::new(0..0, "us-gov-west-1".to_owned())
+}
+
+impl<'de> Deserialize<'de> for TierName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TierName, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if crate::service_tier::name(&text).is_some() {
+            return Ok(TierName(text));
+        }
+        Err(D::Error::custom(format!("\"{text}\" is no name of a service tier; write one such as flex or priority")))
+    }
 }
 
 impl<'de> Deserialize<'de> for Usd {

@@ -69,6 +69,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         first_byte_latency,
         streaming,
         usage: Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens },
+        service_tier,
         cost_nano_usd,
         success,
         status_code,
@@ -135,6 +136,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.quoted(shortened(request_id, MAX_TEXT));
     json.number("requestSize", *request_size);
     json.number("responseSize", *response_size);
+    json.text_if("serviceTier", service_tier);
     json.text("sourceIP", source_ip);
     json.text("sourcePartition", "govcloud");
     json.number("statusCode", *status_code);
@@ -290,6 +292,7 @@ pub(crate) mod tests {
                 cache_write_tokens: Some(8),
                 cache_write_1h_tokens: Some(7),
             },
+            service_tier: Some("flex".into()),
             cost_nano_usd: Some(9),
             success: true,
             status_code: 200,

@@ -50,8 +50,13 @@ impl Admission {
         self.settle(&Usage { output_tokens: Some(output), ..*usage });
     }
 
+    /// The answer has told which service tier served the request, and so what its tokens cost.
+    pub fn served_in(&mut self, tier: &str) {
+        self.reservation.request.served_in(tier);
+    }
+
     /// What was reported costs, in nano-dollars, by the price that the budgets count with; none when no price fits the
-    /// model, the usage is unknown, or the price is a guess because nobody can tell the model.
+    /// model, the usage is unknown, or the price is a guess because nobody can tell the model or the tier.
     pub fn cost(&self, usage: &Usage) -> Option<u64> {
         let request = &self.reservation.request;
         cost::reported(usage, request.price.filter(|_| !request.price_is_guessed))

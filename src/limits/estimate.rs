@@ -2,6 +2,7 @@
 
 use super::scan::{Found, scan};
 use crate::operation::TokenEstimate;
+use crate::service_tier::AskedTier;
 
 /// Tokens that a request is expected to use at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,17 +35,22 @@ const MAX_OUTPUT: u64 = 1_000_000;
 /// `tokens` is the operation's column in the table. Operations that run no model, such as CountTokens and the control
 /// plane, cost no tokens.
 pub fn estimate(tokens: TokenEstimate, body: &[u8]) -> Estimate {
+    estimate_and_tier(tokens, body).0
+}
+
+/// The same, and the service tier that the body asks for.
+pub(crate) fn estimate_and_tier(tokens: TokenEstimate, body: &[u8]) -> (Estimate, AskedTier<'_>) {
     if tokens == TokenEstimate::NoTokens || body.is_empty() {
-        return Estimate::NONE;
+        return (Estimate::NONE, AskedTier::Unsaid);
     }
-    let Found { output, no_output, media_bytes, media_tokens } = scan(body);
+    let Found { output, no_output, media_bytes, media_tokens, tier } = scan(body);
     let text = (body.len() as u64).saturating_sub(media_bytes);
     let output = match output {
         Some(most) => most.min(MAX_OUTPUT),
         None if no_output => 0,
         None => DEFAULT_OUTPUT,
     };
-    Estimate { input: text.div_ceil(4) + media_tokens, output }
+    (Estimate { input: text.div_ceil(4) + media_tokens, output }, tier)
 }
 
 #[cfg(test)]
@@ -85,6 +91,39 @@ mod tests {
             ("InvokeModel", "\u{feff}{\"max_tokens\":77}"),
         ] {
             assert_eq!(estimate(column(operation), body.as_bytes()).output, 77, "{operation} {body}");
+        }
+    }
+
+    #[test]
+    fn the_tier_of_every_shape_is_read_with_the_bound() {
+        use AskedTier::{Named, Unclear, Unsaid};
+        for (body, tier) in [
+            (r#"{"messages":[],"serviceTier":{"type":"flex"},"max_tokens":77}"#, Named("flex")),
+            (r#"{"max_tokens":77,"serviceTier" : { "x":1, "type" : "priority" }}"#, Named("priority")),
+            (r#"{"service_tier":"flex","max_tokens":77}"#, Named("flex")),
+            (r#"{"max_tokens":77,"service_\u0074ier":"flex"}"#, Named("flex")),
+            (r#"{"additionalModelRequestFields":{"service_tier":"flex"},"max_tokens":77}"#, Named("flex")),
+            (r#"{"service_tier":"flex","serviceTier":{"type":"flex"},"max_tokens":77}"#, Named("flex")),
+            (r#"{"service_tier":"flex","service_tier":"priority","max_tokens":77}"#, Unclear),
+            (r#"{"service_tier":"Flex","max_tokens":77}"#, Unclear),
+            (r#"{"service_tier":"fl\u0065x","max_tokens":77}"#, Unclear),
+            (r#"{"service_tier":"","max_tokens":77}"#, Unclear),
+            (r#"{"service_tier":7,"max_tokens":77}"#, Unclear),
+            (r#"{"service_tier":{"type":"flex"},"max_tokens":77}"#, Unclear),
+            (r#"{"serviceTier":"flex","max_tokens":77}"#, Unclear),
+            (r#"{"serviceTier":{"type":["flex"]},"max_tokens":77}"#, Unclear),
+            (r#"{"service_tier":null,"serviceTier":null,"max_tokens":77}"#, Unsaid),
+            (r#"{"serviceTier":{"kind":"flex"},"type":"flex","max_tokens":77}"#, Unsaid),
+            (r#"{"messages":[{"service_tier":"flex"}],"metadata":{"service_tier":"flex"},"max_tokens":77}"#, Unsaid),
+            (r#"{"prompt":"\"service_tier\":\"flex\"","max_tokens":77}"#, Unsaid),
+            (r#"{"prompt":"service_tier","x":"flex","max_tokens":77}"#, Unsaid),
+        ] {
+            let (estimate, asked) = estimate_and_tier(FromBody, body.as_bytes());
+            assert_eq!((asked, estimate.output), (tier, 77), "{body}");
+        }
+        assert_eq!(estimate_and_tier(NoTokens, br#"{"service_tier":"flex"}"#).1, Unsaid);
+        for broken in [r#"{"service_tier"#, r#"{"service_tier":"#, r#"{"service_tier":"fle"#] {
+            estimate_and_tier(FromBody, broken.as_bytes());
         }
     }
 

@@ -42,6 +42,7 @@ use std::sync::{Arc, RwLockReadGuard};
 
 pub use admission::Admission;
 pub use clock::{Clock, SystemClock, VirtualClock};
+pub(crate) use estimate::estimate_and_tier;
 pub use estimate::{Estimate, estimate};
 pub use lease_task::LeaseTask;
 pub use past_use::{ChainHead, PastUse, UseAfter, UseRecords};

@@ -1,11 +1,15 @@
 //! A request on its way to the limits: as it is asked for, and weighed against the settings before the lock is taken.
 
+use std::sync::Arc;
+
 use super::cost::{self, Cost};
 use super::estimate::Estimate;
 use super::model_pattern::fits;
 use super::slot::{Slot, Slots};
 use crate::config::Glob;
+use crate::service_tier::AskedTier;
 use crate::settings::limits::{self as settings, Price, Prices, Rates};
+use crate::settings::model_price::ModelPrice;
 
 /// A request that wants to pass.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +26,8 @@ pub struct LimitRequest<'a> {
     pub behind: &'a Behind,
     /// What it may use, which is reserved until it is settled.
     pub estimate: Estimate,
+    /// The service tier that it asks for, which may have a price of its own.
+    pub tier: AskedTier<'a>,
 }
 
 /// The models behind an identifier, by which limits and prices go as well as by the identifier.
@@ -51,6 +57,11 @@ pub(super) struct WeighedRequest {
     /// The groups of models that its model belongs to.
     pub(super) models: Slots,
     pub(super) estimate: Estimate,
+    /// The prices of its model, by tier.
+    prices: Option<Arc<ModelPrice>>,
+    /// They are the highest that could hold, because nobody can tell the model.
+    prices_are_guessed: bool,
+    /// What a token costs: the most that it may, until the answer has told its tier.
     pub(super) price: Option<Price>,
     /// The price is the highest that could hold: good enough to keep a budget, but not to be recorded.
     pub(super) price_is_guessed: bool,
@@ -73,18 +84,28 @@ impl WeighedRequest {
                 price = Priced::new(&plan.settings.prices, model, request.behind);
             }
         }
-        let Priced { price, is_guessed } = price;
+        let Priced { prices, is_guessed } = price;
+        let price = prices.as_ref().map(|prices| prices.at_most(request.tier));
+        let is_told = prices.as_ref().is_none_or(|prices| prices.unreported(request.tier).is_some());
         WeighedRequest {
             caller: request.caller.map(Into::into),
             uid: request.uid,
             caller_limits: request.caller_limits.copied(),
             models,
             estimate: request.estimate,
+            prices,
+            prices_are_guessed: is_guessed,
             price,
-            price_is_guessed: is_guessed,
+            price_is_guessed: is_guessed || !is_told,
             cost: cost::estimated(request.estimate, price),
             first_attempt: true,
         }
+    }
+
+    /// The answer has told which tier served the request: its price holds from now on.
+    pub(super) fn served_in(&mut self, tier: &str) {
+        self.price = self.prices.as_ref().map(|prices| prices.of(tier));
+        self.price_is_guessed = self.prices_are_guessed;
     }
 }
 
@@ -99,7 +120,7 @@ fn may_fit(glob: &Glob, model: &str, behind: &Behind) -> bool {
 
 #[derive(Debug, Default)]
 struct Priced {
-    price: Option<Price>,
+    prices: Option<Arc<ModelPrice>>,
     is_guessed: bool,
 }
 
@@ -107,18 +128,18 @@ impl Priced {
     /// Of several models that may stand behind the name, the dearest. A price for the name itself holds where nothing is
     /// known of them, unless it is one for everything.
     fn new(prices: &Prices, model: &str, behind: &Behind) -> Priced {
-        let known = |price| Priced { price, is_guessed: false };
+        let known = |prices| Priced { prices, is_guessed: false };
         match behind {
             Behind::Itself => known(prices.of(|glob| fits(glob, model))),
             Behind::Models(models) => known(
                 models
                     .iter()
                     .filter_map(|one| prices.of(|glob| fits(glob, model) || fits(glob, one)))
-                    .reduce(Price::or_higher),
+                    .reduce(|one, other| Arc::new(one.or_higher(&other))),
             ),
             Behind::Unknown => match prices.of(|glob| glob.to_string() != "*" && fits(glob, model)) {
                 Some(price) => known(Some(price)),
-                None => Priced { price: prices.highest(), is_guessed: true },
+                None => Priced { prices: prices.highest(), is_guessed: true },
             },
         }
     }
@@ -137,12 +158,13 @@ mod tests {
     fn weighed(model: &str, behind: &Behind, more: &[(&str, Price)]) -> WeighedRequest {
         let mut prices = vec![(Glob::new("anthropic.*"), price(3, 15)), (Glob::new("amazon.*"), price(4, 2))];
         prices.extend(more.iter().map(|(pattern, price)| (Glob::new(pattern), *price)));
-        let settings = settings::Limits { prices: std::sync::Arc::new(Prices::new(prices)), ..Default::default() };
+        let settings = settings::Limits { prices: Arc::new(Prices::new(prices)), ..Default::default() };
         let models = vec![(Glob::new("anthropic.*"), 1), (Glob::new("meta.*"), 2)];
         let plan = Plan { settings, models };
         let estimate = Estimate { input: 1, output: 1 };
+        let tier = AskedTier::Unsaid;
         let request =
-            LimitRequest { caller: None, uid: None, caller_limits: None, model: Some(model), behind, estimate };
+            LimitRequest { caller: None, uid: None, caller_limits: None, model: Some(model), behind, estimate, tier };
         WeighedRequest::new(&request, &plan)
     }
 

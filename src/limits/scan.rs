@@ -2,9 +2,11 @@
 
 use memchr::memchr2;
 
+use crate::service_tier::AskedTier;
+
 /// What stands in a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Found {
+pub(super) struct Found<'a> {
     /// The largest bound on the answer's tokens.
     pub(super) output: Option<u64>,
     /// The shape is that of a request whose answer has no tokens: embeddings, ranks, images.
@@ -12,6 +14,8 @@ pub(super) struct Found {
     /// Bytes of base64 in strings, and what they are worth in tokens.
     pub(super) media_bytes: u64,
     pub(super) media_tokens: u64,
+    /// The service tier that is asked for.
+    pub(super) tier: AskedTier<'a>,
 }
 
 /// The bounds, by vendor: Anthropic and Mistral, Converse and AI21, Llama, Titan, Nova, OpenAI (two), Anthropic's old one.
@@ -57,14 +61,19 @@ enum Key {
     Other,
     Bound,
     Parent,
+    /// Its value is a tier's name.
+    Tier,
+    /// Its value is an object whose `type` is a tier's name, as Converse has it.
+    TierObject,
 }
 
-pub(super) fn scan(body: &[u8]) -> Found {
+pub(super) fn scan(body: &[u8]) -> Found<'_> {
     let mut found = Found::default();
     let mut speaks = false;
     let mut depth = 0usize;
     // Whether the containers at depth 1 and 2 are objects whose keys matter.
     let mut matters = [false; 3];
+    let mut in_tier = false;
     let mut key = Key::Other;
     let mut key_next = false;
     let mut at = 0;
@@ -76,11 +85,13 @@ pub(super) fn scan(body: &[u8]) -> Found {
                 let text = &body[at..end];
                 at = (end + 1).min(body.len());
                 if key_next && depth <= 2 && matters[depth] {
-                    key = classify(text, depth);
+                    key = classify(text, depth, in_tier);
                     if depth == 1 {
                         found.no_output |= is_one_of(text, &SILENT);
                         speaks |= is_one_of(text, &PARENTS) || is_one_of(text, &[b"messages", b"prompt"]);
                     }
+                } else if key == Key::Tier {
+                    found.tier = found.tier.and(AskedTier::of(text));
                 } else if let Some(tokens) = media(text) {
                     found.media_bytes += text.len() as u64;
                     found.media_tokens += tokens;
@@ -92,7 +103,10 @@ pub(super) fn scan(body: &[u8]) -> Found {
                 let object = byte == b'{';
                 match depth {
                     1 => matters[1] = object,
-                    2 => matters[2] = object && matters[1] && key == Key::Parent,
+                    2 => {
+                        in_tier = object && key == Key::TierObject;
+                        matters[2] = object && matters[1] && (key == Key::Parent || in_tier);
+                    }
                     _ => {}
                 }
                 key_next = object;
@@ -113,8 +127,22 @@ pub(super) fn scan(body: &[u8]) -> Found {
                 {
                     found.output = found.output.max(Some(bound));
                 }
-                if key != Key::Parent {
-                    key = Key::Other;
+                let wanted = match key {
+                    Key::Tier => b'"',
+                    Key::TierObject => b'{',
+                    Key::Parent => continue,
+                    Key::Other | Key::Bound => {
+                        key = Key::Other;
+                        continue;
+                    }
+                };
+                match body[at..].iter().find(|byte| !byte.is_ascii_whitespace()) {
+                    Some(byte) if *byte == wanted => {}
+                    Some(b'n') => key = Key::Other,
+                    _ => {
+                        found.tier = AskedTier::Unclear;
+                        key = Key::Other;
+                    }
                 }
             }
             _ => {}
@@ -136,8 +164,14 @@ fn string_end(body: &[u8], mut at: usize) -> usize {
     body.len()
 }
 
-fn classify(text: &[u8], depth: usize) -> Key {
-    if is_one_of(text, &BOUNDS) {
+fn classify(text: &[u8], depth: usize, in_tier: bool) -> Key {
+    if depth == 2 && in_tier {
+        if is_one_of(text, &[b"type"]) { Key::Tier } else { Key::Other }
+    } else if is_one_of(text, &[b"service_tier"]) {
+        Key::Tier
+    } else if depth == 1 && is_one_of(text, &[b"serviceTier"]) {
+        Key::TierObject
+    } else if is_one_of(text, &BOUNDS) {
         Key::Bound
     } else if depth == 1 && is_one_of(text, &PARENTS) {
         Key::Parent

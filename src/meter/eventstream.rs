@@ -25,6 +25,7 @@ pub(crate) struct EventStream {
     /// The chunk that was decoded last; kept for its memory.
     decoded: Vec<u8>,
     usage: Usage,
+    service_tier: Option<String>,
     streamed: Streamed,
     exception: Option<String>,
     /// The bytes are no event stream, so nothing more is learned from them.
@@ -116,9 +117,12 @@ impl EventStream {
                 self.has_ended = true;
                 let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
                 self.merge(usage::of_object(&json["usage"]));
+                self.service_tier = usage::tier_of(&json).or(self.service_tier.take());
             }
             Event::Exception(name) => self.exception = Some(name),
-            Event::Other => self.streamed.event(&payload()),
+            Event::Other => {
+                self.streamed.event(&payload());
+            }
         }
     }
 
@@ -134,15 +138,22 @@ impl EventStream {
         let mut decoded = std::mem::take(&mut self.decoded);
         decoded.clear();
         if base64::engine::general_purpose::STANDARD.decode_vec(encoded, &mut decoded).is_ok() {
-            self.streamed.event(&decoded);
-            if memchr::memmem::find(&decoded, b"\"usage\"").is_some()
-                && let Some(usage) = serde_json::from_slice(&decoded).ok().as_ref().and_then(usage::of_answer)
-            {
-                self.merge(usage);
+            let tells_tier = self.streamed.event(&decoded) && self.service_tier.is_none();
+            if tells_tier || memchr::memmem::find(&decoded, b"\"usage\"").is_some() {
+                self.told(&decoded);
             }
         }
         self.decoded = decoded;
         self.last_chunk = Some(payload);
+    }
+
+    /// An event of the model's own that tells usage or tier.
+    fn told(&mut self, event: &[u8]) {
+        let Ok(event) = serde_json::from_slice(event) else { return };
+        if let Some(usage) = usage::of_answer(&event) {
+            self.merge(usage);
+        }
+        self.service_tier = usage::tier_of(&event).or(self.service_tier.take());
     }
 
     fn merge(&mut self, usage: Usage) {
@@ -155,10 +166,11 @@ impl EventStream {
     /// What the stream said, up to where it came.
     pub(crate) fn finish(mut self) -> Metered {
         let ending = self.ending();
-        if let Some(metrics) = self.last_chunk.as_deref().and_then(invocation_metrics) {
-            self.merge(metrics);
+        if let Some(event) = self.last_chunk.as_deref().and_then(decoded) {
+            self.told(&event);
         }
-        Metered { usage: self.usage, exception: self.exception, ending, uncounted: self.streamed.tokens() }
+        let uncounted = self.streamed.tokens();
+        Metered { usage: self.usage, service_tier: self.service_tier, exception: self.exception, ending, uncounted }
     }
 
     fn ending(&self) -> Ending {
@@ -182,11 +194,11 @@ fn is_final_chunk(payload: &[u8]) -> bool {
     event.get("amazon-bedrock-invocationMetrics").is_some() || event["type"] == "message_stop"
 }
 
-fn invocation_metrics(payload: &[u8]) -> Option<Usage> {
+/// The model's event that a chunk holds.
+fn decoded(payload: &[u8]) -> Option<Vec<u8>> {
     use base64::Engine;
     let chunk: serde_json::Value = serde_json::from_slice(payload).ok()?;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes")?.as_str()?).ok()?;
-    usage::of_answer(&serde_json::from_slice(&bytes).ok()?)
+    base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes")?.as_str()?).ok()
 }
 
 /// The lengths with which a frame begins.
@@ -369,6 +381,34 @@ pub(crate) mod tests {
         }
         conversed.extend(event("metadata", r#"{"usage":{"inputTokens":3,"outputTokens":5}}"#));
         assert_eq!(read(&conversed, 4096).uncounted, 0);
+    }
+
+    #[test]
+    fn the_tier_is_found_in_every_shape() {
+        use base64::Engine;
+        let chunk = |text: &str| {
+            event("chunk", &format!(r#"{{"bytes":"{}"}}"#, base64::engine::general_purpose::STANDARD.encode(text)))
+        };
+        for (bytes, tier) in [
+            (event("metadata", r#"{"usage":{"inputTokens":3},"serviceTier":{"type":"flex"}}"#), Some("flex")),
+            (
+                [
+                    chunk(
+                        r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"service_tier":"priority"}}}"#,
+                    ),
+                    chunk(r#"{"type":"message_stop"}"#),
+                ]
+                .concat(),
+                Some("priority"),
+            ),
+            ([chunk(r#"{"choices":[],"service_tier":"flex"}"#), chunk("{}")].concat(), Some("flex")),
+            (event("contentBlockDelta", r#"{"delta":{"text":"x"},"service_tier":"flex"}"#), None),
+            (event("metadata", r#"{"usage":{"inputTokens":3}}"#), None),
+        ] {
+            for piece in [1, 7, 4096] {
+                assert_eq!(read(&bytes, piece).service_tier.as_deref(), tier);
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::Metered;
 use super::usage::{self, TOP_LEVEL_KEYS};
-use crate::record::Usage;
 
 /// Longer than any usage object.
 const MAX_VALUE: usize = 8 * 1024;
@@ -107,16 +107,23 @@ impl JsonAnswer {
         }
     }
 
-    pub(crate) fn finish(self) -> Usage {
-        usage::of_answer(&Value::Object(self.found)).unwrap_or_default()
+    pub(crate) fn finish(self) -> Metered {
+        let answer = Value::Object(self.found);
+        let usage = usage::of_answer(&answer).unwrap_or_default();
+        Metered { usage, service_tier: usage::tier_of(&answer), ..Metered::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Usage;
 
     fn read(text: &str, piece: usize) -> Usage {
+        read_all(text, piece).usage
+    }
+
+    fn read_all(text: &str, piece: usize) -> Metered {
         let mut answer = JsonAnswer::default();
         for part in text.as_bytes().chunks(piece) {
             answer.feed(part);
@@ -138,6 +145,25 @@ mod tests {
         assert_eq!(read(converse, 9).cache_write_tokens, Some(2));
         let llama = r#"{"generation":"x","prompt_token_count":3,"generation_token_count":5,"stop_reason":"stop"}"#;
         assert_eq!((read(llama, 4).input_tokens, read(llama, 4).output_tokens), (Some(3), Some(5)));
+    }
+
+    #[test]
+    fn the_tier_is_found_in_every_shape() {
+        for (text, tier) in [
+            (r#"{"serviceTier":{"type":"flex"},"usage":{"inputTokens":1}}"#, Some("flex")),
+            (r#"{"usage":{"inputTokens":1},"serviceTier":{"type":"priority"}}"#, Some("priority")),
+            (r#"{"id":"x","service_tier":"flex","usage":{"prompt_tokens":1}}"#, Some("flex")),
+            (r#"{"usage":{"input_tokens":1,"service_tier":"standard"}}"#, Some("standard")),
+            (r#"{"service_tier":"auto"}"#, None),
+            (r#"{"service_tier":"Flex"}"#, None),
+            (r#"{"service_tier":null,"serviceTier":{"type":7}}"#, None),
+            (r#"{"serviceTier":"flex"}"#, None),
+            (r#"{"metadata":{"service_tier":"flex"},"content":[{"service_tier":"flex"}]}"#, None),
+        ] {
+            for piece in [1, 3, 1000] {
+                assert_eq!(read_all(text, piece).service_tier.as_deref(), tier, "{text}");
+            }
+        }
     }
 
     #[test]

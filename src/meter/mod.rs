@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use crate::record::Usage;
+use crate::service_tier;
 use eventstream::EventStream;
 use json::JsonAnswer;
 use sse::ServerSentEvents;
@@ -19,6 +20,8 @@ use sse::ServerSentEvents;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Metered {
     pub usage: Usage,
+    /// The service tier that served it.
+    pub service_tier: Option<String>,
     /// The type of an exception in the stream.
     pub exception: Option<String>,
     pub ending: Ending,
@@ -43,6 +46,8 @@ pub(crate) enum Ending {
 pub(crate) struct Meter {
     /// From the headers; they count more than the body where both speak.
     headers: Usage,
+    /// The tier that the headers report.
+    service_tier: Option<String>,
     body: Format,
 }
 
@@ -65,7 +70,8 @@ impl Meter {
             Some("application/json" | "application/x-amz-json-1.1") => Format::Json(JsonAnswer::default()),
             _ => Format::Other,
         };
-        Meter { headers: usage::of_headers(headers), body }
+        let service_tier = service_tier::reported_by(headers).map(str::to_owned);
+        Meter { headers: usage::of_headers(headers), service_tier, body }
     }
 
     /// The answer is a stream of events.
@@ -87,10 +93,11 @@ impl Meter {
         let mut metered = match self.body {
             Format::EventStream(stream) => stream.finish(),
             Format::ServerSentEvents(stream) => stream.finish(),
-            Format::Json(answer) => Metered { usage: answer.finish(), ..Metered::default() },
+            Format::Json(answer) => answer.finish(),
             Format::Other => Metered::default(),
         };
         metered.usage.merge(self.headers);
+        metered.service_tier = self.service_tier.or(metered.service_tier);
         metered
     }
 }

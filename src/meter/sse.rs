@@ -13,6 +13,7 @@ pub(crate) struct ServerSentEvents {
     line: Vec<u8>,
     skipping: bool,
     usage: Usage,
+    service_tier: Option<String>,
     streamed: Streamed,
     exception: Option<String>,
     /// The event with which streams of this kind end has come.
@@ -52,9 +53,12 @@ impl ServerSentEvents {
             self.has_ended = true;
             return;
         }
-        self.streamed.event(data);
+        let names_tier = self.streamed.event(data);
         let has = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
-        if !has(b"\"usage\"")
+        // OpenAI's chunks repeat the tier, each of them.
+        let tells_tier = names_tier && self.service_tier.is_none();
+        if !tells_tier
+            && !has(b"\"usage\"")
             && !has(b"invocationMetrics")
             && !has(b"\"error\"")
             && !has(b"message_stop")
@@ -69,6 +73,7 @@ impl ServerSentEvents {
             }
             self.usage.merge(usage);
         }
+        self.service_tier = usage::tier_of(&event).or(self.service_tier.take());
         let ends = ["message_stop", "response.completed", "response.incomplete", "response.failed"];
         self.has_ended |= event["type"].as_str().is_some_and(|kind| ends.contains(&kind));
         let error = &event["error"];
@@ -89,7 +94,8 @@ impl ServerSentEvents {
         } else {
             Ending::WithoutFinalEvent
         };
-        Metered { usage: self.usage, exception: self.exception, ending, uncounted: self.streamed.tokens() }
+        let uncounted = self.streamed.tokens();
+        Metered { usage: self.usage, service_tier: self.service_tier, exception: self.exception, ending, uncounted }
     }
 }
 
@@ -139,6 +145,33 @@ mod tests {
             assert_eq!((broken.usage.output_tokens, broken.uncounted), (Some(4), 8334), "25,000 bytes");
             let whole = read(&[start, &word.repeat(5000), counted].concat(), piece);
             assert_eq!((whole.usage.output_tokens, whole.uncounted), (Some(5003), 0));
+        }
+    }
+
+    #[test]
+    fn the_tier_is_found_in_every_shape() {
+        for (text, tier) in [
+            ("data: {\"choices\":[],\"service_tier\":\"flex\"}\n\ndata: [DONE]\n\n", Some("flex")),
+            (
+                "data: {\"choices\":[],\"service_tier\":\"auto\"}\n\ndata: {\"service_tier\":\"default\",\"usage\":null}\n\n",
+                Some("default"),
+            ),
+            (
+                "data: {\"type\":\"response.created\",\"response\":{\"service_tier\":\"auto\"}}\n\n\
+                 data: {\"type\":\"response.completed\",\"response\":{\"service_tier\":\"priority\"}}\n\n",
+                Some("priority"),
+            ),
+            (
+                "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3,\"service_tier\":\"standard\"}}}\n\n\
+                 data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":3}}\n\n",
+                Some("standard"),
+            ),
+            ("data: {\"choices\":[{\"delta\":{\"content\":\"\\\"service_tier\\\":\\\"flex\\\"\"}}]}\n\n", None),
+            ("data: {\"choices\":[{\"service_tier\":\"flex\"}]}\n\n", None),
+        ] {
+            for piece in [1, 3, 1000] {
+                assert_eq!(read(text, piece).service_tier.as_deref(), tier, "{text}");
+            }
         }
     }
 

@@ -32,12 +32,13 @@ pub(crate) struct Streamed {
 }
 
 impl Streamed {
-    /// An event's JSON has passed.
-    pub(crate) fn event(&mut self, json: &[u8]) {
-        let (mut text, mut delta, mut is_response) = (0, 0, false);
+    /// An event's JSON has passed. Returns whether it has a member, at whatever depth, that names a service tier.
+    pub(crate) fn event(&mut self, json: &[u8]) -> bool {
+        let (mut text, mut delta, mut is_response, mut names_tier) = (0, 0, false, false);
         for_each_text_member(json, |key, value| match key {
             b"delta" => delta += value.len() as u64,
             b"type" => is_response |= value.starts_with(b"response."),
+            b"service_tier" => names_tier = true,
             key if TEXT_KEYS.contains(&key) => text += value.len() as u64,
             _ => {}
         });
@@ -45,6 +46,7 @@ impl Streamed {
         let generated = if is_response { delta } else { text + delta };
         self.text += generated;
         self.events += u64::from(generated > 0);
+        names_tier
     }
 
     /// The upstream has counted what it generated up to here.
@@ -101,7 +103,9 @@ mod tests {
 
     fn tokens(events: &[&str]) -> u64 {
         let mut streamed = Streamed::default();
-        events.iter().for_each(|event| streamed.event(event.as_bytes()));
+        events.iter().for_each(|event| {
+            streamed.event(event.as_bytes());
+        });
         streamed.tokens()
     }
 

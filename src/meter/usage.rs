@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::record::Usage;
+use crate::service_tier;
 
 impl Usage {
     /// Later words replace earlier ones; silence replaces nothing. A later input that is the earlier one with its cached
@@ -26,7 +27,7 @@ impl Usage {
 
 /// From the headers of InvokeModel's answer.
 pub(crate) fn of_headers(headers: &http::HeaderMap) -> Usage {
-    let count = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    let count = |name: &str| of_text(headers.get(name)?.to_str().ok()?.trim());
     Usage {
         input_tokens: count("x-amzn-bedrock-input-token-count"),
         output_tokens: count("x-amzn-bedrock-output-token-count"),
@@ -41,8 +42,8 @@ pub(crate) fn of_headers(headers: &http::HeaderMap) -> Usage {
 /// OpenAI counts cached tokens among those of the input and tells them apart in `…_tokens_details`; they are taken out
 /// here. All others count them beside the input.
 pub(crate) fn of_object(usage: &Value) -> Usage {
-    let count = |names: &[&str]| names.iter().find_map(|name| usage.get(name)?.as_u64());
-    let included = |name: &str| usage.get(name)?.get("cached_tokens")?.as_u64();
+    let count = |names: &[&str]| names.iter().find_map(|name| number(usage.get(name)?));
+    let included = |name: &str| number(usage.get(name)?.get("cached_tokens")?);
     let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
     let included =
         included("prompt_tokens_details").or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
@@ -73,11 +74,11 @@ struct Written {
 fn written(usage: &Value) -> Option<Written> {
     let parts: Vec<(bool, u64)> = match (&usage["cacheDetails"], &usage["cache_creation"]) {
         (Value::Array(details), _) => {
-            details.iter().filter_map(|part| Some((part["ttl"] == "1h", part["inputTokens"].as_u64()?))).collect()
+            details.iter().filter_map(|part| Some((part["ttl"] == "1h", number(&part["inputTokens"])?))).collect()
         }
         (_, creation) => [("ephemeral_5m_input_tokens", false), ("ephemeral_1h_input_tokens", true)]
             .into_iter()
-            .filter_map(|(name, hour)| Some((hour, creation.get(name)?.as_u64()?)))
+            .filter_map(|(name, hour)| Some((hour, number(creation.get(name)?)?)))
             .collect(),
     };
     let sum = |wanted: fn(bool) -> bool| {
@@ -100,7 +101,7 @@ pub(crate) fn of_answer(answer: &Value) -> Option<Usage> {
             usage.merge(of_object(counts));
         }
     }
-    let count = |name: &str| answer.get(name).and_then(Value::as_u64);
+    let count = |name: &str| answer.get(name).and_then(number);
     usage.merge(Usage {
         input_tokens: count("prompt_token_count").or_else(|| count("inputTextTokenCount")),
         output_tokens: count("generation_token_count"),
@@ -109,8 +110,37 @@ pub(crate) fn of_answer(answer: &Value) -> Option<Usage> {
     (!usage.is_empty()).then_some(usage)
 }
 
-/// Keys at the top of an answer that `of_answer` looks at.
-pub(crate) const TOP_LEVEL_KEYS: [&str; 5] = [
+/// The service tier that a whole answer or stream event reports: Converse's, OpenAI's (in `response` where that holds the
+/// answer), Anthropic's (in `message` at a stream's start).
+pub(crate) fn tier_of(answer: &Value) -> Option<String> {
+    [
+        &answer["serviceTier"]["type"],
+        &answer["service_tier"],
+        &answer["response"]["service_tier"],
+        &answer["usage"]["service_tier"],
+        &answer["message"]["usage"]["service_tier"],
+    ]
+    .into_iter()
+    .find_map(|tier| service_tier::served(tier.as_str()?))
+    .map(str::to_owned)
+}
+
+/// A count of 0 or more: rounded up if it is no whole number, and the largest if it is larger than that.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, as is meant")]
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 0.0).map(|number| number.ceil() as u64))
+}
+
+/// The same of a header, which has whole numbers.
+fn of_text(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// Keys at the top of an answer that `of_answer` and `tier_of` look at.
+pub(crate) const TOP_LEVEL_KEYS: [&str; 7] = [
+    "serviceTier",
+    "service_tier",
     "usage",
     "prompt_token_count",
     "generation_token_count",
@@ -186,6 +216,82 @@ mod tests {
         ] {
             let read = of_object(&usage);
             assert_eq!((read.cache_write_tokens, read.cache_write_1h_tokens), expected, "{usage}");
+        }
+    }
+
+    /// What no count can be is ignored, and no number makes anything overflow.
+    #[test]
+    fn strange_numbers_are_taken_for_what_they_can_mean() {
+        let cases = [
+            ("-1", None),
+            ("-1.5", None),
+            ("\"7\"", None),
+            ("null", None),
+            ("true", None),
+            ("[7]", None),
+            ("{\"a\":7}", None),
+            ("0", Some(0)),
+            ("7.0", Some(7)),
+            ("6.5", Some(7)),
+            ("1e3", Some(1000)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", Some(u64::MAX)),
+            ("1e300", Some(u64::MAX)),
+        ];
+        for (written, expected) in cases {
+            for (shape, places) in [
+                (
+                    r#"{"usage":{"inputTokens":N,"outputTokens":N,"cacheReadInputTokens":N,"cacheWriteInputTokens":N}}"#,
+                    [true; 4],
+                ),
+                (
+                    r#"{"message":{"usage":{"input_tokens":N,"output_tokens":N,"cache_read_input_tokens":N,"cache_creation_input_tokens":N}}}"#,
+                    [true; 4],
+                ),
+                (r#"{"usage":{"prompt_tokens":N,"completion_tokens":N}}"#, [true, true, false, false]),
+                (r#"{"response":{"usage":{"input_tokens":N,"output_tokens":N}}}"#, [true, true, false, false]),
+                (
+                    r#"{"amazon-bedrock-invocationMetrics":{"inputTokenCount":N,"outputTokenCount":N,"cacheReadInputTokenCount":N,"cacheWriteInputTokenCount":N}}"#,
+                    [true; 4],
+                ),
+                (r#"{"prompt_token_count":N,"generation_token_count":N}"#, [true, true, false, false]),
+                (r#"{"inputTextTokenCount":N}"#, [true, false, false, false]),
+                (
+                    r#"{"usage":{"cacheDetails":[{"ttl":"5m","inputTokens":N},{"ttl":"1h","inputTokens":N}]}}"#,
+                    [false, false, false, false],
+                ),
+            ] {
+                let answer = serde_json::from_str(&shape.replace('N', written)).unwrap();
+                let read = of_answer(&answer).unwrap_or_default();
+                if shape.contains("cacheDetails") {
+                    let both = expected.map(|one: u64| one.saturating_mul(2));
+                    assert_eq!((read.cache_write_tokens, read.cache_write_1h_tokens), (both, expected), "{written}");
+                } else {
+                    assert_eq!(counts(read), places.map(|there| expected.filter(|_| there)), "{written} in {shape}");
+                }
+            }
+            let openai = r#"{"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":N}}}"#;
+            let read = of_answer(&serde_json::from_str(&openai.replace('N', written)).unwrap()).unwrap();
+            let input = 9u64.saturating_sub(expected.unwrap_or(0));
+            assert_eq!((read.input_tokens, read.cache_read_tokens), (Some(input), expected), "{written}");
+        }
+    }
+
+    #[test]
+    fn headers_hold_whole_numbers() {
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("18446744073709551616", Some(u64::MAX)),
+            ("-1", None),
+            ("+1", None),
+            ("1.5", None),
+            ("seven", None),
+            ("", None),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("x-amzn-bedrock-input-token-count", text.parse().unwrap());
+            assert_eq!(of_headers(&headers).input_tokens, expected, "{text:?}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::model_price::ModelPrice;
 use super::{Audit, any_region, names, patterns};
 use crate::config::limits as written;
 use crate::config::rate_keys::rate_keys;
@@ -62,7 +63,7 @@ pub struct Fleet {
 
 /// What tokens cost, by pattern on models. The first that fits holds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Prices(Vec<(Glob, Price)>);
+pub struct Prices(Vec<(Glob, Arc<ModelPrice>)>);
 
 /// Pico-dollars for one token: a dollar for a million tokens is a million pico-dollars for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,8 +95,8 @@ impl Price {
 
 impl Prices {
     /// In order: the first pattern that fits holds.
-    pub fn new(prices: Vec<(Glob, Price)>) -> Prices {
-        Prices(prices)
+    pub fn new(prices: Vec<(Glob, impl Into<ModelPrice>)>) -> Prices {
+        Prices(prices.into_iter().map(|(glob, price)| (glob, Arc::new(price.into()))).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -103,13 +104,13 @@ impl Prices {
     }
 
     /// The price of a model; none when no pattern fits.
-    pub(crate) fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Price> {
-        self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| *price)
+    pub(crate) fn of(&self, fits: impl Fn(&Glob) -> bool) -> Option<Arc<ModelPrice>> {
+        self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, price)| price.clone())
     }
 
     /// The highest price of each kind of token, over all patterns.
-    pub(crate) fn highest(&self) -> Option<Price> {
-        self.0.iter().map(|(_, price)| *price).reduce(Price::or_higher)
+    pub(crate) fn highest(&self) -> Option<Arc<ModelPrice>> {
+        self.0.iter().map(|(_, price)| price.clone()).reduce(|one, other| Arc::new(one.or_higher(&other)))
     }
 
     /// Whether a model that fits the pattern may have a price. One for a model holds for its profiles and ARNs too.
@@ -141,16 +142,8 @@ impl Prices {
                 return Err(read.error(row.model.span(), sentence));
             }
         }
-        // Nano-dollars for a million tokens are a thousandth of pico-dollars for one.
-        let of = |usd: written::Usd| usd.0 / 1_000;
-        let price = |price: &written::Price| Price {
-            input: of(price.input),
-            output: of(price.output),
-            cache_read: of(price.cache_read),
-            cache_write: of(price.cache_write),
-            cache_write_1h: of(price.cache_write_1h.unwrap_or(price.cache_write)),
-        };
-        Ok(Prices(parsed.prices.into_iter().map(|row| (row.model.get_ref().clone(), price(&row))).collect()))
+        let price = |row: &written::Price| (row.model.get_ref().clone(), ModelPrice::new(row));
+        Ok(Prices::new(parsed.prices.iter().map(price).collect()))
     }
 }
 
@@ -395,17 +388,31 @@ mod tests {
         std::fs::write(&path, "[[prices]]\nmodel = \"a.*\"\ninput = 3\noutput = 15.5\ncache_read = 0.0375\n").unwrap();
         let limits = settings(&config).unwrap();
         assert_eq!(limits.host.usd_per_day, Some(12_500_000_000));
-        let price = limits.prices.of(|glob| glob.matches("a.b")).unwrap();
+        let price = limits.prices.of(|glob| glob.matches("a.b")).unwrap().of("default");
         let expected =
             Price { input: 3_000_000, output: 15_500_000, cache_read: 37_500, cache_write: 0, cache_write_1h: 0 };
         assert_eq!(price, expected);
         for (more, hour) in [("", 3_750_000), ("cache_write_1h = 6\n", 6_000_000)] {
             let text = format!("[[prices]]\nmodel = \"a.*\"\ninput = 3\noutput = 15\ncache_write = 3.75\n{more}");
             std::fs::write(&path, text).unwrap();
-            let price = settings(&config).unwrap().prices.of(|glob| glob.matches("a.b")).unwrap();
+            let price = settings(&config).unwrap().prices.of(|glob| glob.matches("a.b")).unwrap().of("default");
             assert_eq!((price.cache_write, price.cache_write_1h), (3_750_000, hour));
         }
         assert_eq!(limits.prices.of(|glob| glob.matches("b.a")), None);
+
+        let tiered = "[[prices]]\nmodel = \"a.*\"\ninput = 4\noutput = 20\ncache_read = 1\ncache_write = 5\ncache_write_1h = 8\n\
+                      tiers.flex = { input = 2, output = 10, cache_write = 2.5 }\n";
+        std::fs::write(&path, tiered).unwrap();
+        let price = settings(&config).unwrap().prices.of(|glob| glob.matches("a.b")).unwrap();
+        let flex = price.of("flex");
+        assert_eq!((flex.input, flex.output, flex.cache_write), (2_000_000, 10_000_000, 2_500_000));
+        assert_eq!((flex.cache_read, flex.cache_write_1h), (1_000_000, 8_000_000), "left out: as the plain price");
+        assert_eq!(price.of("priority"), price.of("default"));
+        for (name, place) in [("Flex", "7:7"), ("", "7:7")] {
+            std::fs::write(&path, tiered.replace("tiers.flex", &format!("tiers.\"{name}\""))).unwrap();
+            let error = settings(&config).unwrap_err();
+            assert!(error.contains(":7:") && error.contains("is no name of a service tier"), "{place}: {error}");
+        }
 
         std::fs::write(&path, "[[prices]]\nmodel = \"a.*\"\ninput = -3\noutput = 1\n").unwrap();
         let error = settings(&config).unwrap_err();

@@ -7,6 +7,7 @@ pub(crate) mod guardrails;
 pub(crate) mod headers;
 pub mod limits;
 pub(crate) mod listen;
+pub mod model_price;
 mod models;
 mod names;
 mod patterns;

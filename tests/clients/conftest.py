@@ -117,7 +117,7 @@ def alike(outcome):
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks_and_records_are_true(simulator, daemons):
+def nothing_leaks_and_records_are_true(request, simulator, daemons):
     """After every test: nothing of the client arrived upstream, no key, prompt or answer stands in the log, and each record
     says what the simulator knows of its request."""
     seen = {mode: len(daemon.lines) for mode, daemon in daemons.running.items()}
@@ -127,11 +127,13 @@ def nothing_leaks_and_records_are_true(simulator, daemons):
         eventually("an idle daemon", lambda daemon=daemon: daemon.process.poll() is not None or daemon.idle())
     eventually("the ends of all answers", lambda: all(r["ended"] != "open" for r in simulator.from_daemon()))
     requests = simulator.from_daemon()
-    leaks = [leak for request in requests for leak in leaks_of(request)]
+    # The legacy REST API gives its client another body than Bedrock's.
+    as_it_came = request.module.__name__ != "test_rest"
+    leaks = [leak for one in requests for leak in leaks_of(one)]
     untrue = [
         fault
         for mode, daemon in daemons.running.items()
-        for fault in untrue_records(daemon, seen.get(mode, 0), requests)
+        for fault in untrue_records(daemon, seen.get(mode, 0), requests, as_it_came)
     ]
     simulator.reset()
     assert leaks == []
@@ -142,7 +144,7 @@ def nothing_leaks_and_records_are_true(simulator, daemons):
         assert daemon.process.poll() is None, f"the daemon ended: {daemon.log()[-2000:]}"
 
 
-def untrue_records(daemon, start, requests):
+def untrue_records(daemon, start, requests, as_it_came):
     """What the daemon's records say otherwise than the simulator, which knows what it has sent."""
     sent = {request["request_id"]: request for request in requests}
     faults = []
@@ -156,7 +158,7 @@ def untrue_records(daemon, start, requests):
             told = {
                 "statusCode": request["status"],
                 "operation": request["operation"],
-                "responseSize": request["bytes_sent"],
+                "responseSize": request["bytes_sent"] if as_it_came else None,
                 "inputTokens": request["input_tokens"],
                 "outputTokens": request["output_tokens"],
             }

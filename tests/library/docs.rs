@@ -137,6 +137,7 @@ fn full_record() -> Record {
             cache_write_tokens: Some(8),
             cache_write_1h_tokens: Some(7),
         },
+        service_tier: Some("flex".into()),
         cost_nano_usd: Some(9),
         success: true,
         status_code: 200,

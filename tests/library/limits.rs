@@ -9,6 +9,7 @@ use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Refusal, RefusalKind};
 use bedrock_sidecar::limits::{Admission, Behind, Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
+use bedrock_sidecar::service_tier::AskedTier;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,7 +20,15 @@ fn host(rates: Rates) -> settings::Limits {
 
 fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
-    LimitRequest { caller: None, uid: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate }
+    LimitRequest {
+        caller: None,
+        uid: None,
+        caller_limits: None,
+        model: None,
+        behind: &Behind::Itself,
+        estimate,
+        tier: AskedTier::Unsaid,
+    }
 }
 
 fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
@@ -30,6 +39,7 @@ fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
         model: None,
         behind: &Behind::Itself,
         estimate: Estimate::NONE,
+        tier: AskedTier::Unsaid,
     }
 }
 
@@ -649,4 +659,36 @@ async fn budgets_count_money_by_day_and_month() {
     };
     assert_eq!(cost("us.anthropic.claude").await, Some(3_000_000));
     assert_eq!(cost("meta.llama").await, None);
+}
+
+/// An upstream that reports the largest numbers there are uses everything up, and makes nothing overflow.
+#[tokio::test]
+async fn the_largest_counts_use_everything_up() {
+    let clock = VirtualClock::new();
+    let rates = Rates {
+        tokens_per_minute: Some(1_000),
+        tokens_per_day: Some(1_000_000),
+        usd_per_day: Some(1_000_000_000),
+        usd_per_month: Some(2_000_000_000),
+        ..Rates::default()
+    };
+    let mut settings = host(rates);
+    let price = Price { input: u64::MAX, output: u64::MAX, ..Price::default() };
+    settings.prices = Arc::new(Prices::new(vec![(Glob::new("*"), price)]));
+    let limits = Limits::new(&settings, clock.clone());
+    // What costs nothing is always admitted.
+    let claude = |tokens| LimitRequest { model: Some("anthropic.claude"), ..ask(tokens) };
+    let (mut first, mut second) = (limits.admit(claude(0)).await.unwrap(), limits.admit(claude(0)).await.unwrap());
+    for admission in [&mut first, &mut second] {
+        let usage = Usage { cache_write_tokens: Some(u64::MAX), ..used(u64::MAX, u64::MAX) };
+        assert_eq!(admission.cost(&usage), Some(u64::MAX));
+        admission.settle(&usage);
+        admission.settle_broken_off(&usage, u64::MAX);
+    }
+    drop((first, second));
+    assert_eq!(limits.status().scopes[0].nano_usd_today, u64::MAX);
+    refused(&limits, claude(2)).await;
+    // A day later too: the month's budget is used up, and the minute's bucket is far below zero.
+    clock.advance(Duration::from_secs(86_400));
+    refused(&limits, claude(2)).await;
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Input;
 use super::invoke::padding;
+use super::tier;
 use crate::catalogue::Model;
 use crate::eventstream;
 use crate::prompt::{Answer, all_text, count};
@@ -42,6 +43,7 @@ struct Told {
     answer: Answer,
     stop_reason: &'static str,
     usage: Value,
+    tier: Option<String>,
 }
 
 pub(crate) fn converse(model: &'static Model, stream: bool, input: &Input<'_>) -> Result<Reply, AwsError> {
@@ -52,7 +54,8 @@ pub(crate) fn converse(model: &'static Model, stream: bool, input: &Input<'_>) -
     }
     let body = input.json()?;
     check(&body)?;
-    let told = tell(&body, &input.derived_id());
+    let mut told = tell(&body, &input.derived_id());
+    told.tier = tier::serving(tier::of_converse(&body)?, &whole_text(&body), "default");
     let think = told.answer.think;
     let reply = if stream { streamed(&told) } else { Reply::json(200, &whole(&told)) };
     Ok(reply.after(think).by(model.id).reporting(told.answer.input_tokens, told.answer.output_tokens()))
@@ -133,7 +136,7 @@ fn tell(body: &Value, id: &str) -> Told {
             usage["cacheDetails"] = json!([{"ttl": "1h", "inputTokens": written}]);
         }
     }
-    Told { blocks, answer, stop_reason, usage }
+    Told { blocks, answer, stop_reason, usage, tier: None }
 }
 
 /// What the answer echoes of a block: its text, or what sort of thing it is and how large.
@@ -202,12 +205,20 @@ fn whole(told: &Told) -> Value {
             Block::ToolUse { id, name, input } => json!({"toolUse": {"toolUseId": id, "name": name, "input": input}}),
         })
         .collect();
-    json!({
+    let answer = json!({
         "output": {"message": {"role": "assistant", "content": content}},
         "stopReason": told.stop_reason,
         "usage": told.usage,
         "metrics": {"latencyMs": told.answer.latency()},
-    })
+    });
+    with_tier(answer, told)
+}
+
+fn with_tier(mut answer: Value, told: &Told) -> Value {
+    if let Some(tier) = &told.tier {
+        answer["serviceTier"] = json!({ "type": tier });
+    }
+    answer
 }
 
 fn streamed(told: &Told) -> Reply {
@@ -233,7 +244,8 @@ fn streamed(told: &Told) -> Reply {
         events.push(("contentBlockStop", json!({ "contentBlockIndex": index })));
     }
     events.push(("messageStop", json!({"stopReason": told.stop_reason})));
-    events.push(("metadata", json!({"usage": told.usage, "metrics": {"latencyMs": told.answer.latency()}})));
+    let metadata = json!({"usage": told.usage, "metrics": {"latencyMs": told.answer.latency()}});
+    events.push(("metadata", with_tier(metadata, told)));
     let frames: Vec<Bytes> = events
         .into_iter()
         .enumerate()

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::{Input, vendors};
+use super::{Input, tier, vendors};
 use crate::catalogue::{Model, Vendor};
 use crate::eventstream;
 use crate::prompt::Answer;
@@ -18,6 +18,11 @@ pub(crate) fn invoke(model: &'static Model, stream: bool, input: &Input<'_>) -> 
     let answer = Answer::to(&asked.prompt, &asked.whole, asked.max_tokens);
     let id = input.derived_id();
     let reply = if stream { streamed(model, &id, &asked, &answer) } else { whole(model, &id, &asked, &answer) };
+    let served = tier::serving(tier::of_header(input)?, &asked.prompt, "default");
+    let reply = match served {
+        Some(served) => reply.header(tier::HEADER, served),
+        None => reply,
+    };
     // Embeddings and images report no output.
     let output = model.streams().then(|| answer.output_tokens());
     Ok(reply.after(answer.think).by(model.id).reporting(answer.input_tokens, output))

@@ -7,6 +7,7 @@ mod guardrail;
 mod invoke;
 mod messages;
 mod openai;
+mod tier;
 mod vendors;
 
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Input, vendors};
+use super::{Input, tier, vendors};
 use crate::catalogue::{self, Model, Vendor};
 use crate::profiles::MADE_AT;
 use crate::prompt::{Answer, all_text};
@@ -23,12 +23,13 @@ pub(crate) fn chat(model: &'static Model, input: &Input<'_>) -> Result<Reply, Aw
         let with_usage = body.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
         let mut events: Vec<Bytes> = chunks(model.id, &id, &answer, with_usage)
             .iter()
-            .map(|chunk| Bytes::from(format!("data: {chunk}\n\n")))
+            .map(|chunk| Bytes::from(format!("data: {}\n\n", tier::noted(chunk.clone(), asked.tier.as_deref()))))
             .collect();
         events.push(Bytes::from_static(b"data: [DONE]\n\n"));
         Reply::stream(SSE, events, answer.pace)
     } else {
-        Reply::json(200, &completion(model.id, &id, &answer, tool_call(&body, &asked.prompt, &id)))
+        let whole = completion(model.id, &id, &answer, tool_call(&body, &asked.prompt, &id));
+        Reply::json(200, &tier::noted(whole, asked.tier.as_deref()))
     };
     let silent = body["stream"] == true && body.pointer("/stream_options/include_usage") != Some(&Value::Bool(true));
     let reply = reply.after(answer.think).by(model.id);
@@ -98,11 +99,13 @@ pub(crate) fn responses(model: &'static Model, input: &Input<'_>) -> Result<Repl
     let whole = format!("{} {}", all_text(&body["instructions"]), all_text(&body["input"]));
     let answer = Answer::to(&prompt, &whole, body["max_output_tokens"].as_u64());
     let id = input.derived_id();
-    let done = response(model.id, &id, &answer, "completed");
+    let wish = body["service_tier"].as_str();
+    let served = tier::serving(wish, &prompt, "default");
+    let done = tier::noted(response(model.id, &id, &answer, "completed"), served.as_deref());
     let reply = if body["stream"] == true {
         let item = format!("msg_{id}");
-        let mut events =
-            vec![json!({"type": "response.created", "response": response(model.id, &id, &answer, "in_progress")})];
+        let begun = tier::noted(response(model.id, &id, &answer, "in_progress"), wish);
+        let mut events = vec![json!({"type": "response.created", "response": begun})];
         events.extend(answer.pieces.iter().map(|piece| {
             json!({"type": "response.output_text.delta", "item_id": item, "output_index": 0, "content_index": 0, "delta": piece})
         }));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::tier;
 use crate::catalogue::Vendor;
 use crate::prompt::{Answer, all_text};
 use crate::reply::AwsError;
@@ -14,6 +15,8 @@ pub(crate) struct Asked {
     pub(crate) max_tokens: Option<u64>,
     /// Tokens before a cache mark: in the system prompt (counted as read) and in the messages (counted as written).
     pub(crate) cache: (u64, u64),
+    /// The service tier, where the vendor's own shape asks for one.
+    pub(crate) tier: Option<String>,
 }
 
 pub(crate) fn read(vendor: Vendor, body: &Value) -> Result<Asked, AwsError> {
@@ -48,7 +51,13 @@ pub(crate) fn read(vendor: Vendor, body: &Value) -> Result<Asked, AwsError> {
         Value::Null => prompt.clone(),
         _ => format!("{} {}", all_text(&body["system"]), all_text(&body["messages"])),
     };
-    Ok(Asked { prompt, whole, max_tokens: limit.as_u64(), cache: cache_marks(body) })
+    let wish = body["service_tier"].as_str();
+    let tier = match vendor {
+        Vendor::Anthropic => tier::serving(wish, &prompt, "standard"),
+        Vendor::OpenAi => tier::serving(wish, &prompt, "default"),
+        _ => None,
+    };
+    Ok(Asked { prompt, whole, max_tokens: limit.as_u64(), cache: cache_marks(body), tier })
 }
 
 fn require(body: &Value, name: &str) -> Result<String, AwsError> {
@@ -114,7 +123,7 @@ pub(crate) fn whole(vendor: Vendor, model: &str, id: &str, asked: &Asked, answer
             "response_id": id, "generation_id": id, "text": text,
             "finish_reason": if answer.cut { "MAX_TOKENS" } else { "COMPLETE" },
         }),
-        Vendor::OpenAi => super::openai::completion(model, id, answer, None),
+        Vendor::OpenAi => tier::noted(super::openai::completion(model, id, answer, None), asked.tier.as_deref()),
         // One transparent pixel.
         Vendor::Image | Vendor::Video => json!({
             "images": ["iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="],
@@ -161,16 +170,20 @@ pub(crate) fn pieces(vendor: Vendor, model: &str, id: &str, asked: &Asked, answe
             events.push(json!({"event_type": "stream-end", "is_finished": true, "finish_reason": "COMPLETE"}));
             events
         }
-        Vendor::OpenAi => super::openai::chunks(model, id, answer, true),
+        Vendor::OpenAi => {
+            let chunks = super::openai::chunks(model, id, answer, true).into_iter();
+            chunks.map(|chunk| tier::noted(chunk, asked.tier.as_deref())).collect()
+        }
         _ => Vec::new(),
     }
 }
 
 pub(crate) fn anthropic_usage(asked: &Asked, answer: &Answer) -> Value {
-    json!({
+    let usage = json!({
         "input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens(),
         "cache_read_input_tokens": asked.cache.0, "cache_creation_input_tokens": asked.cache.1,
-    })
+    });
+    tier::noted(usage, asked.tier.as_deref())
 }
 
 /// The events of an Anthropic stream, whose `type` is also their SSE name.

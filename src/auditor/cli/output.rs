@@ -9,7 +9,7 @@ use super::closing::Closing;
 
 /// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
 /// that are there.
-pub(crate) const ATTRIBUTES: [&str; 48] = [
+pub(crate) const ATTRIBUTES: [&str; 49] = [
     "timestamp",
     "requestId",
     "operation",
@@ -44,6 +44,7 @@ pub(crate) const ATTRIBUTES: [&str; 48] = [
     "cacheReadTokens",
     "cacheWriteTokens",
     "cacheWrite1hTokens",
+    "serviceTier",
     "costNanoUsd",
     "upstreamRequestId",
     "hostId",

@@ -227,6 +227,7 @@ impl History {
                 output_tokens: random.pick(&[None, Some(0), Some(4711)]),
                 ..Usage::default()
             },
+            service_tier: random.pick(&[None, Some("flex")]).map(str::to_owned),
             cost_nano_usd: random.pick(&[None, Some(1)]),
             attempts: 1 + random.below(4) as u32,
             ..completed(opening)

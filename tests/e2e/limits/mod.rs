@@ -8,6 +8,7 @@ mod places;
 mod reload;
 mod requests;
 mod restarts;
+mod tiers;
 mod tokens;
 
 use http::Method;

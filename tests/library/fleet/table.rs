@@ -10,6 +10,7 @@ use bedrock_sidecar::limits::fleet::Dynamo;
 use bedrock_sidecar::limits::fleet::amount::Amount;
 use bedrock_sidecar::limits::fleet::store::{LeaseStore, MemoryStore, StoreError, StoreRequest, StoredLease};
 use bedrock_sidecar::limits::{Behind, Estimate, LimitRequest, Limits, SystemClock};
+use bedrock_sidecar::service_tier::AskedTier;
 use bedrock_sidecar::settings::limits as settings;
 use test_support::dynamodb::create_table;
 
@@ -106,6 +107,7 @@ const ASK: LimitRequest<'static> = LimitRequest {
     model: None,
     behind: &Behind::Itself,
     estimate: Estimate::NONE,
+    tier: AskedTier::Unsaid,
 };
 
 async fn admitted(limits: &Limits) -> bool {

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use test_support::*;
 
-const TEXTS: [&str; 23] = [
+const TEXTS: [&str; 24] = [
     "requestId",
     "timestamp",
     "sourcePartition",
@@ -24,6 +24,7 @@ const TEXTS: [&str; 23] = [
     "chainId",
     "chainHash",
     "timeShard",
+    "serviceTier",
     "formerChain",
     "formerChainId",
     "formerChainHash",
