@@ -2,6 +2,7 @@
 //! before anything has been bound or contacted.
 
 pub(crate) mod accounts;
+pub(crate) mod anchor;
 pub(crate) mod callers;
 pub mod limits;
 pub(crate) mod secrets;
@@ -15,9 +16,10 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
+pub use anchor::{Anchor, S3Anchor};
+
 use crate::config::{
-    self, AnchorPlace, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure,
-    OnFull, Source,
+    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, OnFull, Source,
 };
 
 /// Everything the daemon was told.
@@ -118,7 +120,7 @@ pub struct Audit {
     /// What happens when the ledger has reached its bound.
     pub on_full: OnFull,
     /// Where the end of the chain is written every minute.
-    pub anchor: Option<AnchorPlace>,
+    pub anchor: Option<Anchor>,
 }
 
 /// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
@@ -416,15 +418,16 @@ fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError
 fn audit(audit: config::Audit, source: &Source) -> Result<Audit, ConfigError> {
     // A table is owed every record; without one, nobody waits for the oldest.
     let by_default = if audit.table.is_empty() { OnFull::Prune } else { OnFull::Deny };
+    let region = any_region(&audit.region, source)?;
     Ok(Audit {
         state_dir: audit.state_dir.map(|path| path.0),
         table: Some(audit.table).filter(|table| !table.is_empty()),
-        region: any_region(&audit.region, source)?,
+        anchor: audit.anchor.map(|written| anchor::anchor(written, &region, source)).transpose()?,
+        region,
         retention: audit.retention.0,
         on_failure: audit.on_failure,
         durability: audit.durability,
         max_ledger_bytes: audit.max_ledger_bytes.get(),
         on_full: audit.on_full.unwrap_or(by_default),
-        anchor: audit.anchor.map(|anchor| anchor.to),
     })
 }
