@@ -91,15 +91,19 @@ fn request(settings: &S3Anchor, credentials: &Credentials, chain: &Chain, now_ms
     let path = format!("{bucket}/{}", key(settings, chain, now_ms));
     let uri = format!("{}{}", settings.endpoint, utf8_percent_encode(&path, ENCODED));
     let authority = settings.endpoint.authority();
-    let mut headers = vec![(CONTENT_TYPE.as_str(), "application/json".to_owned()), ("x-amz-checksum-sha256", checksum)];
+    let mut headers = vec![
+        (CONTENT_TYPE.as_str(), "application/json".to_owned()),
+        ("x-amz-checksum-sha256", checksum),
+        ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
+    ];
     if let Some(lock) = settings.lock {
         let mode = match lock.mode {
             ObjectLockMode::Governance => "GOVERNANCE",
             ObjectLockMode::Compliance => "COMPLIANCE",
         };
         headers.push(("x-amz-object-lock-mode", mode.to_owned()));
-        let until_ms = now_ms.saturating_add(i64::from(lock.days) * 86_400_000);
-        headers.push(("x-amz-object-lock-retain-until-date", timestamp(until_ms)));
+        let until = instant(now_ms.saturating_add(i64::from(lock.days) * 86_400_000));
+        headers.push(("x-amz-object-lock-retain-until-date", until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
     }
 
     let identity = credentials.clone().into();
@@ -139,9 +143,12 @@ fn request(settings: &S3Anchor, credentials: &Credentials, chain: &Chain, now_ms
 
 /// Keys of one chain sort by time.
 fn key(settings: &S3Anchor, chain: &Chain, now_ms: i64) -> String {
-    let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    let time = now.strftime("%Y-%m-%dT%H%M%SZ");
+    let time = instant(now_ms).strftime("%Y-%m-%dT%H%M%SZ");
     format!("{}{}/{}/{time}-{}.json", settings.prefix, chain.host_id, chain.chain_id, chain.seq)
+}
+
+fn instant(ms: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }
 
 /// The fields of a line in the log, so that one reader serves both.
@@ -221,7 +228,7 @@ mod tests {
             "https://audit-anchors.s3.test/bedrock/%C3%BCber%20uns/i-0123/0197-c/2026-11-24T225027Z-14.json"
         );
         assert_eq!(header(&request, "x-amz-object-lock-mode"), "COMPLIANCE");
-        assert_eq!(header(&request, "x-amz-object-lock-retain-until-date"), "2026-12-24T22:50:27.123Z");
+        assert_eq!(header(&request, "x-amz-object-lock-retain-until-date"), "2026-12-24T22:50:27Z");
         assert_eq!(header(&request, "x-amz-checksum-sha256"), "OnPg6xLBq0mKcUM/yA1gJvijQNv7lx7SaDHy9RDw7Pc=");
         assert_eq!(
             header(&request, "x-amz-content-sha256"),
@@ -229,7 +236,7 @@ mod tests {
         );
         assert_eq!(
             header(&request, "authorization"),
-            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/us-gov-west-1/s3/aws4_request, SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date;x-amz-object-lock-mode;x-amz-object-lock-retain-until-date;x-amz-security-token, Signature=8ca18d3bfda6e8ea6e0c07262c4d6d94056481344c6436a998ca36ede43a5ae0"
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/us-gov-west-1/s3/aws4_request, SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date;x-amz-object-lock-mode;x-amz-object-lock-retain-until-date;x-amz-sdk-checksum-algorithm;x-amz-security-token, Signature=89da88dfb289ed4b2cca5964caf1f8eab6a2144ea042667a8277a5e63f55d59e"
         );
         assert!(request.headers()["authorization"].is_sensitive());
         let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -245,7 +252,7 @@ mod tests {
         );
         assert_eq!(
             header(&request, "authorization"),
-            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/us-gov-west-1/s3/aws4_request, SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date;x-amz-object-lock-mode;x-amz-object-lock-retain-until-date;x-amz-security-token, Signature=32eee0e8dae5b8dc27c75e07975f6ad6354a8cad5272c04ffd788586bf62a20c"
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/us-gov-west-1/s3/aws4_request, SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date;x-amz-object-lock-mode;x-amz-object-lock-retain-until-date;x-amz-sdk-checksum-algorithm;x-amz-security-token, Signature=d4aea1a121abb9d2e25674067a2deebb969005474a3a20e115cbe57aa22a68fd"
         );
         let unlocked = signed(&S3Anchor { lock: None, ..settings(true) });
         assert!(!unlocked.headers().keys().any(|name| name.as_str().starts_with("x-amz-object-lock")));
