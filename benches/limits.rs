@@ -29,6 +29,7 @@ fn main() {
     };
     let plain = LimitRequest {
         caller: None,
+        uid: None,
         caller_limits: None,
         model: Some("us.anthropic.claude-sonnet-4-20250514-v1:0"),
         behind: &Behind::Itself,

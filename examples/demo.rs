@@ -140,7 +140,7 @@ fn user(text: &str) -> Result<Message, Failure> {
 
 fn stripped_and_injected(received: &Received) -> Result<(), Failure> {
     let headers: Vec<String> = received.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
-    for name in ["x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "x-amz-user-agent"] {
+    for name in ["x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "x-amz-user-agent", "amz-sdk-request"] {
         if headers.iter().any(|header| header == name) {
             return Err(format!("{name} reached the commercial side").into());
         }
@@ -149,7 +149,7 @@ fn stripped_and_injected(received: &Received) -> Result<(), Failure> {
     if authorization.contains("AKIAGOVCLOUD") || !authorization.ends_with(DEFAULT_BEARER_TOKEN) {
         return Err("the authorization is not the commercial key".into());
     }
-    say("   stripped: the GovCloud SigV4 signature, x-amz-date, x-amz-security-token, x-amz-user-agent");
+    say("   stripped: the GovCloud SigV4 signature, x-amz-date, x-amz-security-token, x-amz-user-agent, amz-sdk-*");
     say("   injected: Authorization: Bearer ABSK… (the commercial Bedrock API key)");
     say(&format!(
         "   received: {} over {} {}",

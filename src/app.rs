@@ -5,25 +5,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admin;
-use crate::caller::{Callers, HostRole};
+use crate::admin::{self, desk::Desk};
+use crate::caller::{Callers, HostRole, Peers};
 use crate::credentials::Credentials;
 use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, SystemClock};
+use crate::listen::places::{Kind, Places};
 use crate::listen::tls::Material;
-use crate::listen::{BindError, Listener};
+use crate::listen::{BindError, Listener, Shared, descriptors};
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::own_call;
+use crate::receive::budget::Budget;
 use crate::road::{Region, Road};
 use crate::service;
+use crate::settings::listen::Timeouts;
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings};
 use crate::upstream::Upstream;
@@ -36,12 +38,23 @@ const SHIPPING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests that are cut off get to write their records.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The admin address's own places: a flood of requests must not hide the daemon from its admin.
+const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_CONNECTIONS_PER_USER: usize = 32;
+/// Its questions are short, and so is its patience.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address or the Unix socket cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The kernel does not say who connects, and `[[callers]]` go by that.
+    #[error(
+        "[[callers]] has entries with users or groups, and the kernel does not say which user has connected by TCP ({0}): allow AF_NETLINK in RestrictAddressFamilies=, or serve the unix socket alone."
+    )]
+    Peers(std::io::Error),
     /// A file of `[listen.tls]` cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -64,6 +77,7 @@ pub struct App {
     /// Of the TLS listener.
     material: Option<Arc<Material>>,
     admin: Listener,
+    peers: Arc<Peers>,
     metrics: Arc<Metrics>,
 }
 
@@ -74,6 +88,8 @@ struct Lasting {
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
+    buffered: Arc<Budget>,
+    desk: Arc<Desk>,
     /// See `Road::cut_off`.
     cut_off: Arc<AtomicBool>,
 }
@@ -89,14 +105,19 @@ impl App {
     /// Binds what the settings name. Nothing is contacted.
     ///
     /// # Errors
-    /// An address or socket that cannot be bound, or a file of `[listen.tls]` that cannot be used.
+    /// An address or socket that cannot be bound, a file of `[listen.tls]` that cannot be used, or a kernel that does not
+    /// tell what `[[callers]]` need.
     pub fn bind(settings: Settings) -> Result<App, StartError> {
+        let peers = peers(&settings)?;
+        if let Err(sentence) = descriptors::provide(settings.listen.max_connections + ADMIN_CONNECTIONS) {
+            tracing::warn!("{sentence}");
+        }
         let mut listeners = Vec::new();
         for address in &settings.listen.addresses {
             listeners.push(Listener::tcp(*address)?);
         }
-        if let Some(path) = &settings.listen.unix_socket {
-            listeners.push(Listener::unix(path)?);
+        if let Some(socket) = &settings.listen.unix_socket {
+            listeners.push(Listener::unix(socket)?);
         }
         let mut material = None;
         if let Some(tls) = &settings.listen.tls {
@@ -105,7 +126,7 @@ impl App {
             material = Some(loaded);
         }
         let admin = Listener::tcp(settings.listen.admin_address)?;
-        Ok(App { settings, listeners, material, admin, metrics: Arc::default() })
+        Ok(App { settings, listeners, material, admin, peers, metrics: Arc::default() })
     }
 
     /// The addresses that requests may be sent to, as bound.
@@ -123,7 +144,7 @@ impl App {
     /// # Errors
     /// The state directory or an upstream cannot be used. Once it serves, it returns none.
     pub async fn run(self, mut events: Events) -> Result<(), StartError> {
-        let App { mut settings, listeners, material, admin, metrics } = self;
+        let App { mut settings, listeners, material, admin, peers, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
         let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
@@ -134,38 +155,37 @@ impl App {
             None => None,
         };
         let host = host_role(&settings).await;
-        let lasting = Lasting { audit, limits, host, metrics, cut_off: Arc::default() };
+        let (buffered, desk) = (Arc::default(), Arc::default());
+        let lasting = Lasting { audit, limits, host, metrics, buffered, desk, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
         lasting.audit.begin_chain(&own_call::record(&built.road));
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
 
         let (stop, stopping) = watch::channel(false);
         let (cut, cutting) = watch::channel(false);
-        let drain = Arc::new(GracefulShutdown::new());
-        let places = Arc::new(Semaphore::new(settings.listen.max_connections));
+        let (drain, draining) = watch::channel(false);
+        let listen = &settings.listen;
+        let places = Places::new(
+            Kind::Main,
+            listen.max_connections,
+            listen.max_connections_per_user,
+            Arc::clone(&lasting.metrics),
+        );
+        let shared = Shared::new(places, listen.timeouts, &peers, &lasting.metrics);
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let road = Arc::clone(&road);
             let service = move |client, request| service::serve(road.load_full(), client, request);
-            accepting.spawn(listener.serve(
-                Arc::clone(&places),
-                Arc::clone(&drain),
-                stopping.clone(),
-                cutting.clone(),
-                service,
-            ));
+            let shared = Arc::clone(&shared);
+            accepting.spawn(listener.serve(shared, draining.clone(), stopping.clone(), cutting.clone(), service));
         }
-        // The admin address has places of its own: a flood of requests must not hide the daemon from its admin.
         let admin_name = admin.name();
         let admin_road = Arc::clone(&road);
         let admin_service = move |client, request| admin::serve(Arc::clone(&admin_road), client, request);
-        accepting.spawn(admin.serve(
-            Arc::new(Semaphore::new(64)),
-            Arc::clone(&drain),
-            stopping,
-            cutting,
-            admin_service,
-        ));
+        let places =
+            Places::new(Kind::Admin, ADMIN_CONNECTIONS, ADMIN_CONNECTIONS_PER_USER, Arc::clone(&lasting.metrics));
+        let shared = Shared::new(places, admin_timeouts(listen.timeouts), &peers, &lasting.metrics);
+        accepting.spawn(admin.serve(shared, draining, stopping, cutting, admin_service));
         let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
 
         tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -192,19 +212,19 @@ impl App {
 
         notify::stopping();
         let deadline = Instant::now() + settings.drain_timeout;
-        tracing::info!(timeout_seconds = settings.drain_timeout.as_secs(), connections = drain.count(), "draining");
+        tracing::info!(
+            timeout_seconds = settings.drain_timeout.as_secs(),
+            connections = lasting.metrics.connections(),
+            "draining"
+        );
         let _ = stop.send(true);
         while accepting.join_next().await.is_some() {}
         if let Some(certificates) = certificates {
             certificates.abort();
         }
-        // The accept loops have ended, and only they shared it.
-        let drained = async move {
-            if let Some(drain) = Arc::into_inner(drain) {
-                drain.shutdown().await;
-            }
-        };
-        if tokio::time::timeout_at(deadline, drained).await.is_err() {
+        // Every connection listens for it until it has ended.
+        let _ = drain.send(true);
+        if tokio::time::timeout_at(deadline, drain.closed()).await.is_err() {
             tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
             lasting.cut_off.store(true, Ordering::Relaxed);
             let _ = cut.send(true);
@@ -220,6 +240,25 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Where nobody is known by a user, a kernel that tells none is only worth a warning.
+fn peers(settings: &Settings) -> Result<Arc<Peers>, StartError> {
+    let by_user = settings.callers.entries.iter().any(|entry| !entry.users.is_empty() || !entry.groups.is_empty());
+    let by_tcp = !settings.listen.addresses.is_empty() || settings.listen.tls.is_some();
+    match Peers::open() {
+        Ok(peers) => Ok(Arc::new(peers)),
+        Err(error) if by_user && by_tcp => Err(StartError::Peers(error)),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not say which users connect by TCP (does RestrictAddressFamilies= lack AF_NETLINK?); entries with users and groups fit nobody");
+            Ok(Arc::new(Peers::blind()))
+        }
+    }
+}
+
+fn admin_timeouts(timeouts: Timeouts) -> Timeouts {
+    let short = |timeout: Duration| timeout.min(ADMIN_TIMEOUT);
+    Timeouts { idle: short(timeouts.idle), header: short(timeouts.header), write: short(timeouts.write) }
 }
 
 /// The keys of this host's role, by which apps on it are recognised. Where the environment holds the commercial keys, the
@@ -262,6 +301,8 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         audit: Arc::clone(&lasting.audit),
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
+        buffered: Arc::clone(&lasting.buffered),
+        desk: Arc::clone(&lasting.desk),
         cut_off: Arc::clone(&lasting.cut_off),
     });
     let _ = tokio::time::timeout(STARTUP_TIMEOUT, prepare(&road)).await;
@@ -286,6 +327,13 @@ pub(crate) async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Arc<
         let _ = tokio::time::timeout(STARTUP_TIMEOUT, credentials.load()).await;
         if let Some(region) = credentials.region() {
             upstreams = vec![settings::Upstream::of_region(&region)];
+        }
+    }
+    for upstream in &upstreams {
+        let place = format!("ca_file of the upstream {}", upstream.region);
+        let ca = upstream.ca.as_deref().unwrap_or_default();
+        for warning in settings::tls::out_of_date(std::path::Path::new(&place), ca, std::time::SystemTime::now()) {
+            tracing::warn!("{warning}");
         }
     }
     let regions: Result<Vec<Region>, String> = upstreams

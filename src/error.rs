@@ -33,6 +33,8 @@ pub enum RefusalKind {
     Throttling,
     /// 431: the head of the request exceeds the limit.
     HeadTooLarge,
+    /// 500: an error in the daemon's own code.
+    Internal,
     /// 501: an operation that Bedrock has and the daemon does not relay.
     NotImplemented,
     /// 503: credentials, upstream or ledger cannot serve; never the client's fault.
@@ -52,6 +54,7 @@ impl RefusalKind {
             RefusalKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             RefusalKind::Throttling => StatusCode::TOO_MANY_REQUESTS,
             RefusalKind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             RefusalKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             RefusalKind::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -68,6 +71,7 @@ impl RefusalKind {
             RefusalKind::ResourceNotFound => "ResourceNotFoundException",
             RefusalKind::RequestTimeout => "RequestTimeoutException",
             RefusalKind::Throttling => "ThrottlingException",
+            RefusalKind::Internal => "InternalServerException",
             RefusalKind::NotImplemented => "NotImplementedException",
             RefusalKind::ServiceUnavailable => "ServiceUnavailableException",
         }

@@ -1,6 +1,7 @@
 //! One request in flight, from its head to the end of its answer: the record that is being filled, and the certainty that
 //! it is closed exactly once, however the request ends.
 
+mod tags;
 pub(crate) mod whole;
 
 use std::borrow::Cow;
@@ -19,14 +20,16 @@ use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::ledger::Opened;
 use crate::limits::Admission;
-use crate::listen::Client;
+use crate::listen::{self, Client};
 use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
 use crate::model::Target;
 use crate::model::lookup::Asker;
 use crate::operation::{ModelPlace, Operation, TokenEstimate};
+use crate::panics;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
+use crate::settings::callers::CallerEntry;
 use crate::upstream::answer::AwsError;
 use crate::upstream::body::{BodyError, UpstreamBody};
 use crate::upstream::{Answer, AnswerBody, Failure, Upstream, UpstreamRequest, strip};
@@ -37,6 +40,8 @@ const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
 /// The record's `ended` for a stream that ended between two events, before its final one.
 const WITHOUT_FINAL_EVENT: &str = "without_final_event";
+/// What a record says of a panic.
+const OWN_ERROR: &str = "bedrock-sidecar: an error in the daemon's own code ended the request";
 /// The client had left before the answer's end: nginx's number for it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -44,8 +49,12 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub(crate) struct Exchange {
     road: Arc<Road>,
     pub record: Record,
+    /// The caller's, once it is known.
+    entry: Option<Arc<CallerEntry>>,
     started: Instant,
     closed: bool,
+    /// The daemon's own code has panicked over its answer's body.
+    panicked: bool,
     /// What the limits have granted; held until the answer's last byte.
     admission: Option<Admission>,
     /// The opening that the ledger holds; none before the request goes upstream.
@@ -90,9 +99,9 @@ impl AdmittedExchange<'_> {
         self.0.record.inference_profile_used = target.is_profile.then(|| target.identifier.clone());
     }
 
-    /// Whose name is looked up, where it has to be.
+    /// Whose rules hold, and on whose account a name is looked up.
     pub(crate) fn asker(&self) -> Asker {
-        Asker { uid: self.0.record.caller_uid, caller: self.0.record.caller.clone() }
+        Asker { uid: self.0.record.caller_uid, entry: self.0.entry.clone() }
     }
 
     /// For calls that the daemon has to make itself, so that it can send this request.
@@ -112,7 +121,10 @@ impl AdmittedExchange<'_> {
             road.audit.amend(opened, record);
             return Ok(OpenExchange(self.0));
         }
-        let begun = road.audit.begin(record);
+        let begun = panics::vital(|| {
+            panics::inject("ledger", &record.model_id);
+            road.audit.begin(record)
+        });
         // Until it is certain that the opening stays, nothing is sent.
         record.attempts -= 1;
         // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
@@ -172,8 +184,10 @@ impl Exchange {
         Exchange {
             road: Arc::clone(road),
             record,
+            entry: None,
             started: Instant::now(),
             closed: false,
+            panicked: false,
             admission: None,
             opened: None,
             never_sent: false,
@@ -206,6 +220,11 @@ impl Exchange {
         self.record.operation = Cow::Borrowed(operation);
     }
 
+    /// Keeps the headers that the configuration wants kept.
+    pub(crate) fn tags(&mut self, headers: &HeaderMap) {
+        self.record.tags = tags::of(headers, &self.road.settings.headers.record);
+    }
+
     /// Ends with an answer that no upstream was asked for.
     pub(crate) fn completed_here(mut self, body_length: usize) {
         self.record.response_size = body_length as u64;
@@ -214,6 +233,7 @@ impl Exchange {
 
     /// Who has sent it.
     pub(crate) fn caller(&mut self, caller: &Caller) {
+        self.entry.clone_from(&caller.entry);
         let record = &mut self.record;
         record.caller = caller.name().map(str::to_owned);
         record.caller_uid = caller.uid;
@@ -369,13 +389,13 @@ impl Exchange {
                 settle(admission, &self.record, self.has_answer, self.uncounted);
             }
         }
-        let is_told = match self.opened.take() {
+        let is_told = panics::vital(|| match self.opened.take() {
             Some(opened) => {
                 self.road.audit.close(opened, &self.record);
                 true
             }
             None => self.road.audit.note_unsent(&self.record, self.error_type),
-        };
+        });
         drop(settled_and_recorded);
         self.road.ended(&self.record, self.started.elapsed(), is_told);
     }
@@ -405,7 +425,12 @@ impl Drop for Exchange {
         if let Some(meter) = self.held_meter.take() {
             self.metered(meter);
         }
-        if self.road.cut_off.load(Ordering::Relaxed) {
+        if self.panicked || std::thread::panicking() {
+            self.record.error_message = Some(OWN_ERROR.to_owned());
+            // An answer that had begun keeps its status; else the client is refused now.
+            let status = if self.panicked { self.record.status_code } else { 500 };
+            self.close(Outcome::Interrupted, status);
+        } else if self.road.cut_off.load(Ordering::Relaxed) {
             let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
             self.record.error_message = Some(why.to_owned());
             let status = self.record.status_code;
@@ -475,8 +500,29 @@ impl Body {
 }
 
 impl Relay {
+    /// The next frame, taken down as it passes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.passed(data);
+                }
+                // hyper does not ask again after the last frame of a body whose length it knows.
+                if self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => self.broke(error),
+            Poll::Ready(None) => self.end(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
     fn passed(&mut self, data: &Bytes) {
         let Some(Passage { exchange, meter }) = &mut self.passage else { return };
+        panics::inject("relay", &exchange.record.model_id);
         if exchange.record.first_byte_latency.is_none() && !data.is_empty() {
             exchange.record.first_byte_latency = Some(exchange.elapsed());
         }
@@ -505,6 +551,18 @@ impl Relay {
     }
 }
 
+impl listen::Answer for Body {
+    fn client_stalled(&mut self) {
+        let BodyKind::Relay(relay) = &mut self.0 else { return };
+        let Some(Passage { mut exchange, meter }) = relay.passage.take() else { return };
+        exchange.metered(meter);
+        exchange.record.error_message =
+            Some("bedrock-sidecar: the client took no byte of its answer for listen.write_timeout".to_owned());
+        let status = exchange.record.status_code;
+        exchange.close(Outcome::ClientStalled, status);
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
@@ -522,22 +580,12 @@ impl HttpBody for Body {
             BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodyKind::Relay(relay) => relay,
         };
-        let polled = Pin::new(&mut relay.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    relay.passed(data);
-                }
-                // hyper does not ask again after the last frame of a body whose length it knows.
-                if relay.body.is_end_stream() {
-                    relay.end();
-                }
+        panics::contain(|| relay.poll_next(cx)).unwrap_or_else(|_panicked| {
+            if let Some(passage) = relay.passage.take().as_mut() {
+                passage.exchange.panicked = true;
             }
-            Poll::Ready(Some(Err(error))) => relay.broke(error),
-            Poll::Ready(None) => relay.end(),
-            Poll::Pending => {}
-        }
-        polled
+            Poll::Ready(Some(Err(BodyError::Panicked)))
+        })
     }
 
     fn is_end_stream(&self) -> bool {

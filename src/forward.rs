@@ -23,7 +23,7 @@ pub(crate) async fn forward(
     mut exchange: AdmittedExchange<'_>,
     received: &Received,
 ) -> Result<Answered, Refusal> {
-    let headers = strip::request_headers(&received.headers);
+    let headers = strip::request_headers(&received.headers, &road.settings.headers.forward);
     let last = road.regions.len() - 1;
     // What an earlier upstream gave, if it was nothing to be content with.
     let mut missed: Option<Result<Answered, Refusal>> = None;
@@ -143,10 +143,7 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            region
-                .models
-                .check_copy_from(&requested.name, &region.upstream, &exchange.asker(), &OwnCalls(exchange.road()))
-                .await?;
+            region.models.check_copy_from(&requested.name, &region.upstream, &exchange.asker()).await?;
             describe(road, region, exchange, received, requested, headers).await
         }
         ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,

@@ -18,9 +18,9 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::whole::NotWhole;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::listen::{Client, guard};
-use crate::operation::{self, check_identifier};
+use crate::operation::{self, Operation, check_identifier};
 use crate::policy::CLASSIFICATION_HEADER;
-use crate::proxy;
+use crate::proxy::{self, Arrived, Asked};
 use crate::record::Record;
 use crate::request::{Received, RequestedModel};
 use crate::road::Road;
@@ -70,24 +70,29 @@ async fn answer(
     match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/bedrock/invoke-model") => {
             exchange.operation(&operation::INVOKE_MODEL, None);
-            let (caller, body) = proxy::identified(road, client, exchange, &head, body).await?;
+            let asked = asked(&operation::INVOKE_MODEL);
+            let Arrived { caller, body, held: _held } =
+                proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
             let received = invocation(&body, &head.headers)?;
             proxy::process(road, exchange, &caller, &received).await.map(Box::new).map(Front::Invocation)
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");
-            proxy::identified(road, client, exchange, &head, body).await?;
+            proxy::identified(road, client, exchange, &head, body, None).await?;
             Ok(Front::Own(routing(road)))
         }
         (&Method::GET, "/v1/bedrock/models") => {
             exchange.named("ListFoundationModels");
-            let (caller, _) = proxy::identified(road, client, exchange, &head, body).await?;
+            let asked = asked(&operation::LIST_FOUNDATION_MODELS);
+            let Arrived { caller, .. } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
             proxy::permit(road, exchange, &caller, &operation::LIST_FOUNDATION_MODELS, None, &head.headers)?;
             models(road, &exchange.record.request_id).map(Front::Own)
         }
         (&Method::GET, dashboard::PATH) => {
             exchange.named(Record::DASHBOARD);
-            let (caller, _) = proxy::identified(road, client, exchange, &head, body).await?;
+            let asked = asked(&operation::DASHBOARD);
+            let Arrived { caller, .. } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
+            let _admission = proxy::admit_question(road, &caller).await?;
             let query = head.uri.query().unwrap_or_default();
             dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)
         }
@@ -99,6 +104,15 @@ async fn answer(
             "there is no such path under /v1/; see /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
         )),
     }
+}
+
+/// No path of this API names a model.
+fn asked(operation: &'static Operation) -> Asked<'static> {
+    let named_in = |_: &'static Operation, headers: &HeaderMap, body: &Bytes| {
+        let model = invocation(body, headers).ok()?.model?;
+        Some(model.name)
+    };
+    Asked { operation, model: None, named_in }
 }
 
 /// `{modelId, contentType?, accept?, body}`. serde refuses a key that stands twice, of which readers disagree about which

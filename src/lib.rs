@@ -20,6 +20,7 @@ mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod govcloud_names;
 pub mod ledger;
 mod legacy_rest;
 pub mod lifecycle;
@@ -31,6 +32,7 @@ mod metrics;
 mod model;
 pub mod operation;
 mod own_call;
+mod panics;
 mod policy;
 mod proxy;
 mod receive;

@@ -70,6 +70,16 @@ struct LimitLabels {
     scope: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 
 /// All counters of the daemon.
@@ -85,9 +95,16 @@ pub(crate) struct Metrics {
     resolutions: Family<HowLabel, Counter>,
     in_flight: Arc<AtomicI64>,
     in_flight_gauge: Gauge,
+    buffered: Gauge,
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    disbelieved_clocks: Counter,
+    panics: Counter,
     limited: Family<LimitLabels, Counter>,
+    connections: Family<ListenerLabel, Gauge>,
+    connections_full: Family<ListenerLabel, Counter>,
+    connections_refused: Family<ReasonLabel, Counter>,
+    connections_cut: Family<ReasonLabel, Counter>,
     audit_pending: Gauge,
     audit_bytes: Gauge,
     audit_max_bytes: Gauge,
@@ -103,7 +120,11 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    pub disbelieved_clocks: u64,
+    pub panics: u64,
     pub limits: crate::limits::Status,
+    /// Bytes that the bodies of requests take in memory.
+    pub buffered: usize,
     pub audit: crate::ledger::Status,
 }
 
@@ -136,9 +157,16 @@ impl Metrics {
             resolutions: Family::default(),
             in_flight: Arc::default(),
             in_flight_gauge: Gauge::default(),
+            buffered: Gauge::default(),
             credential_age: Gauge::default(),
             credential_refreshes: Family::default(),
+            disbelieved_clocks: Counter::default(),
+            panics: Counter::default(),
             limited: Family::default(),
+            connections: Family::default(),
+            connections_full: Family::default(),
+            connections_refused: Family::default(),
+            connections_cut: Family::default(),
             audit_pending: Gauge::default(),
             audit_bytes: Gauge::default(),
             audit_max_bytes: Gauge::default(),
@@ -171,6 +199,11 @@ impl Metrics {
         );
         registry.register("in_flight", "Requests in flight", metrics.in_flight_gauge.clone());
         registry.register(
+            "buffered_bytes",
+            "What the bodies of requests take in memory, of limits.max_buffered_bytes",
+            metrics.buffered.clone(),
+        );
+        registry.register(
             "credential_age_seconds",
             "Since the source last confirmed the commercial credential",
             metrics.credential_age.clone(),
@@ -180,7 +213,33 @@ impl Metrics {
             "Reads of the credential's source",
             metrics.credential_refreshes.clone(),
         );
+        registry.register(
+            "disbelieved_clocks",
+            "Answers whose time was more than a day away from this host's",
+            metrics.disbelieved_clocks.clone(),
+        );
+        registry.register(
+            "panics",
+            "Errors in the daemon's own code that ended a request or task",
+            metrics.panics.clone(),
+        );
         registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
+        registry.register("connections", "Connections of clients", metrics.connections.clone());
+        registry.register(
+            "connections_full",
+            "How often a new connection had to wait because all were taken",
+            metrics.connections_full.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections that were closed when they were accepted",
+            metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "connections_cut",
+            "Connections and streams that the daemon ended",
+            metrics.connections_cut.clone(),
+        );
         registry.register("audit_pending", "Records that DynamoDB has not confirmed", metrics.audit_pending.clone());
         registry.register(
             "audit_ledger_bytes",
@@ -236,6 +295,34 @@ impl Metrics {
         }
     }
 
+    /// `listener` is "main" or "admin".
+    pub(crate) fn connection_opened(&self, listener: &'static str) {
+        self.connections.get_or_create(&ListenerLabel { listener }).inc();
+    }
+
+    pub(crate) fn connection_ended(&self, listener: &'static str) {
+        self.connections.get_or_create(&ListenerLabel { listener }).dec();
+    }
+
+    /// How many connections there are, the admin's included.
+    pub(crate) fn connections(&self) -> i64 {
+        ["main", "admin"].map(|listener| self.connections.get_or_create(&ListenerLabel { listener }).get()).iter().sum()
+    }
+
+    pub(crate) fn connections_full(&self, listener: &'static str) {
+        self.connections_full.get_or_create(&ListenerLabel { listener }).inc();
+    }
+
+    /// "user": its user has too many; "gone": nobody is there any more; "unidentified": the kernel could not be asked.
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// "idle", "write_timeout", or "room": its place was needed.
+    pub(crate) fn connection_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     pub(crate) fn resolved(&self, how: &'static str) {
         self.resolutions.get_or_create(&HowLabel { how }).inc();
     }
@@ -281,7 +368,10 @@ impl Metrics {
 
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, limits, audit } = readings;
+        let Readings { credential, disbelieved_clocks, panics, limits, buffered, audit } = readings;
+        self.buffered.set(i64::try_from(*buffered).unwrap_or(i64::MAX));
+        catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
+        catch_up(&self.panics, *panics);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
@@ -328,6 +418,10 @@ mod tests {
         let _in_flight = metrics.enter();
         metrics.attempt("us-east-1", 200);
         metrics.resolved("discovered");
+        metrics.connection_opened("main");
+        metrics.connections_full("admin");
+        metrics.connection_refused("user");
+        metrics.connection_cut("idle");
         let record = Record {
             operation: "Converse".into(),
             model_id: "secret-model".into(),
@@ -367,7 +461,8 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let text = metrics.text(&Readings { credential: status, limits, audit });
+        let readings = Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
+        let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 1",
@@ -375,11 +470,18 @@ mod tests {
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_in_flight 1",
+            "bedrock_sidecar_buffered_bytes 9",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
+            "bedrock_sidecar_disbelieved_clocks_total 3",
+            "bedrock_sidecar_panics_total 1",
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
+            "bedrock_sidecar_connections{listener=\"main\"} 1",
+            "bedrock_sidecar_connections_full_total{listener=\"admin\"} 1",
+            "bedrock_sidecar_connections_refused_total{reason=\"user\"} 1",
+            "bedrock_sidecar_connections_cut_total{reason=\"idle\"} 1",
             "bedrock_sidecar_audit_pending 4",
             "bedrock_sidecar_audit_ledger_max_bytes 8",
             "bedrock_sidecar_audit_shipped_total 5",

@@ -30,8 +30,8 @@ pub enum ModelPlace {
     Path,
     /// The string under this key of the JSON body; the request is refused without it.
     Body(&'static str),
-    /// The string under this key of the JSON body, if the body has it.
-    OptionalBody(&'static str),
+    /// The request runs models that it names where the daemon does not see them, in a file on S3.
+    Unseen,
     /// `modelSource.copyFrom` of a profile that is to be created.
     CopyFrom,
     /// The segment names a foundation model or a profile that is only described.
@@ -52,8 +52,10 @@ pub enum TokenEstimate {
 pub struct Operation {
     /// AWS's name; for the OpenAI and Anthropic shapes the name of the API.
     pub name: &'static str,
+    /// Another name that rules may use, for several operations at once.
+    pub group: Option<&'static str>,
     method: &'static str,
-    /// `{}` stands for one segment, a final `*` for one or more.
+    /// `{}` stands for one segment.
     path: &'static [&'static str],
     /// Which host serves it.
     pub plane: Plane,
@@ -75,7 +77,28 @@ const fn row(
     model: ModelPlace,
     tokens: TokenEstimate,
 ) -> Operation {
-    Operation { name, method, path, plane, model, tokens, streaming: false, relayed: true }
+    Operation { name, group: None, method, path, plane, model, tokens, streaming: false, relayed: true }
+}
+
+/// Beside the main operation of an API: no model runs.
+const fn beside(
+    group: &'static str,
+    name: &'static str,
+    method: &'static str,
+    path: &'static [&'static str],
+) -> Operation {
+    of_group(group, row(name, method, path, Runtime, NoModel, NoTokens))
+}
+
+const fn of_group(group: &'static str, operation: Operation) -> Operation {
+    Operation { group: Some(group), ..operation }
+}
+
+/// Every name that a rule on operations can fit: those of the operations and of their groups, and of the questions that
+/// the daemon answers itself.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    let relayed = OPERATIONS.iter().flat_map(|operation| [Some(operation.name), operation.group]);
+    relayed.flatten().chain([DASHBOARD.name])
 }
 
 const fn streaming(operation: Operation) -> Operation {
@@ -86,7 +109,7 @@ const fn not_yet(operation: Operation) -> Operation {
     Operation { relayed: false, ..operation }
 }
 
-use ModelPlace::{Body, CopyFrom, Described, None as NoModel, OptionalBody, Path};
+use ModelPlace::{Body, CopyFrom, Described, None as NoModel, Path, Unseen};
 use Plane::{Control, Runtime};
 use TokenEstimate::{FromBody, NoTokens};
 
@@ -102,8 +125,12 @@ pub(crate) static LIST_FOUNDATION_MODELS: Operation =
 pub(crate) static CREATE_INFERENCE_PROFILE: Operation =
     row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens);
 
+/// The legacy REST API's questions about records, which no upstream answers.
+pub(crate) static DASHBOARD: Operation =
+    row(crate::record::Record::DASHBOARD, "GET", &["v1", "dashboard", "requests"], Control, NoModel, NoTokens);
+
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub(crate) static OPERATIONS: [&Operation; 27] = [
+pub(crate) static OPERATIONS: [&Operation; 35] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -131,11 +158,39 @@ pub(crate) static OPERATIONS: [&Operation; 27] = [
     &row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel, NoTokens),
     &row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model"), FromBody),
     &row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model"), FromBody),
-    // These count, or read what was paid for when it was made.
-    &row("OpenAI", "POST", &["openai", "v1", "responses", "input_tokens"], Runtime, OptionalBody("model"), NoTokens),
-    &row("OpenAI", "POST", &["openai", "v1", "*"], Runtime, OptionalBody("model"), FromBody),
-    &row("OpenAI", "GET", &["openai", "v1", "*"], Runtime, NoModel, NoTokens),
-    &row("OpenAI", "DELETE", &["openai", "v1", "*"], Runtime, NoModel, NoTokens),
+    // What OpenAI's clients call beside these; bedrock-runtime has neither files (they are on S3) nor fine-tuning.
+    &of_group(
+        "OpenAI",
+        row(
+            "OpenAICountInputTokens",
+            "POST",
+            &["openai", "v1", "responses", "input_tokens"],
+            Runtime,
+            Body("model"),
+            NoTokens,
+        ),
+    ),
+    &of_group(
+        "OpenAI",
+        row(
+            "OpenAICompactResponse",
+            "POST",
+            &["openai", "v1", "responses", "compact"],
+            Runtime,
+            Body("model"),
+            FromBody,
+        ),
+    ),
+    &beside("OpenAI", "OpenAIGetResponse", "GET", &["openai", "v1", "responses", "{}"]),
+    &beside("OpenAI", "OpenAIDeleteResponse", "DELETE", &["openai", "v1", "responses", "{}"]),
+    &beside("OpenAI", "OpenAICancelResponse", "POST", &["openai", "v1", "responses", "{}", "cancel"]),
+    &beside("OpenAI", "OpenAIListInputItems", "GET", &["openai", "v1", "responses", "{}", "input_items"]),
+    &beside("OpenAI", "OpenAIListModels", "GET", &["openai", "v1", "models"]),
+    &beside("OpenAI", "OpenAIGetModel", "GET", &["openai", "v1", "models", "{}"]),
+    &of_group("OpenAI", row("OpenAICreateBatch", "POST", &["openai", "v1", "batches"], Runtime, Unseen, FromBody)),
+    &beside("OpenAI", "OpenAIListBatches", "GET", &["openai", "v1", "batches"]),
+    &beside("OpenAI", "OpenAIGetBatch", "GET", &["openai", "v1", "batches", "{}"]),
+    &beside("OpenAI", "OpenAICancelBatch", "POST", &["openai", "v1", "batches", "{}", "cancel"]),
     &row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model"), FromBody),
     &row(
         "MessagesCountTokens",
@@ -145,8 +200,8 @@ pub(crate) static OPERATIONS: [&Operation; 27] = [
         Body("model"),
         NoTokens,
     ),
-    &row("Anthropic", "POST", &["anthropic", "*"], Runtime, OptionalBody("model"), FromBody),
-    &row("Anthropic", "GET", &["anthropic", "*"], Runtime, NoModel, NoTokens),
+    &beside("Anthropic", "AnthropicListModels", "GET", &["anthropic", "v1", "models"]),
+    &beside("Anthropic", "AnthropicGetModel", "GET", &["anthropic", "v1", "models", "{}"]),
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
@@ -186,12 +241,25 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
             let identifier = match operation.model {
                 Path | Described => Some(identifier(raw.unwrap_or_default())?),
                 _ => {
-                    raw.map(identifier).transpose()?;
+                    let id = raw.map(identifier).transpose()?;
+                    // The path is sent as it came, and these identifiers are no ARNs.
+                    if operation.group.is_some() && id.is_some_and(|id| id.contains('/')) {
+                        return Err(Refusal::new(
+                            RefusalKind::Validation,
+                            "the identifier in the path holds a slash; send it as it was given.",
+                        ));
+                    }
                     None
                 }
             };
             return Ok(Matched { operation, identifier });
         }
+    }
+    if is_misspelt(method, &segments)? {
+        return Err(Refusal::new(
+            RefusalKind::Validation,
+            "the path spells an operation with percent-encoding or empty segments; send it as SDKs do.",
+        ));
     }
     Err(Refusal::new(
         RefusalKind::UnknownOperation,
@@ -229,26 +297,46 @@ fn segments(path: &str) -> Result<Vec<&str>, Refusal> {
         if decoded.contains(|c: char| c.is_control()) {
             return Err(invalid("the path holds a control character."));
         }
+        // What one server takes for a separator, an escape or a parameter, and another for a letter.
+        if decoded.contains(['\\', ';', '%']) {
+            return Err(invalid(
+                "the path holds a backslash, a semicolon or an encoded %; send the path of one operation.",
+            ));
+        }
     }
     Ok(segments)
 }
 
 /// Matches a row; the first `{}` segment is returned raw.
 fn matches<'a>(pattern: &[&str], segments: &[&'a str]) -> Option<Option<&'a str>> {
+    if segments.len() != pattern.len() {
+        return None;
+    }
     let mut found = None;
-    for (index, expected) in pattern.iter().enumerate() {
-        if *expected == "*" {
-            return (segments.len() > index && !segments[index].is_empty()).then_some(found);
-        }
-        let segment = *segments.get(index)?;
+    for (expected, segment) in pattern.iter().zip(segments) {
         match *expected {
             "{}" if segment.is_empty() => return None,
-            "{}" => found = found.or(Some(segment)),
-            literal if literal == segment => {}
+            "{}" => found = found.or(Some(*segment)),
+            literal if literal == *segment => {}
             _ => return None,
         }
     }
-    (segments.len() == pattern.len()).then_some(found)
+    Some(found)
+}
+
+/// Whether an upstream that decodes or tidies paths would take this for an operation, which it is not.
+fn is_misspelt(method: &Method, segments: &[&str]) -> Result<bool, Refusal> {
+    let mut tidy = Vec::with_capacity(segments.len());
+    for (at, segment) in segments.iter().enumerate() {
+        // A slash at the end is no misspelling: it is another path.
+        if !segment.is_empty() || at + 1 == segments.len() {
+            tidy.push(decode(segment)?);
+        }
+    }
+    let tidy: Vec<&str> = tidy.iter().flat_map(|segment| segment.split('/')).collect();
+    Ok(OPERATIONS
+        .iter()
+        .any(|operation| operation.method == method.as_str() && matches(operation.path, &tidy).is_some()))
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -320,8 +408,7 @@ mod tests {
     #[test]
     fn every_row_matches_a_path_made_from_it() {
         for operation in OPERATIONS {
-            let path: String =
-                operation.path.iter().map(|s| format!("/{}", s.replace("{}", "x.y").replace('*', "z/z"))).collect();
+            let path: String = operation.path.iter().map(|s| format!("/{}", s.replace("{}", "x.y"))).collect();
             let method: Method = operation.method.parse().unwrap();
             match find(&method, &path) {
                 Ok(found) => assert_eq!(found.operation, operation, "{path}"),
@@ -389,11 +476,19 @@ mod tests {
                 "InvokeGuardrailChecks",
                 "ListAsyncInvokes",
                 "GetAsyncInvoke",
-                "OpenAI",
-                "OpenAI",
-                "OpenAI",
+                "OpenAICountInputTokens",
+                "OpenAIGetResponse",
+                "OpenAIDeleteResponse",
+                "OpenAICancelResponse",
+                "OpenAIListInputItems",
+                "OpenAIListModels",
+                "OpenAIGetModel",
+                "OpenAIListBatches",
+                "OpenAIGetBatch",
+                "OpenAICancelBatch",
                 "MessagesCountTokens",
-                "Anthropic",
+                "AnthropicListModels",
+                "AnthropicGetModel",
                 "ListFoundationModels",
                 "GetFoundationModel",
                 "ListInferenceProfiles",
@@ -405,14 +500,56 @@ mod tests {
     }
 
     #[test]
-    fn counting_has_rows_of_its_own_before_the_wildcards() {
+    fn counting_has_rows_of_its_own() {
         for path in ["/anthropic/v1/messages/count_tokens", "/openai/v1/responses/input_tokens"] {
             assert_eq!(find(&Method::POST, path).unwrap().operation.tokens, NoTokens, "{path}");
         }
         assert_eq!(name(Method::POST, "/anthropic/v1/messages/count_tokens"), Ok(("MessagesCountTokens", None)));
-        for path in ["/anthropic/v1/messages/batches", "/openai/v1/responses/x/cancel"] {
+        assert_eq!(name(Method::POST, "/openai/v1/responses/x/cancel"), Ok(("OpenAICancelResponse", None)));
+        for path in ["/openai/v1/responses/compact", "/openai/v1/batches"] {
             assert_eq!(find(&Method::POST, path).unwrap().operation.tokens, FromBody, "{path}");
         }
+    }
+
+    #[test]
+    fn nothing_is_relayed_because_of_how_its_path_begins() {
+        for (method, path) in [
+            (Method::POST, "/anthropic/v1/messages/batches"),
+            (Method::POST, "/anthropic/v1/complete"),
+            (Method::POST, "/openai/v1/fine_tuning/jobs"),
+            (Method::POST, "/openai/v1/files"),
+            (Method::DELETE, "/openai/v1/files/file-1"),
+            (Method::POST, "/openai/v1/completions"),
+            (Method::POST, "/openai/v1/chat/completions/"),
+            (Method::POST, "/openai/v1/Chat/Completions"),
+            (Method::GET, "/openai/v1/models/x/y"),
+            (Method::POST, "/anthropic/v1/messages/"),
+        ] {
+            assert_eq!(name(method, path), Err(404), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_operation_that_is_spelled_otherwise_is_refused() {
+        for path in [
+            "/openai/v1/chat/completion%73",
+            "/openai/v1/chat%2Fcompletions",
+            "/openai//v1/chat/completions",
+            "//openai/v1/chat/completions",
+            "/openai/v1/chat/completions;x=1",
+            "/openai/v1/x/%252e%252e/chat/completions",
+            "/openai/v1/x/..%5cchat/completions",
+            "/openai/v1/x\\..\\chat/completions",
+            "/openai/v1/chat/./completions",
+            "/openai/v1/responses/x%2Fcancel",
+            "/anthropic/v1/message%73",
+            "/%61sync-invoke",
+            "/model/a.b%253A0/invoke",
+            "/model/a.b;c/invoke",
+        ] {
+            assert_eq!(name(Method::POST, path), Err(400), "{path}");
+        }
+        assert_eq!(name(Method::GET, "/openai/v1/responses/a%2Finput_items"), Err(400));
     }
 
     #[test]

@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::caller::{Caller, unknown_caller};
+use crate::caller::{Caller, unknown_caller, unknown_user};
+use crate::config::Glob;
 use crate::error::{Refusal, RefusalKind};
-use crate::model::identifier::{self, Identifier};
+use crate::model::resolve;
+use crate::model::rules::{Facts, Rules};
+use crate::operation::{ModelPlace, Operation};
 use crate::settings::Settings;
-use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
+use crate::settings::callers::{Policy, Rule, is_classification};
 
 /// The header in which an app says how sensitive a request is.
 pub(crate) const CLASSIFICATION_HEADER: &str = "x-data-classification";
@@ -28,7 +31,7 @@ impl Permit {
 /// Decides over a request. `model` is the identifier as asked for, decoded; aliases are applied here.
 pub(crate) fn permit(
     caller: &Caller,
-    operation: &str,
+    operation: &Operation,
     model: Option<&str>,
     classification_header: Option<&str>,
     settings: &Settings,
@@ -36,86 +39,90 @@ pub(crate) fn permit(
     if let (Some(rule), None) = (&settings.policy.require_known_caller, &caller.entry) {
         return Err(unknown_caller(rule));
     }
+    // Whoever hides from the kernel must not escape the rules that are meant for him.
+    if caller.entry.is_none() && caller.uid.is_none() && !settings.callers.entries.is_empty() {
+        return Err(unknown_user());
+    }
     permit_operation(caller, operation)?;
+    permit_special(caller, operation, settings)?;
+    if operation.model == ModelPlace::Unseen {
+        permit_unseen(caller, operation, settings)?;
+    }
     if let Some(model) = model {
         permit_model(caller, model, settings)?;
     }
     let data_classification = classification(caller, classification_header, &settings.policy)?;
-    tracing::debug!(caller = caller.name(), uid = caller.uid, operation, model, "request allowed");
+    tracing::debug!(caller = caller.name(), uid = caller.uid, operation = operation.name, model, "request allowed");
     Ok(Permit { data_classification })
 }
 
-fn permit_operation(caller: &Caller, operation: &str) -> Result<(), Refusal> {
+fn permit_operation(caller: &Caller, operation: &Operation) -> Result<(), Refusal> {
     let Some(entry) = &caller.entry else { return Ok(()) };
-    let matches = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.matches(operation));
-    if let Some(rule) = entry.deny_operations.as_ref().filter(|rule| matches(rule)) {
+    let name = operation.name;
+    if let Some(rule) = entry.deny_operations.as_ref().filter(|rule| lists(rule, operation)) {
         return Err(deny(format!(
-            "caller \"{}\" may not call {operation} (deny_operations at {}).",
+            "caller \"{}\" may not call {name} (deny_operations at {}).",
             entry.name, rule.place
         )));
     }
     match &entry.operations {
-        Some(rule) if !matches(rule) => Err(deny(format!(
-            "caller \"{}\" may not call {operation}; operations at {} does not list it.",
+        Some(rule) if !lists(rule, operation) => Err(deny(format!(
+            "caller \"{}\" may not call {name}; operations at {} does not list it.",
             entry.name, rule.place
         ))),
         _ => Ok(()),
     }
 }
 
-/// Decides over a model or profile identifier alone, by the caller's own rules. What all callers may use (`[models]`) is
-/// decided where the identifier is resolved.
-///
-/// An ARN that does not say its model (an application profile, a custom model) fits only a pattern that is about ARNs: a
-/// deny rule could otherwise be walked around with a profile of the denied model.
+/// What is off until somebody says otherwise: an entry has to name it, and `"*"` is no name.
+fn permit_special(caller: &Caller, operation: &Operation, settings: &Settings) -> Result<(), Refusal> {
+    let name = operation.name;
+    let rule = caller.entry.as_ref().and_then(|entry| entry.operations.as_ref());
+    let is_named = rule
+        .is_some_and(|rule| rule.patterns.iter().any(|pattern| !pattern.is_everything() && fits(pattern, operation)));
+    match name {
+        "CreateInferenceProfile" | "DeleteInferenceProfile" if !settings.models.allow_profile_management => {
+            Err(deny(format!(
+                "callers may not call {name}; set allow_profile_management = true in [models] and name it in the operations of the caller's [[callers]] entry."
+            )))
+        }
+        "CreateInferenceProfile" | "DeleteInferenceProfile" if !is_named => Err(deny(format!(
+            "{name} is only for callers whose [[callers]] entry names it in operations (\"*\" is no name)."
+        ))),
+        // Its output goes to a bucket of the commercial account, where no level of this host holds.
+        "StartAsyncInvoke" if !settings.policy.data_classifications.is_empty() && !is_named => Err(deny(format!(
+            "{name} writes its output to commercial S3, so while data_classifications at {} are set it is only for callers whose [[callers]] entry names it in operations.",
+            settings.policy.data_classifications_place
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Models that nobody here can see are refused wherever one may be unlike another.
+fn permit_unseen(caller: &Caller, operation: &Operation, settings: &Settings) -> Result<(), Refusal> {
+    if !Rules::new(&settings.models, caller.entry.as_deref()).tell_models_apart() {
+        return Ok(());
+    }
+    Err(deny(format!(
+        "{} names its models where bedrock-sidecar does not see them, and there are rules about models; call the models one by one.",
+        operation.name
+    )))
+}
+
+fn lists(rule: &Rule, operation: &Operation) -> bool {
+    rule.patterns.iter().any(|pattern| fits(pattern, operation))
+}
+
+fn fits(pattern: &Glob, operation: &Operation) -> bool {
+    pattern.matches(operation.name) || operation.group.is_some_and(|group| pattern.matches(group))
+}
+
+/// Decides over an identifier by the caller's own rules, as far as it tells by itself. It is judged once more, with what stands
+/// behind it and together with the rules of `[models]`, where it is resolved: `model/rules.rs` is the one judge.
 pub(crate) fn permit_model(caller: &Caller, model: &str, settings: &Settings) -> Result<(), Refusal> {
     let Some(entry) = &caller.entry else { return Ok(()) };
-    let model = settings.models.aliases.get(model).map_or(model, String::as_str);
-    let (id, base) = match identifier::read(model, |_| false)? {
-        Identifier::Model { id, .. } | Identifier::ModelArn { id } => (id, id),
-        Identifier::Profile { model: base, .. } => (model, base),
-        Identifier::ProfileArn { id, model: base, .. } => (id, base),
-        Identifier::ApplicationProfileArn | Identifier::OtherArn => return permit_opaque(entry, model),
-    };
-    let any = |rule: &Rule, name: &str| rule.patterns.iter().any(|pattern| pattern.matches(name));
-    if let Some(rule) = &entry.deny_models {
-        let lower = base.to_ascii_lowercase();
-        let unprefixed = lower.split_once('.').map_or("", |(_, rest)| rest);
-        // Behind a geography that is newer than this program, and in any case of letters, a denied model stays denied.
-        if [model, id, base, &lower, unprefixed].into_iter().any(|name| any(rule, name)) {
-            return Err(denied(entry, model, rule));
-        }
-    }
-    match &entry.models {
-        Some(rule) if ![model, id, base].into_iter().any(|name| any(rule, name)) => Err(not_listed(entry, model, rule)),
-        _ => Ok(()),
-    }
-}
-
-fn permit_opaque(entry: &CallerEntry, arn: &str) -> Result<(), Refusal> {
-    let any = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.matches(arn));
-    if let Some(rule) = entry.deny_models.as_ref().filter(|rule| any(rule)) {
-        return Err(denied(entry, arn, rule));
-    }
-    let explicit = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.to_string() != "*" && pattern.matches(arn));
-    match (&entry.models, &entry.deny_models) {
-        (Some(rule), None) if any(rule) => Ok(()),
-        (Some(rule), _) if explicit(rule) => Ok(()),
-        (Some(rule), _) => Err(not_listed(entry, arn, rule)),
-        (None, Some(rule)) => Err(deny(format!(
-            "\"{arn:.200}\" does not say which model it stands for, and deny_models of caller \"{}\" at {} may deny that; list the ARN in the caller's models.",
-            entry.name, rule.place
-        ))),
-        (None, None) => Ok(()),
-    }
-}
-
-fn denied(entry: &CallerEntry, model: &str, rule: &Rule) -> Refusal {
-    deny(format!("caller \"{}\" may not use \"{model:.200}\" (deny_models at {}).", entry.name, rule.place))
-}
-
-fn not_listed(entry: &CallerEntry, model: &str, rule: &Rule) -> Refusal {
-    deny(format!("caller \"{}\" may not use \"{model:.200}\"; models at {} does not list it.", entry.name, rule.place))
+    let name = resolve::unalias(model, &settings.models);
+    Rules::of_caller(entry).judge(name, Facts::default()).map(|_| ())
 }
 
 /// The level of a request: the entry's, raised by the header if it is allowed to.

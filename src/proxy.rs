@@ -1,5 +1,5 @@
 //! The request pipeline: guard, operation, body, caller, policy, limits, ledger, upstream, answer. This file is the only
-//! one that knows the order.
+//! one that knows the order. What connection, path and headers tell is decided before the body is read.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,11 +17,12 @@ use crate::exchange::{Answered, Body, Exchange};
 use crate::limits::{self, Admission, Behind, LimitRequest};
 use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
-use crate::operation::{self, Matched, ModelPlace, Operation};
+use crate::operation::{self, Matched, ModelPlace, Operation, TokenEstimate};
 use crate::policy::{self, Permit};
+use crate::receive::budget::Held;
 use crate::request::Received;
 use crate::road::Road;
-use crate::{forward, model, receive};
+use crate::{forward, govcloud_names, model, panics, receive, request};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -47,23 +48,86 @@ async fn bedrock(
     guard::check(client, &head)?;
     let Matched { operation, identifier } = operation::find(&head.method, head.uri.path())?;
     exchange.operation(operation, identifier.as_deref());
-    let (caller, body) = identified(road, client, exchange, &head, body).await?;
+    let model = identifier.as_deref().filter(|_| operation.model == ModelPlace::Path);
+    let asked = Asked { operation, model, named_in: request::named_in };
+    let Arrived { caller, body, held: _held } = identified(road, client, exchange, &head, body, Some(&asked)).await?;
     let received = Received::new(operation, identifier, head, body)?;
     process(road, exchange, &caller, &received).await
 }
 
-/// The body, and the caller whose signature covers it.
+/// What is known of a request before its body.
+pub(crate) struct Asked<'a> {
+    pub operation: &'static Operation,
+    /// The model, if the path names it.
+    pub model: Option<&'a str>,
+    /// The model that a body names, for the record of a request that is refused without it.
+    pub named_in: fn(&'static Operation, &HeaderMap, &Bytes) -> Option<String>,
+}
+
+/// A request whose body has come, and whose caller is known.
+pub(crate) struct Arrived {
+    pub caller: Caller,
+    pub body: Bytes,
+    /// The body's part of the memory for bodies; to be kept as long as the body.
+    pub held: Held,
+}
+
+/// The body, and the caller whose signature covers it. Who may not do what is asked is refused before the body is read.
 pub(crate) async fn identified(
     road: &Road,
     client: &Client,
     exchange: &mut Exchange,
     head: &Parts,
     body: Incoming,
-) -> Result<(Caller, Bytes), Refusal> {
-    let body = receive::body(&head.headers, body, road.settings.max_body_bytes).await?;
+    asked: Option<&Asked<'_>>,
+) -> Result<Arrived, Refusal> {
+    let bounds = receive::Bounds { body: road.settings.max_body_bytes, all: road.settings.max_buffered_bytes };
+    receive::check(&head.headers, &body, bounds.body)?;
+    let known = match before_body(road, client, exchange, head, asked).await {
+        Ok(known) => known,
+        Err(refusal) => {
+            let left = receive::leave(&head.headers, body, bounds.body).await;
+            exchange.record.request_size = left.size;
+            if let (Some(asked), Some(body)) = (asked, &left.small)
+                && let Some(model) = (asked.named_in)(asked.operation, &head.headers, body)
+            {
+                exchange.record.model_id = model;
+            }
+            return Err(if left.ended { refusal } else { refusal.closing() });
+        }
+    };
+    let mut held = road.buffered.hold(client.peer.uid);
+    let body = receive::body(body, bounds, &mut held).await?;
     exchange.record.request_size = body.len() as u64;
-    let caller = identify(road, client, exchange, head, &body).await?;
-    Ok((caller, body))
+    let caller = match known {
+        Some(caller) => caller,
+        None => identify(road, client, exchange, head, &body).await?,
+    };
+    Ok(Arrived { caller, body, held })
+}
+
+/// Who has sent the request, where that does not depend on the body: only a signature covers it. What the caller may not
+/// do, or has no limit left for, is refused.
+async fn before_body(
+    road: &Road,
+    client: &Client,
+    exchange: &mut Exchange,
+    head: &Parts,
+    asked: Option<&Asked<'_>>,
+) -> Result<Option<Caller>, Refusal> {
+    let now = SystemTime::now();
+    road.callers.await_new_key(&head.headers, head.uri.query(), now).await;
+    if road.callers.is_signed_for_us(&head.headers, head.uri.query(), now) {
+        exchange.caller(&road.callers.unproven(&client.peer, &head.headers, head.uri.query(), now));
+        return Ok(None);
+    }
+    let caller = identify(road, client, exchange, head, &[]).await?;
+    if let Some(Asked { operation, model, .. }) = asked {
+        permit(road, exchange, &caller, operation, *model, &head.headers)?;
+        let rates = caller.entry.as_ref().map(|entry| &entry.limits);
+        road.limits.check_early(caller.name(), rates, operation.tokens != TokenEstimate::NoTokens)?;
+    }
+    Ok(Some(caller))
 }
 
 /// What every request to a model goes through, whichever front it came by.
@@ -73,10 +137,13 @@ pub(crate) async fn process(
     caller: &Caller,
     received: &Received,
 ) -> Result<Answered, Refusal> {
+    panics::inject("proxy", received.model.as_ref().map_or("", |model| &model.name));
     if let Some(model) = &received.model {
         exchange.record.model_id.clone_from(&model.name);
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
+    let replaced = govcloud_names::replaced(received, &road.settings)?;
+    let received = replaced.as_ref().unwrap_or(received);
     let behind = models_behind(road, caller, received).await;
     let admission = admit(road, permit, caller, received, &behind).await?;
     forward::forward(road, exchange.admitted(admission), received).await
@@ -113,7 +180,7 @@ pub(crate) fn permit(
     headers: &HeaderMap,
 ) -> Result<Permit, Refusal> {
     let level = headers.get(policy::CLASSIFICATION_HEADER).and_then(|value| value.to_str().ok());
-    let permit = policy::permit(caller, operation.name, model, level, &road.settings).inspect_err(|refusal| {
+    let permit = policy::permit(caller, operation, model, level, &road.settings).inspect_err(|refusal| {
         road.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
     })?;
     exchange.record.data_classification = permit.data_classification().map(str::to_owned);
@@ -122,19 +189,31 @@ pub(crate) fn permit(
 
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
 async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Behind {
-    let invokes =
-        matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_) | ModelPlace::OptionalBody(_));
+    let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_));
     let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
         return Behind::Itself;
     };
     let name = model::resolve::unalias(&model.name, &road.settings.models);
     match road.region_of(name) {
         Some(region) => {
-            let asker = Asker { uid: caller.uid, caller: caller.name().map(str::to_owned) };
+            let asker = Asker { uid: caller.uid, entry: caller.entry.clone() };
             region.models.behind(name, &region.upstream, &asker).await
         }
         None => Behind::Unknown,
     }
+}
+
+/// Whether the limits have room for a question about the records. It has passed policy with its head.
+pub(crate) async fn admit_question(road: &Road, caller: &Caller) -> Result<Admission, Refusal> {
+    let request = LimitRequest {
+        caller: caller.name(),
+        uid: caller.uid,
+        caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
+        model: None,
+        behind: &Behind::Itself,
+        estimate: limits::Estimate::NONE,
+    };
+    road.limits.admit(request).await
 }
 
 /// Whether the limits have room; only what is permitted is counted.
@@ -148,6 +227,7 @@ async fn admit(
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
     let request = LimitRequest {
         caller: caller.name(),
+        uid: caller.uid,
         caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
         model,
         behind,

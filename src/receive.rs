@@ -1,23 +1,55 @@
-//! A request's body, read into memory up to the limit: the signature needs its hash, a retry its bytes.
+//! A request's body, read into memory up to the limits: the signature needs its hash, a retry its bytes.
+
+pub(crate) mod budget;
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http::header::EXPECT;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use tokio::time::Instant;
 
 use crate::error::{Refusal, RefusalKind};
+use budget::Held;
 
 /// Between two reads of a request's body.
 const IDLE: Duration = Duration::from_secs(60);
-/// What is set aside at once for a body of a length that is only announced.
+/// Within this time nobody looks at how fast a body comes, and after it, a body must have come this fast on average.
+const GRACE: Duration = Duration::from_secs(10);
+const LEAST_PER_SECOND: u64 = 1024;
+/// What is set aside at once for a body of a length that is only announced, and by how much one of unknown length grows.
 const MAX_RESERVED: usize = 1024 * 1024;
+/// How long the rest of a body is waited for that nobody needs any more, in all and between two reads.
+const LONGEST_LEAVE: Duration = Duration::from_secs(5);
+const LEAVE_IDLE: Duration = Duration::from_millis(500);
+/// The body of a refused request is kept, for its record, if it is as small as this.
+const KEPT: u64 = 64 * 1024;
 
-/// Reads the body; one that announces more than `limit` bytes is refused unread.
-pub(crate) async fn body(headers: &HeaderMap, mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    let announced = body.size_hint().lower();
-    if announced > limit as u64 {
+/// How large a body may be, and all of them together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub body: usize,
+    pub all: usize,
+}
+
+/// What came of the body of a request that was refused before it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// The whole body, if it is small.
+    pub small: Option<Bytes>,
+    pub size: u64,
+    /// The connection can carry another request.
+    pub ended: bool,
+}
+
+/// Refuses a body that its head says not to be served.
+///
+/// # Errors
+/// 413 for a length above the limit, 400 for a body that is signed in chunks.
+pub(crate) fn check(headers: &HeaderMap, body: &Incoming, limit: usize) -> Result<(), Refusal> {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
     if headers.get("x-amz-content-sha256").is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-")) {
@@ -27,44 +59,116 @@ pub(crate) async fn body(headers: &HeaderMap, mut body: Incoming, limit: usize) 
         )
         .closing());
     }
-    let Some(first) = frame(&mut body).await? else { return Ok(Bytes::new()) };
-    if body.is_end_stream() {
-        return if first.len() > limit { Err(too_large(limit)) } else { Ok(first) };
+    Ok(())
+}
+
+/// Reads the body, after [`check`]. `held` grows with what it takes.
+///
+/// # Errors
+/// 400, 408, 413 or 503: it is malformed, too slow, too large, or there is no memory for it now.
+pub(crate) async fn body(mut body: Incoming, bounds: Bounds, held: &mut Held) -> Result<Bytes, Refusal> {
+    let Bounds { body: limit, all } = bounds;
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    // Before the first read, which is what lets a client go on that expects 100-continue.
+    held.grow_to(announced, all).await?;
+    let mut pace = Pace::new();
+    let Some(first) = pace.frame(&mut body).await? else { return Ok(Bytes::new()) };
+    if first.len() > limit {
+        return Err(too_large(limit));
     }
-    let reserved = usize::try_from(announced).map_or(MAX_RESERVED, |length| length.min(MAX_RESERVED));
-    let mut whole = BytesMut::with_capacity(reserved.max(first.len()));
+    held.grow_to(first.len(), all).await?;
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(announced.min(MAX_RESERVED).max(first.len()));
     whole.extend_from_slice(&first);
-    while let Some(next) = frame(&mut body).await? {
-        if whole.len() + next.len() > limit {
+    let mut room = announced.max(first.len());
+    while let Some(next) = pace.frame(&mut body).await? {
+        let length = whole.len() + next.len();
+        if length > limit {
             return Err(too_large(limit));
+        }
+        if length > room {
+            room = length.saturating_add(MAX_RESERVED).min(limit);
+            held.grow_to(room, all).await?;
         }
         whole.extend_from_slice(&next);
     }
     Ok(whole.freeze())
 }
 
-async fn frame(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
-    loop {
-        match tokio::time::timeout(IDLE, body.frame()).await {
-            Ok(None) => return Ok(None),
+/// Lets the body of a refused request pass, as long as it comes quickly: many clients read no answer before they have sent
+/// everything. Nothing but a small body is kept. Who expects 100-continue sends no body to a refusal.
+pub(crate) async fn leave(headers: &HeaderMap, mut body: Incoming, limit: usize) -> Left {
+    let mut left = Left { ended: body.is_end_stream(), ..Left::default() };
+    if left.ended || headers.contains_key(EXPECT) {
+        return left;
+    }
+    let mut kept = body.size_hint().exact().filter(|length| *length <= KEPT).map(|_| BytesMut::new());
+    let until = Instant::now() + LONGEST_LEAVE;
+    while left.size <= limit as u64 {
+        match tokio::time::timeout_at(until.min(Instant::now() + LEAVE_IDLE), body.frame()).await {
             Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
+                let Some(data) = frame.data_ref() else { continue };
+                left.size += data.len() as u64;
+                if let Some(kept) = &mut kept {
+                    kept.extend_from_slice(data);
                 }
             }
-            Ok(Some(Err(_))) => {
-                return Err(Refusal::new(
-                    RefusalKind::Validation,
-                    "the request's body ended before its end, or is malformed.",
-                )
-                .closing());
+            Ok(None) => {
+                left.ended = true;
+                left.small = kept.map(BytesMut::freeze);
+                break;
             }
-            Err(_) => {
-                return Err(Refusal::new(
-                    RefusalKind::RequestTimeout,
-                    "the request's body stopped arriving for 60 seconds.",
-                )
-                .closing());
+            Ok(Some(Err(_))) | Err(_) => break,
+        }
+    }
+    left
+}
+
+/// How fast a body comes.
+struct Pace {
+    began: Instant,
+    received: u64,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { began: Instant::now(), received: 0 }
+    }
+
+    /// When more must have come.
+    fn deadline(&self) -> Instant {
+        self.began + GRACE.max(Duration::from_secs(self.received / LEAST_PER_SECOND))
+    }
+
+    async fn frame(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            let idle = Instant::now() + IDLE;
+            let late = self.deadline();
+            match tokio::time::timeout_at(idle.min(late), body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.received += data.len() as u64;
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(_))) => {
+                    return Err(Refusal::new(
+                        RefusalKind::Validation,
+                        "the request's body ended before its end, or is malformed.",
+                    )
+                    .closing());
+                }
+                Err(_) => {
+                    let message = if late < idle {
+                        "the request's body comes too slowly: after 10 seconds it must have come with 1024 bytes a second on average."
+                    } else {
+                        "the request's body stopped arriving for 60 seconds."
+                    };
+                    return Err(Refusal::new(RefusalKind::RequestTimeout, message).closing());
+                }
             }
         }
     }

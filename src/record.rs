@@ -18,6 +18,8 @@ pub enum Outcome {
     Refused,
     /// The client left before the end.
     ClientDisconnected,
+    /// The client took no byte of its answer for too long, and was cut off.
+    ClientStalled,
     /// The upstream could not be reached or broke before the end.
     UpstreamBroke,
     /// The daemon stopped before the end. What a record says until something else is known.
@@ -33,6 +35,7 @@ impl Outcome {
             Outcome::UpstreamError => "upstream_error",
             Outcome::Refused => "refused",
             Outcome::ClientDisconnected => "client_disconnected",
+            Outcome::ClientStalled => "client_stalled",
             Outcome::UpstreamBroke => "upstream_broke",
             Outcome::Interrupted => "interrupted",
         }
@@ -149,6 +152,9 @@ pub struct Record {
     /// The data classification of the request, by its header or the caller's entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_classification: Option<String>,
+    /// Headers of the client that the configuration wants kept: a JSON object of names and values, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<String>,
 
     /// Bytes of the client's request body.
     pub request_size: u64,

@@ -13,7 +13,7 @@ use crate::operation::{self, ModelPlace, Operation};
 use crate::upstream::{UpstreamRequest, strip};
 
 /// A request whose operation is known and whose body has arrived.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub operation: &'static Operation,
     pub method: http::Method,
@@ -57,6 +57,20 @@ impl Received {
         })
     }
 
+    /// The same request with another body, in which the model may stand elsewhere.
+    ///
+    /// # Errors
+    /// As those of `new`.
+    pub(crate) fn with_body(self, body: Bytes) -> Result<Received, Refusal> {
+        let model = match self.model {
+            Some(RequestedModel { name, in_body: Some(_) }) => {
+                requested_model(self.operation, Some(name), &self.headers, &body)?
+            }
+            other => other,
+        };
+        Ok(Received { body, model, ..self })
+    }
+
     /// The identifier that policy and limits decide over; none where the operation invokes no model.
     pub(crate) fn invoked_model(&self) -> Option<&str> {
         let invokes = self.operation.model != ModelPlace::Described;
@@ -88,6 +102,14 @@ impl Received {
     }
 }
 
+/// The model that a body names, if it can be read.
+pub(crate) fn named_in(operation: &'static Operation, headers: &HeaderMap, body: &Bytes) -> Option<String> {
+    match operation.model {
+        ModelPlace::Path | ModelPlace::Described => None,
+        _ => requested_model(operation, None, headers, body).ok().flatten().map(|model| model.name),
+    }
+}
+
 /// The model that a request names.
 fn requested_model(
     operation: &Operation,
@@ -99,14 +121,14 @@ fn requested_model(
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(Refusal::new(RefusalKind::Validation, "a body that names the model must not be compressed."));
         }
-        let named = body::find(body, key)?;
-        Ok(named.map(|named| RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
+        let Some(named) = body::find(body, key)? else { return Ok(None) };
+        // Before anybody records, logs or quotes it: a body may name a model of megabytes, with line ends in it.
+        operation::check_identifier(&named.model)?;
+        Ok(Some(RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
     };
     match operation.model {
-        ModelPlace::None => Ok(None),
+        ModelPlace::None | ModelPlace::Unseen => Ok(None),
         ModelPlace::Path | ModelPlace::Described => Ok(identifier.map(|name| RequestedModel { name, in_body: None })),
-        ModelPlace::OptionalBody(_) if body.is_empty() => Ok(None),
-        ModelPlace::OptionalBody(key) => in_body(key),
         ModelPlace::Body(key) => match in_body(key)? {
             Some(model) => Ok(Some(model)),
             None => Err(Refusal::new(
@@ -118,6 +140,7 @@ fn requested_model(
             let json: serde_json::Value = serde_json::from_slice(body)
                 .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's body is not valid JSON."))?;
             let source = json["modelSource"]["copyFrom"].as_str().unwrap_or_default();
+            operation::check_identifier(source)?;
             Ok(Some(RequestedModel { name: source.to_owned(), in_body: None }))
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::admin::desk::Desk;
 use crate::caller::Callers;
 use crate::credentials::Credentials;
 use crate::ledger::Ledger;
@@ -13,6 +14,7 @@ use crate::limits::Limits;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::model::Models;
+use crate::receive::budget::Budget;
 use crate::record::Record;
 use crate::settings::Settings;
 use crate::upstream::Upstream;
@@ -28,6 +30,10 @@ pub(crate) struct Road {
     pub audit: Arc<Ledger>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// Questions about records that are being answered.
+    pub desk: Arc<Desk>,
+    /// The bodies that are in memory.
+    pub buffered: Arc<Budget>,
     /// The daemon is about to drop the requests that are still under way: they end by its own doing.
     pub cut_off: Arc<AtomicBool>,
 }

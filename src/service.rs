@@ -1,22 +1,45 @@
-//! Which front answers a request on the main address: health, the legacy REST API, or Bedrock.
+//! Which front answers a request on the main address: health, the legacy REST API, or Bedrock. A panic on the way to an
+//! answer ends here.
 
 use std::sync::Arc;
 
+use http::header::HeaderValue;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::exchange::{Body, Exchange};
-use crate::listen::{Client, head::Fault};
+use crate::error::{Refusal, RefusalKind};
+use crate::exchange::{Body, Exchange, REQUEST_ID};
+use crate::listen::{Client, guard, head::Fault};
 use crate::road::Road;
-use crate::{admin, legacy_rest, proxy};
+use crate::{admin, legacy_rest, panics, proxy};
 
 /// Answers one request.
 pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
-    if request.uri().path() == "/health" && Fault::of(request.headers()).is_none() {
+    let headers = request.headers();
+    if request.uri().path() == "/health" && Fault::of(headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
     let exchange = Exchange::begin(&road, &client);
+    let id = exchange.record.request_id.clone();
+    panics::contained(answer(road, client, exchange, request)).await.unwrap_or_else(|_panicked| {
+        let sentence =
+            format!("an error in the daemon's own code ended this request; its log says where (request {id}).");
+        let mut response = Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole);
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        response
+    })
+}
+
+async fn answer(
+    road: Arc<Road>,
+    client: Arc<Client>,
+    mut exchange: Exchange,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
+    exchange.tags(&head.headers);
     if head.uri.path().starts_with("/v1/") {
         legacy_rest::serve(&road, &client, exchange, head, body).await
     } else {

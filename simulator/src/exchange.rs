@@ -227,7 +227,8 @@ fn decide(
     record: &Open,
 ) -> Result<Reply, AwsError> {
     let own_ports: Vec<u16> = state.addresses.iter().map(|address| address.port()).collect();
-    let leaks = leaks::find(&arrived.target, &arrived.headers, &arrived.body, &own_ports);
+    let mut leaks = leaks::find(&arrived.target, &arrived.headers, &arrived.body, &own_ports);
+    leaks.extend(leaks::foreign(&arrived.headers, &state.added_headers));
     if !leaks.is_empty() {
         let message = format!("simulator: leaked: {}", leaks.join("; "));
         record.update(|received| received.leaks = leaks);

@@ -19,6 +19,51 @@ const FORBIDDEN: [&str; 13] = [
     "x-amz-cf-id",
 ];
 
+/// Headers that Bedrock defines or HTTP needs, beside those that sign the request.
+const DEFINED: [&str; 12] = [
+    ":authority",
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-security-token",
+];
+
+/// What the daemon says of itself. Other clients, SDKs among them, may call directly and say what they like.
+const DAEMON: &str = "bedrock-sidecar/";
+
+/// Lists the headers that a request of the daemon may not have: it sends none but those that Bedrock defines and those
+/// that a test lets its configuration add.
+pub(crate) fn foreign(headers: &[(String, String)], added: &[String]) -> Vec<String> {
+    let agents: Vec<&str> =
+        headers.iter().filter(|(name, _)| name == "user-agent").map(|(_, agent)| &**agent).collect();
+    if !agents.iter().any(|agent| agent.starts_with(DAEMON)) {
+        return Vec::new();
+    }
+    let is_foreign = |name: &&str| {
+        !DEFINED.contains(name)
+            && *name != "user-agent"
+            && !["anthropic-", "openai-", "x-amzn-bedrock-"].iter().any(|prefix| name.starts_with(prefix))
+            && !added.iter().any(|added| added == name)
+    };
+    let mut found: Vec<String> = headers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(is_foreign)
+        .map(|name| format!("a header that Bedrock does not define: {name}"))
+        .collect();
+    if agents.len() > 1 {
+        found.push(format!("{} User-Agent headers", agents.len()));
+    }
+    found
+}
+
 /// Lists what leaked into a request; empty when it is sound. `own_ports` are those the simulator listens on.
 pub(crate) fn find(raw_target: &str, headers: &[(String, String)], body: &[u8], own_ports: &[u16]) -> Vec<String> {
     let mut leaks = Vec::new();
@@ -61,11 +106,15 @@ fn is_govcloud(text: &str) -> bool {
 
 /// Only identifiers are looked at: a prompt may speak of GovCloud as it likes.
 fn leaks_of_body(body: &[u8]) -> Option<String> {
-    const IDENTIFIERS: [&str; 5] = [
+    const IDENTIFIERS: [&str; 9] = [
         "/model",
         "/modelId",
         "/modelSource/copyFrom",
         "/guardrailConfig/guardrailIdentifier",
+        "/amazon-bedrock-guardrailConfig/guardrailIdentifier",
+        "/guardrailIdentifier",
+        "/projectIdentifier",
+        "/outputDataConfig/s3OutputDataConfig/kmsKeyId",
         "/inferenceProfileName",
     ];
     // A cheap look first: bodies may be 25 MB.
@@ -105,6 +154,28 @@ mod tests {
     fn a_sound_request_has_none() {
         let headers = [("host", "127.0.0.1:8000"), ("authorization", "Bearer ABSKx"), ("connection", "keep-alive")];
         assert!(leaks("/model/a/invoke", &headers, r#"{"prompt":"arn:aws-us-gov:x"}"#).is_empty());
+    }
+
+    #[test]
+    fn the_daemon_sends_only_headers_that_bedrock_defines() {
+        let foreign = |agent: &str, name: &str| {
+            let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            foreign(&[pair("user-agent", agent), pair("accept", "*/*"), pair(name, "x")], &["x-added".to_owned()])
+        };
+        for name in ["x-amzn-bedrock-trace", "anthropic-beta", "x-amz-date", "content-length", "x-added"] {
+            assert!(foreign("bedrock-sidecar/1", name).is_empty(), "{name}");
+        }
+        for name in [
+            "user-agent",
+            "amz-sdk-request",
+            "x-stainless-os",
+            "x-claude-code-session-id",
+            "x-amzn-trace-id",
+            "traceparent",
+        ] {
+            assert_eq!(foreign("bedrock-sidecar/1", name).len(), 1, "{name}");
+            assert!(foreign("Boto3/1", name).is_empty(), "a direct call: {name}");
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Options {
     pub record_limit: usize,
     /// The most inference profiles on a page, whatever `maxResults` asks. Default: 5, so that paging is exercised.
     pub page_size: usize,
+    /// Headers, in lower case, that the daemon is configured to send beside those that Bedrock defines. Default: none.
+    pub added_headers: Vec<String>,
     /// How many application inference profiles the account may have. Default: 50.
     pub profile_quota: usize,
     /// How answers are framed by hand; `None` lets hyper serve. Default: `None`.
@@ -89,6 +91,7 @@ impl Default for Options {
             certificate: Certificate::Good,
             record_limit: 10_000,
             page_size: 5,
+            added_headers: Vec::new(),
             profile_quota: 50,
             framing: None,
             calm_after_resets: None,
@@ -128,6 +131,7 @@ impl Simulator {
             region: options.region,
             account: options.account,
             page_size: options.page_size.max(1),
+            added_headers: options.added_headers,
         });
         let mut tasks = JoinSet::new();
         if let Some((listener, address)) = plain {

@@ -40,6 +40,9 @@ struct Arguments {
     /// The most inference profiles on a page.
     #[arg(long, default_value_t = 5)]
     page_size: usize,
+    /// A header, in lower case, that the daemon is configured to send beside those that Bedrock defines.
+    #[arg(long = "added-header")]
+    added_headers: Vec<String>,
     /// How many application inference profiles the account may have.
     #[arg(long, default_value_t = 50)]
     profile_quota: usize,
@@ -97,6 +100,7 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         certificate: arguments.certificate.into(),
         record_limit: arguments.record_limit,
         page_size: arguments.page_size,
+        added_headers: arguments.added_headers,
         profile_quota: arguments.profile_quota,
         framing: arguments.framing,
         calm_after_resets: arguments.calm_after_resets,

@@ -19,6 +19,7 @@ pub(crate) struct State {
     pub(crate) region: String,
     pub(crate) account: String,
     pub(crate) page_size: usize,
+    pub(crate) added_headers: Vec<String>,
     pub(crate) known: RwLock<Known>,
     pub(crate) profiles: Mutex<Profiles>,
     pub(crate) async_invokes: Mutex<Vec<AsyncInvoke>>,

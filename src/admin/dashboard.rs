@@ -1,7 +1,10 @@
 //! `GET /v1/dashboard/requests`: an auditor's questions, answered to whoever may ask them.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
+use crate::auditor::query::Source;
 use crate::auditor::{self, Query, Scope};
 use crate::caller::{Caller, Callers, Peer};
 use crate::error::{Refusal, RefusalKind};
@@ -20,7 +23,11 @@ pub(crate) async fn answer(
     raw_query: &str,
 ) -> Result<Value, Refusal> {
     let scope = scope(&road.callers, peer, caller)?;
-    auditor::answer(&road.audit, &Query::parse(raw_query)?, scope).await
+    let query = Query::parse(raw_query)?;
+    let is_metered = query.source == Source::Dynamodb && !matches!(scope, Scope::All);
+    let asker = (peer.uid, caller.and_then(Caller::name).map(str::to_owned));
+    let _turn = road.desk.turn(asker, is_metered, Instant::now())?;
+    auditor::answer(&road.audit, &query, scope).await
 }
 
 /// Whose records may be seen: by the kernel's word on the peer, never by what the request says of itself unproven.

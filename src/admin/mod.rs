@@ -1,6 +1,7 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
 pub(crate) mod dashboard;
+pub(crate) mod desk;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,10 +17,18 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
 use crate::metrics;
+use crate::panics;
 use crate::road::Road;
 
 /// Answers on the admin address.
 pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+    panics::contained(answer(road, client, request)).await.unwrap_or_else(|_panicked| {
+        let sentence = "an error in the daemon's own code ended this request; its log says where.";
+        Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
+    })
+}
+
+async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
     let (head, _) = request.into_parts();
     if let Err(refusal) = listen::guard::check(&client, &head) {
         return refusal.response().map(Body::whole);
@@ -31,7 +40,10 @@ pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
+                panics: panics::count(),
                 limits: road.limits.status(),
+                buffered: road.buffered.taken(),
                 audit: road.audit.status(),
             };
             let text = road.metrics.text(&readings);

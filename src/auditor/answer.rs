@@ -11,6 +11,7 @@ use super::{search_index, search_table};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::Ledger;
 use crate::ledger::clock::now_ms;
+use crate::panics;
 
 /// Answers in the shape of the legacy REST API: `requests`, `totalCount`, `filters`, and `nextToken` while there is
 /// more.
@@ -35,9 +36,10 @@ pub async fn answer(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Valu
 async fn from_index(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Page, Refusal> {
     ledger.flush().await;
     let (path, query, since_ms) = (ledger.database(), query.clone(), query.range.since_ms(now_ms()));
-    tokio::task::spawn_blocking(move || search_index::search(&path, &query, &scope, since_ms))
+    tokio::task::spawn_blocking(move || panics::contain(|| search_index::search(&path, &query, &scope, since_ms)))
         .await
         .map_err(|error| unavailable(&error))?
+        .map_err(|_panicked| unavailable(&panics::MESSAGE))?
         .map_err(|error| {
             let refusal = unavailable(&error);
             if error.is_corrupt() {

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 
 pub(crate) use authorization::{Claim, claim};
 pub use host::HostRole;
-pub use peer::Peer;
+pub use peer::{NoPeer, Peer, Peers};
 
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::Settings;
@@ -81,7 +81,7 @@ impl Callers {
     /// `host` is kept from one configuration to the next, so that its keys need not be found again.
     pub fn new(settings: &Settings, host: Arc<HostRole>) -> Callers {
         let entries = settings.callers.entries.clone();
-        for warning in &settings.callers.warnings {
+        for warning in settings.all_warnings() {
             tracing::warn!("{warning}");
         }
         let local_key = |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| SigningKeys::new(key.secret.clone()));
@@ -149,6 +149,17 @@ impl Callers {
             && !self.is_local_key(&authorization.access_key_id)
         {
             self.host.await_new_key(&authorization.access_key_id, now).await;
+        }
+    }
+
+    /// Whether a request is signed with a key that is known here, so that its body is needed to say who has sent it.
+    pub(crate) fn is_signed_for_us(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) -> bool {
+        match claim(headers, query) {
+            Ok(Claim::Signature(authorization)) => {
+                let id = authorization.access_key_id.as_ref();
+                self.is_local_key(id) || self.host.key(id, now).is_some()
+            }
+            _ => false,
         }
     }
 
@@ -266,6 +277,14 @@ pub(crate) fn unknown_caller(rule: &crate::settings::callers::Place) -> Refusal 
         format!(
             "only known callers may call (require_known_caller at {rule}), and no [[callers]] entry fits this request."
         ),
+    )
+}
+
+/// The answer when the kernel does not say who is calling, and rules exist that may be meant for exactly this user.
+pub(crate) fn unknown_user() -> Refusal {
+    Refusal::new(
+        RefusalKind::AccessDenied,
+        "the kernel does not say which user has sent this request, and no [[callers]] entry fits it by a signature, token or certificate.",
     )
 }
 

@@ -1,9 +1,11 @@
-//! Asks the kernel which user owns the other end of a local TCP connection (sock_diag(7), `struct inet_diag_req_v2`).
+//! Asks the kernel about TCP sockets of this host (sock_diag(7), `struct inet_diag_req_v2`).
 //!
 //! One request and one answer of fixed layout: less code than a netlink crate would need to be called, and no `unsafe`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
@@ -15,29 +17,86 @@ const IPPROTO_TCP: u8 = 6;
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
 const ANSWER: usize = HEADER + 72;
-/// Marks the answer as the one to this request; the socket lives for one request only.
-const SEQUENCE: u32 = 0x6265_6472;
 
-/// ESTABLISHED, FIN_WAIT1, FIN_WAIT2 and CLOSE_WAIT: states in which a connection has once been complete. A listener or
-/// a connection attempt on the same addresses is somebody else's.
-const CONNECTED: [u8; 4] = [1, 4, 5, 8];
+const ESTABLISHED: u8 = 1;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const CLOSE_WAIT: u8 = 8;
 
-/// The owner of the socket that is bound to `local` and connected to `remote`, both on this host and in this network
-/// namespace. None when there is no such socket, or no longer.
-///
-/// The kernel works the answer out within `sendto`, so nothing here waits.
-pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
-    let wanted = Connection::new(local, remote);
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        Some(netlink::SOCK_DIAG),
-    )?;
-    sendto(&socket, &wanted.request(), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    let mut answer = [0; 512];
-    let (length, _) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
-    wanted.owner(&answer[..length])
+/// Asks over one socket that stays open: a process without a free descriptor must not forget who its clients are.
+#[derive(Debug)]
+pub(super) struct SockDiag(Mutex<Line>);
+
+#[derive(Debug)]
+struct Line {
+    socket: OwnedFd,
+    /// Of the last request. An answer bears the number of its request, so that one which came late is known as such.
+    sequence: u32,
+}
+
+/// A socket as `struct inet_diag_msg` describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    state: u8,
+    pub uid: u32,
+    /// 0 when its process has closed it. The uid then says 0 as well: that is nobody, not root.
+    pub inode: u32,
+    /// Bytes that the other end has not acknowledged.
+    pub unsent: u32,
+}
+
+impl Row {
+    /// Open, in a connection that has once been complete. A listener or a connection attempt on the same addresses is
+    /// somebody else's.
+    pub(super) fn is_connected(&self) -> bool {
+        self.inode != 0 && [ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT].contains(&self.state)
+    }
+
+    /// The other end has sent all that it will send.
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.state == CLOSE_WAIT
+    }
+}
+
+impl SockDiag {
+    /// Opens the socket, and tries whether the kernel answers.
+    pub(super) fn open() -> io::Result<SockDiag> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::SOCK_DIAG),
+        )?;
+        let diag = SockDiag(Mutex::new(Line { socket, sequence: 0 }));
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        diag.row(nobody, nobody)?;
+        Ok(diag)
+    }
+
+    /// The socket that is bound to `local` and connected to `remote`, in this network namespace; none when there is no
+    /// such socket, or no longer.
+    pub(super) fn row(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Row>> {
+        let wanted = Connection::new(local, remote);
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An answer can be lost when the kernel is short of memory.
+        line.ask(&wanted).or_else(|_| line.ask(&wanted))
+    }
+}
+
+impl Line {
+    /// The kernel works the answer out within `sendto`, so nothing here waits.
+    fn ask(&mut self, wanted: &Connection) -> io::Result<Option<Row>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = wanted.request(self.sequence);
+        sendto(&self.socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        loop {
+            let mut answer = [0; 512];
+            let (length, _) = recv(&self.socket, &mut answer[..], RecvFlags::DONTWAIT)?;
+            if let Some(row) = wanted.row(self.sequence, &answer[..length])? {
+                return Ok(row);
+            }
+        }
+    }
 }
 
 /// A connection as `struct inet_diag_sockid` names it.
@@ -59,14 +118,14 @@ impl Connection {
         Connection { local: plain(local), remote: plain(remote), interface }
     }
 
-    fn request(&self) -> [u8; REQUEST] {
+    fn request(&self, sequence: u32) -> [u8; REQUEST] {
         let v6 = self.local.0.is_ipv6() || self.remote.0.is_ipv6();
         let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
         let mut request = [0; REQUEST];
         request[0..4].copy_from_slice(&u32::try_from(REQUEST).unwrap_or(u32::MAX).to_ne_bytes());
         request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-        request[8..12].copy_from_slice(&SEQUENCE.to_ne_bytes());
+        request[8..12].copy_from_slice(&sequence.to_ne_bytes());
         request[16] = u8::try_from(family.as_raw()).unwrap_or_default();
         request[17] = IPPROTO_TCP;
         request[20..24].copy_from_slice(&u32::MAX.to_ne_bytes());
@@ -80,20 +139,19 @@ impl Connection {
         request
     }
 
-    /// Reads `struct inet_diag_msg`. A socket whose process has closed it is reported with uid 0 and inode 0: that is
-    /// nobody, not root.
-    fn owner(&self, answer: &[u8]) -> io::Result<Option<u32>> {
+    /// Reads `struct inet_diag_msg`; none if it answers another request.
+    fn row(&self, sequence: u32, answer: &[u8]) -> io::Result<Option<Option<Row>>> {
         let word = |at: usize| answer.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
         let half = |at: usize| answer.get(at..at + 2).and_then(|b| b.try_into().ok());
         let short = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is too short");
         let kind = half(4).map(u16::from_ne_bytes).ok_or_else(short)?;
-        if word(8) != Some(SEQUENCE) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another request"));
+        if word(8).ok_or_else(short)? != sequence {
+            return Ok(None);
         }
         if kind == NLMSG_ERROR {
             let code = word(HEADER).ok_or_else(short)?.cast_signed().wrapping_neg();
             let error = rustix::io::Errno::from_raw_os_error(code);
-            return if error == rustix::io::Errno::NOENT { Ok(None) } else { Err(error.into()) };
+            return if error == rustix::io::Errno::NOENT { Ok(Some(None)) } else { Err(error.into()) };
         }
         if kind != SOCK_DIAG_BY_FAMILY || answer.len() < ANSWER {
             return Err(short());
@@ -108,9 +166,10 @@ impl Connection {
         };
         let end = |ip: usize, port: usize| Some((address(ip)?, half(port).map(u16::from_be_bytes)?));
         let same = end(24, 20) == Some(self.local) && end(40, 22) == Some(self.remote);
+        let unsent = word(76).ok_or_else(short)?;
         let (uid, inode) = (word(80).ok_or_else(short)?, word(84).ok_or_else(short)?);
-        let state = answer[HEADER + 1];
-        Ok(Some(uid).filter(|_| same && inode != 0 && CONNECTED.contains(&state)))
+        // A listener on the local address answers for connections that are not there.
+        Ok(Some(Some(Row { state: answer[HEADER + 1], uid, inode, unsent }).filter(|_| same)))
     }
 }
 
@@ -131,13 +190,14 @@ mod tests {
     use super::*;
 
     fn answer(connection: &Connection, state: u8, uid: u32, inode: u32) -> Vec<u8> {
-        let request = connection.request();
+        let request = connection.request(7);
         let mut answer = vec![0; ANSWER];
         answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-        answer[8..12].copy_from_slice(&SEQUENCE.to_ne_bytes());
+        answer[8..12].copy_from_slice(&7_u32.to_ne_bytes());
         answer[16] = request[16];
         answer[17] = state;
         answer[20..56].copy_from_slice(&request[24..60]);
+        answer[76..80].copy_from_slice(&5_u32.to_ne_bytes());
         answer[80..84].copy_from_slice(&uid.to_ne_bytes());
         answer[84..88].copy_from_slice(&inode.to_ne_bytes());
         answer
@@ -147,12 +207,21 @@ mod tests {
     fn only_a_live_socket_of_this_connection_has_an_owner() {
         let ours = Connection::new("127.0.0.1:4000".parse().unwrap(), "127.0.0.1:8790".parse().unwrap());
         let other = Connection::new("127.0.0.1:4001".parse().unwrap(), "127.0.0.1:8790".parse().unwrap());
-        assert_eq!(ours.owner(&answer(&ours, 1, 1007, 99)).unwrap(), Some(1007));
-        assert_eq!(ours.owner(&answer(&ours, 1, 0, 99)).unwrap(), Some(0));
-        assert_eq!(ours.owner(&answer(&ours, 1, 0, 0)).unwrap(), None, "closed");
-        assert_eq!(ours.owner(&answer(&ours, 10, 1007, 99)).unwrap(), None, "a listener");
-        assert_eq!(ours.owner(&answer(&ours, 2, 1007, 99)).unwrap(), None, "an attempt");
-        assert_eq!(ours.owner(&answer(&other, 1, 1007, 99)).unwrap(), None, "another connection");
+        let owner = |answer: &[u8]| {
+            ours.row(7, answer).unwrap().expect("an answer").filter(Row::is_connected).map(|row| (row.uid, row.unsent))
+        };
+        assert_eq!(owner(&answer(&ours, 1, 1007, 99)), Some((1007, 5)));
+        assert_eq!(owner(&answer(&ours, 1, 0, 99)), Some((0, 5)));
+        assert_eq!(owner(&answer(&ours, 1, 0, 0)), None, "closed");
+        assert_eq!(owner(&answer(&ours, 10, 1007, 99)), None, "a listener");
+        assert_eq!(owner(&answer(&ours, 2, 1007, 99)), None, "an attempt");
+        assert_eq!(owner(&answer(&other, 1, 1007, 99)), None, "another connection");
+    }
+
+    #[test]
+    fn an_answer_to_another_request_is_passed_over() {
+        let ours = Connection::new("127.0.0.1:4000".parse().unwrap(), "127.0.0.1:8790".parse().unwrap());
+        assert_eq!(ours.row(8, &answer(&ours, 1, 1007, 99)).unwrap(), None);
     }
 
     #[test]
@@ -160,7 +229,7 @@ mod tests {
         let ours = Connection::new("[::1]:4000".parse().unwrap(), "[::1]:8790".parse().unwrap());
         let whole = answer(&ours, 1, 1007, 99);
         for length in 0..whole.len() {
-            assert!(ours.owner(&whole[..length]).is_err(), "{length}");
+            assert!(ours.row(7, &whole[..length]).is_err(), "{length}");
         }
     }
 
@@ -168,6 +237,6 @@ mod tests {
     fn mapped_addresses_are_asked_for_as_ipv4() {
         let mapped = Connection::new("[::ffff:127.0.0.1]:4000".parse().unwrap(), "127.0.0.1:8790".parse().unwrap());
         assert_eq!(mapped, Connection::new("127.0.0.1:4000".parse().unwrap(), "127.0.0.1:8790".parse().unwrap()));
-        assert_eq!(u16::from(mapped.request()[16]), AddressFamily::INET.as_raw());
+        assert_eq!(u16::from(mapped.request(1)[16]), AddressFamily::INET.as_raw());
     }
 }

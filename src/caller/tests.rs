@@ -15,7 +15,7 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_795_000_000)
 }
 
-/// Callers of a configuration; `{dir}` in it is a folder with the files `secret` and `token`.
+/// Callers of a configuration; `{dir}` in it is a folder with the files `secret`, `token`, `cert.pem` and `key.pem`.
 fn callers(text: &str) -> Callers {
     callers_of(text, Arc::new(HostRole::unknown()))
 }
@@ -24,6 +24,10 @@ fn callers_of(text: &str, host: Arc<HostRole>) -> Callers {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("secret"), format!("{SECRET}\n")).unwrap();
     std::fs::write(dir.path().join("token"), "a-token-that-only-tests-know").unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("cert.pem"), cert.pem()).unwrap();
+    std::fs::write(dir.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
     let path = dir.path().join("config.toml");
     std::fs::write(&path, text.replace("{dir}", dir.path().to_str().unwrap())).unwrap();
     Callers::new(&Settings::load(&path).unwrap(), host)
@@ -62,6 +66,11 @@ fn bearer(token: &str) -> HeaderMap {
 }
 
 const KEYED: &str = r#"
+[listen.tls]
+address = "127.0.0.1:8793"
+certificate_file = "{dir}/cert.pem"
+private_key_file = "{dir}/key.pem"
+client_ca_file = "{dir}/cert.pem"
 [[callers]]
 name = "root"
 users = ["root"]

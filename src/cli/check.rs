@@ -8,13 +8,21 @@ use crate::app;
 use crate::auditor::check::{Verdict, check_online};
 use crate::model::catalogue;
 use crate::road::Region;
+use crate::settings::secrets::exposed;
+use crate::settings::tls::out_of_date;
 use crate::settings::{SecretLocation, Settings};
 
 pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
     say(&format!("ok    configuration: {file}"));
+    for warning in settings.all_warnings() {
+        say(&format!("warn  {warning}"));
+    }
     let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
     say(&format!("info  FIPS module: {}", if fips { "active" } else { "not built in" }));
+    for warning in warnings(&settings) {
+        say(&format!("warn  {warning}"));
+    }
     if !online {
         return ExitCode::SUCCESS;
     }
@@ -42,6 +50,21 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     }
     let recorded = ledger.iter().all(|line| matches!(line.verdict, Verdict::Good | Verdict::Advice));
     if recorded && lines.iter().all(|line| line.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is only odd about the files that the configuration names.
+fn warnings(settings: &Settings) -> Vec<String> {
+    let now = SystemTime::now();
+    let mut warnings: Vec<String> = settings.listen.tls.iter().flat_map(|tls| tls.warnings(now)).collect();
+    for upstream in &settings.upstreams {
+        let ca = upstream.ca.as_deref().unwrap_or_default();
+        let place = format!("ca_file of the upstream {}", upstream.region);
+        warnings.extend(out_of_date(std::path::Path::new(&place), ca, now));
+    }
+    if let SecretLocation::File(path) = &settings.credentials.source {
+        warnings.extend(exposed(path));
+    }
+    warnings
 }
 
 /// One thing that was tried.

@@ -37,13 +37,13 @@ table_with_rates! {
         pub host_role: bool,
 
         /// Models that it may call; all that are allowed, when left out.
-        pub models: Option<Spanned<Vec<Glob>>>,
+        pub models: Option<Spanned<Vec<Spanned<Glob>>>>,
         /// Models that it may not call.
-        pub deny_models: Option<Spanned<Vec<Glob>>>,
+        pub deny_models: Option<Spanned<Vec<Spanned<Glob>>>>,
         /// Operations that it may call, by AWS's names; all, when left out.
-        pub operations: Option<Spanned<Vec<Glob>>>,
+        pub operations: Option<Spanned<Vec<Spanned<Glob>>>>,
         /// Operations that it may not call.
-        pub deny_operations: Option<Spanned<Vec<Glob>>>,
+        pub deny_operations: Option<Spanned<Vec<Spanned<Glob>>>>,
         /// The level of its requests; a request's header may raise it.
         pub data_classification: Option<Spanned<String>>,
         ..rates

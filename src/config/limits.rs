@@ -20,6 +20,9 @@ table_with_rates! {
         ..rates,
         /// The largest body that is taken from a client, in bytes.
         pub max_body_bytes: NonZeroUsize = NonZeroUsize::MIN.saturating_add(24_999_999),
+        /// What the bodies of all requests may take in memory, in bytes, and one user's half of it. 256 MiB if left out,
+        /// or twice `max_body_bytes` if that is more.
+        pub max_buffered_bytes: Option<Spanned<NonZeroUsize>> = None,
         /// Requests that may wait at once, over all callers.
         pub max_waiting: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023),
         /// A TOML file of `[[prices]]`, which the admin keeps.
@@ -84,7 +87,7 @@ pub(crate) struct PriceFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Price {
     /// Fits the models that this price is of.
-    pub model: super::Glob,
+    pub model: Spanned<super::Glob>,
     /// Read by the model.
     pub input: Usd,
     /// Written by the model.

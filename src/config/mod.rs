@@ -5,6 +5,7 @@ pub(crate) mod callers;
 pub(crate) mod limits;
 pub(crate) mod rate_keys;
 mod values;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub(crate) use anchor::{Anchor, AnchorPlace, ObjectLockMode};
 pub use limits::OnUnavailable;
 pub use values::Glob;
 pub(crate) use values::{Address, Endpoint, FilePath, LoopbackAddress, Span};
+pub(crate) use words::nearest;
 
 /// Where the packages install the configuration.
 pub(crate) const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
@@ -31,6 +33,9 @@ pub(crate) struct Config {
     pub upstream_timeouts: UpstreamTimeouts,
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
+    pub headers: Headers,
+    /// From guardrails that apps name to those of the commercial account.
+    pub guardrails: BTreeMap<String, Spanned<String>>,
     pub callers: Vec<Spanned<callers::Caller>>,
     pub policy: callers::Policy,
     pub limits: limits::Limits,
@@ -38,15 +43,22 @@ pub(crate) struct Config {
     pub audit: Audit,
     pub drain: Drain,
     pub log: Log,
+    pub process: Process,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listen {
     pub addresses: Spanned<Vec<LoopbackAddress>>,
-    pub unix_socket: Option<FilePath>,
+    pub unix_socket: Option<Spanned<FilePath>>,
     pub admin_address: LoopbackAddress,
-    pub max_connections: NonZeroUsize,
+    pub max_connections: Spanned<NonZeroUsize>,
+    pub max_connections_per_user: Option<Spanned<NonZeroUsize>>,
+    pub idle_timeout: Spanned<Span>,
+    pub header_timeout: Spanned<Span>,
+    pub write_timeout: Spanned<Span>,
+    pub unix_socket_mode: Option<Spanned<String>>,
+    pub unix_socket_group: Option<Spanned<String>>,
     pub tls: Option<callers::Tls>,
 }
 
@@ -55,17 +67,17 @@ pub(crate) struct Listen {
 pub(crate) struct Upstream {
     pub region: Spanned<String>,
     pub fips: Option<bool>,
-    pub runtime_endpoint: Option<Endpoint>,
-    pub control_endpoint: Option<Endpoint>,
+    pub runtime_endpoint: Option<Spanned<Endpoint>>,
+    pub control_endpoint: Option<Spanned<Endpoint>>,
     pub ca_file: Option<Spanned<FilePath>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UpstreamTimeouts {
-    pub connect: Span,
-    pub first_byte: Span,
-    pub idle: Span,
+    pub connect: Spanned<Span>,
+    pub first_byte: Spanned<Span>,
+    pub idle: Spanned<Span>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -82,35 +94,43 @@ pub(crate) enum CredentialSource {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credentials {
     pub source: CredentialSource,
-    pub secret_id: Option<String>,
+    pub secret_id: Option<Spanned<String>>,
     pub region: Option<Spanned<String>>,
     pub file: Option<FilePath>,
-    pub profile: Option<String>,
+    pub profile: Option<Spanned<String>>,
     #[serde(default = "five_minutes")]
-    pub refresh_interval: Span,
+    pub refresh_interval: Spanned<Span>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Models {
-    pub allow: Spanned<Vec<Glob>>,
-    pub deny: Spanned<Vec<Glob>>,
+    pub allow: Spanned<Vec<Spanned<Glob>>>,
+    pub deny: Spanned<Vec<Spanned<Glob>>>,
     pub geographies: Vec<Spanned<String>>,
     pub create_profiles: bool,
-    pub refresh_interval: Span,
-    pub aliases: BTreeMap<String, Spanned<String>>,
+    pub allow_profile_management: bool,
+    pub refresh_interval: Spanned<Span>,
+    pub aliases: BTreeMap<Spanned<String>, Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Headers {
+    pub forward: Vec<Spanned<String>>,
+    pub record: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Audit {
     pub state_dir: Option<FilePath>,
-    pub table: String,
+    pub table: Spanned<String>,
     pub region: Spanned<String>,
-    pub retention: Span,
+    pub retention: Spanned<Span>,
     pub on_failure: OnFailure,
     pub durability: Durability,
-    pub max_ledger_bytes: NonZeroU64,
+    pub max_ledger_bytes: Spanned<NonZeroU64>,
     pub on_full: Option<OnFull>,
     pub anchor: Option<Spanned<Anchor>>,
 }
@@ -150,7 +170,7 @@ pub enum Durability {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Drain {
-    pub timeout: Span,
+    pub timeout: Spanned<Span>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -179,6 +199,14 @@ pub(crate) struct Log {
     pub level: LogLevel,
 }
 
+/// What the kernel is told of this process.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Process {
+    /// For debugging: core dumps and debuggers may see the memory, keys included.
+    pub core_dumps: bool,
+}
+
 impl Default for Listen {
     fn default() -> Listen {
         let address = |port| LoopbackAddress((std::net::Ipv4Addr::LOCALHOST, port).into());
@@ -186,7 +214,13 @@ impl Default for Listen {
             addresses: Spanned::new(0..0, vec![address(8790)]),
             unix_socket: None,
             admin_address: address(8791),
-            max_connections: NonZeroUsize::MIN.saturating_add(1023),
+            max_connections: Spanned::new(0..0, NonZeroUsize::MIN.saturating_add(1023)),
+            max_connections_per_user: None,
+            idle_timeout: seconds(75),
+            header_timeout: seconds(10),
+            write_timeout: seconds(60),
+            unix_socket_mode: None,
+            unix_socket_group: None,
             tls: None,
         }
     }
@@ -201,10 +235,11 @@ impl Default for UpstreamTimeouts {
 impl Default for Models {
     fn default() -> Models {
         Models {
-            allow: Spanned::new(0..0, vec![Glob::new("*")]),
+            allow: Spanned::new(0..0, vec![Spanned::new(0..0, Glob::new("*"))]),
             deny: Spanned::new(0..0, Vec::new()),
             geographies: vec![Spanned::new(0..0, "us".to_owned())],
             create_profiles: true,
+            allow_profile_management: false,
             refresh_interval: seconds(3600),
             aliases: BTreeMap::new(),
         }
@@ -215,12 +250,12 @@ impl Default for Audit {
     fn default() -> Audit {
         Audit {
             state_dir: None,
-            table: String::new(),
+            table: Spanned::new(0..0, String::new()),
             region: Spanned::new(0..0, "us-gov-west-1".to_owned()),
             retention: seconds(30 * 86_400),
             on_failure: OnFailure::Deny,
             durability: Durability::Process,
-            max_ledger_bytes: NonZeroU64::MIN.saturating_add(1_073_741_823),
+            max_ledger_bytes: Spanned::new(0..0, NonZeroU64::MIN.saturating_add(1_073_741_823)),
             on_full: None,
             anchor: None,
         }
@@ -233,11 +268,11 @@ impl Default for Drain {
     }
 }
 
-fn seconds(seconds: u64) -> Span {
-    Span(Duration::from_secs(seconds))
+fn seconds(seconds: u64) -> Spanned<Span> {
+    Spanned::new(0..0, Span(Duration::from_secs(seconds)))
 }
 
-fn five_minutes() -> Span {
+fn five_minutes() -> Spanned<Span> {
     seconds(300)
 }
 
@@ -271,24 +306,36 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn read(path: &Path) -> Result<Source, ConfigError> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Source::new(path, text)),
-            Err(error) => {
-                Err(Source::new(path, String::new()).error(0..0, format!("the configuration cannot be read: {error}.")))
-            }
-        }
+        let fail = |why: &dyn fmt::Display| format!("the configuration cannot be read: {why}.");
+        Source::read_or(path, |error| Source::new(path, String::new()).error(0..0, fail(error)))
+    }
+
+    /// Reads a TOML file, which another one may name: `unreadable` says where it is to blame.
+    pub(crate) fn read_or(
+        path: &Path,
+        unreadable: impl FnOnce(&std::io::Error) -> ConfigError,
+    ) -> Result<Source, ConfigError> {
+        let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+        String::from_utf8(bytes).map(|text| Source::new(path, text)).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let bytes = error.into_bytes();
+            let byte = bytes.get(at).copied().unwrap_or_default();
+            let before = String::from_utf8_lossy(&bytes[..at]).into_owned();
+            let sentence = format!("the byte 0x{byte:02x} here is not UTF-8; save the file in that encoding.");
+            Source::new(path, before).error(at..at, sentence)
+        })
     }
 
     pub(crate) fn new(path: &Path, text: String) -> Source {
         Source { path: path.to_owned(), text }
     }
 
-    pub(crate) fn parse(&self) -> Result<Config, ConfigError> {
-        toml::from_str(&self.text).map_err(|error| {
-            // The parser's own messages may have several lines; the contract is one sentence on one line.
-            let message = error.message().trim().replace('\n', "; ");
-            self.error(error.span().unwrap_or(0..0), message)
-        })
+    pub(crate) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        if let Some((span, sentence)) = words::misshapen(&self.text) {
+            return Err(self.error(span, sentence));
+        }
+        toml::from_str(&self.text)
+            .map_err(|error| self.error(error.span().unwrap_or(0..0), words::plain(error.message())))
     }
 
     /// The line of a byte offset, from 1.
@@ -322,7 +369,7 @@ mod tests {
     fn an_error_is_one_line_whatever_it_quotes() {
         let text = "[[callers]]\nname = \"a\"\nusers = [\"1\\n2\\u001b[31mé\"]";
         let source = Source::new(Path::new("config.toml"), text.to_owned());
-        let caller = &source.parse().unwrap().callers[0];
+        let caller = &source.parse::<Config>().unwrap().callers[0];
         let user = &caller.get_ref().users[0];
         let error = source.error(user.span(), format!("there is no \"{}\".", user.get_ref())).to_string();
         assert_eq!(error, r#"config.toml:3:10: there is no "1\n2\u{1b}[31mé"."#);

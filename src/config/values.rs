@@ -83,6 +83,12 @@ pub(crate) struct FilePath(pub PathBuf);
 impl<'de> Deserialize<'de> for FilePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FilePath, D::Error> {
         read(deserializer, "the path of a file", |text| {
+            if text.trim().is_empty() {
+                return Err("an empty path leads nowhere; name a file, or leave the key out".to_owned());
+            }
+            if text.contains('\0') {
+                return Err("a path holds no NUL character".to_owned());
+            }
             let Some(rest) = text.strip_prefix('$') else {
                 return Ok(FilePath(PathBuf::from(text)));
             };
@@ -157,35 +163,56 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
     if !tls && !loopback {
         return Err("plain http is allowed to loopback only, because the request carries a key");
     }
-    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    // What `http` cannot read as a port it passes over, and the scheme's own would be used in its place.
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("") => Ok(if tls { 443 } else { 80 }),
+        after => after.and_then(|port| port.strip_prefix(':')).unwrap_or_default().parse(),
+    };
+    let port = port.ok().filter(|port| *port > 0).ok_or("a port is a number from 1 to 65535")?;
     Ok(Endpoint { tls, host: host.to_owned(), port })
 }
 
 /// A pattern on identifiers in which `*` stands for any text and `?` for one character.
 #[derive(Clone, PartialEq)]
-pub struct Glob(wildmatch::WildMatch);
+pub struct Glob {
+    exact: wildmatch::WildMatch,
+    any_case: wildmatch::WildMatch,
+}
 
 impl Glob {
     /// Any text is a pattern.
     pub fn new(pattern: &str) -> Glob {
-        Glob(wildmatch::WildMatch::new(pattern))
+        Glob {
+            exact: wildmatch::WildMatch::new(pattern),
+            any_case: wildmatch::WildMatch::new_case_insensitive(pattern),
+        }
     }
 
     /// Whether the whole of `text` fits the pattern; upper and lower case differ.
     pub fn matches(&self, text: &str) -> bool {
-        self.0.matches(text)
+        self.exact.matches(text)
+    }
+
+    /// The same, and `OPUS` is `opus`: for what is denied.
+    pub fn matches_any_case(&self, text: &str) -> bool {
+        self.any_case.matches(text)
+    }
+
+    /// The pattern is `*`, which names nothing in particular.
+    pub fn is_everything(&self) -> bool {
+        self.exact.to_string().bytes().all(|byte| byte == b'*')
     }
 }
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.exact, f)
     }
 }
 
 impl fmt::Debug for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0)
+        write!(f, "\"{}\"", self.exact)
     }
 }
 
@@ -193,6 +220,9 @@ impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Glob, D::Error> {
         read(deserializer, "a pattern such as \"anthropic.*\"", |text| match text.trim() {
             "" => Err("an empty pattern matches nothing; write \"*\" for every model or leave it out".to_owned()),
+            trimmed if trimmed != text => {
+                Err(format!("\"{text}\" begins or ends with white space, so it matches nothing; write \"{trimmed}\""))
+            }
             _ => Ok(Glob::new(text)),
         })
     }
@@ -240,6 +270,8 @@ mod tests {
         assert_eq!(parse_endpoint("http://[::1]:9000").unwrap().authority(), "[::1]:9000");
         for wrong in
             ["http://example.com", "https://a/b", "https://a/?q", "ftp://a", "a", "https://u:p@a", "https://a#f"]
+                .into_iter()
+                .chain(["https://localhost:99999", "https://localhost:0", "https://localhost:", "https://[::1]:x"])
         {
             assert!(parse_endpoint(wrong).is_err(), "{wrong}");
         }

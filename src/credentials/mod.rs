@@ -22,6 +22,9 @@ const BEFORE_EXPIRY: Duration = Duration::from_secs(300);
 const FILE_POLL: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// How soon the source is read again for a refused key after it gave the same key once more, and how far that grows.
+const FIRST_REJECTION_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_REJECTION_PAUSE: Duration = Duration::from_secs(300);
 
 /// The store that all requests share. It holds at most the current credential and the one before.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Credentials {
     held: ArcSwap<Held>,
     /// Held during a fetch, so that all who need one wait for the same.
     fetching: Mutex<()>,
+    /// Rejections in a row for which the source had no other key, and when the last of them was.
+    in_vain: ArcSwap<Option<(u32, Instant)>>,
     changed: watch::Sender<u64>,
 }
 
@@ -66,6 +71,7 @@ impl Credentials {
             refresh_interval: settings.refresh_interval,
             held: ArcSwap::default(),
             fetching: Mutex::new(()),
+            in_vain: ArcSwap::default(),
             changed: watch::Sender::new(0),
         }
     }
@@ -89,6 +95,9 @@ impl Credentials {
     /// What to try after the upstream has refused `rejected` as stale: the outcome of one fetch that began no earlier
     /// than the refused attempt and that all requests in flight share.
     ///
+    /// After a source has given the refused key again, it is not read for a rejection for a while, which grows: an upstream
+    /// that refuses every request must not cause a read for each.
+    ///
     /// A source that still gives the refused key, while the key before it is there, yields that one: a rotated key may
     /// take a moment to be known everywhere.
     pub(crate) async fn after_rejection(
@@ -100,9 +109,15 @@ impl Credentials {
         if let Some(current) = before.current.as_ref().filter(|c| c.fingerprint != rejected.fingerprint) {
             return Some(Arc::clone(current));
         }
-        self.fetch(Some(attempt_began)).await;
+        let is_too_soon = matches!(**self.in_vain.load(), Some((times, last)) if last.elapsed() < pause_after(times));
+        let was_read = !is_too_soon && self.fetch(Some(attempt_began)).await;
         let held = self.held.load();
         let current = held.current.as_ref()?;
+        if was_read {
+            let before = self.in_vain.load().map_or(0, |(times, _)| times);
+            let is_same = current.fingerprint == rejected.fingerprint;
+            self.in_vain.store(Arc::new(is_same.then(|| (before.saturating_add(1), Instant::now()))));
+        }
         if current.fingerprint == rejected.fingerprint
             && let Some(previous) = &held.previous
         {
@@ -111,13 +126,13 @@ impl Credentials {
         Some(Arc::clone(current))
     }
 
-    /// Reads the source once, unless another read that began after `unless_since` has just ended.
-    async fn fetch(&self, unless_since: Option<Instant>) {
+    /// Reads the source once, unless another read that began after `unless_since` has just ended. Tells whether it did.
+    async fn fetch(&self, unless_since: Option<Instant>) -> bool {
         let _one_at_a_time = self.fetching.lock().await;
         if let Some(since) = unless_since
             && self.held.load().fetched.is_some_and(|fetched| fetched >= since)
         {
-            return;
+            return false;
         }
         let outcome = self.source.read().await;
         let mut held = Held::clone(&self.held.load());
@@ -131,7 +146,7 @@ impl Credentials {
                 let same = held.current.as_ref().is_some_and(|current| current.fingerprint == credential.fingerprint);
                 if same {
                     self.held.store(Arc::new(held));
-                    return;
+                    return true;
                 }
                 tracing::info!(
                     kind = credential.description(),
@@ -151,6 +166,7 @@ impl Credentials {
                 self.held.store(Arc::new(held));
             }
         }
+        true
     }
 
     /// Counts up whenever another credential has become the current one.
@@ -248,6 +264,11 @@ impl Credential {
     }
 }
 
+/// How long the source is left alone after so many rejections in vain.
+fn pause_after(times: u32) -> Duration {
+    FIRST_REJECTION_PAUSE.saturating_mul(1 << times.saturating_sub(1).min(8)).min(LONGEST_REJECTION_PAUSE)
+}
+
 fn unavailable(message: String) -> Refusal {
     Refusal::new(RefusalKind::ServiceUnavailable, message)
 }
@@ -297,6 +318,25 @@ mod tests {
         let new = credentials.current(SystemTime::now()).unwrap();
         let fallback = credentials.after_rejection(&new, Instant::now()).await.unwrap();
         assert_ne!(fallback.fingerprint, new.fingerprint);
+    }
+
+    #[tokio::test]
+    async fn rejections_in_vain_cost_one_read_and_then_none_for_a_while() {
+        let (credentials, file) = on_file("AKIAOLD:s").await;
+        credentials.load().await;
+        let old = credentials.current(SystemTime::now()).unwrap();
+        for _ in 0..100 {
+            credentials.after_rejection(&old, Instant::now()).await.unwrap();
+        }
+        assert_eq!(credentials.status().successes, 2);
+        // A key that comes by another way is used at once, and its own rejection reads again.
+        std::fs::write(file.path(), "AKIANEW:s").unwrap();
+        credentials.load().await;
+        assert_ne!(credentials.after_rejection(&old, Instant::now()).await.unwrap().fingerprint, old.fingerprint);
+        assert_eq!(
+            (1..=9).map(|times| pause_after(times).as_secs()).collect::<Vec<_>>(),
+            [10, 20, 40, 80, 160, 300, 300, 300, 300]
+        );
     }
 
     #[tokio::test]

@@ -144,6 +144,11 @@ fn from_object(fields: &serde_json::Map<String, Value>) -> Result<Credential, St
         if !crate::settings::is_region(region) {
             return Err("the secret's \"region\" is not the name of an AWS region".to_owned());
         }
+        if region.starts_with("us-gov-") || region.starts_with("cn-") {
+            return Err(format!(
+                "the secret's \"region\" is {region}, which is not in the commercial partition, and the commercial key must not be sent there; name the commercial region, such as \"us-east-1\", or leave it out"
+            ));
+        }
         credential.region = Some(region.to_owned());
     }
     Ok(credential)
@@ -226,10 +231,15 @@ fn short_term(token: &str, encoded: &str) -> Result<Credential, String> {
     };
     let scope = parameter("X-Amz-Credential").ok_or_else(unreadable)?;
     let region = scope.split('/').nth(2).filter(|r| crate::settings::is_region(r)).ok_or_else(unreadable)?;
+    if region.starts_with("us-gov-") || region.starts_with("cn-") {
+        return Err(format!(
+            "the short-term API key was made for {region}, which is not in the commercial partition; make one in the commercial account"
+        ));
+    }
     let date = parameter("X-Amz-Date").as_deref().and_then(parse_amz_date).ok_or_else(unreadable)?;
     let seconds: u64 = parameter("X-Amz-Expires").and_then(|s| s.parse().ok()).ok_or_else(unreadable)?;
     // At most 12 hours, whatever the parameter claims (AWS's documentation of short-term keys).
-    let expiry = date + Duration::from_secs(seconds.min(12 * 3600));
+    let expiry = date.checked_add(Duration::from_secs(seconds.min(12 * 3600))).ok_or_else(unreadable)?;
     bearer(token, Some(region.to_owned()), Some(expiry), None)
 }
 
@@ -352,5 +362,14 @@ mod tests {
         let one = parse("AKIAX:s").unwrap().fingerprint;
         assert_ne!(one, parse("AKIAX:t").unwrap().fingerprint);
         assert_eq!(one, parse(&base64("AKIAX:s")).unwrap().fingerprint);
+    }
+
+    #[test]
+    fn a_region_outside_the_commercial_partition_is_refused() {
+        for region in ["us-gov-west-1", "us-gov-east-1", "cn-north-1"] {
+            let secret = serde_json::json!({ "bedrock_api_key": "ABSKx", "region": region }).to_string();
+            let sentence = parse(&secret).unwrap_err();
+            assert!(sentence.contains(region) && sentence.contains("not in the commercial partition"), "{sentence}");
+        }
     }
 }

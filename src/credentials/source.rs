@@ -26,6 +26,21 @@ pub(crate) enum Source {
     Profile { provider: Box<ProfileFileCredentialsProvider>, name: String },
 }
 
+/// What the log says of an error that others have worded, in bytes at most.
+const LONGEST_REASON: usize = 500;
+
+/// An error that others have worded, on one line and not too long.
+fn bounded(text: &str) -> String {
+    let mut short = String::new();
+    for shown in text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }) {
+        if short.len() + shown.len() > LONGEST_REASON {
+            return short + "…";
+        }
+        short.push_str(&shown);
+    }
+    short
+}
+
 impl Source {
     /// Prepares the client; nothing is contacted yet.
     pub(crate) async fn new(location: &SecretLocation) -> Source {
@@ -65,6 +80,9 @@ impl Source {
             }
             Source::Environment => from_environment(|name| std::env::var(name).ok()),
             Source::File(path) => {
+                if let Some(warning) = settings::secrets::exposed(path) {
+                    tracing::warn!("{warning}");
+                }
                 let text = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
                 let text =
                     text.map_err(|error| format!("the credentials file {} cannot be read: {error}", path.display()))?;
@@ -73,7 +91,10 @@ impl Source {
             Source::Profile { provider, name } => match provider.provide_credentials().await {
                 Ok(keys) => Ok(Credential::from_keys(keys)),
                 Err(error) => {
-                    Err(format!("the AWS profile {name} gives no credentials: {}", DisplayErrorContext(&error)))
+                    // It may quote what a credential_process wrote to its standard error, keys included: not for callers.
+                    let reason = bounded(&DisplayErrorContext(&error).to_string());
+                    tracing::warn!(profile = %name, %reason, "the AWS profile gives no credentials");
+                    Err(format!("the AWS profile {name} gives no credentials; the daemon's log says why"))
                 }
             },
         }
@@ -177,6 +198,12 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Credent
 mod tests {
     use super::*;
     use crate::credentials::secret::CredentialKind;
+
+    #[test]
+    fn errors_that_others_have_worded_are_one_short_line() {
+        assert_eq!(bounded("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert!(bounded(&"é\n".repeat(10_000)).len() <= LONGEST_REASON + "…".len());
+    }
 
     #[test]
     fn the_api_key_of_the_environment_counts_more_than_aws_keys() {

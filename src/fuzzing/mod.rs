@@ -110,14 +110,14 @@ pub fn operation(data: &[u8]) -> bool {
 }
 
 /// A model's identifier, as a client names it. What is sent for it has passed the lists and the geographies, whatever it
-/// was before. True if something is sent, or would be after a look-up.
+/// was before. True if something is sent, or looked up first.
 pub fn identifier(data: &[u8]) -> bool {
     static KNOWN: LazyLock<(Models, Catalogue)> = LazyLock::new(|| (models(), catalogue()));
     let Ok(asked) = std::str::from_utf8(data) else { return false };
     let (settings, catalogue) = &*KNOWN;
     let mut sends = false;
     for catalogue in [Some(catalogue), None] {
-        let known = Known { settings, catalogue, learned: None, looked_up: None };
+        let known = Known { settings, caller: None, catalogue, learned: None, looked_up: None };
         match resolve(asked, known) {
             Ok(Resolution::Send(target)) => {
                 let sent = target.identifier.as_str();
@@ -194,7 +194,9 @@ pub fn body_model(data: &[u8]) -> bool {
     let found = find(data, "model");
     if let Ok(Top(fields)) = serde_json::from_slice(data) {
         let models: Vec<&Value> = fields.iter().filter(|(key, _)| key == "model").map(|(_, value)| value).collect();
+        let other_case = fields.iter().any(|(key, _)| key != "model" && key.eq_ignore_ascii_case("model"));
         match (models[..].as_ref(), &found) {
+            (_, Err(_)) if other_case => {}
             ([], Ok(None)) | ([_, _, ..], Err(_)) => {}
             ([Value::String(model)], Ok(Some(named))) => assert_eq!(named.model, *model),
             ([other], Err(_)) if !other.is_string() => {}

@@ -16,6 +16,9 @@ const MAX_TEXT: usize = 2048;
 /// Longest error message, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
+/// Longest `tags`, in bytes: more than eight headers can come to.
+const MAX_TAGS: usize = 8 * 1024;
+
 const DAY_MS: i64 = 86_400_000;
 
 /// Longest opening that is written as it is, in bytes.
@@ -59,6 +62,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         identity_verified,
         access_key_id,
         data_classification,
+        tags,
         request_size,
         response_size,
         latency,
@@ -136,6 +140,11 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.number("statusCode", *status_code);
     json.flag("streaming", *streaming);
     json.flag("success", *success);
+    // Whole: its makers bound it, and half an object could not be read.
+    if let Some(tags) = tags.as_ref().filter(|tags| !tags.is_empty()) {
+        json.key("tags");
+        json.quoted(shortened(tags, MAX_TAGS));
+    }
     json.text(time_shard::NAME, &time_shard::of_record(context.host_id, request_id));
     json.text("timestamp", &timestamp(*started_ms));
     json.number("ttl", expiry);
@@ -268,6 +277,7 @@ pub(crate) mod tests {
             identity_verified: true,
             access_key_id: Some("AKIA".into()),
             data_classification: Some("internal".into()),
+            tags: Some(r#"{"x-session":"a"}"#.into()),
             request_size: 1,
             response_size: 2,
             latency: 3,

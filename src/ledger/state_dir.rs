@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -155,9 +155,12 @@ impl StateDir {
     /// Creates the directories, for this user only, and takes the lock that makes this process the only writer.
     pub(crate) fn occupy(&self) -> Result<Lock, LedgerError> {
         let broken = |source| LedgerError::Directory { path: self.root.clone(), source };
-        private_directory(&self.root).map_err(broken)?;
-        private_directory(&self.journal()).map_err(broken)?;
+        for directory in [&self.root, &self.journal()] {
+            create_private(directory).and_then(|()| own_directory(directory)).map_err(broken)?;
+            private_directory(directory).map_err(broken)?;
+        }
         let mut file = OpenOptions::new()
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .read(true)
             .write(true)
             .create(true)
@@ -210,13 +213,33 @@ fn kept(corrupt: &Path) -> Vec<Kept> {
     kept.collect()
 }
 
+fn create_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 fn private_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    create_private(path)?;
     let mode = path.metadata()?.permissions().mode();
     if mode & 0o077 != 0 {
         std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+/// Refuses a directory that belongs to somebody else: its owner could read and change what is written there. So could
+/// whoever made a link in its place; root may, as systemd does for a unit with `DynamicUser=`.
+fn own_directory(path: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    let link = path.symlink_metadata()?;
+    if link.is_symlink() && link.uid() != own && link.uid() != 0 {
+        let sentence = format!("it is a symbolic link that user {} has made", link.uid());
+        return Err(io::Error::other(sentence));
+    }
+    let owner = path.metadata()?.uid();
+    if owner == own {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it belongs to user {owner}, and the daemon runs as user {own}")))
 }
 
 #[cfg(test)]
@@ -269,6 +292,41 @@ mod tests {
         }
         let kept = kept(&state_dir.corrupt());
         assert_eq!((kept.len(), kept[0].bytes), (1, 22));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        if rustix::process::geteuid().as_raw() != 0 {
+            return println!("NOT RUN: a_directory_of_somebody_else_is_refused (needs root)");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().join("state") };
+        std::fs::create_dir(&state_dir.root).unwrap();
+        std::os::unix::fs::chown(&state_dir.root, Some(61_001), None).unwrap();
+        let refused = state_dir.occupy().unwrap_err();
+        let text = format!("{refused}");
+        assert!(text.contains("belongs to user 61001"), "{text}");
+
+        let own = directory.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let linked = StateDir { root: directory.path().join("link") };
+        std::os::unix::fs::symlink(&own, &linked.root).unwrap();
+        linked.occupy().unwrap();
+        std::os::unix::fs::lchown(&linked.root, Some(61_001), None).unwrap();
+        let text = linked.occupy().unwrap_err().to_string();
+        assert!(text.contains("a symbolic link that user 61001 has made"), "{text}");
+    }
+
+    #[test]
+    fn no_link_leads_the_lock_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().join("state") };
+        std::fs::create_dir(&state_dir.root).unwrap();
+        let elsewhere = directory.path().join("elsewhere");
+        std::fs::write(&elsewhere, "precious").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, state_dir.root.join("lock")).unwrap();
+        assert!(state_dir.occupy().is_err());
+        assert_eq!(std::fs::read_to_string(elsewhere).unwrap(), "precious");
     }
 
     #[test]

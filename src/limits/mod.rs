@@ -50,7 +50,7 @@ pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
 
 use crate::error::Refusal;
-use crate::settings::limits as settings;
+use crate::settings::limits::{self as settings, Rates};
 use fleet::LeaseStore;
 use outcome::Outcome;
 use request::WeighedRequest;
@@ -124,7 +124,7 @@ impl Limits {
                         self.shared.lease_wanted.notify_one();
                     }
                     let max_wait = clock::nanos(max_wait.unwrap_or_default());
-                    if max_wait == 0 || obstacle.outlasts(max_wait) || state.queue.len() >= max_waiting {
+                    if max_wait == 0 || obstacle.outlasts(max_wait) || !state.queue.has_place(&request, max_waiting) {
                         return Err(state.refuse(&obstacle, false));
                     }
                     waiting::enter(&self.shared, &mut state, request, obstacle, now.saturating_add(max_wait))
@@ -132,6 +132,24 @@ impl Limits {
             }
         };
         waiting.granted().await
+    }
+
+    /// Refuses early, before a request's body is read, what no body could change: the host or the caller has used up a
+    /// limit, and the request would not wait for it. Nothing is taken; [`Limits::admit`] follows.
+    ///
+    /// # Errors
+    /// As those of [`Limits::admit`].
+    pub fn check_early(&self, caller: Option<&str>, rates: Option<&Rates>, uses_tokens: bool) -> Result<(), Refusal> {
+        let plan = self.shared.plan.load();
+        let max_wait =
+            clock::nanos(rates.and_then(|rates| rates.max_wait).or(plan.settings.host.max_wait).unwrap_or_default());
+        drop(plan);
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        match state.used_up(&*self.shared.clock, caller, rates, uses_tokens, now) {
+            Some(obstacle) if max_wait == 0 || obstacle.outlasts(max_wait) => Err(state.refuse(&obstacle, false)),
+            _ => Ok(()),
+        }
     }
 
     /// Other limits from now on. What is in flight stays admitted and counted, and what was used stays used.

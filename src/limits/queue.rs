@@ -23,7 +23,15 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Line {
     caller: Option<Box<str>>,
+    /// Of callers without an entry.
+    uid: Option<u32>,
     pub(super) waiters: VecDeque<Waiter>,
+}
+
+impl Line {
+    fn is_of(&self, request: &WeighedRequest) -> bool {
+        self.caller == request.caller && (self.caller.is_some() || self.uid == request.uid)
+    }
 }
 
 #[derive(Debug)]
@@ -47,13 +55,31 @@ impl Queue {
         let id = self.next_id;
         self.next_id += 1;
         self.waiting += 1;
-        let caller = request.caller.clone();
+        let line = self.lines.iter().position(|line| line.is_of(&request));
+        let (caller, uid) = (request.caller.clone(), request.uid.filter(|_| request.caller.is_none()));
         let waiter = Waiter { id, request, grant };
-        match self.lines.iter_mut().find(|line| line.caller == caller) {
+        match line.and_then(|line| self.lines.get_mut(line)) {
             Some(line) => line.waiters.push_back(waiter),
-            None => self.lines.push_back(Line { caller, waiters: VecDeque::from([waiter]) }),
+            None => self.lines.push_back(Line { caller, uid, waiters: VecDeque::from([waiter]) }),
         }
         id
+    }
+
+    /// Whether there is a place for the request among `most`. If all are taken, the longest line gives its last one up
+    /// for a caller whose own line is shorter: so one caller may have all places, but not against others.
+    pub(super) fn has_place(&mut self, request: &WeighedRequest, most: usize) -> bool {
+        if self.waiting < most {
+            return true;
+        }
+        let own = self.lines.iter().find(|line| line.is_of(request)).map_or(0, |line| line.waiters.len());
+        let Some(longest) = self.lines.iter_mut().max_by_key(|line| line.waiters.len()) else { return false };
+        if longest.waiters.len() <= own + 1 {
+            return false;
+        }
+        // Dropping its grant refuses it.
+        longest.waiters.pop_back();
+        self.waiting -= 1;
+        true
     }
 
     /// Leaves the queue; none when the request is no longer in it.

@@ -12,6 +12,8 @@ use crate::settings::limits::{self as settings, Price, Prices, Rates};
 pub struct LimitRequest<'a> {
     /// The name of the caller's entry; none when no entry fits.
     pub caller: Option<&'a str>,
+    /// The user of the connection: among callers without an entry, each user waits in a line of its own.
+    pub uid: Option<u32>,
     /// The limits of that entry. They are those of the newest request, so a reload reaches them by itself.
     pub caller_limits: Option<&'a Rates>,
     /// The model or profile identifier that the limits of models and the prices are matched with.
@@ -44,6 +46,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone)]
 pub(super) struct WeighedRequest {
     pub(super) caller: Option<Box<str>>,
+    pub(super) uid: Option<u32>,
     pub(super) caller_limits: Option<Rates>,
     /// The groups of models that its model belongs to.
     pub(super) models: Slots,
@@ -73,6 +76,7 @@ impl WeighedRequest {
         let Priced { price, is_guessed } = price;
         WeighedRequest {
             caller: request.caller.map(Into::into),
+            uid: request.uid,
             caller_limits: request.caller_limits.copied(),
             models,
             estimate: request.estimate,
@@ -137,7 +141,8 @@ mod tests {
         let models = vec![(Glob::new("anthropic.*"), 1), (Glob::new("meta.*"), 2)];
         let plan = Plan { settings, models };
         let estimate = Estimate { input: 1, output: 1 };
-        let request = LimitRequest { caller: None, caller_limits: None, model: Some(model), behind, estimate };
+        let request =
+            LimitRequest { caller: None, uid: None, caller_limits: None, model: Some(model), behind, estimate };
         WeighedRequest::new(&request, &plan)
     }
 

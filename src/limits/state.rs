@@ -141,6 +141,31 @@ impl State {
         }
     }
 
+    /// What is in the way of any request of this caller, however small it is and whatever its model. A minute's tokens
+    /// are left out: how long they are to be waited for depends on the request.
+    pub(super) fn used_up(
+        &mut self,
+        clock: &dyn Clock,
+        caller: Option<&str>,
+        rates: Option<&Rates>,
+        uses_tokens: bool,
+        now: u64,
+    ) -> Option<Obstacle> {
+        let period = self.calendar.period(clock, now);
+        let least = Cost { tokens: u64::from(uses_tokens), ..Cost::default() };
+        let own = caller.map(|name| self.slot(ScopeId::Caller(name.into()), rates.copied().unwrap_or_default(), now));
+        let mut worst: Option<Obstacle> = None;
+        for scope in std::iter::once(HOST).chain(own) {
+            if let Err(exceeded) = self.scopes[usize::from(scope)].check(least, now, &self.calendar, period)
+                && exceeded.limit != Limit::TokensPerMinute
+                && worst.is_none_or(|other| other.exceeded.wait < exceeded.wait)
+            {
+                worst = Some(Obstacle { scope, exceeded });
+            }
+        }
+        worst
+    }
+
     /// Replaces what is counted for a request by what it used.
     pub(super) fn settle(&mut self, reservation: &mut Reservation, usage: &Usage, now: u64) -> Vec<Warning> {
         let actual = cost::actual(usage, reservation.request.estimate, reservation.request.price);

@@ -21,6 +21,9 @@ pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
     if head.headers.contains_key(ORIGIN) {
         return refuse("the request has an Origin header, so a web page made it; only local apps are served.");
     }
+    if is_from_another_site(&head.headers) {
+        return refuse("a web page of another site made the request (Sec-Fetch-Site); only local apps are served.");
+    }
     let forwarded = |name: &http::HeaderName| name.as_str().starts_with("x-forwarded-") || name.as_str() == "forwarded";
     if head.headers.contains_key(VIA) || head.headers.keys().any(forwarded) {
         return refuse(
@@ -40,6 +43,17 @@ pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
         return Ok(());
     }
     refuse("the Host header names another host; use the address of this endpoint, such as 127.0.0.1 or localhost.")
+}
+
+/// Whether a browser says that a page of another origin has caused the request. Not every such request has an Origin
+/// header: a plain GET for an image or a script has none. Pages of this daemon's own are `same-origin`, an address that
+/// somebody types is `none`.
+pub(crate) fn is_from_another_site(headers: &http::HeaderMap) -> bool {
+    let foreign = |value: &http::HeaderValue| {
+        let value = value.as_bytes();
+        !(value.eq_ignore_ascii_case(b"same-origin") || value.eq_ignore_ascii_case(b"none"))
+    };
+    headers.get_all("sec-fetch-site").iter().any(foreign)
 }
 
 /// `localhost` and loopback addresses, with or without a port: none of them can be a name that an attacker's DNS answers.

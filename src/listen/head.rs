@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
+use super::activity::Activity;
 use super::stream::Duplex;
 use crate::error::{Refusal, RefusalKind};
 
@@ -24,10 +26,8 @@ pub(crate) const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
 
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
-/// From a head's first byte to its last.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// From the connection's start to its first byte.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+/// From a head's first byte to its last, unless another time is set.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the peer's remaining bytes are read after the last answer, so that no reset destroys that answer.
 const LINGER: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -92,7 +92,9 @@ impl Fault {
             Fault::Host => (RefusalKind::Validation, "the request must have exactly one Host header."),
             Fault::Repeated => (RefusalKind::Validation, "a header that must stand once stands more than once."),
             Fault::TooLarge => (RefusalKind::HeadTooLarge, "the request's head exceeds 64 KiB or 100 headers."),
-            Fault::TooSlow => (RefusalKind::RequestTimeout, "the request's head did not arrive within 15 seconds."),
+            Fault::TooSlow => {
+                (RefusalKind::RequestTimeout, "the request's head did not arrive within listen.header_timeout.")
+            }
         };
         Refusal::new(kind, message).closing()
     }
@@ -105,24 +107,32 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Reads until it is clear whether the peer begins with the HTTP/2 preface.
-pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<(Protocol, BytesMut)> {
-    let read = async {
-        let mut start = BytesMut::with_capacity(8 * 1024);
-        loop {
-            if io.read_buf(&mut start).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let compared = start.len().min(PREFACE.len());
-            if start[..compared] != PREFACE[..compared] {
-                return Ok((Protocol::Http1, start));
-            }
-            if compared == PREFACE.len() {
-                return Ok((Protocol::Http2, start));
-            }
+/// Reads until it is clear whether the peer begins with the HTTP/2 preface. The first byte must come within `idle`, the
+/// rest within `header`.
+pub(crate) async fn detect<T: AsyncRead + Unpin>(
+    io: &mut T,
+    idle: Duration,
+    header: Duration,
+) -> io::Result<(Protocol, BytesMut)> {
+    let mut start = BytesMut::with_capacity(8 * 1024);
+    let mut deadline = Instant::now() + idle;
+    loop {
+        let first = start.is_empty();
+        let read = tokio::time::timeout_at(deadline, io.read_buf(&mut start));
+        if read.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-    };
-    tokio::time::timeout(FIRST_BYTE_TIMEOUT, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        if first {
+            deadline = Instant::now() + header;
+        }
+        let compared = start.len().min(PREFACE.len());
+        if start[..compared] != PREFACE[..compared] {
+            return Ok((Protocol::Http1, start));
+        }
+        if compared == PREFACE.len() {
+            return Ok((Protocol::Http2, start));
+        }
+    }
 }
 
 /// A connection whose HTTP/1 heads are checked; HTTP/2 passes, its frames have no such ambiguities.
@@ -137,6 +147,8 @@ pub(crate) struct Guarded<T: Duplex> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Our side has been closed in order.
     lingering: bool,
+    activity: Arc<Activity>,
+    header_timeout: Duration,
 }
 
 /// A connection that ends without an orderly close ends in the middle of an answer, and must not look finished.
@@ -179,9 +191,33 @@ impl<T: Duplex> Guarded<T> {
     /// `start` is what `detect` has read already.
     pub(crate) fn new(io: T, protocol: Protocol, start: BytesMut) -> Guarded<T> {
         let state = if protocol == Protocol::Http1 { State::Head } else { State::Through };
-        let mut guarded = Guarded { io, state, input: start, output: BytesMut::new(), timer: None, lingering: false };
+        let mut guarded = Guarded {
+            io,
+            state,
+            input: start,
+            output: BytesMut::new(),
+            timer: None,
+            lingering: false,
+            activity: Activity::new(),
+            header_timeout: HEADER_TIMEOUT,
+        };
         guarded.judge();
         guarded
+    }
+
+    /// Notes in `activity` what the socket takes, and gives heads so much time.
+    pub(super) fn watched(mut self, activity: Arc<Activity>, header_timeout: Duration) -> Guarded<T> {
+        (self.activity, self.header_timeout) = (activity, header_timeout);
+        self
+    }
+
+    fn note<R>(&self, written: Poll<io::Result<R>>, count: impl Fn(&R) -> usize) -> Poll<io::Result<R>> {
+        match &written {
+            Poll::Ready(Ok(result)) => self.activity.wrote(count(result)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.waits(),
+        }
+        written
     }
 
     /// Moves bytes from `input` to `output` as far as they can be judged.
@@ -421,7 +457,8 @@ impl<T: Duplex> Guarded<T> {
             self.timer = None;
             return false;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + HEAD_TIMEOUT)));
+        let deadline = Instant::now() + self.header_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         timer.as_mut().poll(cx).is_ready()
     }
 }
@@ -461,7 +498,8 @@ impl<T: Duplex> Read for Guarded<T> {
 
 impl<T: Duplex> Write for Guarded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
+        let written = Pin::new(&mut self.io).poll_write(cx, data);
+        self.note(written, |count| *count)
     }
 
     fn poll_write_vectored(
@@ -469,7 +507,8 @@ impl<T: Duplex> Write for Guarded<T> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, data)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, data);
+        self.note(written, |count| *count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -477,7 +516,8 @@ impl<T: Duplex> Write for Guarded<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.note(flushed, |()| 0)
     }
 
     /// Closes our side, then reads what the peer still sends: closing with unread bytes would reset the connection and

@@ -1,35 +1,45 @@
 //! Where requests come in: addresses and a unix socket, HTTP/1.1 and HTTP/2 on each, no more connections than allowed.
 
+mod activity;
+mod answer;
+mod connection;
+pub(crate) mod descriptors;
 pub(crate) mod guard;
 pub(crate) mod head;
+pub(crate) mod places;
 pub(crate) mod stream;
 pub(crate) mod tls;
+mod unix;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use rustix::event::{PollFd, PollFlags};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::caller::Peer;
-use head::{Guarded, Protocol};
+use crate::caller::{NoPeer, Peer, Peers};
+use crate::metrics::Metrics;
+use crate::panics;
+use crate::settings::listen::{Timeouts, UnixSocket};
+use connection::Accepted;
+use places::{Places, Seldom};
 use tls::Material;
 
 /// The queue of connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 1024;
-const MAX_STREAMS: u32 = 256;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A host that has gone without a word is noticed after about two minutes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 4;
 
 /// How a client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,25 +84,16 @@ impl Listener {
         bind_tcp(address).map(|listener| Listener::Tls(listener, material))
     }
 
-    /// A socket that every local user may connect to; what is left of a former life is replaced.
-    pub(crate) fn unix(path: &Path) -> Result<Listener, BindError> {
-        use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-        let bind = || {
-            if let Ok(metadata) = std::fs::symlink_metadata(path) {
-                let is_socket = metadata.file_type().is_socket();
-                if !is_socket || std::os::unix::net::UnixStream::connect(path).is_ok() {
-                    return Err(io::Error::from(io::ErrorKind::AddrInUse));
-                }
-                std::fs::remove_file(path)?;
-            }
-            let listener = UnixListener::bind(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-            Ok(listener)
-        };
-        bind().map(|listener| Listener::Unix(listener, path.to_owned())).map_err(|source| {
+    /// A socket file with the mode and group that it is to have; what is left of a former life is replaced.
+    pub(crate) fn unix(socket: &UnixSocket) -> Result<Listener, BindError> {
+        let path = &socket.path;
+        unix::bind(socket).map(|listener| Listener::Unix(listener, path.clone())).map_err(|source| {
             let hint = match source.kind() {
                 io::ErrorKind::AddrInUse => "; another process serves it, or it is not a socket",
                 io::ErrorKind::NotFound => "; its directory does not exist (RuntimeDirectory= makes it under systemd)",
+                io::ErrorKind::PermissionDenied if socket.group.is_some() => {
+                    "; its directory must be writable, and the daemon a member of unix_socket_group (SupplementaryGroups= under systemd)"
+                }
                 _ => "",
             };
             BindError { place: path.display().to_string(), source, hint }
@@ -109,37 +110,40 @@ impl Listener {
         }
     }
 
-    /// Accepts until `stop` says so; drops its connections when `cut` does. A connection takes its place among `places` before it is accepted, so that what
-    /// cannot be served waits in the kernel's queue.
+    /// Accepts until `stop` says so; drops its connections when `cut` does. A connection takes its place before it is
+    /// accepted, so that what cannot be served waits in the kernel's queue.
     pub(crate) async fn serve<F, S, B>(
         self,
-        places: Arc<Semaphore>,
-        drain: Arc<GracefulShutdown>,
+        shared: Arc<Shared>,
+        drain: watch::Receiver<bool>,
         mut stop: watch::Receiver<bool>,
         cut: watch::Receiver<bool>,
         service: S,
     ) where
         S: Fn(Arc<Client>, http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = http::Response<B>> + Send + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Answer,
     {
         let mut pause = Duration::from_millis(50);
         loop {
             let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                accepted = self.accept(&places) => accepted,
+                accepted = self.accept(&shared) => accepted,
             };
             match accepted {
-                Ok((accepted, place)) => {
+                Ok((accepted, permit)) => {
                     pause = Duration::from_millis(50);
-                    let (service, watcher) = (service.clone(), drain.watcher());
+                    // Dropped at once, the connection closes at once.
+                    let Some(place) = shared.places.take(permit, &accepted.client.peer) else { continue };
+                    let (service, shared, drain) = (service.clone(), Arc::clone(&shared), drain.clone());
                     let mut cut = cut.clone();
                     let connection = async move {
                         tokio::select! {
-                            ended = connection(accepted, watcher, service) => if let Err(error) = ended {
-                                tracing::debug!(%error, "connection ended");
-                            },
+                            ended = panics::contained(connection::serve(accepted, &place, &shared, drain, service)) => {
+                                if let Ok(Err(error)) = ended {
+                                    tracing::debug!(%error, "connection ended");
+                                }
+                            }
                             _ = cut.wait_for(|cut| *cut) => {}
                         }
                         drop(place);
@@ -147,9 +151,16 @@ impl Listener {
                     tokio::spawn(connection);
                 }
                 // The peer is gone already; the next one may be fine.
-                Err(error)
+                Err(NotAccepted::Peer(NoPeer::Gone)) => shared.metrics.connection_refused("gone"),
+                Err(NotAccepted::Peer(NoPeer::Kernel(error))) => {
+                    shared.metrics.connection_refused("unidentified");
+                    if shared.unidentified_logged.is_due() {
+                        tracing::error!(%error, "the kernel does not say who has connected; the connection is closed");
+                    }
+                }
+                Err(NotAccepted::Io(error))
                     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
-                Err(error) => {
+                Err(NotAccepted::Io(error)) => {
                     // Out of file descriptors or memory: it passes when connections end, and asking at once helps nobody.
                     tracing::warn!(%error, listener = %self.name(), "cannot accept; waiting");
                     tokio::time::sleep(pause).await;
@@ -159,48 +170,100 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
-        let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    async fn accept(&self, shared: &Shared) -> Result<(Accepted, OwnedSemaphorePermit), NotAccepted> {
+        let permit = shared.places.free(|| self.somebody_waits()).await;
         let accepted = match self {
-            Listener::Tcp(listener) => {
-                let (stream, peer) = accept_tcp(listener).await?;
-                Accepted { stream: Box::new(stream), client: Client { transport: Transport::Tcp, peer }, tls: None }
-            }
+            Listener::Tcp(listener) => accept_tcp(listener, shared, Transport::Tcp, None).await?,
             Listener::Tls(listener, material) => {
-                let (stream, peer) = accept_tcp(listener).await?;
-                let tls = Some(material.acceptor());
-                Accepted { stream: Box::new(stream), client: Client { transport: Transport::Tls, peer }, tls }
+                let mut accepted = accept_tcp(listener, shared, Transport::Tls, None).await?;
+                accepted.tls = Some(material.acceptor());
+                accepted
             }
-            Listener::Unix(listener, _) => {
+            Listener::Unix(listener, path) => {
                 let (stream, _) = listener.accept().await?;
-                let peer = Peer::of_unix(&stream);
-                Accepted { stream: Box::new(stream), client: Client { transport: Transport::Unix, peer }, tls: None }
+                let peer = Peer::of_unix(&stream, path);
+                let client = Client { transport: Transport::Unix, peer };
+                Accepted { stream: Box::new(stream), client, ends: None, tls: None }
             }
         };
-        Ok((accepted, place))
+        Ok((accepted, permit))
+    }
+
+    /// Whether a connection stands in the kernel's queue.
+    fn somebody_waits(&self) -> bool {
+        let listener = match self {
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        };
+        let mut waiting = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+        rustix::event::poll(&mut waiting, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 }
 
-/// A connection as it was accepted.
-struct Accepted {
-    stream: Stream,
-    client: Client,
-    /// The handshake that is still to be made, beside the accept loop.
-    tls: Option<TlsAcceptor>,
+/// What the listeners of one kind have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub places: Arc<Places>,
+    pub timeouts: Timeouts,
+    pub peers: Arc<Peers>,
+    pub metrics: Arc<Metrics>,
+    unidentified_logged: Seldom,
 }
 
-async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
+impl Shared {
+    pub(crate) fn new(
+        places: Arc<Places>,
+        timeouts: Timeouts,
+        peers: &Arc<Peers>,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Shared> {
+        let (peers, metrics) = (Arc::clone(peers), Arc::clone(metrics));
+        Arc::new(Shared { places, timeouts, peers, metrics, unidentified_logged: Seldom::default() })
+    }
+}
+
+/// The body of an answer.
+pub(crate) trait Answer:
+    http_body::Body<Data = bytes::Bytes, Error: std::error::Error + Send + Sync + 'static>
+    + Unpin
+    + Send
+    + std::fmt::Debug
+    + 'static
+{
+    /// It ends now, because the client takes nothing of it.
+    fn client_stalled(&mut self);
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum NotAccepted {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Peer(#[from] NoPeer),
+}
+
+async fn accept_tcp(
+    listener: &TcpListener,
+    shared: &Shared,
+    transport: Transport,
+    tls: Option<TlsAcceptor>,
+) -> Result<Accepted, NotAccepted> {
     let (stream, client) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    let server = stream.local_addr()?;
     // At once: after the client has closed its end, the kernel no longer knows whose it was.
-    let peer = Peer::of_tcp(client, stream.local_addr()?);
-    Ok((stream, peer))
+    let peer = shared.peers.of_tcp(&stream, client, server)?;
+    Ok(Accepted { stream: Box::new(stream), client: Client { transport, peer }, ends: Some((client, server)), tls })
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
+        // What is accepted inherits it.
+        let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
+        SockRef::from(&socket).set_tcp_keepalive(&probes.with_retries(KEEPALIVE_RETRIES))?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
@@ -233,50 +296,4 @@ impl Transport {
             Transport::Unix | Transport::Tls => true,
         }
     }
-}
-
-type Stream = Box<dyn stream::Duplex>;
-
-async fn connection<F, S, B>(
-    accepted: Accepted,
-    watcher: Watcher,
-    service: S,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-where
-    S: Fn(Arc<Client>, http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = http::Response<B>> + Send + 'static,
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let Accepted { mut stream, mut client, tls } = accepted;
-    if let Some(acceptor) = tls {
-        let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        client.peer = client.peer.with_certificate(tls::peer_names(secured.get_ref().1));
-        stream = Box::new(secured);
-    }
-    let (protocol, start) = head::detect(&mut stream).await?;
-    let io = Guarded::new(stream, protocol, start);
-    let client = Arc::new(client);
-    let service = service_fn(move |request| {
-        let answer = service(Arc::clone(&client), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    match protocol {
-        Protocol::Http1 => {
-            let connection =
-                http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(None).serve_connection(io, service);
-            watcher.watch(connection).await?;
-        }
-        Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .initial_stream_window_size(1024 * 1024)
-                .initial_connection_window_size(16 * 1024 * 1024)
-                .max_header_list_size(64 * 1024)
-                .serve_connection(io, service);
-            watcher.watch(connection).await?;
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 //! old CA vouched for must not be resumed. Connections that are open keep what they were made with.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -30,6 +30,7 @@ impl Material {
     pub(crate) fn load(tls: Tls) -> Result<Material, TlsError> {
         let seen = Mutex::new(stamps(&tls));
         let current = ArcSwap::from_pointee(server_config(&tls)?);
+        say(&tls);
         Ok(Material { tls, current, seen })
     }
 
@@ -42,6 +43,7 @@ impl Material {
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let stamps = stamps(&self.tls);
         let result = server_config(&self.tls).map(|config| self.current.store(Arc::new(config)));
+        say(&self.tls);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         result
     }
@@ -65,6 +67,12 @@ impl Material {
                 Err(error) => tracing::warn!(%error, "the TLS certificate was not reloaded; the old one stays in use"),
             }
         }
+    }
+}
+
+fn say(tls: &Tls) {
+    for warning in tls.warnings(SystemTime::now()) {
+        tracing::warn!("{warning}");
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Models;
 use super::catalogue::{self, CallError};
-use super::identifier::{self, Identifier};
+use super::identifier::{self, Identifier, untold};
 use super::lookup::{Asker, Looked};
 use crate::error::{Refusal, RefusalKind};
 use crate::limits::Behind;
@@ -47,7 +47,7 @@ impl Models {
     /// What stands behind an ARN, from the upstream or from what it said before.
     pub(super) async fn look_up(&self, arn: &str, upstream: &Upstream, asker: &Asker) -> Result<Arc<Looked>, Refusal> {
         // Nothing has to be asked about what cannot be.
-        let kind = Kind::of(arn).ok_or_else(|| untold(arn))?;
+        let kind = Some(Kind::of(arn)).filter(|kind| kind.can_be_described()).ok_or_else(|| untold(arn))?;
         // In a box: a request's future is deep enough without a look-up that it seldom needs.
         let look = || -> Pin<Box<dyn Future<Output = Result<Looked, Refusal>> + Send + '_>> {
             Box::pin(ask(arn, kind, upstream))
@@ -56,25 +56,42 @@ impl Models {
     }
 }
 
-/// What can be described.
+/// What an ARN that does not tell its model names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     ApplicationProfile,
     PromptRouter,
     ProvisionedModel,
+    /// Runs where it is, and Bedrock does not say what it is made from.
+    OwnModel,
+    /// A prompt, which names any model; and what this program does not know.
+    Other,
 }
 
 impl Kind {
-    fn of(arn: &str) -> Option<Kind> {
+    pub(super) fn of(arn: &str) -> Kind {
         if let Ok(Identifier::ApplicationProfileArn) = identifier::read(arn, |_| false) {
-            return Some(Kind::ApplicationProfile);
+            return Kind::ApplicationProfile;
         }
-        let resource = arn.strip_prefix("arn:aws:bedrock:")?.splitn(3, ':').nth(2)?;
-        match resource.split_once('/')?.0 {
-            "prompt-router" | "default-prompt-router" => Some(Kind::PromptRouter),
-            "provisioned-model" => Some(Kind::ProvisionedModel),
-            _ => None,
+        let mut parts = arn.splitn(6, ':').skip(2);
+        let (service, resource) = (parts.next().unwrap_or_default(), parts.nth(2).unwrap_or_default());
+        match (service, resource.split_once('/').map_or("", |(kind, _)| kind)) {
+            ("bedrock", "prompt-router" | "default-prompt-router") => Kind::PromptRouter,
+            ("bedrock", "provisioned-model") => Kind::ProvisionedModel,
+            ("bedrock", "imported-model" | "custom-model" | "custom-model-deployment")
+            | ("bedrock", "marketplace")
+            | ("sagemaker", "endpoint") => Kind::OwnModel,
+            _ => Kind::Other,
         }
+    }
+
+    pub(super) fn can_be_described(self) -> bool {
+        !matches!(self, Kind::OwnModel | Kind::Other)
+    }
+
+    /// It may stand for an inference profile, which sends to other regions.
+    pub(super) fn may_leave_its_region(self) -> bool {
+        matches!(self, Kind::ApplicationProfile | Kind::PromptRouter | Kind::Other)
     }
 
     fn operation(self) -> &'static str {
@@ -82,6 +99,7 @@ impl Kind {
             Kind::ApplicationProfile => "GetInferenceProfile",
             Kind::PromptRouter => "GetPromptRouter",
             Kind::ProvisionedModel => "GetProvisionedModelThroughput",
+            Kind::OwnModel | Kind::Other => "GetModel",
         }
     }
 }
@@ -94,6 +112,7 @@ async fn ask(arn: &str, kind: Kind, upstream: &Upstream) -> Result<Looked, Refus
         }),
         Kind::PromptRouter => described(arn, "prompt-routers", upstream).await,
         Kind::ProvisionedModel => described(arn, "provisioned-model-throughput", upstream).await,
+        Kind::OwnModel | Kind::Other => return Err(untold(arn)),
     };
     match asked {
         Ok(looked) if looked.models.is_empty() => Err(untold(arn)),
@@ -117,15 +136,6 @@ fn refusal(arn: &str, kind: Kind, upstream: &Upstream, error: &CallError) -> Ref
         ),
         _ => Refusal::new(RefusalKind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}.")),
     }
-}
-
-fn untold(arn: &str) -> Refusal {
-    Refusal::new(
-        RefusalKind::AccessDenied,
-        format!(
-            "{arn} does not tell which model it is, so that [models] cannot be checked; name the ARN in models.allow."
-        ),
-    )
 }
 
 /// Asks what a prompt router or provisioned throughput is made of.
@@ -173,12 +183,19 @@ mod tests {
     #[test]
     fn only_what_can_be_described_is_asked_for() {
         let of = |resource: &str| Kind::of(&format!("arn:aws:bedrock:us-east-1:123456789012:{resource}"));
-        assert_eq!(of("application-inference-profile/a1"), Some(Kind::ApplicationProfile));
-        assert_eq!(of("prompt-router/a1"), Some(Kind::PromptRouter));
-        assert_eq!(of("default-prompt-router/anthropic.claude:1"), Some(Kind::PromptRouter));
-        assert_eq!(of("provisioned-model/a1"), Some(Kind::ProvisionedModel));
-        for other in ["imported-model/a1", "custom-model-deployment/a1", "prompt/A1:1", "x"] {
-            assert_eq!(of(other), None, "{other}");
+        assert_eq!(of("application-inference-profile/a1"), Kind::ApplicationProfile);
+        assert_eq!(of("prompt-router/a1"), Kind::PromptRouter);
+        assert_eq!(of("default-prompt-router/anthropic.claude:1"), Kind::PromptRouter);
+        assert_eq!(of("provisioned-model/a1"), Kind::ProvisionedModel);
+        for own in ["imported-model/a1", "custom-model-deployment/a1"] {
+            assert_eq!(of(own), Kind::OwnModel, "{own}");
         }
+        for other in ["prompt/A1:1", "x", "Provisioned-Model/a1", "foundation-model2/a.b"] {
+            assert_eq!(of(other), Kind::Other, "{other}");
+        }
+        for other in ["arn:aws:BEDROCK:us-east-1:1:provisioned-model/x", "arn:aws:s3:::prompt-router/x"] {
+            assert_eq!(Kind::of(other), Kind::Other, "{other}");
+        }
+        assert!(![Kind::OwnModel, Kind::Other].into_iter().any(Kind::can_be_described));
     }
 }

@@ -28,6 +28,9 @@ pub(crate) fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal
                     format!("the request's body must be a JSON object that names the model under \"{key}\".")
                 }
                 Fault::NotAString => format!("\"{key}\" in the request's body must be a string."),
+                Fault::OtherCase => {
+                    format!("a key in the request's body differs from \"{key}\" in case alone; send \"{key}\" once.")
+                }
                 Fault::Twice => format!("\"{key}\" stands twice in the request's body; send it once."),
             },
         )
@@ -48,6 +51,7 @@ enum Fault {
     NotAnObject,
     NotAString,
     Twice,
+    OtherCase,
 }
 
 struct Scanner<'a> {
@@ -67,7 +71,12 @@ impl Scanner<'_> {
             let name = self.string()?;
             self.expect(b':')?;
             let value_starts_string = self.peek()? == b'"';
-            if self.text(&name)? == key {
+            let name = self.text(&name)?;
+            if name != key && name.eq_ignore_ascii_case(key) {
+                // A reader that does not mind case would take it for the model.
+                return Err(Fault::OtherCase);
+            }
+            if name == key {
                 if !value_starts_string {
                     return Err(Fault::NotAString);
                 }
@@ -200,6 +209,9 @@ mod tests {
             r#"{"model":"a","model":"b"}"#,
             r#"{"model":"a","mod\u0065l":"b"}"#,
             r#"{"model":1}"#,
+            r#"{"model":"a","Model":"b"}"#,
+            r#"{"MODEL":1,"model":"a"}"#,
+            r#"{"mode\u004c":"b","model":"a"}"#,
             r#"["model"]"#,
             "",
             "{",

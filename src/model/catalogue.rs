@@ -71,12 +71,20 @@ impl Profile {
         self.kind == "APPLICATION"
     }
 
-    fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.status.is_empty() || self.status == "ACTIVE"
     }
 
+    /// It sends to this model and to no other.
+    pub(crate) fn is_only_of(&self, model: &str) -> bool {
+        let ids = self.model_ids();
+        ids.len() == 1
+            && ids.contains(model)
+            && self.models.iter().all(|one| one.model_arn.contains("foundation-model/"))
+    }
+
     fn is_system_profile_of(&self, model: &str) -> bool {
-        !self.is_application() && self.model_ids().contains(model)
+        !self.is_application() && self.is_only_of(model)
     }
 
     /// The identifiers of the models behind it, without repetition.
@@ -120,6 +128,11 @@ impl Catalogue {
         self.models.get(id)
     }
 
+    /// Whether some model's name begins with it.
+    pub(crate) fn has_provider(&self, provider: &str) -> bool {
+        self.models.keys().any(|id| id.split_once('.').is_some_and(|(first, _)| first == provider))
+    }
+
     /// All models, by identifier.
     pub(crate) fn models(&self) -> Vec<&FoundationModel> {
         let mut models: Vec<_> = self.models.values().collect();
@@ -136,7 +149,9 @@ impl Catalogue {
     pub(crate) fn system_profile(&self, model: &str, geographies: &[String]) -> Option<&Profile> {
         geographies.iter().find_map(|geography| {
             let prefix = format!("{geography}.");
-            let exact = self.profile(&format!("{prefix}{model}")).filter(|profile| profile.is_active());
+            let exact = self
+                .profile(&format!("{prefix}{model}"))
+                .filter(|profile| profile.is_active() && profile.is_system_profile_of(model));
             let same_geography = |p: &&Profile| {
                 p.is_active() && p.inference_profile_id.starts_with(&prefix) && p.is_system_profile_of(model)
             };

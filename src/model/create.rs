@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::catalogue::{self, Call, CallError};
+use super::catalogue::{self, Call, CallError, Profile};
 use crate::error::{Refusal, RefusalKind};
 use crate::upstream::Upstream;
 
@@ -53,8 +53,16 @@ pub(crate) trait SendRecorded: Sync {
 /// The path of CreateInferenceProfile.
 pub(crate) const PATH: &str = "/inference-profiles";
 
-/// Creates a profile from the model's ARN and returns the profile's ARN. A profile that has the name already is found by
-/// listing.
+/// A profile with the daemon's name for a model.
+#[derive(Debug)]
+pub(crate) enum Made {
+    /// By its ARN.
+    New(String),
+    /// It was there before. Who made it, and of what, is for the caller to look at.
+    Found(Profile),
+}
+
+/// Creates a profile from the model's ARN. A profile that has the name already is found by listing.
 ///
 /// # Errors
 /// A sentence that says why there is none, and what an admin can do.
@@ -63,7 +71,7 @@ pub(crate) async fn create(
     model: &str,
     source_arn: &str,
     own: &impl SendRecorded,
-) -> Result<String, Refusal> {
+) -> Result<Made, Refusal> {
     let name = name_for(model);
     let request = serde_json::json!({
         "inferenceProfileName": name,
@@ -78,16 +86,14 @@ pub(crate) async fn create(
             let arn = created["inferenceProfileArn"].as_str().map(str::to_owned);
             let arn = arn.ok_or_else(|| failed(model, "the answer to CreateInferenceProfile names no ARN"))?;
             tracing::info!(model, profile = %arn, "inference profile created");
-            Ok(arn)
+            Ok(Made::New(arn))
         }
         Err(CallError::Answered(_, error)) if error.error_type == "ConflictException" => {
             let profiles = catalogue::list_profiles(upstream, "APPLICATION")
                 .await
                 .map_err(|why| failed(model, &why.to_string()))?;
             let found = profiles.into_iter().find(|profile| profile.inference_profile_name == name);
-            found
-                .map(|profile| profile.inference_profile_arn)
-                .ok_or_else(|| failed(model, "its name is taken by a profile that cannot be listed"))
+            found.map(Made::Found).ok_or_else(|| failed(model, "its name is taken by a profile that cannot be listed"))
         }
         Err(CallError::Answered(status, error)) if status < 500 && status != 429 => {
             let kind = if status == 403 { RefusalKind::AccessDenied } else { RefusalKind::Validation };

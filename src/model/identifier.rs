@@ -4,7 +4,38 @@
 use crate::error::{Refusal, RefusalKind};
 
 /// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
-const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
+pub(crate) const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
+
+/// The geographies that commercial profiles have.
+pub(crate) fn commercial_geographies() -> impl Iterator<Item = &'static str> {
+    GEOGRAPHIES.into_iter().filter(|name| *name != "us-gov")
+}
+
+/// Providers of models (the same tables). A name of three parts that begins with none of these, and with no geography, may
+/// begin with a geography that is newer than this program.
+const PROVIDERS: [&str; 21] = [
+    "ai21",
+    "amazon",
+    "anthropic",
+    "cohere",
+    "deepseek",
+    "google",
+    "luma",
+    "meta",
+    "minimax",
+    "mistral",
+    "moonshot",
+    "moonshotai",
+    "nvidia",
+    "openai",
+    "qwen",
+    "stability",
+    "twelvelabs",
+    "writer",
+    "xai",
+    "zai",
+    "z-ai",
+];
 
 /// An identifier, understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,6 +103,40 @@ fn read_arn<'a>(identifier: &str, arn: &'a str) -> Result<Identifier<'a>, Refusa
         ("bedrock", "application-inference-profile") => Ok(Identifier::ApplicationProfileArn),
         _ => Ok(Identifier::OtherArn),
     }
+}
+
+/// Refuses the name of a model that begins with what is a geography, or may be one, or that is a path.
+///
+/// # Errors
+/// 400 or 403, with what is wrong with it.
+pub(super) fn check_plain(shown: &str, id: &str, is_provider: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+    let invalid = |why: &str| Err(Refusal::new(RefusalKind::Validation, format!("\"{shown:.200}\" {why}.")));
+    if id.contains('/') {
+        return invalid("holds a slash, which no model's name does");
+    }
+    let Some((first, rest)) = id.split_once('.') else { return Ok(()) };
+    if !rest.contains('.') || PROVIDERS.contains(&first) || is_provider(first) {
+        return Ok(());
+    }
+    if GEOGRAPHIES.iter().any(|geography| geography.eq_ignore_ascii_case(first)) {
+        return invalid("names a geography where a model's provider stands");
+    }
+    Err(Refusal::new(
+        RefusalKind::AccessDenied,
+        format!(
+            "\"{shown:.200}\" begins with \"{first:.64}\", which is no provider that is known here; if it is a geography, add it to models.geographies."
+        ),
+    ))
+}
+
+/// The refusal of an ARN whose model nobody can tell.
+pub(super) fn untold(arn: &str) -> Refusal {
+    Refusal::new(
+        RefusalKind::AccessDenied,
+        format!(
+            "{arn:.200} does not tell which model it is, so that [models] cannot be checked; name the ARN in models.allow."
+        ),
+    )
 }
 
 fn bound_to_govcloud(identifier: &str) -> Refusal {

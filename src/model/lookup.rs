@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{catalogue, lock};
 use crate::error::{Refusal, RefusalKind};
+use crate::settings::callers::CallerEntry;
 
 /// A look-up that takes longer has found nothing.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
@@ -24,11 +25,20 @@ const AT_ONCE: u32 = 2;
 /// Callers whose look-ups are counted.
 const MOST_CALLERS: usize = 1_024;
 
-/// Who causes a look-up: the user of the connection, and the caller's entry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Who asks for a model: the user of the connection, and the caller's entry.
+#[derive(Debug, Clone)]
 pub(crate) struct Asker {
     pub uid: Option<u32>,
-    pub caller: Option<String>,
+    pub entry: Option<Arc<CallerEntry>>,
+}
+
+/// Whose look-ups are counted together.
+type AskerKey = (Option<u32>, Option<String>);
+
+impl Asker {
+    fn key(&self) -> AskerKey {
+        (self.uid, self.entry.as_ref().map(|entry| entry.name.clone()))
+    }
 }
 
 /// What stands behind a name.
@@ -49,7 +59,7 @@ pub(super) struct Lookups {
     missed: Mutex<HashMap<String, (Answer, Instant)>>,
     /// Requests for one name that arrive together need one call, not one each.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    allowances: Mutex<HashMap<Asker, Allowance>>,
+    allowances: Mutex<HashMap<AskerKey, Allowance>>,
 }
 
 #[derive(Debug)]
@@ -125,9 +135,10 @@ impl Lookups {
     }
 
     /// The right to one look-up, held while it is under way; none if the caller has no more for now.
-    fn turn<'a>(&'a self, asker: &'a Asker, now: Instant) -> Option<Turn<'a>> {
+    fn turn(&self, asker: &Asker, now: Instant) -> Option<Turn<'_>> {
+        let asker = asker.key();
         let mut allowances = lock(&self.allowances);
-        if allowances.len() >= MOST_CALLERS && !allowances.contains_key(asker) {
+        if allowances.len() >= MOST_CALLERS && !allowances.contains_key(&asker) {
             allowances.retain(|_, one| one.running > 0 || one.refilled(now) < BURST);
             if allowances.len() >= MOST_CALLERS {
                 return None;
@@ -159,12 +170,12 @@ impl Allowance {
 
 struct Turn<'a> {
     lookups: &'a Lookups,
-    asker: &'a Asker,
+    asker: AskerKey,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(one) = lock(&self.lookups.allowances).get_mut(self.asker) {
+        if let Some(one) = lock(&self.lookups.allowances).get_mut(&self.asker) {
             one.running -= 1;
         }
     }
@@ -183,7 +194,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn asker(uid: u32) -> Asker {
-        Asker { uid: Some(uid), caller: None }
+        Asker { uid: Some(uid), entry: None }
     }
 
     fn missing() -> Refusal {

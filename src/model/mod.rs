@@ -7,6 +7,7 @@ pub(crate) mod create;
 pub(crate) mod identifier;
 pub(crate) mod lookup;
 pub(crate) mod resolve;
+pub(crate) mod rules;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,11 +19,12 @@ pub(crate) use catalogue::{CallError, Catalogue};
 pub(crate) use resolve::{How, Target};
 
 use crate::error::{Refusal, RefusalKind};
-use crate::settings;
+use crate::settings::{self, callers::CallerEntry};
 use crate::upstream::Upstream;
-use create::SendRecorded;
-use lookup::{Asker, Looked, Lookups};
+use create::{Made, SendRecorded};
+use lookup::{Asker, Lookups};
 use resolve::{Known, Resolution};
+use rules::{Rules, Verdict};
 
 /// What was learned is tried anew after this long.
 const LEARNED_FOR: Duration = Duration::from_secs(12 * 3600);
@@ -83,7 +85,8 @@ impl Models {
         let resolution = {
             let listed = self.catalogue.load();
             let learned = self.learned(&account, name);
-            resolve::resolve(asked, self.known(listed.as_deref(), learned.as_deref(), None))?
+            let caller = asker.entry.as_deref();
+            resolve::resolve(asked, Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) })?
         };
         self.carry_out(resolution, asked, upstream, &account, asker, own).await
     }
@@ -109,7 +112,8 @@ impl Models {
         let resolution = {
             let listed = self.catalogue.load();
             let learned = self.learned(&account, model);
-            resolve::profile_for(model, self.known(listed.as_deref(), learned.as_deref(), None))
+            let caller = asker.entry.as_deref();
+            resolve::profile_for(model, Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) })
         };
         let target = match resolution {
             Ok(Resolution::Send(target)) if !target.is_profile => return None,
@@ -134,24 +138,16 @@ impl Models {
         source: &str,
         upstream: &Upstream,
         asker: &Asker,
-        own: &impl SendRecorded,
     ) -> Result<(), Refusal> {
-        let _ = self.profile_if_application(source, upstream, asker, own).await?;
-        let listed = self.catalogue.load();
-        resolve::check(source, self.known(listed.as_deref(), None, None))
-    }
-
-    async fn profile_if_application(
-        &self,
-        source: &str,
-        upstream: &Upstream,
-        asker: &Asker,
-        own: &impl SendRecorded,
-    ) -> Result<Option<Target>, Refusal> {
-        match identifier::read(source, |_| false)? {
-            identifier::Identifier::ApplicationProfileArn => self.target(source, upstream, asker, own).await.map(Some),
-            _ => Ok(None),
+        let caller = asker.entry.as_deref();
+        let verdict = resolve::check(source, self.known(self.catalogue.load().as_ref(), caller))?;
+        if verdict == Verdict::LookUp {
+            let looked = self.look_up(source, upstream, asker).await;
+            let listed = self.catalogue.load();
+            let looked_up = Some(looked.as_deref());
+            resolve::check(source, Known { looked_up, ..self.known(listed.as_ref(), caller) })?;
         }
+        Ok(())
     }
 
     async fn carry_out(
@@ -166,9 +162,10 @@ impl Models {
         match resolution {
             Resolution::Send(target) => Ok(target),
             Resolution::LookUp { arn } => {
-                let looked = self.look_up(&arn, upstream, asker).await?;
+                let looked = self.look_up(&arn, upstream, asker).await;
                 let listed = self.catalogue.load();
-                match resolve::resolve(asked, self.known(listed.as_deref(), None, Some(&looked)))? {
+                let known = self.known(listed.as_ref(), asker.entry.as_deref());
+                match resolve::resolve(asked, Known { looked_up: Some(looked.as_deref()), ..known })? {
                     Resolution::Send(target) => Ok(target),
                     _ => Err(Refusal::new(RefusalKind::Validation, format!("{arn} cannot be resolved."))),
                 }
@@ -179,13 +176,18 @@ impl Models {
                 if let Some(identifier) = self.learned(account, &model) {
                     return Ok(Target { identifier, is_profile: true, how: How::Learned });
                 }
+                let rules = Rules::new(&self.settings, asker.entry.as_deref());
                 let existing = self.catalogue.load().as_ref().and_then(|listed| {
+                    // One that is of another model only has the name.
                     let found = listed.catalogue.application_profile(&create::name_for(&model))?;
-                    Some(found.inference_profile_arn.clone())
+                    found.is_only_of(&model).then(|| found.clone())
                 });
                 let (identifier, how) = match existing {
-                    Some(arn) => (arn, How::Discovered),
-                    None => (create::create(upstream, &model, &source_arn, own).await?, How::Created),
+                    Some(profile) => (usable(profile, &model, rules)?, How::Discovered),
+                    None => match create::create(upstream, &model, &source_arn, own).await? {
+                        Made::New(arn) => (arn, How::Created),
+                        Made::Found(profile) => (usable(profile, &model, rules)?, How::Discovered),
+                    },
                 };
                 self.learn(account, &model, &identifier);
                 Ok(Target { identifier, is_profile: true, how })
@@ -193,13 +195,9 @@ impl Models {
         }
     }
 
-    fn known<'a>(
-        &'a self,
-        listed: Option<&'a Listed>,
-        learned: Option<&'a str>,
-        looked_up: Option<&'a Looked>,
-    ) -> Known<'a> {
-        Known { settings: &self.settings, catalogue: listed.map(|listed| &listed.catalogue), learned, looked_up }
+    fn known<'a>(&'a self, listed: Option<&'a Arc<Listed>>, caller: Option<&'a CallerEntry>) -> Known<'a> {
+        let catalogue = listed.map(|listed| &listed.catalogue);
+        Known { settings: &self.settings, caller, catalogue, learned: None, looked_up: None }
     }
 
     fn learned(&self, account: &str, model: &str) -> Option<String> {
@@ -294,7 +292,8 @@ impl Models {
 
     fn overview_of(&self, listed: &Arc<Listed>, model: &catalogue::FoundationModel, account: &str) -> Overview {
         let learned = self.learned(account, &model.model_id);
-        let sent = match resolve::resolve(&model.model_id, self.known(Some(listed), learned.as_deref(), None)) {
+        let known = Known { learned: learned.as_deref(), ..self.known(Some(listed), None) };
+        let sent = match resolve::resolve(&model.model_id, known) {
             Ok(Resolution::Send(target)) if target.is_profile || model.on_demand() => Ok(target.identifier),
             Ok(Resolution::Send(_)) => Err(format!("it offers {} only", model.inference_types_supported.join(", "))),
             Ok(Resolution::Create { .. } | Resolution::LookUp { .. }) => {
@@ -312,6 +311,23 @@ pub(crate) struct Overview {
     pub model: catalogue::FoundationModel,
     /// What would be sent, or why the model cannot be invoked.
     pub sent: Result<String, String>,
+}
+
+/// A profile that bears the daemon's name for a model: it is used only if it is one of exactly that model. Anybody who may
+/// make profiles in the account could have given it the name.
+fn usable(profile: catalogue::Profile, model: &str, rules: Rules<'_>) -> Result<String, Refusal> {
+    let arn = profile.inference_profile_arn.clone();
+    if !profile.is_only_of(model) || !profile.is_active() {
+        return Err(Refusal::new(
+            RefusalKind::ServiceUnavailable,
+            format!(
+                "{model} needs an inference profile, and {arn}, which has the name that bedrock-sidecar gives it (\"{}\"), is not an active profile of exactly this model; find out who made it, and delete it.",
+                profile.inference_profile_name
+            ),
+        ));
+    }
+    rules.application(&arn, &profile)?;
+    Ok(arn)
 }
 
 fn account(upstream: &Upstream) -> String {

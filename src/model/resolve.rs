@@ -1,10 +1,12 @@
 //! The decision what to send for what was asked, and whether both are allowed. Pure: no I/O, no clock.
 
-use super::catalogue::{Catalogue, Profile};
-use super::identifier::{Identifier, geography_holds, read};
+use super::catalogue::Catalogue;
+use super::identifier::{Identifier, read};
 use super::lookup::Looked;
+use super::rules::{Facts, Rules, Verdict};
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::Models;
+use crate::settings::callers::CallerEntry;
 
 /// What is to be sent, and how that was found: a label of `profile_resolutions_total`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +58,23 @@ pub(crate) enum Resolution {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known<'a> {
     pub settings: &'a Models,
+    /// Whose own rules hold beside those of `[models]`.
+    pub caller: Option<&'a CallerEntry>,
     pub catalogue: Option<&'a Catalogue>,
     /// What earlier requests have found out for this model in this account and region.
     pub learned: Option<&'a str>,
-    /// What was looked up after `LookUp`.
-    pub looked_up: Option<&'a Looked>,
+    /// What the look-up after `LookUp` has found.
+    pub looked_up: Option<Result<&'a Looked, &'a Refusal>>,
+}
+
+impl<'a> Known<'a> {
+    fn rules(&self) -> Rules<'a> {
+        Rules::new(self.settings, self.caller)
+    }
+
+    fn facts(&self) -> Facts<'a> {
+        Facts { catalogue: self.catalogue, looked_up: self.looked_up }
+    }
 }
 
 /// Replaces an alias by what it stands for.
@@ -75,37 +89,21 @@ pub(crate) fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refus
     let send = |identifier: &str, is_profile, how| {
         Ok(Resolution::Send(Target { identifier: identifier.to_owned(), is_profile, how }))
     };
-    match understand(name, known.catalogue)? {
+    if check(name, known)? == Verdict::LookUp {
+        return Ok(Resolution::LookUp { arn: name.to_owned() });
+    }
+    match understand(name, known)? {
         Identifier::Model { id, wants_profile } => {
-            check_names(known.settings, name, &[name, id])?;
             let resolution = model(id, wants_profile, as_is, known)?;
             if let Resolution::Send(target) = &resolution {
-                check(&target.identifier, known)?;
+                check_target(target, known)?;
             }
             Ok(resolution)
         }
-        Identifier::Profile { .. } | Identifier::ProfileArn { .. } => {
-            check(name, known)?;
+        Identifier::Profile { .. } | Identifier::ProfileArn { .. } | Identifier::ApplicationProfileArn => {
             send(name, true, as_is)
         }
-        Identifier::ApplicationProfileArn => {
-            if !is_allowed_by_name(name, known.settings) && application_profile(name, known).is_none() {
-                return Ok(Resolution::LookUp { arn: name.to_owned() });
-            }
-            check(name, known)?;
-            send(name, true, as_is)
-        }
-        Identifier::OtherArn
-            if has_rules(known.settings) && known.looked_up.is_none() && !is_allowed_by_name(name, known.settings) =>
-        {
-            // Refused by its own name, nothing has to be asked.
-            check_denied(known.settings, name, &[name])?;
-            Ok(Resolution::LookUp { arn: name.to_owned() })
-        }
-        Identifier::ModelArn { .. } | Identifier::OtherArn => {
-            check(name, known)?;
-            send(name, false, as_is)
-        }
+        Identifier::ModelArn { .. } | Identifier::OtherArn => send(name, false, as_is),
     }
 }
 
@@ -117,8 +115,9 @@ pub(crate) fn profile_for(model: &str, known: Known<'_>) -> Result<Resolution, R
         (None, Some(profile)) => (profile.inference_profile_id.as_str(), How::Discovered),
         (None, None) => return create(model, known),
     };
-    check(identifier, known)?;
-    Ok(Resolution::Send(Target { identifier: identifier.to_owned(), is_profile: true, how }))
+    let target = Target { identifier: identifier.to_owned(), is_profile: true, how };
+    check_target(&target, known)?;
+    Ok(Resolution::Send(target))
 }
 
 fn model(id: &str, wants_profile: bool, as_is: How, known: Known<'_>) -> Result<Resolution, Refusal> {
@@ -188,109 +187,24 @@ pub(crate) fn described(name: &str) -> Result<Target, Refusal> {
     Ok(Target { identifier: identifier.to_owned(), is_profile: false, how: How::AsIs })
 }
 
-/// Whether an identifier may be sent: allow and deny lists on it and on the models behind it, and its geography.
-pub(crate) fn check(identifier: &str, known: Known<'_>) -> Result<(), Refusal> {
-    let settings = known.settings;
-    match understand(identifier, known.catalogue)? {
-        Identifier::Model { id, .. } | Identifier::ModelArn { id } => {
-            check_names(settings, identifier, &[identifier, id])
+/// Whether an identifier may be used, by all rules that hold.
+pub(crate) fn check(identifier: &str, known: Known<'_>) -> Result<Verdict, Refusal> {
+    known.rules().judge(identifier, known.facts())
+}
+
+/// Whether what was found for a model may be sent.
+fn check_target(target: &Target, known: Known<'_>) -> Result<(), Refusal> {
+    match target.how {
+        // What was learned is a system profile, or one of the daemon's own of exactly this model.
+        How::Learned if target.identifier.starts_with("arn:") => {
+            known.rules().judge_own(&target.identifier, known.facts())
         }
-        Identifier::Profile { geography, model } => {
-            check_names(settings, identifier, &[identifier, model])?;
-            check_geography(settings, identifier, geography)
-        }
-        Identifier::ProfileArn { id, geography, model } => {
-            check_names(settings, identifier, &[identifier, id, model])?;
-            check_geography(settings, identifier, geography)
-        }
-        Identifier::ApplicationProfileArn => match application_profile(identifier, known) {
-            Some(profile) => check_application_profile(settings, profile),
-            None => check_names(settings, identifier, &[identifier]),
-        },
-        Identifier::OtherArn => match known.looked_up {
-            // A router may send to any of its models.
-            Some(looked) => {
-                looked.models.iter().try_for_each(|model| check_names(settings, identifier, &[identifier, model]))
-            }
-            None => check_names(settings, identifier, &[identifier]),
-        },
+        _ => check(&target.identifier, known).map(|_| ()),
     }
 }
 
-/// An ARN that the admin has named, or some pattern for more than everything, needs no other reason.
-fn is_allowed_by_name(name: &str, settings: &Models) -> bool {
-    settings.allow.patterns.iter().any(|glob| glob.to_string() != "*" && glob.matches(name))
-}
-
-/// Some model is treated unlike others.
-fn has_rules(settings: &Models) -> bool {
-    !settings.deny.patterns.is_empty() || !settings.allow.patterns.iter().any(|glob| glob.to_string() == "*")
-}
-
-fn application_profile<'a>(name: &str, known: Known<'a>) -> Option<&'a Profile> {
-    known
-        .looked_up
-        .and_then(|looked| looked.profile.as_ref())
-        .or_else(|| known.catalogue.and_then(|catalogue| catalogue.profile(name)))
-}
-
-/// An application profile is as free as the models and regions behind it.
-fn check_application_profile(settings: &Models, profile: &Profile) -> Result<(), Refusal> {
-    let name = &profile.inference_profile_arn;
-    let mut names: Vec<&str> = vec![name, &profile.inference_profile_id, &profile.inference_profile_name];
-    names.extend(profile.model_ids());
-    check_names(settings, name, &names)?;
-    let outside = profile
-        .regions()
-        .into_iter()
-        .find(|region| !settings.geographies.iter().any(|geography| geography_holds(geography, region)));
-    match outside {
-        Some(region) => Err(Refusal::new(
-            RefusalKind::AccessDenied,
-            format!(
-                "{name} may send to {}, which is outside models.geographies.",
-                if region.is_empty() { "any region" } else { region }
-            ),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn check_names(settings: &Models, shown: &str, names: &[&str]) -> Result<(), Refusal> {
-    check_denied(settings, shown, names)?;
-    match settings.allow.matched(names) {
-        Some(_) => Ok(()),
-        None => Err(denied(shown, &format!("is not in models.allow at {}", settings.allow.place))),
-    }
-}
-
-fn check_denied(settings: &Models, shown: &str, names: &[&str]) -> Result<(), Refusal> {
-    match settings.deny.matched(names) {
-        Some(glob) => {
-            Err(denied(shown, &format!("is refused by \"{glob}\" in models.deny at {}", settings.deny.place)))
-        }
-        None => Ok(()),
-    }
-}
-
-fn denied(shown: &str, why: &str) -> Refusal {
-    Refusal::new(RefusalKind::AccessDenied, format!("{shown} {why}."))
-}
-
-fn check_geography(settings: &Models, shown: &str, geography: &str) -> Result<(), Refusal> {
-    if settings.geographies.iter().any(|allowed| allowed == geography) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        RefusalKind::AccessDenied,
-        format!("{shown} is a profile of the geography \"{geography}\", which is not in models.geographies."),
-    ))
-}
-
-fn understand<'a>(identifier: &'a str, catalogue: Option<&Catalogue>) -> Result<Identifier<'a>, Refusal> {
-    read(identifier, |name| {
-        catalogue.is_some_and(|catalogue| catalogue.profile(name).is_some_and(|p| !p.is_application()))
-    })
+fn understand<'a>(identifier: &'a str, known: Known<'_>) -> Result<Identifier<'a>, Refusal> {
+    read(identifier, |id| known.rules().knows_profile(id, known.catalogue))
 }
 
 #[cfg(test)]

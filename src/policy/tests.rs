@@ -31,16 +31,20 @@ fn settings(text: &str) -> Settings {
 fn caller(settings: &Settings, name: &str) -> Caller {
     Caller {
         entry: settings.callers.entries.iter().find(|entry| entry.name == name).cloned(),
-        uid: None,
+        uid: Some(40_000),
         access_key_id: None,
         identity_verified: false,
         user_arn: "arn:aws-us-gov:iam::unknown:host/test".into(),
     }
 }
 
+fn named(operation: &str) -> &'static Operation {
+    crate::operation::OPERATIONS.iter().find(|row| row.name == operation).unwrap()
+}
+
 /// The refusal's text, or the level of the permit.
 fn decide(settings: &Settings, who: &str, operation: &str, model: Option<&str>, header: Option<&str>) -> String {
-    match permit(&caller(settings, who), operation, model, header, settings) {
+    match permit(&caller(settings, who), named(operation), model, header, settings) {
         Ok(permit) => format!("allowed at {}", permit.data_classification().unwrap_or("none")),
         Err(refusal) => refusal.message.into_owned(),
     }
@@ -101,9 +105,9 @@ fn deny_beats_allow_however_the_model_is_spelled() {
 #[test]
 fn what_does_not_say_its_model_must_be_listed_as_an_arn() {
     let settings = settings(&format!(
-        "{CONFIG}[[callers]]\nname = \"listed\"\nusers = [\"1\"]\nmodels = [\"*\", \"*:application-inference-profile/abc\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"denied\"\nusers = [\"2\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"all\"\nusers = [\"3\"]\nmodels = [\"*\"]\n"
+        "{CONFIG}[[callers]]\nname = \"listed\"\nusers = [\"1\"]\nmodels = [\"*\", \"*:imported-model/abc\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"denied\"\nusers = [\"2\"]\ndeny_models = [\"*opus*\"]\n[[callers]]\nname = \"all\"\nusers = [\"3\"]\nmodels = [\"*\"]\n"
     ));
-    let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc";
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abc";
     let model = |who: &str, arn: &str| decide(&settings, who, "InvokeModel", Some(arn), None);
     for who in ["listed", "all", "free", "nobody"] {
         assert_eq!(model(who, arn), "allowed at none", "{who}");
@@ -111,6 +115,16 @@ fn what_does_not_say_its_model_must_be_listed_as_an_arn() {
     assert!(model("billing", arn).contains("models at config.toml:9 does not list it"));
     assert!(model("denied", arn).contains("does not say which model it stands for"));
     assert!(model("listed", &arn.replace("abc", "abd")).contains("does not list it"));
+}
+
+#[test]
+fn models_that_nobody_sees_are_refused_where_rules_tell_models_apart() {
+    let plain = settings("[[callers]]\nname = \"a\"\nusers = [\"1\"]\nmodels = [\"amazon.*\"]\n");
+    assert_eq!(decide(&plain, "nobody", "OpenAICreateBatch", None, None), "allowed at none");
+    assert!(decide(&plain, "a", "OpenAICreateBatch", None, None).contains("does not see them"));
+    let strict = settings("[models]\ndeny = [\"*opus*\"]\n");
+    assert!(decide(&strict, "nobody", "OpenAICreateBatch", None, None).contains("does not see them"));
+    assert_eq!(decide(&strict, "nobody", "OpenAIListBatches", None, None), "allowed at none");
 }
 
 #[test]
@@ -122,7 +136,21 @@ fn unknown_callers_may_be_kept_out() {
     );
     // A caller that proves to be the host's role, and has no entry, is not known either.
     let verified = Caller { identity_verified: true, ..caller(&settings, "nobody") };
-    assert!(permit(&verified, "InvokeModel", None, None, &settings).is_err());
+    assert!(permit(&verified, named("InvokeModel"), None, None, &settings).is_err());
+}
+
+#[test]
+fn who_hides_from_the_kernel_gets_least() {
+    let with_rules = settings("[[callers]]\nname = \"a\"\nusers = [\"0\"]\ndeny_models = [\"*opus*\"]");
+    let hidden = |settings: &Settings, who: &str| Caller { uid: None, ..caller(settings, who) };
+    assert!(permit(&hidden(&with_rules, "nobody"), named("InvokeModel"), None, None, &with_rules).is_err());
+    assert!(permit(&caller(&with_rules, "nobody"), named("InvokeModel"), None, None, &with_rules).is_ok());
+    assert!(
+        permit(&hidden(&with_rules, "a"), named("InvokeModel"), None, None, &with_rules).is_ok(),
+        "known by something else"
+    );
+    let without = settings("");
+    assert!(permit(&hidden(&without, "nobody"), named("InvokeModel"), None, None, &without).is_ok());
 }
 
 #[test]
@@ -160,4 +188,57 @@ fn without_levels_a_header_is_recorded_unless_it_contradicts() {
 fn long_identifiers_are_cut_in_refusals() {
     let text = decide(&settings(CONFIG), "billing", "InvokeModel", Some(&"x".repeat(5000)), None);
     assert!(text.len() < 400, "{}", text.len());
+}
+
+const OFF: &str = r#"[models]
+allow_profile_management = true
+[[callers]]
+name = "named"
+users = ["1"]
+operations = ["*InferenceProfile", "StartAsync*", "OpenAI"]
+data_classification = "public"
+[[callers]]
+name = "all"
+users = ["2"]
+operations = ["*"]
+data_classification = "public"
+[[callers]]
+name = "denied"
+users = ["3"]
+deny_operations = ["OpenAI"]
+data_classification = "public"
+[policy]
+data_classifications = ["public"]
+"#;
+
+#[test]
+fn what_is_off_is_on_for_those_who_are_named() {
+    let on = settings(OFF);
+    let off = settings(&OFF.replace("= true", "= false"));
+    for operation in ["CreateInferenceProfile", "DeleteInferenceProfile"] {
+        assert_eq!(decide(&on, "named", operation, None, None), "allowed at public", "{operation}");
+        for who in ["all", "denied", "nobody"] {
+            assert!(decide(&on, who, operation, None, None).contains("whose [[callers]] entry names it"), "{who}");
+        }
+        let text = decide(&off, "named", operation, None, None);
+        assert!(text.contains("set allow_profile_management = true"), "{text}");
+    }
+    assert_eq!(decide(&on, "named", "StartAsyncInvoke", None, None), "allowed at public");
+    let text = decide(&on, "all", "StartAsyncInvoke", None, None);
+    assert!(text.contains("commercial S3") && text.contains("config.toml:19"), "{text}");
+    let text = decide(&on, "nobody", "StartAsyncInvoke", None, Some("public"));
+    assert!(text.contains("commercial S3"), "{text}");
+    let without_levels = settings(CONFIG);
+    assert_eq!(decide(&without_levels, "nobody", "StartAsyncInvoke", None, None), "allowed at none");
+}
+
+#[test]
+fn the_name_of_a_group_stands_for_all_of_it() {
+    let settings = settings(OFF);
+    for operation in ["OpenAIListModels", "OpenAIDeleteResponse", "OpenAICreateBatch"] {
+        assert_eq!(decide(&settings, "named", operation, None, None), "allowed at public", "{operation}");
+        assert!(decide(&settings, "denied", operation, None, None).contains("deny_operations"), "{operation}");
+    }
+    assert!(decide(&settings, "named", "ChatCompletions", None, None).contains("does not list it"));
+    assert_eq!(decide(&settings, "denied", "ChatCompletions", None, None), "allowed at public");
 }

@@ -1,5 +1,7 @@
 //! Who is known and what each may do: `[[callers]]` and `[policy]`, with every name resolved and every secret read.
 
+mod shadow;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,11 +9,17 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::accounts::Accounts;
-use super::limits::Rates;
+use super::limits::{Budgets, Prices, Rates};
+use super::patterns;
 pub(crate) use super::secrets::Secret;
 use super::secrets::secret;
 use crate::config::callers as written;
 use crate::config::{ConfigError, FilePath, Glob, Source};
+use crate::operation;
+use shadow::Shadow;
+
+/// What the names of a certificate begin with; `listen::tls` finds them in it.
+pub(crate) const CERTIFICATE_NAME_KINDS: [&str; 7] = ["CN=", "O=", "OU=", "DNS:", "URI:", "email:", "IP:"];
 
 /// The longest access key id that is accepted, as IAM has it.
 pub(crate) const MAX_ACCESS_KEY_ID: usize = 128;
@@ -89,8 +97,22 @@ pub(crate) struct Policy {
     pub data_classifications_place: Place,
 }
 
-pub(super) fn policy(policy: written::Policy, source: &Source) -> Result<Policy, ConfigError> {
+/// What stands around `[[callers]]` and decides whether an entry can work.
+pub(super) struct Around<'a> {
+    pub policy: &'a Policy,
+    pub prices: Option<&'a Prices>,
+    /// Clients may show certificates.
+    pub has_client_ca: bool,
+    pub source: &'a Source,
+}
+
+pub(super) fn policy(policy: written::Policy, has_callers: bool, source: &Source) -> Result<Policy, ConfigError> {
     let require = policy.require_known_caller.filter(|require| *require.get_ref());
+    if let Some(require) = require.as_ref().filter(|_| !has_callers) {
+        let sentence =
+            "require_known_caller refuses everybody, because there are no [[callers]]; add an entry or remove it.";
+        return Err(source.error(require.span(), sentence));
+    }
     let list = policy.data_classifications.unwrap_or_else(|| Spanned::new(0..0, Vec::new()));
     let place_of_list = place(&list.span(), source);
     let mut levels = Vec::<String>::new();
@@ -113,9 +135,8 @@ pub(super) fn policy(policy: written::Policy, source: &Source) -> Result<Policy,
 
 pub(super) fn callers(
     tables: Vec<Spanned<written::Caller>>,
-    policy: &Policy,
-    has_prices: bool,
-    source: &Source,
+    around: &Around<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<Callers, ConfigError> {
     let mut callers = Callers::default();
     if tables.is_empty() {
@@ -123,7 +144,25 @@ pub(super) fn callers(
     }
     let accounts = Accounts::read();
     for table in tables {
-        let entry = entry(table, &accounts, policy, has_prices, source, &mut callers)?;
+        let span = table.span();
+        let entry = entry(table, &accounts, around, &mut callers)?;
+        let mut odd = |sentence: String| warnings.push(around.source.error(span.clone(), sentence).to_string());
+        match shadow::shadow(&entry, &callers.entries) {
+            Shadow::Nothing => {}
+            Shadow::Some(taken) => odd(format!("in \"{}\", {}, which comes first.", entry.name, taken.join("; "))),
+            Shadow::Everything(taken) => {
+                let sentence =
+                    format!("nobody can be the caller \"{}\": {}, which comes first.", entry.name, taken.join("; "));
+                return Err(around.source.error(span, sentence));
+            }
+        }
+        let may = |name: &str| {
+            entry.operations.as_ref().is_none_or(|rule| rule.matched(&[name]).is_some())
+                && entry.deny_operations.as_ref().is_none_or(|rule| rule.matched(&[name]).is_none())
+        };
+        if !operation::names().any(may) {
+            odd(format!("the caller \"{}\" may call nothing.", entry.name));
+        }
         callers.entries.push(Arc::new(entry));
     }
     Ok(callers)
@@ -132,14 +171,13 @@ pub(super) fn callers(
 fn entry(
     table: Spanned<written::Caller>,
     accounts: &Accounts,
-    policy: &Policy,
-    has_prices: bool,
-    source: &Source,
+    around: &Around<'_>,
     known: &mut Callers,
 ) -> Result<CallerEntry, ConfigError> {
+    let &Around { policy, source, .. } = around;
     let span = table.span();
     let mut table = table.into_inner();
-    let limits = Rates::new(table.rates(), has_prices, source)?;
+    let limits = Rates::new(table.rates(), Budgets { prices: around.prices, of: None }, source)?;
     let name = table.name.get_ref().clone();
     if !is_classification(&name) {
         return Err(source.error(
@@ -154,6 +192,9 @@ fn entry(
     let groups = ids(&table.groups, "group", |group| accounts.gid(group), source)?;
     let key = key(&table, known, source)?;
     let bearer = table.bearer_token_file.as_ref().map(|file| bearer(file, &name, known, source)).transpose()?;
+    for pattern in &table.certificate_names {
+        certificate_name(pattern, around)?;
+    }
     let certificate_names: Vec<Glob> = table.certificate_names.into_iter().map(Spanned::into_inner).collect();
     let criteria = [
         !users.is_empty(),
@@ -171,7 +212,11 @@ fn entry(
     }
     let data_classification =
         table.data_classification.map(|level| classification(level, policy, source)).transpose()?;
-    let to_rule = |list: Option<Spanned<Vec<Glob>>>| list.map(|list| rule(&list, source));
+    let models = table.models.map(|list| patterns::permitted_models("models", &list, source)).transpose()?;
+    let deny_models = table.deny_models.map(|list| patterns::models(&list, source)).transpose()?;
+    let operations =
+        table.operations.map(|list| patterns::permitted_operations("operations", &list, source)).transpose()?;
+    let deny_operations = table.deny_operations.map(|list| patterns::operations(&list, source)).transpose()?;
     Ok(CallerEntry {
         name,
         users,
@@ -180,10 +225,10 @@ fn entry(
         bearer,
         certificate_names,
         host_role: table.host_role,
-        models: to_rule(table.models),
-        deny_models: to_rule(table.deny_models),
-        operations: to_rule(table.operations),
-        deny_operations: to_rule(table.deny_operations),
+        models,
+        deny_models,
+        operations,
+        deny_operations,
         data_classification,
         limits,
     })
@@ -278,11 +323,23 @@ fn not_a_classification(level: &str) -> String {
     format!("\"{level}\" is not a data classification; it has 1 to 64 letters, digits, spaces or any of \"_.:/@-\".")
 }
 
-pub(super) fn rule(list: &Spanned<Vec<Glob>>, source: &Source) -> Rule {
-    Rule { patterns: list.get_ref().clone(), place: place(&list.span(), source) }
+fn certificate_name(pattern: &Spanned<Glob>, around: &Around<'_>) -> Result<(), ConfigError> {
+    let text = pattern.get_ref().to_string();
+    if !CERTIFICATE_NAME_KINDS.iter().any(|kind| patterns::overlap(&text, &format!("{kind}*"))) {
+        let sentence = format!(
+            "\"{text}\" fits no name of a certificate, because each begins with its kind: {}.",
+            CERTIFICATE_NAME_KINDS.join(", ")
+        );
+        return Err(around.source.error(pattern.span(), sentence));
+    }
+    if !around.has_client_ca {
+        let sentence = "nobody can show a certificate: certificate_names need client_ca_file in [listen.tls].";
+        return Err(around.source.error(pattern.span(), sentence));
+    }
+    Ok(())
 }
 
-fn place(span: &std::ops::Range<usize>, source: &Source) -> Place {
+pub(super) fn place(span: &std::ops::Range<usize>, source: &Source) -> Place {
     let file = source.path.file_name().map_or_else(|| PathBuf::from(&source.path), PathBuf::from);
     let line = if span.is_empty() { 0 } else { source.line(span.start) };
     Place { file: file.to_string_lossy().into(), line }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::any_region;
+use super::{Audit, any_region, names, patterns};
 use crate::config::limits as written;
 use crate::config::rate_keys::rate_keys;
-use crate::config::{ConfigError, Glob, OnUnavailable, Source};
+use crate::config::{ConfigError, FilePath, Glob, OnUnavailable, Source};
+use crate::model::identifier::GEOGRAPHIES;
 
 /// Everything that the limits need. Reloading hands over a new one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -111,15 +112,35 @@ impl Prices {
         self.0.iter().map(|(_, price)| *price).reduce(Price::or_higher)
     }
 
+    /// Whether a model that fits the pattern may have a price. One for a model holds for its profiles and ARNs too.
+    fn may_fit(&self, pattern: &str) -> bool {
+        let prefixed = |price: &Glob| {
+            GEOGRAPHIES.iter().any(|geography| patterns::overlap(pattern, &format!("{geography}.{price}")))
+        };
+        let fits = |price: &Glob| patterns::overlap(pattern, &price.to_string()) || prefixed(price);
+        patterns::overlap(pattern, "arn:*") || self.0.iter().any(|(price, _)| fits(price))
+    }
+
+    /// Of the admin's file, if one is named.
+    pub(super) fn of_file(file: Option<&Spanned<FilePath>>, source: &Source) -> Result<Option<Prices>, ConfigError> {
+        file.map(|file| Prices::read(file, source)).transpose()
+    }
+
     /// Reads the admin's file. An error names its place in that file.
-    fn read(file: &Spanned<crate::config::FilePath>, source: &Source) -> Result<Prices, ConfigError> {
+    fn read(file: &Spanned<FilePath>, source: &Source) -> Result<Prices, ConfigError> {
         let path = &file.get_ref().0;
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let read = Source::read_or(path, |error| {
             source.error(file.span(), format!("the price file {} cannot be read: {error}.", path.display()))
         })?;
-        let read = Source::new(path, text.clone());
-        let parsed: written::PriceFile = toml::from_str(&text)
-            .map_err(|error| read.error(error.span().unwrap_or(0..0), error.message().trim().replace('\n', "; ")))?;
+        let parsed: written::PriceFile = read.parse()?;
+        for (index, row) in parsed.prices.iter().enumerate() {
+            let pattern = row.model.get_ref();
+            patterns::check_model(&pattern.to_string()).map_err(|why| read.error(row.model.span(), why))?;
+            if parsed.prices[..index].iter().any(|earlier| earlier.model.get_ref() == pattern) {
+                let sentence = format!("{pattern:?} has a price already, and the first that fits holds; remove one.");
+                return Err(read.error(row.model.span(), sentence));
+            }
+        }
         // Nano-dollars for a million tokens are a thousandth of pico-dollars for one.
         let of = |usd: written::Usd| usd.0 / 1_000;
         let price = |price: &written::Price| Price {
@@ -129,7 +150,21 @@ impl Prices {
             cache_write: of(price.cache_write),
             cache_write_1h: of(price.cache_write_1h.unwrap_or(price.cache_write)),
         };
-        Ok(Prices(parsed.prices.into_iter().map(|row| (row.model.clone(), price(&row))).collect()))
+        Ok(Prices(parsed.prices.into_iter().map(|row| (row.model.get_ref().clone(), price(&row))).collect()))
+    }
+}
+
+/// What the bodies of all requests may take together.
+pub(super) fn max_buffered_bytes(limits: &written::Limits, source: &Source) -> Result<usize, ConfigError> {
+    // One user has half of it, which must have room for one body.
+    let least = limits.max_body_bytes.get().saturating_mul(2);
+    match &limits.max_buffered_bytes {
+        None => Ok(least.max(256 * 1024 * 1024)),
+        Some(bytes) if bytes.get_ref().get() < least => Err(source.error(
+            bytes.span(),
+            format!("max_buffered_bytes must be twice max_body_bytes or more (here {least}): one user's bodies may take half of it."),
+        )),
+        Some(bytes) => Ok(bytes.get_ref().get()),
     }
 }
 
@@ -137,17 +172,18 @@ impl Limits {
     pub(super) fn new(
         mut limits: written::Limits,
         fleet: Option<Spanned<written::Fleet>>,
+        prices: Option<Prices>,
+        audit: &Audit,
         source: &Source,
     ) -> Result<Limits, ConfigError> {
-        let prices = limits.prices_file.as_ref().map(|file| Prices::read(file, source)).transpose()?;
-        let has_prices = prices.is_some();
         let host = limits.rates();
         let mut models = Vec::new();
         for (pattern, written) in limits.models {
             if pattern.get_ref().trim().is_empty() {
                 return Err(source.error(pattern.span(), "an empty pattern matches no model; write for example \"*\"."));
             }
-            let rates = Rates::new(written, has_prices, source)?;
+            patterns::check_model(pattern.get_ref()).map_err(|why| source.error(pattern.span(), why))?;
+            let rates = Rates::new(written, Budgets { prices: prices.as_ref(), of: Some(pattern.get_ref()) }, source)?;
             if rates.max_wait.is_some() {
                 return Err(source.error(
                     pattern.span(),
@@ -157,18 +193,42 @@ impl Limits {
             models.push((Glob::new(pattern.get_ref()), rates));
         }
         Ok(Limits {
-            host: Rates::new(host, has_prices, source)?,
+            host: Rates::new(host, Budgets { prices: prices.as_ref(), of: None }, source)?,
             models,
             max_waiting: limits.max_waiting.get(),
             prices: Arc::new(prices.unwrap_or_default()),
-            fleet: fleet.map(|fleet| Fleet::new(fleet, source)).transpose()?,
+            fleet: fleet.map(|fleet| Fleet::new(fleet, audit, source)).transpose()?,
         })
     }
 }
 
+/// What amounts of dollars are kept by.
+#[derive(Clone, Copy)]
+pub(super) struct Budgets<'a> {
+    /// None without a price file.
+    pub prices: Option<&'a Prices>,
+    /// The pattern on models that the amounts are for; none for all models.
+    pub of: Option<&'a str>,
+}
+
+impl Budgets<'_> {
+    /// Why no request could ever count; none where one can.
+    fn lack(self) -> Option<String> {
+        match (self.prices, self.of) {
+            (None, _) => Some("needs prices: name a prices_file in [limits].".to_owned()),
+            (Some(prices), _) if prices.is_empty() => {
+                Some("needs prices, and the prices_file has no [[prices]] in it.".to_owned())
+            }
+            (Some(prices), Some(of)) if !prices.may_fit(of) => {
+                Some(format!("counts nothing: no [[prices]] in the prices_file fits a model of \"{of}\"."))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Rates {
-    /// `has_prices`: a price file is named, without which an amount of dollars cannot be kept.
-    pub(super) fn new(rates: written::Rates, has_prices: bool, source: &Source) -> Result<Rates, ConfigError> {
+    pub(super) fn new(rates: written::Rates, budgets: Budgets<'_>, source: &Source) -> Result<Rates, ConfigError> {
         if let Some(burst) = &rates.request_burst
             && rates.requests_per_minute.is_none()
         {
@@ -176,8 +236,8 @@ impl Rates {
         }
         for (key, usd) in [("usd_per_day", &rates.usd_per_day), ("usd_per_month", &rates.usd_per_month)] {
             let Some(usd) = usd else { continue };
-            if !has_prices {
-                return Err(source.error(usd.span(), format!("{key} needs prices: name a prices_file in [limits].")));
+            if let Some(lack) = budgets.lack() {
+                return Err(source.error(usd.span(), format!("{key} {lack}")));
             }
             if usd.get_ref().0 == 0 {
                 return Err(source.error(usd.span(), format!("{key} = 0 would refuse everything; leave it out.")));
@@ -188,7 +248,7 @@ impl Rates {
 }
 
 impl Fleet {
-    fn new(fleet: Spanned<written::Fleet>, source: &Source) -> Result<Fleet, ConfigError> {
+    fn new(fleet: Spanned<written::Fleet>, audit: &Audit, source: &Source) -> Result<Fleet, ConfigError> {
         let span = fleet.span();
         let fleet = fleet.into_inner();
         if fleet.table.get_ref().trim().is_empty() {
@@ -200,9 +260,17 @@ impl Fleet {
                 "[fleet] limits nothing; give it requests_per_minute or tokens_per_minute, or remove it.",
             ));
         }
+        let region = any_region(&fleet.region, source)?;
+        let table = names::table(&fleet.table, &region, source)?;
+        if audit.table.as_ref() == Some(&table) && audit.region == region {
+            return Err(source.error(
+                fleet.table.span(),
+                "the fleet's table is the table of the records too; it needs one that holds nothing else.",
+            ));
+        }
         Ok(Fleet {
-            region: any_region(&fleet.region, source)?,
-            table: fleet.table.into_inner(),
+            region,
+            table,
             requests_per_minute: fleet.requests_per_minute.map(Meaning::meaning),
             tokens_per_minute: fleet.tokens_per_minute.map(Meaning::meaning),
             on_unavailable: fleet.on_unavailable,
@@ -253,8 +321,12 @@ mod tests {
 
     fn settings(text: &str) -> Result<Limits, String> {
         let source = Source::new(Path::new("config.toml"), text.to_owned());
-        let config = source.parse().map_err(|error| error.to_string())?;
-        Limits::new(config.limits, config.fleet, &source).map_err(|error| error.to_string())
+        let mut config: crate::config::Config = source.parse().map_err(|error| error.to_string())?;
+        let read = |config: &crate::config::Config| Prices::of_file(config.limits.prices_file.as_ref(), &source);
+        let prices = read(&config).map_err(|error| error.to_string())?;
+        let audit = crate::settings::audit(std::mem::take(&mut config.audit), &mut Vec::new(), &source)
+            .map_err(|error| error.to_string())?;
+        Limits::new(config.limits, config.fleet, prices, &audit, &source).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -4,12 +4,16 @@
 pub(crate) mod accounts;
 pub(crate) mod anchor;
 pub(crate) mod callers;
+pub(crate) mod guardrails;
+pub(crate) mod headers;
 pub mod limits;
+pub(crate) mod listen;
+mod models;
+mod names;
+mod patterns;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,22 +23,29 @@ use toml::Spanned;
 pub use anchor::{Anchor, S3Anchor};
 
 use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, LoopbackAddress, OnFailure, OnFull, Source,
+    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
 };
+
+pub(crate) use models::Models;
+pub(crate) use names::is_region;
+use names::{any_region, commercial_region};
 
 /// Everything the daemon was told.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The file these come from; none when the built-in defaults are used.
     pub(crate) path: Option<PathBuf>,
-    pub(crate) listen: Listen,
+    pub(crate) listen: listen::Listen,
     pub(crate) upstreams: Vec<Upstream>,
     /// No `[[upstreams]]` is configured: a region that the credential names replaces the default one.
     pub(crate) upstream_is_default: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) credentials: Credentials,
     pub(crate) models: Models,
+    pub(crate) headers: headers::Headers,
+    pub(crate) guardrails: guardrails::Guardrails,
     pub(crate) max_body_bytes: usize,
+    pub(crate) max_buffered_bytes: usize,
     pub(crate) callers: callers::Callers,
     pub(crate) policy: callers::Policy,
     pub(crate) limits: limits::Limits,
@@ -42,15 +53,10 @@ pub struct Settings {
     pub(crate) drain_timeout: Duration,
     pub(crate) log: config::LogFormat,
     pub(crate) log_level: config::LogLevel,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listen {
-    pub addresses: Vec<SocketAddr>,
-    pub unix_socket: Option<PathBuf>,
-    pub admin_address: SocketAddr,
-    pub max_connections: usize,
-    pub tls: Option<tls::Tls>,
+    /// Sentences about what is odd, but may be meant, each with its place.
+    pub(crate) warnings: Vec<String>,
+    /// Core dumps and debuggers may see the process's memory.
+    pub(crate) core_dumps: bool,
 }
 
 /// One commercial region and the hosts that serve it.
@@ -88,16 +94,6 @@ pub(crate) enum SecretLocation {
     Environment,
     File(PathBuf),
     Profile(String),
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Models {
-    pub allow: callers::Rule,
-    pub deny: callers::Rule,
-    pub geographies: Vec<String>,
-    pub create_profiles: bool,
-    pub refresh_interval: Duration,
-    pub aliases: BTreeMap<String, String>,
 }
 
 /// What `[audit]` means.
@@ -153,63 +149,75 @@ impl Settings {
     }
 
     fn new(config: Config, source: &Source) -> Result<Settings, ConfigError> {
+        let mut warnings = Vec::new();
         let upstream_is_default = config.upstreams.is_none();
-        let policy = callers::policy(config.policy, source)?;
+        let policy = callers::policy(config.policy, !config.callers.is_empty(), source)?;
+        let listen = listen::Listen::new(config.listen, source)?;
+        let max_buffered_bytes = limits::max_buffered_bytes(&config.limits, source)?;
+        let prices = limits::Prices::of_file(config.limits.prices_file.as_ref(), source)?;
+        let has_client_ca = listen.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        let around = callers::Around { policy: &policy, prices: prices.as_ref(), has_client_ca, source };
+        let callers = callers::callers(config.callers, &around, &mut warnings)?;
+        let timeout = |key, written, longest| at_most(key, written, longest, source);
+        let audit = audit(config.audit, &mut warnings, source)?;
         Ok(Settings {
             path: None,
-            listen: listen(config.listen, source)?,
+            listen,
             upstreams: upstreams(config.upstreams, source)?,
             upstream_is_default,
             timeouts: Timeouts {
-                connect: config.upstream_timeouts.connect.0,
-                first_byte: config.upstream_timeouts.first_byte.0,
-                idle: config.upstream_timeouts.idle.0,
+                connect: timeout("connect", &config.upstream_timeouts.connect, DAY / 144)?,
+                first_byte: timeout("first_byte", &config.upstream_timeouts.first_byte, DAY)?,
+                idle: timeout("idle", &config.upstream_timeouts.idle, DAY)?,
             },
             credentials: credentials(config.credentials, source)?,
-            models: models(config.models, source)?,
-            callers: callers::callers(config.callers, &policy, config.limits.prices_file.is_some(), source)?,
+            models: models::models(config.models, &mut warnings, source)?,
+            headers: headers::headers(config.headers, source)?,
+            guardrails: guardrails::guardrails(config.guardrails, source)?,
+            callers,
             policy,
             max_body_bytes: config.limits.max_body_bytes.get(),
-            limits: limits::Limits::new(config.limits, config.fleet, source)?,
-            audit: audit(config.audit, source)?,
-            drain_timeout: config.drain.timeout.0,
+            max_buffered_bytes,
+            limits: limits::Limits::new(config.limits, config.fleet, prices, &audit, source)?,
+            audit,
+            drain_timeout: timeout("timeout", &config.drain.timeout, DAY)?,
             log: format(&config.log),
             log_level: config.log.level,
+            warnings,
+            core_dumps: config.process.core_dumps,
         })
     }
+
+    /// What an admin should know, though the daemon runs.
+    pub(crate) fn all_warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(&self.callers.warnings)
+    }
+}
+
+/// A day, to measure what is too long by.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A ledger needs some room before the first record can stand in it.
+const LEAST_LEDGER_BYTES: u64 = 4_000;
+
+/// A duration, unless it is so long that it cannot be meant.
+fn at_most(
+    key: &str,
+    written: &Spanned<config::Span>,
+    longest: Duration,
+    source: &Source,
+) -> Result<Duration, ConfigError> {
+    let config::Span(duration) = *written.get_ref();
+    if duration <= longest {
+        return Ok(duration);
+    }
+    let minutes = longest.as_secs() / 60;
+    let longest = if minutes.is_multiple_of(1440) { format!("{}d", minutes / 1440) } else { format!("{minutes}m") };
+    Err(source.error(written.span(), format!("{key} is at most \"{longest}\".")))
 }
 
 fn format(log: &Log) -> config::LogFormat {
     log.format
-}
-
-fn listen(listen: config::Listen, source: &Source) -> Result<Listen, ConfigError> {
-    let span = listen.addresses.span();
-    let addresses: Vec<SocketAddr> = listen.addresses.into_inner().into_iter().map(|LoopbackAddress(a)| a).collect();
-    if addresses.is_empty() && listen.unix_socket.is_none() {
-        return Err(source.error(span, "nothing would listen; name at least one address or a unix_socket."));
-    }
-    let LoopbackAddress(admin_address) = listen.admin_address;
-    let mut seen = vec![admin_address];
-    for address in &addresses {
-        if address.port() != 0 && seen.contains(address) {
-            return Err(source.error(
-                span,
-                format!(
-                    "{address} is named twice; give every listener, the admin address included, a port of its own."
-                ),
-            ));
-        }
-        seen.push(*address);
-    }
-    let tls = listen.tls.map(|tls| tls::tls(tls, &seen, source)).transpose()?;
-    Ok(Listen {
-        addresses,
-        unix_socket: listen.unix_socket.map(|path| path.0),
-        admin_address,
-        max_connections: listen.max_connections.get(),
-        tls,
-    })
 }
 
 fn upstreams(
@@ -249,10 +257,16 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
         ));
     }
     let fips = upstream.fips.unwrap_or(has_fips);
+    for endpoint in [&upstream.runtime_endpoint, &upstream.control_endpoint].into_iter().flatten() {
+        names::serves(endpoint, &region, source)?;
+    }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
     Ok(Upstream {
-        runtime: upstream.runtime_endpoint.unwrap_or_else(|| host("bedrock-runtime", &region, fips)),
-        control: upstream.control_endpoint.unwrap_or_else(|| host("bedrock", &region, fips)),
+        runtime: upstream
+            .runtime_endpoint
+            .map(Spanned::into_inner)
+            .unwrap_or_else(|| host("bedrock-runtime", &region, fips)),
+        control: upstream.control_endpoint.map(Spanned::into_inner).unwrap_or_else(|| host("bedrock", &region, fips)),
         region,
         ca,
     })
@@ -273,42 +287,6 @@ impl Upstream {
 
 fn host(service: &str, region: &str, fips: bool) -> Endpoint {
     Endpoint::https(format!("{service}{}.{region}.amazonaws.com", if fips { "-fips" } else { "" }))
-}
-
-/// The spelling of an AWS region, such as `us-east-1`.
-pub(crate) fn is_region(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    parts.len() >= 3
-        && parts
-            .iter()
-            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
-        && parts.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn commercial_region(region: &Spanned<String>, source: &Source) -> Result<String, ConfigError> {
-    let name = region.get_ref();
-    if !is_region(name) {
-        return Err(
-            source.error(region.span(), format!("\"{name}\" is not an AWS region; write for example \"us-east-1\"."))
-        );
-    }
-    if name.starts_with("us-gov-") || name.starts_with("cn-") {
-        return Err(source.error(
-            region.span(),
-            format!(
-                "{name} is not in the commercial partition; upstreams are commercial regions such as \"us-east-1\"."
-            ),
-        ));
-    }
-    Ok(name.clone())
-}
-
-fn any_region(region: &Spanned<String>, source: &Source) -> Result<String, ConfigError> {
-    let name = region.get_ref();
-    if is_region(name) {
-        return Ok(name.clone());
-    }
-    Err(source.error(region.span(), format!("\"{name}\" is not an AWS region; write for example \"us-gov-west-1\".")))
 }
 
 fn ca_certificates(
@@ -345,16 +323,9 @@ fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Sourc
             refuse_stray("secrets_manager", &[("file", has_file), ("profile", has_profile)])?;
             let secret_id = written
                 .secret_id
-                .filter(|id| !id.trim().is_empty())
+                .filter(|id| !id.get_ref().trim().is_empty())
                 .ok_or_else(|| needs("secret_id", "secrets_manager"))?;
-            let region = match written.region {
-                Some(region) => any_region(&region, source)?,
-                // An ARN says where the secret is.
-                None => match secret_id.split(':').nth(3).filter(|region| is_region(region)) {
-                    Some(region) => region.to_owned(),
-                    None => "us-gov-west-1".to_owned(),
-                },
-            };
+            let (secret_id, region) = names::secret(&secret_id, written.region.as_ref(), source)?;
             SecretLocation::SecretsManager { secret_id, region }
         }
         CredentialSource::Environment => {
@@ -371,63 +342,57 @@ fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Sourc
         CredentialSource::Profile => {
             refuse_stray("profile", &[("secret_id", has_secret), ("region", has_region), ("file", has_file)])?;
             SecretLocation::Profile(
-                written.profile.filter(|name| !name.is_empty()).ok_or_else(|| needs("profile", "profile"))?,
+                written
+                    .profile
+                    .map(Spanned::into_inner)
+                    .filter(|name| !name.trim().is_empty() && !name.contains(char::is_control))
+                    .ok_or_else(|| needs("profile", "profile"))?,
             )
         }
     };
-    Ok(Credentials { source: secret, refresh_interval: written.refresh_interval.0 })
-}
-
-fn models(models: config::Models, source: &Source) -> Result<Models, ConfigError> {
-    let mut geographies = Vec::new();
-    for geography in &models.geographies {
-        let name = geography.get_ref();
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
-            return Err(source.error(
-                geography.span(),
-                format!("\"{name}\" is not the prefix of inference profiles; write for example \"us\", \"eu\" or \"global\", without a dot."),
-            ));
-        }
-        if name.starts_with("us-gov") {
-            return Err(source
-                .error(geography.span(), "us-gov profiles belong to GovCloud; commercial Bedrock has none of them."));
-        }
-        geographies.push(name.clone());
-    }
-    let mut aliases = BTreeMap::new();
-    for (alias, target) in models.aliases {
-        let name = target.get_ref();
-        if alias.trim().is_empty() || name.trim().is_empty() {
-            return Err(source.error(target.span(), "an alias and what it stands for cannot be empty."));
-        }
-        if name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%')) {
-            return Err(source.error(target.span(), format!("\"{name}\" is not a model or profile identifier.")));
-        }
-        aliases.insert(alias, target.into_inner());
-    }
-    Ok(Models {
-        allow: callers::rule(&models.allow, source),
-        deny: callers::rule(&models.deny, source),
-        geographies,
-        create_profiles: models.create_profiles,
-        refresh_interval: models.refresh_interval.0,
-        aliases,
+    Ok(Credentials {
+        source: secret,
+        refresh_interval: at_most("refresh_interval", &written.refresh_interval, DAY, source)?,
     })
 }
 
-fn audit(audit: config::Audit, source: &Source) -> Result<Audit, ConfigError> {
+fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> Result<Audit, ConfigError> {
     // A table is owed every record; without one, nobody waits for the oldest.
-    let by_default = if audit.table.is_empty() { OnFull::Prune } else { OnFull::Deny };
+    let by_default = if audit.table.get_ref().is_empty() { OnFull::Prune } else { OnFull::Deny };
     let region = any_region(&audit.region, source)?;
+    let table = match audit.table.get_ref().as_str() {
+        "" => None,
+        _ => Some(names::table(&audit.table, &region, source)?),
+    };
+    let bytes = audit.max_ledger_bytes.get_ref().get();
+    if bytes < LEAST_LEDGER_BYTES {
+        let sentence =
+            format!("a ledger of {bytes} bytes has no room for a record; give it {LEAST_LEDGER_BYTES} at least.");
+        return Err(source.error(audit.max_ledger_bytes.span(), sentence));
+    }
+    let mut warn = |span, sentence: &str| warnings.push(source.error(span, sentence).to_string());
+    if bytes < 1 << 20 {
+        warn(
+            audit.max_ledger_bytes.span(),
+            "a ledger of less than 1 MiB (1048576) is full after a few hundred requests.",
+        );
+    }
+    let retention = audit.retention.get_ref().0;
+    if retention < Duration::from_secs(3600) {
+        warn(audit.retention.span(), "records are deleted within the hour.");
+    }
     Ok(Audit {
         state_dir: audit.state_dir.map(|path| path.0),
-        table: Some(audit.table).filter(|table| !table.is_empty()),
+        table,
         anchor: audit.anchor.map(|written| anchor::anchor(written, &region, source)).transpose()?,
         region,
-        retention: audit.retention.0,
+        retention,
         on_failure: audit.on_failure,
         durability: audit.durability,
-        max_ledger_bytes: audit.max_ledger_bytes.get(),
+        max_ledger_bytes: bytes,
         on_full: audit.on_full.unwrap_or(by_default),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,13 +56,22 @@ pub(super) fn secret(
             path.display()
         ));
     }
-    if mode & 0o007 != 0 {
-        warnings.push(format!(
+    warnings.extend(exposure(path, mode));
+    Ok(Secret::new(secret))
+}
+
+/// A sentence if every user of this host can reach a file that holds a secret.
+pub(crate) fn exposed(path: &Path) -> Option<String> {
+    exposure(path, std::fs::metadata(path).ok()?.permissions().mode() & 0o777)
+}
+
+fn exposure(path: &Path, mode: u32) -> Option<String> {
+    (mode & 0o007 != 0).then(|| {
+        format!(
             "every user of this host can reach the secret {} (mode {mode:03o}); run chmod 0600 on it, owned by the daemon's user.",
             path.display()
-        ));
-    }
-    Ok(Secret::new(secret))
+        )
+    })
 }
 
 /// The file's text and its permissions.

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use toml::Spanned;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::callers as written;
 use crate::config::{Address, ConfigError, FilePath, Source};
@@ -52,6 +54,12 @@ pub(super) fn tls(tls: written::Tls, taken: &[SocketAddr], source: &Source) -> R
         let sentence = format!("{address} is named twice; give the TLS listener a port of its own.");
         return Err(source.error(span, sentence));
     }
+    // The unspecified address takes the port on every other one.
+    let overlaps = |other: &&SocketAddr| address.ip().is_unspecified() && other.port() == address.port();
+    if let Some(other) = taken.iter().find(overlaps).filter(|_| address.port() != 0) {
+        let sentence = format!("{address} takes the port of {other} too; give the TLS listener a port of its own.");
+        return Err(source.error(span, sentence));
+    }
     if !address.ip().is_loopback() && tls.client_ca_file.is_none() {
         let sentence = format!(
             "{address} can be reached from other hosts, so clients must show a certificate; name the CA that issues them in client_ca_file, or listen on a loopback address."
@@ -87,8 +95,14 @@ pub(crate) fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
     let fail = |file, path: &Path, why: String| TlsError { file, path: path.to_owned(), why };
     let chain =
         certificates(&tls.certificate_file).map_err(|why| fail(TlsFile::Certificate, &tls.certificate_file, why))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.private_key_file)
-        .map_err(|error| fail(TlsFile::PrivateKey, &tls.private_key_file, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.private_key_file).map_err(|error| {
+        let why = if is_encrypted(&tls.private_key_file) {
+            "it is encrypted, and the daemon has no passphrase; store it decrypted, readable for the daemon's user only (openssl pkey -in OLD -out NEW)".to_owned()
+        } else {
+            error.to_string()
+        };
+        fail(TlsFile::PrivateKey, &tls.private_key_file, why)
+    })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -116,6 +130,45 @@ pub(crate) fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// A PEM key under a passphrase, in either of its forms.
+fn is_encrypted(path: &Path) -> bool {
+    let text = std::fs::read(path).map(zeroize::Zeroizing::new).unwrap_or_default();
+    [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|mark| memchr::memmem::find(&text, mark).is_some())
+}
+
+impl Tls {
+    /// What the files say that an admin should know, in sentences: an expired certificate, a key that everybody can read.
+    pub(crate) fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let mut warnings: Vec<String> = super::secrets::exposed(&self.private_key_file).into_iter().collect();
+        for path in [Some(&self.certificate_file), self.client_ca_file.as_ref()].into_iter().flatten() {
+            warnings.extend(out_of_date(path, &certificates(path).unwrap_or_default(), now));
+        }
+        warnings
+    }
+}
+
+/// A sentence for each certificate that is not valid at `now`.
+pub(crate) fn out_of_date(path: &Path, certificates: &[CertificateDer<'_>], now: SystemTime) -> Vec<String> {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let sentence = |der: &CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let validity = certificate.validity();
+        let (path, subject) = (path.display(), certificate.subject());
+        if validity.not_after.timestamp() < now {
+            return Some(format!("a certificate in {path} ({subject}) expired at {}; renew it.", validity.not_after));
+        }
+        (validity.not_before.timestamp() > now).then(|| {
+            format!(
+                "a certificate in {path} ({subject}) is not valid before {}; check this host's clock.",
+                validity.not_before
+            )
+        })
+    };
+    certificates.iter().filter_map(sentence).collect()
 }
 
 /// Reads the certificates of a PEM file.

@@ -111,6 +111,13 @@ pub(crate) fn clock_offset(theirs: SystemTime, ours: SystemTime) -> i64 {
     }
 }
 
+/// A clock's time, shifted by milliseconds; the clock's own where that is no time at all.
+pub(crate) fn shifted(clock: SystemTime, millis: i64) -> SystemTime {
+    let shift = Duration::from_millis(millis.unsigned_abs());
+    let shifted = if millis >= 0 { clock.checked_add(shift) } else { clock.checked_sub(shift) };
+    shifted.unwrap_or(clock)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +160,19 @@ mod tests {
             remedy(429, "ThrottlingException", "Too many tokens, please wait before trying again."),
             Remedy::None
         );
+    }
+
+    #[test]
+    fn a_clock_is_shifted_whatever_it_is_shifted_by() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for offset in [0, 1, -1, 86_400_000, -86_400_000] {
+            assert_eq!(clock_offset(shifted(now, offset), now), offset);
+        }
+        for offset in [i64::MAX, i64::MIN, i64::MIN + 1] {
+            let _ = shifted(now, offset);
+        }
+        let end = httpdate::parse_http_date("Fri, 31 Dec 9999 23:59:59 GMT").unwrap();
+        assert!(clock_offset(end, now) > 0 && clock_offset(now, end) < 0);
     }
 
     #[test]

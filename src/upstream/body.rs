@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::pool::{Lease, describe};
+use crate::panics;
 
 /// How long the end of a stream is waited for after the last byte of its answer.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub(crate) enum BodyError {
     Reset,
     #[error("the upstream sent nothing for {} s", .0.as_secs_f32())]
     Idle(Duration),
+    #[error("bedrock-sidecar: an error in the daemon's own code ended the answer")]
+    Panicked,
 }
 
 /// Bytes from upstream, untouched.
@@ -147,7 +150,8 @@ fn read_tail(mut incoming: Incoming, lease: Lease) {
             Poll::Pending => {
                 tokio::spawn(async move {
                     let tail = async { while let Some(Ok(_)) = incoming.frame().await {} };
-                    if tokio::time::timeout(TAIL_TIMEOUT, tail).await.is_ok() {
+                    let tail = panics::contained(tail);
+                    if matches!(tokio::time::timeout(TAIL_TIMEOUT, tail).await, Ok(Ok(()))) {
                         lease.give_back();
                     }
                 });

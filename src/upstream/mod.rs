@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 
 use answer::{AwsError, Remedy};
@@ -29,6 +29,12 @@ use crate::settings;
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// A clock that is off by less than this is not what a refused signature is about.
 const NOTABLE_SKEW_MS: i64 = 30_000;
+/// What the upstream is told about its client.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("bedrock-sidecar/", env!("CARGO_PKG_VERSION")));
+/// A clock that is off by more than this is not believed, whoever says so.
+const MOST_SKEW_MS: i64 = 24 * 3600 * 1000;
+/// How often the log says that an upstream's clock is not believed.
+const DISBELIEF_EVERY_MS: u64 = 60_000;
 /// So many connects in a row must fail before an upstream is left alone for a while.
 const BREAKER_FAILURES: u32 = 3;
 const BREAKER_PAUSE: Duration = Duration::from_secs(10);
@@ -43,6 +49,10 @@ pub(crate) struct Upstream {
     timeouts: settings::Timeouts,
     /// How far the upstream's clock is ahead of ours, in milliseconds.
     clock_offset: AtomicI64,
+    /// Answers whose clock was not believed.
+    disbelieved_clocks: AtomicU64,
+    /// Milliseconds of the Unix clock when the log last said so.
+    disbelief_said: AtomicU64,
     connect_failures: AtomicU32,
     /// Milliseconds of the Unix clock until which the upstream is passed over.
     paused_until: AtomicU64,
@@ -113,6 +123,8 @@ impl Upstream {
             control: pool(&upstream.control)?,
             timeouts,
             clock_offset: AtomicI64::new(0),
+            disbelieved_clocks: AtomicU64::new(0),
+            disbelief_said: AtomicU64::new(0),
             connect_failures: AtomicU32::new(0),
             paused_until: AtomicU64::new(0),
         })
@@ -151,7 +163,8 @@ impl Upstream {
             if *attempts > 1 {
                 tell(*attempts);
             }
-            let answer = self.attempt(request, &credential, attempts).await?;
+            let offset = self.clock_offset();
+            let answer = self.attempt(request, &credential, offset, attempts).await?;
             match answer.remedy() {
                 Remedy::Credential if may_refresh => {
                     may_refresh = false;
@@ -162,7 +175,7 @@ impl Upstream {
                     };
                     credential = other;
                 }
-                Remedy::Clock(theirs) if may_shift && self.shift_clock(theirs) => may_shift = false,
+                Remedy::Clock(theirs) if may_shift && self.shift_clock(theirs, offset) => may_shift = false,
                 _ => return Ok(answer),
             }
         }
@@ -172,6 +185,7 @@ impl Upstream {
         &self,
         outgoing: &UpstreamRequest,
         credential: &Credential,
+        offset: i64,
         attempts: &mut u32,
     ) -> Result<Answer, Failure> {
         let pool = match outgoing.plane {
@@ -182,6 +196,7 @@ impl Upstream {
         *request.method_mut() = outgoing.method.clone();
         *request.uri_mut() = http::Uri::from(outgoing.path.clone());
         *request.headers_mut() = outgoing.headers.clone();
+        request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
         let authority = pool.endpoint().authority();
         let signed = sign::Signed {
             method: outgoing.method.as_str(),
@@ -189,7 +204,7 @@ impl Upstream {
             authority: &authority,
             region: &self.region,
             body: &outgoing.body,
-            now: self.now(),
+            now: answer::shifted(SystemTime::now(), offset),
         };
         sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
         let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, attempts)).await;
@@ -217,25 +232,41 @@ impl Upstream {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    /// Signing time: our clock, corrected.
-    fn now(&self) -> SystemTime {
-        let offset = self.clock_offset.load(Ordering::Relaxed);
-        let shift = Duration::from_millis(offset.unsigned_abs());
-        if offset >= 0 { SystemTime::now() + shift } else { SystemTime::now() - shift }
-    }
-
-    /// Takes over the upstream's clock if that changes anything.
-    fn shift_clock(&self, theirs: SystemTime) -> bool {
+    /// Takes over the upstream's clock. True if that changes the date of an attempt that was signed with the offset `used`:
+    /// of many that were refused together, only the first finds a clock that nobody has set right yet.
+    fn shift_clock(&self, theirs: SystemTime, used: i64) -> bool {
         let offset = answer::clock_offset(theirs, SystemTime::now());
+        if offset.unsigned_abs() > MOST_SKEW_MS.unsigned_abs() {
+            self.disbelieve_clock(offset);
+            // Another attempt may have found a time that can be believed.
+            return self.clock_offset().abs_diff(used) > NOTABLE_SKEW_MS.unsigned_abs();
+        }
         let before = self.clock_offset.swap(offset, Ordering::Relaxed);
-        let notable = (offset - before).abs() > NOTABLE_SKEW_MS;
-        if notable {
+        if offset.abs_diff(before) > NOTABLE_SKEW_MS.unsigned_abs() {
             tracing::warn!(
                 seconds = offset / 1000,
                 "this host's clock differs from the upstream's; requests are signed with the upstream's time, but the clock should be synchronised (chronyc tracking)"
             );
         }
-        notable
+        offset.abs_diff(used) > NOTABLE_SKEW_MS.unsigned_abs()
+    }
+
+    fn disbelieve_clock(&self, offset: i64) {
+        self.disbelieved_clocks.fetch_add(1, Ordering::Relaxed);
+        let (now, said) = (unix_millis(), self.disbelief_said.load(Ordering::Relaxed));
+        let is_due = now.abs_diff(said) >= DISBELIEF_EVERY_MS;
+        if is_due && self.disbelief_said.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(
+                region = %self.region,
+                seconds = offset / 1000,
+                "the upstream claims a time that is more than a day away from this host's clock; it is not believed. Check the clock (chronyc tracking), and who answers at the upstream's address"
+            );
+        }
+    }
+
+    /// How many answers claimed a time that was not believed.
+    pub(crate) fn disbelieved_clocks(&self) -> u64 {
+        self.disbelieved_clocks.load(Ordering::Relaxed)
     }
 
     /// How far the upstream's clock is ahead of ours as far as it mattered, in milliseconds.

@@ -1,50 +1,23 @@
-//! What of the client's request goes upstream: everything but its own authentication, its connection and its way here.
+//! What of the client's request goes upstream: the headers that Bedrock defines and those that the configuration adds.
+//! Its authentication, its connection, its way here and what its SDK tells about it stay behind.
 
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONNECTION, HeaderName, HeaderValue};
 
-/// Headers of one connection (RFC 9110, 7.6.1) and headers that the client side sets anew.
-const OF_THE_CONNECTION: [&str; 11] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+use crate::settings::headers::{Forwarded, is_ours, never_travels};
 
-/// Headers that authenticate the client, identify it, or tell where it is.
-const OF_THE_CLIENT: [&str; 14] = [
-    "api-key",
-    "authorization",
-    "cookie",
-    "cookie2",
-    "forwarded",
-    "from",
-    "origin",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "referer",
-    "via",
-    "x-api-key",
-    "x-data-classification",
-    "x-real-ip",
-];
+/// Headers that describe the body and the answer that is wanted.
+const OF_THE_REQUEST: [&str; 3] = ["accept", "content-encoding", "content-type"];
 
-/// `x-amz-` covers every SigV4 header (date, token, content hash); `x-amzn-bedrock-…` is no such header and stays.
-const PREFIXES_OF_THE_CLIENT: [&str; 4] = ["x-amz-", "x-forwarded-", "x-bedrock-sidecar-", "proxy-"];
+/// Headers that Bedrock's APIs define: its own, and those of the Anthropic and OpenAI shapes.
+const PREFIXES_OF_BEDROCK: [&str; 3] = ["anthropic-", "openai-", "x-amzn-bedrock-"];
 
-/// The headers that go upstream.
-pub(crate) fn request_headers(client: &HeaderMap) -> HeaderMap {
+/// The headers that go upstream. `forward` are those that the configuration adds to Bedrock's own.
+pub(crate) fn request_headers(client: &HeaderMap, forward: &[Forwarded]) -> HeaderMap {
     let named = named_by_connection(client);
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
     for (name, value) in client {
-        if !belongs_to_client(name.as_str()) && !named.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {
+        if travels(name.as_str(), forward) && !named.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -53,10 +26,12 @@ pub(crate) fn request_headers(client: &HeaderMap) -> HeaderMap {
     headers
 }
 
-fn belongs_to_client(name: &str) -> bool {
-    OF_THE_CONNECTION.contains(&name)
-        || OF_THE_CLIENT.contains(&name)
-        || PREFIXES_OF_THE_CLIENT.iter().any(|prefix| name.starts_with(prefix))
+/// Whether a header of the client goes upstream; `name` is in lower case.
+pub(crate) fn travels(name: &str, forward: &[Forwarded]) -> bool {
+    let wanted = OF_THE_REQUEST.contains(&name)
+        || PREFIXES_OF_BEDROCK.iter().any(|prefix| name.starts_with(prefix))
+        || forward.iter().any(|forwarded| forwarded.matches(name));
+    wanted && !never_travels(name) && !is_ours(name)
 }
 
 /// Removes what belongs to the upstream connection from an answer's headers.
@@ -102,15 +77,24 @@ pub(crate) fn query(query: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(name, value);
+        }
+        map
+    }
+
     #[test]
-    fn every_trace_of_the_client_is_stripped_and_the_rest_stays() {
-        let mut client = HeaderMap::new();
-        for (name, value) in [
+    fn only_what_bedrock_defines_goes_upstream() {
+        let mut client = map(&[
             ("authorization", "AWS4-HMAC-SHA256 Credential=AKIAGOV/…"),
             ("x-amz-date", "x"),
             ("x-amz-security-token", "x"),
             ("x-amz-content-sha256", "x"),
             ("x-amz-user-agent", "x"),
+            ("x-amzn-trace-id", "x"),
             ("cookie", "x"),
             ("x-forwarded-for", "x"),
             ("x-api-key", "x"),
@@ -119,18 +103,47 @@ mod tests {
             ("x-hop", "x"),
             ("te", "trailers"),
             ("accept-encoding", "gzip"),
-        ] {
-            client.append(HeaderName::from_static(name), value.parse().unwrap());
-        }
-        assert_eq!(request_headers(&client).len(), 1);
-        client.append("x-amzn-bedrock-trace", HeaderValue::from_static("ENABLED"));
-        client.append("content-type", HeaderValue::from_static("application/json"));
-        client.append("accept", HeaderValue::from_static("*/*"));
+            ("accept-language", "*"),
+            ("sec-fetch-mode", "cors"),
+            ("user-agent", "x"),
+            ("amz-sdk-invocation-id", "x"),
+            ("amz-sdk-request", "x"),
+            ("x-stainless-os", "x"),
+            ("x-claude-code-session-id", "x"),
+            ("traceparent", "x"),
+            ("tracestate", "x"),
+            ("baggage", "x"),
+            ("x-custom", "x"),
+        ]);
+        assert_eq!(request_headers(&client, &[]).len(), 1);
+        client.extend(map(&[
+            ("x-amzn-bedrock-trace", "ENABLED"),
+            ("content-type", "application/json"),
+            ("accept", "*/*"),
+            ("anthropic-version", "2023-06-01"),
+            ("openai-beta", "x"),
+        ]));
         client.append("anthropic-beta", HeaderValue::from_static("a"));
         client.append("anthropic-beta", HeaderValue::from_static("b"));
-        let sent = request_headers(&client);
-        assert_eq!(sent.len(), 6);
+        let sent = request_headers(&client, &[]);
+        assert_eq!(sent.len(), 8);
         assert_eq!(sent[ACCEPT_ENCODING], "identity");
+    }
+
+    #[test]
+    fn the_configuration_adds_headers_but_none_of_the_client_s_identity() {
+        let forward = [Forwarded::Name("traceparent".into()), Forwarded::Prefix("x-".into())];
+        let client = map(&[
+            ("traceparent", "t"),
+            ("baggage", "b"),
+            ("x-acme-a", "a"),
+            ("x-api-key", "k"),
+            ("x-amz-date", "d"),
+            ("x-forwarded-for", "f"),
+        ]);
+        let sent = request_headers(&client, &forward);
+        assert_eq!(sent.len(), 3, "{sent:?}");
+        assert_eq!((&sent["traceparent"], &sent["x-acme-a"]), (&client["traceparent"], &client["x-acme-a"]));
     }
 
     #[test]

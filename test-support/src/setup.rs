@@ -95,6 +95,15 @@ impl Setup {
         self
     }
 
+    /// Lets this user create and delete inference profiles; `keys` stand under `[models]` too.
+    pub fn managing_profiles(self, keys: &str) -> Setup {
+        let user = crate::users::own_uid();
+        self.with(&format!(
+            "[models]\nallow_profile_management = true\n{keys}\n[[callers]]\nname = \"manager\"\nusers = [\"{user}\"]\n\
+             operations = [\"*\", \"*InferenceProfile\"]"
+        ))
+    }
+
     /// A variable of the environment.
     pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Setup {
         self.environment.insert(name.to_owned(), value.as_ref().to_owned());

@@ -168,6 +168,12 @@ def untrue_records(daemon, start, requests):
     return faults
 
 
+# What the daemon may send: headers that HTTP needs, that sign, and that Bedrock defines.
+DEFINED_HEADERS = {
+    ":authority", "host", "accept", "accept-encoding", "content-type", "content-length", "authorization",
+    "x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "user-agent",
+}
+DEFINED_PREFIXES = ("x-amzn-bedrock-", "anthropic-", "openai-")
 HOP_HEADERS = {"via", "forwarded", "x-real-ip", "proxy-authorization", "proxy-connection", "te", "trailer", "upgrade", "cookie"}
 
 
@@ -181,6 +187,10 @@ def leaks_of(request):
         if what in head:
             found.append(f"{what} in {head}")
     for name, value in request["headers"]:
+        if name.lower() not in DEFINED_HEADERS and not name.lower().startswith(DEFINED_PREFIXES):
+            found.append(f"header {name}, which Bedrock does not define: {value}")
+        if name.lower() == "user-agent" and not value.startswith("bedrock-sidecar/"):
+            found.append(f"the client's header {name}: {value}")
         if name.lower() in HOP_HEADERS or name.lower().startswith(("x-forwarded", "x-bedrock-sidecar")):
             found.append(f"header {name}: {value}")
     return found

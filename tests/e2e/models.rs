@@ -161,8 +161,8 @@ async fn allow_and_deny_hold_for_what_is_asked_and_for_what_would_be_sent() {
     let bedrock = bedrock().await;
     let application = made_by_hand(&bedrock, "nova by hand", &arn(&format!(":foundation-model/{ON_DEMAND}"))).await;
     let daemon = Setup::plain(&bedrock)
-        .with(&format!(
-            "[models]\nallow = [\"anthropic.*\", \"us.amazon.nova-lite*\", \"gpt\"]\ndeny = [\"*sonnet*\", \"us.{OPUS}\"]\n[models.aliases]\n\"gpt\" = \"openai.gpt-oss-20b-1:0\"\n\"nice\" = \"{SONNET}\"",
+        .managing_profiles(&format!(
+            "allow = [\"anthropic.*\", \"us.amazon.nova-lite*\", \"gpt\"]\ndeny = [\"*sonnet*\", \"us.{OPUS}\"]\n[models.aliases]\n\"gpt\" = \"openai.gpt-oss-20b-1:0\"\n\"nice\" = \"{SONNET}\"",
         ))
         .ready()
         .await;
@@ -317,6 +317,58 @@ async fn a_name_that_is_taken_is_found_by_listing() {
     assert_eq!((answer.status, answer.header("x-bedrock-sidecar-model")), (200, Some(profile.as_str())), "{answer:?}");
     let tried = received(&bedrock, "CreateInferenceProfile");
     assert_eq!(tried.last().unwrap().error_type.as_deref(), Some("ConflictException"));
+}
+
+/// A user who may make profiles gives one the name that the daemon would, and makes it from another model.
+#[tokio::test]
+async fn a_profile_of_another_model_is_not_used_for_its_name() {
+    let path = format!("/model/{}/invoke", encoded(NEEDS_CREATED_PROFILE));
+    let prompt = json!({ "prompt": "hello" }).to_string();
+    let name = "bedrock-sidecar-mistral-pixtral-large-2502-v1-0";
+    for listed_before in [true, false] {
+        let bedrock = bedrock().await;
+        let other = arn(&format!(":foundation-model/{ON_DEMAND}"));
+        if listed_before {
+            made_by_hand(&bedrock, name, &other).await;
+        }
+        let daemon = Setup::plain(&bedrock).ready().await;
+        if !listed_before {
+            made_by_hand(&bedrock, name, &other).await;
+        }
+        for _ in 0..2 {
+            let answer = daemon.post(&path, prompt.clone()).await;
+            let sentence = refused(&answer, 503, "ServiceUnavailableException");
+            assert!(sentence.contains(name) && sentence.contains("delete it"), "{sentence}");
+            let record = daemon.record_of(&answer).await;
+            assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(0)), "{record}");
+            assert_eq!(record["inferenceProfileUsed"], Value::Null, "{record}");
+        }
+        assert_eq!(received(&bedrock, "InvokeModel").len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn prefixes_that_nobody_knows_are_refused() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[models]\ndeny = [\"*opus*\"]").ready().await;
+    bedrock.clear();
+    for (asked, status, says) in [
+        (format!("xx.{SONNET}"), 403, "add it to models.geographies"),
+        (format!("us.xx.{SONNET}"), 403, "add it to models.geographies"),
+        (format!("us-gov.us-gov.{SONNET}"), 400, "names a geography where a model's provider stands"),
+        (format!("us-gov.global.{SONNET}"), 400, "names a geography where a model's provider stands"),
+        (arn(&format!(":foundation-model/global.{SONNET}")), 400, "names a geography"),
+        (format!("us.{}", OPUS.to_uppercase()), 403, "is refused by \"*opus*\" in models.deny"),
+        (OPUS.to_uppercase(), 403, "is refused by \"*opus*\" in models.deny"),
+    ] {
+        let kind = if status == 400 { "ValidationException" } else { "AccessDeniedException" };
+        let answer = ask(&daemon, &asked).await;
+        let sentence = refused(&answer, status, kind);
+        assert!(sentence.contains(says), "{asked}: {sentence}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["modelId"], &record["attempts"]), (&json!(asked), &json!(0)), "{record}");
+    }
+    assert_eq!(received(&bedrock, "Converse").len(), 0);
 }
 
 #[tokio::test]

@@ -94,6 +94,56 @@ async fn a_denied_model_is_not_reached_by_a_router_or_provisioned_throughput() {
     assert!(refused(&answer, 403, "AccessDeniedException").contains("is not in models.allow"), "{answer:?}");
 }
 
+#[tokio::test]
+async fn a_callers_own_rules_see_behind_arns_too() {
+    let bedrock = bedrock().await;
+    let made = json!({
+        "inferenceProfileName": "amazon nova",
+        "modelSource": { "copyFrom": "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0" },
+    });
+    let made = direct(&bedrock, request(Method::POST, "/inference-profiles", made.to_string())).await;
+    let application = made.json()["inferenceProfileArn"].as_str().unwrap().to_owned();
+    let user = format!("[[callers]]\nname = \"me\"\nusers = [\"{}\"]\n", users::own_uid());
+    let imported = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abc";
+    let prompt = "arn:aws:bedrock:us-east-1:123456789012:prompt/ABC:1";
+    for (rules, says, refusals, served) in [
+        (
+            "deny_models = [\"*HAIKU*\"]",
+            "deny_models at",
+            vec![ROUTER, PROVISIONED, application.as_str()],
+            vec![NOVA_ROUTER, NOVA_PROVISIONED],
+        ),
+        (
+            "models = [\"amazon.nova*\"]",
+            "models at",
+            vec![ROUTER, PROVISIONED, application.as_str(), imported],
+            vec![NOVA_ROUTER, NOVA_PROVISIONED, ON_DEMAND],
+        ),
+        // The name of the ARN is that of its models, but whoever makes a profile chooses its name.
+        (
+            "models = [\"*nova*\", \"*:prompt-router/*\"]",
+            "models at",
+            vec![application.as_str(), PROVISIONED],
+            vec![NOVA_ROUTER],
+        ),
+        ("", "does not tell which model it is", vec![prompt], vec![ROUTER, PROVISIONED, application.as_str()]),
+    ] {
+        let daemon = Setup::plain(&bedrock).with(&format!("{user}{rules}")).ready().await;
+        bedrock.clear();
+        for model in refusals {
+            let answer = ask(&daemon, model).await;
+            let sentence = refused(&answer, 403, "AccessDeniedException");
+            assert!(sentence.contains(says), "{rules} {model}: {sentence}");
+            let record = recorded(&daemon, &answer, model, "refused").await;
+            assert_eq!(record["errorMessage"], sentence.as_str(), "{record}");
+        }
+        assert_eq!(received(&bedrock, "Converse").len(), 0, "{rules}");
+        for model in served {
+            assert_eq!(ask(&daemon, model).await.status, 200, "{rules} {model}");
+        }
+    }
+}
+
 /// Names that a caller makes up cost a few calls at most, and no other name waits for them.
 #[tokio::test]
 async fn made_up_arns_cost_few_calls_and_stop_nobody() {

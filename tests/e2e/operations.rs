@@ -92,8 +92,8 @@ fn operations() -> Vec<(&'static str, Method, String, String, u16)> {
 #[tokio::test]
 async fn every_operation_is_relayed_byte_for_byte() {
     let bedrock = bedrock().await;
-    let over_tls = Setup::tls(&bedrock).ready().await;
-    let over_plain = Setup::plain(&bedrock).ready().await;
+    let over_tls = Setup::tls(&bedrock).managing_profiles("").ready().await;
+    let over_plain = Setup::plain(&bedrock).managing_profiles("").ready().await;
     for (name, method, path, body, status) in operations() {
         for daemon in [&over_tls, &over_plain] {
             let expected = direct(&bedrock, request(method.clone(), &path, body.clone())).await;
@@ -112,7 +112,7 @@ async fn every_operation_is_relayed_byte_for_byte() {
             assert_eq!(sent[0].leaks, Vec::<String>::new(), "{name}");
             assert_eq!(answer.header("x-bedrock-sidecar-region"), Some("us-east-1"), "{name}");
             let record = daemon.record_of(&answer).await;
-            let logged = if name == "ListModels" { "OpenAI" } else { name };
+            let logged = if name == "ListModels" { "OpenAIListModels" } else { name };
             assert_eq!(record["operation"], logged, "{record}");
         }
     }
@@ -207,11 +207,18 @@ async fn unknown_paths_and_methods_are_no_operations() {
         (Method::GET, converse_path(ON_DEMAND)),
         (Method::PUT, converse_path(ON_DEMAND)),
         (Method::POST, format!("{}/", converse_path(ON_DEMAND))),
-        (Method::POST, format!("/{}", converse_path(ON_DEMAND))),
         (Method::POST, "/model//converse".to_owned()),
         (Method::POST, format!("/model/arn:aws:bedrock:us-east-1::foundation-model/{ON_DEMAND}/converse")),
         (Method::POST, "/foundation-models".to_owned()),
         (Method::GET, "/custom-models".to_owned()),
+        // Nothing is relayed because of how its path begins.
+        (Method::POST, "/openai/v1/chat/completions/".to_owned()),
+        (Method::POST, "/openai/v1/fine_tuning/jobs".to_owned()),
+        (Method::POST, "/openai/v1/files".to_owned()),
+        (Method::DELETE, "/openai/v1/files/file-1".to_owned()),
+        (Method::POST, "/anthropic/v1/messages/".to_owned()),
+        (Method::POST, "/anthropic/v1/messages/batches".to_owned()),
+        (Method::POST, "/anthropic/v1/complete".to_owned()),
         (Method::DELETE, "/foundation-models/x".to_owned()),
         (Method::GET, "/_simulator/requests".to_owned()),
         (Method::GET, "/latest/meta-data/".to_owned()),
@@ -256,6 +263,17 @@ async fn traversal_and_smuggled_delimiters_are_refused() {
         "/model/a.b%zz/invoke",
         "/model/a.b%FF/invoke",
         "/model/a.b%5Cc/invoke",
+        "/model/a.b%253A0/invoke",
+        "/model/a.b;x/invoke",
+        "//model/a.b/invoke",
+        "/%6dodel/a.b/invoke",
+        "/openai/v1/chat/completion%73",
+        "/openai/v1//chat/completions",
+        "/openai/v1/chat/completions;x",
+        "/openai/v1/files/%252e%252e/chat/completions",
+        "/openai/v1/files/..%5cbatches",
+        "/openai/v1/files\\..\\batches",
+        "/anthropic/v1/message%73",
         "/model/a%20b/invoke",
         "/guardrail/..%2F..%2Fmodel/version/1/apply",
         "/openai/v1/../../foundation-models",
@@ -315,7 +333,7 @@ async fn govcloud_names_are_translated_for_reads_too() {
 #[tokio::test]
 async fn profiles_are_made_read_and_deleted() {
     let bedrock = bedrock().await;
-    let daemon = Setup::tls(&bedrock).ready().await;
+    let daemon = Setup::tls(&bedrock).managing_profiles("").ready().await;
     let body = json!({
         "inferenceProfileName": "team profile", "tags": [{ "key": "k", "value": "v" }],
         "modelSource": { "copyFrom": format!("arn:aws:bedrock:us-east-1::foundation-model/{ON_DEMAND}") },
@@ -332,4 +350,70 @@ async fn profiles_are_made_read_and_deleted() {
     let deleted = send(daemon.address(), request(Method::DELETE, &path, "")).await;
     assert_eq!(deleted.status, 200);
     assert_eq!(daemon.get(&path).await.status, 404);
+}
+
+#[tokio::test]
+async fn profiles_are_made_and_deleted_only_by_those_who_are_named() {
+    let bedrock = bedrock().await;
+    let body = json!({
+        "inferenceProfileName": "mine",
+        "modelSource": { "copyFrom": format!("arn:aws:bedrock:us-east-1::foundation-model/{ON_DEMAND}") },
+    });
+    let entry = format!("[[callers]]\nname = \"me\"\nusers = [\"{}\"]\noperations = ", users::own_uid());
+    for (text, says) in [
+        (String::new(), "set allow_profile_management = true in [models]"),
+        (format!("{entry}[\"*InferenceProfile\"]"), "set allow_profile_management = true in [models]"),
+        ("[models]\nallow_profile_management = true".to_owned(), "whose [[callers]] entry names it in operations"),
+        (
+            format!("[models]\nallow_profile_management = true\n{entry}[\"*\"]"),
+            "whose [[callers]] entry names it in operations",
+        ),
+    ] {
+        let daemon = Setup::plain(&bedrock).with(&text).ready().await;
+        bedrock.clear();
+        for (method, path, body, name) in [
+            (Method::POST, "/inference-profiles", body.to_string(), "CreateInferenceProfile"),
+            (Method::DELETE, "/inference-profiles/mine", String::new(), "DeleteInferenceProfile"),
+        ] {
+            let answer = send(daemon.address(), request(method, path, body)).await;
+            let sentence = refused(&answer, 403, "AccessDeniedException");
+            assert!(sentence.contains(says) && sentence.contains(name), "{text}: {sentence}");
+            let record = daemon.record_of(&answer).await;
+            for (field, expected) in [
+                ("operation", json!(name)),
+                ("outcome", json!("refused")),
+                ("statusCode", json!(403)),
+                ("attempts", json!(0)),
+                ("errorMessage", json!(sentence)),
+            ] {
+                assert_eq!(record[field], expected, "{field}: {record}");
+            }
+        }
+        assert_eq!(bedrock.requests().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn output_to_s3_is_off_where_data_has_levels_until_it_is_named() {
+    let bedrock = bedrock().await;
+    let video = json!({
+        "modelId": "amazon.nova-reel-v1:0", "modelInput": {},
+        "outputDataConfig": { "s3OutputDataConfig": { "s3Uri": "s3://bucket" } },
+    });
+    let levels = "[policy]\ndata_classifications = [\"public\", \"cui\"]\n[[callers]]\nname = \"me\"\n\
+        data_classification = \"cui\"\n";
+    let user = format!("users = [\"{}\"]\n", users::own_uid());
+    let without = Setup::plain(&bedrock).with(&format!("{levels}{user}")).ready().await;
+    bedrock.clear();
+    let answer = without.post("/async-invoke", video.to_string()).await;
+    let sentence = refused(&answer, 403, "AccessDeniedException");
+    assert!(sentence.contains("commercial S3") && sentence.contains("names it in operations"), "{sentence}");
+    let record = without.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(0)), "{record}");
+    assert_eq!(bedrock.requests().len(), 0);
+    let named = format!("{levels}{user}operations = [\"StartAsyncInvoke\"]");
+    let named = Setup::plain(&bedrock).with(&named).ready().await;
+    let answer = named.post("/async-invoke", video.to_string()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(named.record_of(&answer).await["dataClassification"], "cui");
 }

@@ -258,6 +258,8 @@ async fn requests_of_browsers_and_proxies_are_refused() {
     for (name, value) in [
         ("origin", "http://localhost:3000"),
         ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
         ("via", "1.1 squid"),
         ("forwarded", "for=10.0.0.1"),
         ("x-forwarded-for", "10.0.0.1"),
@@ -280,6 +282,16 @@ async fn requests_of_browsers_and_proxies_are_refused() {
         foreign.headers_mut().insert(name, value.parse().unwrap());
         assert_eq!(send(daemon.admin, foreign).await.status, 403, "admin, {name}: {value}");
     }
+    // A page of the daemon's own, or an address that somebody has typed, is not foreign.
+    for site in ["same-origin", "none"] {
+        let mut own = request(Method::GET, "/status", "");
+        own.headers_mut().insert("sec-fetch-site", site.parse().unwrap());
+        assert_eq!(send(daemon.admin, own).await.status, 200, "{site}");
+    }
+    // What a page of another site asks for without CORS has no Origin; it is not even told that the daemon lives.
+    let mut image = request(Method::GET, "/health", "");
+    image.headers_mut().insert("sec-fetch-site", "cross-site".parse().unwrap());
+    assert_eq!(send(daemon.address(), image).await.status, 403);
     // In HTTP/2 the authority takes the place of Host.
     let two = Http2::to(daemon.address()).await;
     let mut foreign = ask("x");
@@ -325,7 +337,7 @@ async fn a_body_over_the_limit_is_refused_and_announced_ones_unread() {
 async fn a_connection_above_the_cap_waits_until_another_ends() {
     let bedrock = bedrock().await;
     let daemon = Setup::plain(&bedrock)
-        .listen("addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\nmax_connections = 2\n")
+        .listen("addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\nmax_connections = 2\nmax_connections_per_user = 2\n")
         .ready()
         .await;
     let mut first = Http1::to(daemon.address()).await;
@@ -339,6 +351,7 @@ async fn a_connection_above_the_cap_waits_until_another_ends() {
     waiting.write_all(third.as_bytes()).await.unwrap();
     for _ in 0..20 {
         assert_eq!(first.send(ask("first")).await.status, 200);
+        assert_eq!(second.send(ask("second")).await.status, 200, "one that is idle would make room");
         assert_eq!(daemon.admin_get("/health").await.status, 200, "the admin address has places of its own");
     }
     assert!(!received(&bedrock, "Converse").iter().any(|request| request.body == converse("third").as_bytes()));

@@ -43,6 +43,7 @@ async fn the_record_page_explains_every_outcome() {
         Outcome::UpstreamError,
         Outcome::Refused,
         Outcome::ClientDisconnected,
+        Outcome::ClientStalled,
         Outcome::UpstreamBroke,
         Outcome::Interrupted,
     ];
@@ -54,6 +55,7 @@ async fn the_record_page_explains_every_outcome() {
             | Outcome::UpstreamError
             | Outcome::Refused
             | Outcome::ClientDisconnected
+            | Outcome::ClientStalled
             | Outcome::UpstreamBroke
             | Outcome::Interrupted => {}
         }
@@ -122,6 +124,7 @@ fn full_record() -> Record {
         identity_verified: true,
         access_key_id: Some("LOCALBILLING".into()),
         data_classification: Some("internal".into()),
+        tags: Some(r#"{"x-session":"a"}"#.into()),
         request_size: 1,
         response_size: 2,
         latency: 3,

@@ -19,12 +19,13 @@ fn host(rates: Rates) -> settings::Limits {
 
 fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
-    LimitRequest { caller: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate }
+    LimitRequest { caller: None, uid: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate }
 }
 
 fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
     LimitRequest {
         caller: Some(caller),
+        uid: None,
         caller_limits: Some(rates),
         model: None,
         behind: &Behind::Itself,
@@ -308,6 +309,44 @@ async fn a_large_request_is_not_starved_by_small_ones() {
     clock.advance(Duration::from_secs(21));
     settle_down().await;
     assert!(large.is_finished() && small.is_finished());
+}
+
+#[tokio::test]
+async fn no_caller_takes_all_places_in_the_queue() {
+    let none = Rates::default();
+    for named in [true, false] {
+        let rates = Rates { concurrent_requests: Some(1), max_wait: Some(MINUTE), ..Rates::default() };
+        let limits = Limits::new(&settings::Limits { max_waiting: 6, ..host(rates) }, VirtualClock::new());
+        let running = limits.admit(ask(0)).await.unwrap();
+        let spawn = |caller: &'static str, uid: u32| {
+            let limits = limits.clone();
+            tokio::spawn(async move {
+                let one = if named { of(caller, &none) } else { LimitRequest { uid: Some(uid), ..ask(0) } };
+                limits.admit(one).await.map(drop)
+            })
+        };
+        let many: Vec<_> = (0..6).map(|_| spawn("many", 1)).collect();
+        settle_down().await;
+        assert_eq!(limits.status().waiting, 6, "one caller may have all places that nobody else wants");
+        assert!(spawn("many", 1).await.unwrap().is_err());
+        // Another takes its share of them; what is beyond it is refused.
+        let other: Vec<_> = (0..3).map(|_| spawn("other", 2)).collect();
+        settle_down().await;
+        assert!(spawn("other", 2).await.unwrap().is_err());
+        let third = spawn("third", 3);
+        settle_down().await;
+        assert_eq!(limits.status().waiting, 6);
+        drop(running);
+        let mut served = [0, 0, 0];
+        for (line, tasks) in [many, other, vec![third]].into_iter().enumerate() {
+            for task in tasks {
+                served[line] += usize::from(task.await.unwrap().is_ok());
+            }
+        }
+        assert_eq!(served.iter().sum::<usize>(), 6, "{served:?}");
+        assert!(served[1] >= 2 && served[2] == 1, "{served:?}");
+        assert_eq!(limits.status().waiting, 0);
+    }
 }
 
 #[tokio::test]

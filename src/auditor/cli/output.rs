@@ -9,7 +9,7 @@ use super::closing::Closing;
 
 /// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
 /// that are there.
-pub(crate) const ATTRIBUTES: [&str; 47] = [
+pub(crate) const ATTRIBUTES: [&str; 48] = [
     "timestamp",
     "requestId",
     "operation",
@@ -21,6 +21,7 @@ pub(crate) const ATTRIBUTES: [&str; 47] = [
     "accessKeyId",
     "identityVerified",
     "dataClassification",
+    "tags",
     "sourceIP",
     "sourcePartition",
     "destinationPartition",
@@ -211,6 +212,8 @@ mod tests {
     #[test]
     fn cells_cannot_break_out() {
         let item = json!({ "modelId": "=cmd|' /C calc'!A0", "errorMessage": "a,\"b\"\nc", "caller": "x\u{1b}[2J" });
+        let tags = written(Format::Csv, &json!({ "tags": r#"{"x-a":"1,2"}"# }));
+        assert!(tags.contains(r#""{""x-a"":""1,2""}""#), "{tags}");
         let csv = written(Format::Csv, &item);
         assert!(csv.contains("\"'=cmd|' /C calc'!A0\""), "{csv}");
         assert!(csv.contains("\"a,\"\"b\"\"\nc\""), "{csv}");
@@ -225,6 +228,7 @@ mod tests {
         assert_eq!(line, item);
 
         item["requestId"] = "r".into();
+        item["tags"] = "t".into();
         let fields = item.as_object().unwrap();
         let mut listed = ATTRIBUTES.to_vec();
         listed.sort_unstable();

@@ -104,9 +104,9 @@ fn a_malformed_chunk_ends_the_body_without_its_end() {
 async fn the_preface_tells_http2() {
     let (mut near, mut far) = tokio::io::duplex(64);
     tokio::io::AsyncWriteExt::write_all(&mut far, PREFACE).await.unwrap();
-    assert_eq!(detect(&mut near).await.unwrap().0, Protocol::Http2);
+    assert_eq!(detect(&mut near, HEADER_TIMEOUT, HEADER_TIMEOUT).await.unwrap().0, Protocol::Http2);
     let (mut near, mut far) = tokio::io::duplex(64);
     tokio::io::AsyncWriteExt::write_all(&mut far, b"PRI /").await.unwrap();
-    let (protocol, start) = detect(&mut near).await.unwrap();
+    let (protocol, start) = detect(&mut near, HEADER_TIMEOUT, HEADER_TIMEOUT).await.unwrap();
     assert_eq!((protocol, &start[..]), (Protocol::Http1, &b"PRI /"[..]));
 }

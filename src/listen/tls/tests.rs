@@ -224,3 +224,34 @@ fn configuration_errors_name_the_file_to_blame() {
             .is_ok()
     );
 }
+
+#[test]
+fn what_is_odd_about_the_files_is_said() {
+    use std::os::unix::fs::PermissionsExt;
+    let pki = Pki::new();
+    let tls = pki.tls("127.0.0.1:0", true);
+    let mode = |mode| std::fs::set_permissions(pki.path("server.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o600);
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    assert_eq!(tls.warnings(at(1_800_000_000)), Vec::<String>::new());
+    mode(0o644);
+    let warnings = tls.warnings(at(1_800_000_000));
+    assert!(matches!(&warnings[..], [key] if key.contains("every user of this host can reach")), "{warnings:?}");
+    mode(0o600);
+    // The certificates are valid from 1975 to 4096.
+    for (now, expected) in [(1_000, "is not valid before"), (67_200_000_000, "expired at")] {
+        let warnings = tls.warnings(at(now));
+        assert_eq!(warnings.len(), 2, "the server's and its clients' CA: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.contains(expected)), "{warnings:?}");
+    }
+}
+
+#[test]
+fn an_encrypted_key_has_a_sentence_of_its_own() {
+    let pki = Pki::new();
+    let text = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    std::fs::write(pki.path("server.key"), text).unwrap();
+    let error = server_config(&pki.tls("127.0.0.1:0", false)).unwrap_err();
+    assert_eq!(error.file, TlsFile::PrivateKey);
+    assert!(error.to_string().contains("it is encrypted, and the daemon has no passphrase"), "{error}");
+}

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Glob;
+use crate::model::catalogue::Profile;
 use crate::model::catalogue::{FoundationModel, ProfileModel};
 use crate::settings::Settings;
 
@@ -57,7 +58,7 @@ fn catalogue() -> Catalogue {
 }
 
 fn ask_with(asked: &str, settings: &Models) -> Result<Resolution, Refusal> {
-    resolve(asked, Known { settings, catalogue: Some(&catalogue()), learned: None, looked_up: None })
+    resolve(asked, Known { settings, caller: None, catalogue: Some(&catalogue()), learned: None, looked_up: None })
 }
 
 fn sent(asked: &str) -> String {
@@ -146,7 +147,7 @@ fn what_was_learned_is_used_and_still_checked() {
     let ask = |settings: &Models| {
         resolve(
             "a.no-profile-v1:0",
-            Known { settings, catalogue: Some(&catalogue), learned: Some(arn), looked_up: None },
+            Known { settings, caller: None, catalogue: Some(&catalogue), learned: Some(arn), looked_up: None },
         )
     };
     let Ok(Resolution::Send(target)) = ask(&settings) else { panic!() };
@@ -158,7 +159,8 @@ fn what_was_learned_is_used_and_still_checked() {
 #[test]
 fn no_profile_is_made_of_a_model_that_none_can_reach() {
     let (settings, catalogue) = (settings(), catalogue());
-    let known = Known { settings: &settings, catalogue: Some(&catalogue), learned: None, looked_up: None };
+    let known =
+        Known { settings: &settings, caller: None, catalogue: Some(&catalogue), learned: None, looked_up: None };
     let made = |model| matches!(profile_for(model, known), Ok(Resolution::Create { .. }));
     assert!(made("a.on-demand-v1:0") && made("a.no-profile-v1:0") && !made("a.provisioned-v1:0"));
 }
@@ -166,7 +168,7 @@ fn no_profile_is_made_of_a_model_that_none_can_reach() {
 #[test]
 fn without_a_catalogue_the_name_goes_as_it_is() {
     let settings = settings();
-    let known = Known { settings: &settings, catalogue: None, learned: None, looked_up: None };
+    let known = Known { settings: &settings, caller: None, catalogue: None, learned: None, looked_up: None };
     let Ok(Resolution::Send(target)) = resolve("a.profile-only-v1:0", known) else { panic!() };
     assert_eq!(target.identifier, "a.profile-only-v1:0");
     assert!(matches!(profile_for("a.x-v1:0", known), Ok(Resolution::Send(target)) if !target.is_profile));

@@ -1,6 +1,7 @@
 //! Who may call, from outside: the real Rust SDK, processes of other users, client certificates.
 
 mod certificates;
+mod identity;
 mod policy;
 mod proofs;
 mod reload;

@@ -12,6 +12,8 @@ async fn policy_decides_by_model_and_operation_and_deny_beats_allow() {
     let bedrock = bedrock().await;
     let text = format!(
         r#"
+[models]
+allow_profile_management = true
 [[callers]]
 name = "me"
 users = ["{}"]
@@ -73,7 +75,8 @@ level = "debug"
         "inferenceProfileName": "p",
         "modelSource": { "copyFrom": format!("arn:aws:bedrock:us-east-1::foundation-model/{PROFILE_ONLY}") },
     });
-    refused(&daemon.post("/inference-profiles", profile.to_string()).await, 403, "AccessDeniedException");
+    let answer = daemon.post("/inference-profiles", profile.to_string()).await;
+    assert!(refused(&answer, 403, "AccessDeniedException").contains("deny_models at"), "{answer:?}");
     let body = json!({ "modelId": ON_DEMAND, "contentType": "application/json", "body": converse("x") }).to_string();
     let answer = daemon.post("/v1/bedrock/invoke-model", body).await;
     assert_eq!(answer.status, 403, "the legacy REST API is under the same policy: {answer:?}");

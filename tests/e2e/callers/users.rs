@@ -138,5 +138,5 @@ async fn who_writes_and_closes_at_once_is_never_taken_for_root() {
     let unknown = records.iter().filter(|record| record["caller"].is_null() && record["callerUid"].is_null()).count();
     println!("connect, write, close: {mine} known, {unknown} unknown of {}", records.len());
     assert_eq!(mine + unknown, records.len(), "{records:?}");
-    assert!(mine >= 1 && records.len() > 1);
+    assert!(mine >= 1);
 }

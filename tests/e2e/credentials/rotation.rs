@@ -78,12 +78,6 @@ fn refreshes(page: &str) -> f64 {
 #[tokio::test]
 async fn a_stale_key_is_read_anew_once_for_all_and_each_request_retried_once() {
     let bedrock = bedrock().await;
-    // Requests, and nothing else, may cause reads of the source.
-    let daemon = Setup::tls(&bedrock)
-        .credentials("[credentials]\nsource = \"environment\"\n")
-        .env("AWS_BEARER_TOKEN_BEDROCK", DEFAULT_BEARER_TOKEN)
-        .ready()
-        .await;
     for effect in [
         Effect::InvalidKey,
         Effect::InvalidKeyFormat,
@@ -91,6 +85,12 @@ async fn a_stale_key_is_read_anew_once_for_all_and_each_request_retried_once() {
         Effect::ExpiredToken,
         Effect::UnrecognizedClient,
     ] {
+        // Requests, and nothing else, may cause reads of the source. A daemon for each: reads in vain are not repeated at once.
+        let daemon = Setup::tls(&bedrock)
+            .credentials("[credentials]\nsource = \"environment\"\n")
+            .env("AWS_BEARER_TOKEN_BEDROCK", DEFAULT_BEARER_TOKEN)
+            .ready()
+            .await;
         let before = refreshes(&daemon.metrics().await);
         bedrock.clear();
         bedrock.inject(Fault::once(effect.clone()).times(0).on("Converse"));
@@ -109,6 +109,15 @@ async fn a_stale_key_is_read_anew_once_for_all_and_each_request_retried_once() {
         let answer = ask(&daemon).await;
         assert_eq!(answer.status, 200, "{effect:?}: {answer:?}");
         assert_eq!(daemon.record_of(&answer).await["attempts"], 2);
+
+        // However many are refused now, the source has just been read in vain.
+        let before = refreshes(&daemon.metrics().await);
+        bedrock.inject(Fault::once(effect.clone()).times(0).on("Converse"));
+        for _ in 0..3 {
+            assert!(concurrent(&daemon, 10).await.iter().all(|answer| answer.status == 403), "{effect:?}");
+        }
+        assert_eq!(refreshes(&daemon.metrics().await), before, "{effect:?}");
+        bedrock.clear_faults();
     }
 }
 

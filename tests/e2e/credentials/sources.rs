@@ -214,3 +214,56 @@ async fn a_profile_may_assume_a_role_of_the_commercial_account() {
     assert!(request.contains("Action=AssumeRole&") && request.contains("role%2Fbedrock"), "{request}");
     assert!(request.contains("Credential=AKIABASE/") && request.contains("/us-west-2/sts/aws4_request"), "{request}");
 }
+
+#[tokio::test]
+async fn what_a_credential_process_says_stands_in_the_log_and_not_in_answers() {
+    let bedrock = bedrock().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (config, script) = (directory.path().join("config"), directory.path().join("keys.sh"));
+    std::fs::write(&script, "#!/bin/sh\necho 'CANARY of the process' >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(&config, format!("[profile broken]\ncredential_process = {}\n", script.display())).unwrap();
+    let daemon = Setup::plain(&bedrock)
+        .credentials("[credentials]\nsource = \"profile\"\nprofile = \"broken\"\n")
+        .env("AWS_CONFIG_FILE", config.to_str().unwrap())
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+        .env("PATH", "/usr/bin:/bin")
+        .start()
+        .await;
+    let sentence = refused(&ask(&daemon).await, 503, "ServiceUnavailableException");
+    assert!(sentence.contains("the AWS profile broken gives no credentials; the daemon's log says why"), "{sentence}");
+    for page in ["/ready", "/status"] {
+        assert!(!daemon.admin_get(page).await.text().contains("CANARY"), "{page}");
+    }
+    let reason = daemon.says("the AWS profile gives no credentials").await["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("CANARY") && reason.len() < 600, "{reason}");
+}
+
+#[tokio::test]
+async fn a_credentials_file_that_everybody_can_read_is_worth_a_warning() {
+    let bedrock = bedrock().await;
+    for (mode, warns) in [(0o644, true), (0o600, false)] {
+        let setup = Setup::plain(&bedrock);
+        std::fs::set_permissions(setup.secret_path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let checked = String::from_utf8(setup.command(&["check"]).await.stdout).unwrap();
+        assert_eq!(checked.contains("warn  every user of this host can reach the secret"), warns, "{checked}");
+        let daemon = setup.ready().await;
+        assert_eq!(daemon.log_text().contains("every user of this host can reach the secret"), warns);
+    }
+}
+
+#[tokio::test]
+async fn no_core_dump_holds_the_key_unless_the_admin_says_so() {
+    let bedrock = bedrock().await;
+    let core = |daemon: &Daemon| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        line.split_whitespace().nth(4).unwrap().to_owned()
+    };
+    let daemon = Setup::plain(&bedrock).ready().await;
+    assert_eq!(core(&daemon), "0");
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let own = own.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let debugged = Setup::plain(&bedrock).with("[process]\ncore_dumps = true").ready().await;
+    assert_eq!(core(&debugged), own.split_whitespace().nth(4).unwrap(), "as it was inherited");
+}

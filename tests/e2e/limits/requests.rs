@@ -26,9 +26,10 @@ async fn a_storm_is_admitted_to_the_burst_and_not_one_more() {
         assert!((1..=60).contains(&after), "{after}");
     }
     assert_eq!(limited(&daemon, "requests_per_minute", "host").await, 45.0);
-    until("a line for each", || Some(()).filter(|()| daemon.records().len() == 50)).await;
+    // Thirty refusals of one caller for one reason have lines of their own; then one says how many more there were.
+    until("a line for each", || Some(()).filter(|()| daemon.records().len() >= 35)).await;
     let refusals: Vec<Value> = daemon.records().into_iter().filter(|one| one["statusCode"] == 429).collect();
-    assert_eq!(refusals.len(), 45);
+    assert!((30..=31).contains(&refusals.len()), "{}", refusals.len());
     for record in refusals {
         assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(0)), "{record}");
         assert!(record["errorMessage"].as_str().unwrap().contains("requests_per_minute"), "{record}");

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use bedrock_sidecar::caller::Peer;
+use bedrock_sidecar::caller::{NoPeer, Peer, Peers};
 use socket2::{Domain, SockAddr, Socket, Type};
 use test_support::users::{can_be_others, own_uid, this_test_as};
 
@@ -16,9 +16,18 @@ use test_support::users::{can_be_others, own_uid, this_test_as};
 const ALICE: u32 = 40_001;
 const BOB: u32 = 40_002;
 
+/// Who has connected; nobody when the connection is not to be served.
 fn peer(listener: &TcpListener) -> (Peer, TcpStream) {
     let (stream, client) = listener.accept().unwrap();
-    (Peer::of_tcp(client, stream.local_addr().unwrap()), stream)
+    (found(&Peers::open().unwrap(), &stream, client), stream)
+}
+
+fn found(peers: &Peers, stream: &TcpStream, client: SocketAddr) -> Peer {
+    match peers.of_tcp(stream, client, stream.local_addr().unwrap()) {
+        Ok(peer) => peer,
+        Err(NoPeer::Gone) => Peer::default(),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 #[test]
@@ -76,12 +85,44 @@ fn a_peer_that_has_only_finished_writing_is_known() {
 
 #[test]
 fn a_connection_that_is_not_on_this_host_is_unknown() {
-    let server: SocketAddr = "127.0.0.1:8790".parse().unwrap();
-    assert_eq!(Peer::of_tcp("192.0.2.1:4000".parse().unwrap(), server).uid, None);
-    assert_eq!(Peer::of_tcp("[2001:db8::1]:4000".parse().unwrap(), server).uid, None);
-    // The port of a listener is not a connection.
+    let peers = Peers::open().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    assert_eq!(Peer::of_tcp(listener.local_addr().unwrap(), server).uid, None);
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    for other in ["192.0.2.1:4000", "[2001:db8::1]:4000"] {
+        assert_eq!(found(&peers, &stream, other.parse().unwrap()).uid, None);
+    }
+    // The port of a listener is not a connection.
+    assert_eq!(found(&peers, &stream, listener.local_addr().unwrap()).uid, None);
+}
+
+/// A connection that was reset waits to be accepted, with its data, while another user connects from the same port.
+#[test]
+fn a_dead_connection_is_not_the_one_that_has_taken_its_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let from = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], port)))).unwrap();
+        socket.connect(&SockAddr::from(address)).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut attacker = from(0);
+    let port = attacker.local_addr().unwrap().port();
+    attacker.write_all(b"POST / HTTP/1.1\r\n\r\n").unwrap();
+    socket2::SockRef::from(&attacker).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(attacker);
+    let _victim = from(port);
+
+    let peers = Peers::open().unwrap();
+    let (dead, client) = listener.accept().unwrap();
+    assert_eq!(client.port(), port);
+    let judged = peers.of_tcp(&dead, client, address);
+    assert!(matches!(judged, Err(NoPeer::Gone)), "{judged:?}");
+    let (alive, client) = listener.accept().unwrap();
+    assert_eq!(client.port(), port);
+    assert_eq!(peers.of_tcp(&alive, client, address).unwrap().uid, Some(own_uid()));
 }
 
 #[test]
@@ -89,13 +130,14 @@ fn looking_leaks_no_descriptor_and_is_quick() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (_, stream) = peer(&listener);
+    let peers = Peers::open().unwrap();
     let (client, server) = (client.local_addr().unwrap(), stream.local_addr().unwrap());
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let (before, start) = (open(), Instant::now());
     for _ in 0..2000 {
-        assert_eq!(Peer::of_tcp(client, server).uid, Some(own_uid()));
+        assert_eq!(peers.of_tcp(&stream, client, server).unwrap().uid, Some(own_uid()));
     }
-    println!("Peer::of_tcp: {} ns", start.elapsed().as_nanos() / 2000);
+    println!("Peers::of_tcp: {} ns", start.elapsed().as_nanos() / 2000);
     // Other tests open a few meanwhile.
     assert!(open() < before + 200);
 }
@@ -109,7 +151,7 @@ async fn unix_peers_have_uid_and_gid() {
     let (stream, _) = listener.accept().await.unwrap();
     drop(client);
     // SO_PEERCRED was taken at connect: closing changes nothing.
-    let peer = Peer::of_unix(&stream);
+    let peer = Peer::of_unix(&stream, &path);
     assert_eq!(peer.uid, Some(own_uid()));
     assert_eq!(peer.gid, Some(rustix::process::getegid().as_raw()));
     assert_eq!(peer.source, path.to_str().unwrap());
@@ -188,7 +230,7 @@ async fn unix_peers_of_other_users_are_told_apart() {
     }
     let mut client = part("unix", BOB, path.to_str().unwrap());
     let (stream, _) = listener.accept().await.unwrap();
-    let peer = Peer::of_unix(&stream);
+    let peer = Peer::of_unix(&stream, &path);
     assert_eq!((peer.uid, peer.gid), (Some(BOB), Some(BOB)));
     client.kill().unwrap();
     client.wait().unwrap();

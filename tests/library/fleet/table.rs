@@ -99,8 +99,14 @@ fn fleet(requests: u64, on_unavailable: OnUnavailable) -> settings::Limits {
     }
 }
 
-const ASK: LimitRequest<'static> =
-    LimitRequest { caller: None, caller_limits: None, model: None, behind: &Behind::Itself, estimate: Estimate::NONE };
+const ASK: LimitRequest<'static> = LimitRequest {
+    caller: None,
+    uid: None,
+    caller_limits: None,
+    model: None,
+    behind: &Behind::Itself,
+    estimate: Estimate::NONE,
+};
 
 async fn admitted(limits: &Limits) -> bool {
     limits.admit(ASK).await.is_ok()

@@ -1,0 +1,72 @@
+//! The record's `tags`: headers of the client that stay on this side, but are worth keeping.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use serde_json::{Map, Value};
+
+/// Longest value that is kept, in bytes.
+const MAX_VALUE: usize = 256;
+
+/// The values of the headers that are to be kept, as a JSON object in text: records are flat, in the ledger as in DynamoDB.
+/// Several headers of one name are joined as HTTP joins them.
+pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
+    let mut tags = Map::new();
+    for name in names {
+        let mut joined = Vec::new();
+        for value in headers.get_all(name) {
+            if !joined.is_empty() {
+                joined.extend_from_slice(b", ");
+            }
+            joined.extend_from_slice(value.as_bytes());
+            if joined.len() > MAX_VALUE {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&joined);
+        let text = &text[..text.floor_char_boundary(MAX_VALUE)];
+        if !text.is_empty() {
+            tags.insert(name.as_str().to_owned(), Value::from(text));
+        }
+    }
+    (!tags.is_empty()).then(|| Value::Object(tags).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<HeaderName> {
+        (0..count).map(|n| HeaderName::from_bytes(format!("x-{n}{}", "n".repeat(60)).as_bytes()).unwrap()).collect()
+    }
+
+    #[test]
+    fn only_what_is_named_is_kept_and_what_is_absent_is_not_there() {
+        let names = [HeaderName::from_static("traceparent"), HeaderName::from_static("x-session")];
+        let mut headers = HeaderMap::new();
+        assert_eq!(of(&headers, &names), None);
+        headers.insert("x-other", "o".parse().unwrap());
+        headers.insert("x-session", "".parse().unwrap());
+        assert_eq!(of(&headers, &names), None);
+        headers.insert("traceparent", "00-a".parse().unwrap());
+        headers.append("traceparent", "00-b\"".parse().unwrap());
+        assert_eq!(of(&headers, &names).unwrap(), r#"{"traceparent":"00-a, 00-b\""}"#);
+    }
+
+    #[test]
+    fn whatever_a_client_sends_stays_within_bounds_and_can_be_read() {
+        let names = names(8);
+        for value in ["\"".repeat(5000), "é".repeat(3000), "a".repeat(255) + "é", "\\".repeat(300)] {
+            let headers: HeaderMap = names
+                .iter()
+                .map(|name| (name.clone(), http::HeaderValue::from_bytes(value.as_bytes()).unwrap()))
+                .collect();
+            let tags = of(&headers, &names).unwrap();
+            assert!(tags.len() < 8 * 1024, "{}", tags.len());
+            let read: Map<String, Value> = serde_json::from_str(&tags).unwrap();
+            assert!(read.len() == 8 && read.values().all(|value| value.as_str().unwrap().len() <= MAX_VALUE));
+        }
+        let mut broken = HeaderMap::new();
+        broken.insert(&names[0], http::HeaderValue::from_bytes(b"\xff\xfe\t").unwrap());
+        assert!(of(&broken, &names).unwrap().len() < 8 * 1024);
+    }
+}

@@ -1,0 +1,230 @@
+//! What of a request names something of the GovCloud account, apart from its model: guardrails, keys, projects. A guardrail
+//! is replaced by the one that `[guardrails]` gives for it; everything else of the kind is refused, because it would tell
+//! the commercial side of GovCloud and could not be found there.
+//!
+//! Only places that name resources are looked at. A prompt may hold any ARN.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::{Refusal, RefusalKind};
+use crate::operation::{SEGMENT, check_identifier};
+use crate::request::Received;
+use crate::settings::Settings;
+use crate::settings::guardrails::Guardrails;
+use crate::upstream::strip;
+
+/// The mark of a GovCloud ARN. None of its characters is one that JSON has to escape.
+const GOVCLOUD: &str = "aws-us-gov";
+
+const GUARDRAIL: HeaderName = HeaderName::from_static("x-amzn-bedrock-guardrailidentifier");
+
+/// Longest value of a header that goes upstream, in bytes: Bedrock's request metadata is the longest that it defines.
+const MAX_HEADER: usize = 16 * 1024;
+
+/// The request with the commercial names in the place of GovCloud's; none when there is nothing to replace.
+///
+/// # Errors
+/// Something of a GovCloud account is named that nothing stands for on the commercial side.
+pub(crate) fn replaced(received: &Received, settings: &Settings) -> Result<Option<Received>, Refusal> {
+    let guardrails = &settings.guardrails;
+    let path = path(received, guardrails)?;
+    if received.query.as_deref().is_some_and(|query| percent_decode_str(query).decode_utf8_lossy().contains(GOVCLOUD)) {
+        return Err(refusal(
+            "the request's query names something of a GovCloud account, which commercial Bedrock does not have.",
+        ));
+    }
+    let guardrail = headers(received, settings)?;
+    let body = body(received, guardrails)?;
+    if path.is_none() && guardrail.is_none() && body.is_none() {
+        return Ok(None);
+    }
+    let mut received = received.clone();
+    if let Some(path) = path {
+        received.path = path;
+    }
+    if let Some(guardrail) = guardrail {
+        received.headers.insert(GUARDRAIL, guardrail);
+    }
+    Ok(Some(match body {
+        Some(body) => received.with_body(body)?,
+        None => received,
+    }))
+}
+
+/// The path of ApplyGuardrail names a guardrail. Paths that name a model are made anew from the model.
+fn path(received: &Received, guardrails: &Guardrails) -> Result<Option<String>, Refusal> {
+    if received.model.as_ref().is_some_and(|model| model.in_body.is_none()) {
+        return Ok(None);
+    }
+    if let Some((raw, rest)) = received.path.strip_prefix("/guardrail/").and_then(|rest| rest.split_once('/')) {
+        let asked = percent_decode_str(raw).decode_utf8_lossy();
+        let sent = commercial_guardrail(&asked, guardrails)?;
+        return Ok(sent.map(|sent| format!("/guardrail/{}/{rest}", utf8_percent_encode(sent, SEGMENT))));
+    }
+    if percent_decode_str(&received.path).decode_utf8_lossy().contains(GOVCLOUD) {
+        return Err(refusal(
+            "the request's path names something of a GovCloud account, which commercial Bedrock does not have.",
+        ));
+    }
+    Ok(None)
+}
+
+/// The value that takes the place of the guardrail's header.
+fn headers(received: &Received, settings: &Settings) -> Result<Option<HeaderValue>, Refusal> {
+    let mut sent = None;
+    for (name, value) in &received.headers {
+        if !strip::travels(name.as_str(), &settings.headers.forward) {
+            continue;
+        }
+        if value.len() > MAX_HEADER {
+            return Err(refusal(format!("the header {name} is longer than {MAX_HEADER} bytes.")));
+        }
+        if *name == GUARDRAIL {
+            if received.headers.get_all(name).iter().nth(1).is_some() {
+                return Err(refusal(format!("the header {name} stands twice; send it once.")));
+            }
+            let asked = String::from_utf8_lossy(value.as_bytes());
+            let commercial = commercial_guardrail(asked.trim(), &settings.guardrails)?;
+            sent = commercial.and_then(|commercial| HeaderValue::from_str(commercial).ok());
+        } else if memchr::memmem::find(value.as_bytes(), GOVCLOUD.as_bytes()).is_some() {
+            return Err(refusal(format!(
+                "the header {name} names something of a GovCloud account, which commercial Bedrock does not have."
+            )));
+        }
+    }
+    Ok(sent)
+}
+
+/// The places in a body that name resources: of Converse, InvokeModel, StartAsyncInvoke and the OpenAI shape. serde refuses
+/// a key that stands twice, of which readers disagree about which one counts.
+#[derive(Debug, Deserialize)]
+struct Places<'a> {
+    #[serde(borrow, rename = "guardrailConfig")]
+    of_converse: Option<&'a RawValue>,
+    #[serde(borrow, rename = "amazon-bedrock-guardrailConfig")]
+    of_invoke_model: Option<&'a RawValue>,
+    #[serde(borrow, rename = "guardrailIdentifier")]
+    guardrail: Option<&'a RawValue>,
+    #[serde(borrow, rename = "projectIdentifier")]
+    project: Option<&'a RawValue>,
+    #[serde(borrow, rename = "outputDataConfig")]
+    output: Option<&'a RawValue>,
+    #[serde(borrow, rename = "requestMetadata")]
+    metadata: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+struct GuardrailConfig<'a> {
+    #[serde(borrow, rename = "guardrailIdentifier")]
+    guardrail: Option<&'a RawValue>,
+}
+
+/// The body with other guardrails; only their strings change.
+fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, Refusal> {
+    let body = &received.body;
+    if received.headers.contains_key(CONTENT_ENCODING) || !may_name_something(body, guardrails) {
+        return Ok(None);
+    }
+    // Whether it is JSON is for Bedrock to say, in its own words.
+    let Some(places) = read::<Places<'_>>(body)? else { return Ok(None) };
+    for (key, value) in [
+        ("projectIdentifier", places.project),
+        ("outputDataConfig", places.output),
+        ("requestMetadata", places.metadata),
+    ] {
+        if value.is_some_and(names_govcloud) {
+            return Err(refusal(format!(
+                "\"{key}\" in the request's body names something of a GovCloud account, which commercial Bedrock does not have."
+            )));
+        }
+    }
+    let mut edits = Vec::new();
+    let configs = [places.of_converse, places.of_invoke_model];
+    let mut named = vec![places.guardrail];
+    for config in configs.into_iter().flatten() {
+        named.push(read::<GuardrailConfig<'_>>(config.get().as_bytes())?.and_then(|config| config.guardrail));
+    }
+    for value in named.into_iter().flatten() {
+        let Ok(asked) = serde_json::from_str::<String>(value.get()) else { continue };
+        if let Some(sent) = commercial_guardrail(&asked, guardrails)? {
+            // The value is a part of the body, so that its place is the distance of their addresses.
+            let start = value.get().as_ptr().addr() - body.as_ptr().addr();
+            edits.push((start..start + value.get().len(), Value::from(sent).to_string()));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    edits.sort_by_key(|(place, _)| place.start);
+    let mut edited = BytesMut::with_capacity(body.len() + 256);
+    let mut done = 0;
+    for (place, text) in edits {
+        edited.extend_from_slice(&body[done..place.start]);
+        edited.extend_from_slice(text.as_bytes());
+        done = place.end;
+    }
+    edited.extend_from_slice(&body[done..]);
+    Ok(Some(edited.freeze()))
+}
+
+/// A quick look that most bodies end with. `\u00` may write any letter of a name.
+fn may_name_something(body: &[u8], guardrails: &Guardrails) -> bool {
+    let holds = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
+    holds(GOVCLOUD) || holds("\\u00") || (!guardrails.is_empty() && holds("guardrailIdentifier"))
+}
+
+/// None where it is not JSON, or no object.
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<Option<T>, Refusal> {
+    // serde would also read the values from an array, in their order.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Ok(None);
+    }
+    match serde_json::from_slice(json) {
+        Ok(read) => Ok(Some(read)),
+        // Every key takes any value, so that a fault of meaning is a key that came before.
+        Err(error) if error.is_data() => Err(refusal(
+            "a key that names a guardrail or another resource stands twice in the request's body; send it once.",
+        )),
+        Err(_) => Ok(None),
+    }
+}
+
+fn names_govcloud(value: &RawValue) -> bool {
+    fn holds(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains(GOVCLOUD),
+            Value::Array(values) => values.iter().any(holds),
+            Value::Object(fields) => fields.values().any(holds),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    serde_json::from_str(value.get()).is_ok_and(|value| holds(&value))
+}
+
+/// What is sent in the place of a guardrail; none where it stays.
+fn commercial_guardrail<'a>(asked: &str, guardrails: &'a Guardrails) -> Result<Option<&'a str>, Refusal> {
+    if let Some(sent) = guardrails.get(asked) {
+        return Ok(Some(sent));
+    }
+    if !asked.contains(GOVCLOUD) {
+        return Ok(None);
+    }
+    // Quoted only if it looks like one: the text comes from anybody.
+    let quoted =
+        if check_identifier(asked).is_ok() { format!("the guardrail \"{asked}\"") } else { "the guardrail".into() };
+    Err(refusal(format!(
+        "{quoted} belongs to a GovCloud account and does not exist on the commercial side; name one of the commercial account, or let [guardrails] in the configuration say which one takes its place."
+    )))
+}
+
+fn refusal(sentence: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(RefusalKind::Validation, sentence)
+}
+
+#[cfg(test)]
+mod tests;

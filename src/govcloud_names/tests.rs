@@ -1,0 +1,135 @@
+use std::path::Path;
+
+use http::header::HeaderMap;
+
+use super::*;
+use crate::config::Source;
+use crate::operation;
+
+const GOV: &str = "arn:aws-us-gov:bedrock:us-gov-west-1:123456789012:guardrail/gov1";
+const COMMERCIAL: &str = "arn:aws:bedrock:us-east-1:210987654321:guardrail/com1";
+
+fn settings() -> Settings {
+    let text =
+        format!("[guardrails]\n\"{GOV}\" = \"{COMMERCIAL}\"\n\"bare1\" = \"bare2\"\n[headers]\nforward = [\"x-acme\"]");
+    Settings::from_source(&Source::new(Path::new("c.toml"), text)).unwrap()
+}
+
+fn received(path: &str, headers: &[(&'static str, &str)], body: &str) -> Received {
+    let mut request = http::Request::post(path).body(()).unwrap();
+    for (name, value) in headers {
+        request.headers_mut().append(*name, value.parse().unwrap());
+    }
+    let (head, ()) = request.into_parts();
+    let matched = operation::find(&head.method, head.uri.path()).unwrap();
+    Received::new(matched.operation, matched.identifier, head, Bytes::copy_from_slice(body.as_bytes())).unwrap()
+}
+
+/// What became of a body: itself if nothing was replaced.
+fn sent(path: &str, body: &str) -> Result<String, String> {
+    let received = received(path, &[], body);
+    let replaced = replaced(&received, &settings()).map_err(|refusal| refusal.message.into_owned())?;
+    Ok(String::from_utf8(replaced.unwrap_or(received).body.to_vec()).unwrap())
+}
+
+#[test]
+fn a_mapped_guardrail_is_replaced_and_every_other_byte_stays() {
+    for (path, key) in [
+        ("/model/a.b/converse", "guardrailConfig"),
+        ("/model/a.b/converse-stream", "guardrailConfig"),
+        ("/model/a.b/invoke", "amazon-bedrock-guardrailConfig"),
+    ] {
+        for (asked, sent_as) in [(GOV, COMMERCIAL), ("bare1", "bare2"), ("other", "other"), (COMMERCIAL, COMMERCIAL)] {
+            let body = format!(
+                "{{ \"x\":1.50e3,\t\"{key}\" : {{\"guardrailVersion\":\"1\", \"guardrailIdentifier\" : \"{asked}\" }} ,\"t\":\"{GOV}\"}}\n"
+            );
+            let expected = body.replacen(asked, sent_as, 1);
+            assert_eq!(sent(path, &body).unwrap(), expected);
+        }
+    }
+    let escaped = GOV.replace("us-gov", "us\\u002dgov");
+    let body = |guardrail: &str| format!(r#"{{"\u0067uardrailConfig":{{"guardrailIdentifier":"{guardrail}"}}}}"#);
+    assert_eq!(sent("/model/a.b/converse", &body(&escaped)).unwrap(), body(COMMERCIAL));
+}
+
+#[test]
+fn the_model_is_found_again_behind_a_replaced_guardrail() {
+    let body = format!(
+        r#"{{"amazon-bedrock-guardrailConfig":{{"guardrailIdentifier":"{GOV}"}},"model":"openai.gpt","messages":[]}}"#
+    );
+    let received = received("/openai/v1/chat/completions", &[], &body);
+    let replaced = replaced(&received, &settings()).unwrap().unwrap();
+    let upstream = replaced.to_upstream(HeaderMap::new(), Some("us.openai.gpt")).unwrap();
+    let expected = body.replace(GOV, COMMERCIAL).replace("openai.gpt", "us.openai.gpt");
+    assert_eq!(upstream.body, expected.as_bytes());
+}
+
+#[test]
+fn the_header_and_the_path_of_a_guardrail_are_replaced() {
+    for (asked, sent) in [(GOV, COMMERCIAL), ("bare1", "bare2")] {
+        let asked_in_header = received("/model/a.b/invoke", &[("x-amzn-bedrock-guardrailidentifier", asked)], "{}");
+        let replaced_header = replaced(&asked_in_header, &settings()).unwrap().unwrap();
+        assert_eq!(replaced_header.headers[GUARDRAIL], sent);
+
+        let encode = |id| utf8_percent_encode(id, SEGMENT).to_string();
+        let path = format!("/guardrail/{}/version/1/apply", encode(asked));
+        let replaced_path = replaced(&received(&path, &[], "{}"), &settings()).unwrap().unwrap();
+        assert_eq!(replaced_path.path, format!("/guardrail/{}/version/1/apply", encode(sent)));
+    }
+    for headers in [[("x-amzn-bedrock-guardrailidentifier", "other")], [("x-unknown", GOV)]] {
+        assert!(replaced(&received("/model/a.b/invoke", &headers, "{}"), &settings()).unwrap().is_none());
+    }
+}
+
+#[test]
+fn what_belongs_to_a_govcloud_account_is_refused() {
+    let other = GOV.replace("gov1", "gov2");
+    let escaped = other.replace("us-gov", "u\\u0073-gov");
+    for (path, body) in [
+        ("/model/a.b/converse", format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"{other}"}}}}"#)),
+        ("/model/a.b/converse", format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"{escaped}"}}}}"#)),
+        ("/model/a.b/invoke", format!(r#"{{"amazon-bedrock-guardrailConfig":{{"guardrailIdentifier":"{other}"}}}}"#)),
+        ("/model/a.b/invoke", r#"{"projectIdentifier":"arn:aws-us-gov:bedrock:r:1:project/p"}"#.to_owned()),
+        ("/model/a.b/converse", format!(r#"{{"requestMetadata":{{"k":"{other}"}}}}"#)),
+        ("/model/a.b/converse", format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"x"}},"guardrailConfig":{{"guardrailIdentifier":"{other}"}}}}"#)),
+        ("/async-invoke", r#"{"modelId":"a.b","outputDataConfig":{"s3OutputDataConfig":{"kmsKeyId":"arn:aws-us-gov:kms:r:1:key/k"}}}"#.to_owned()),
+        ("/openai/v1/chat/completions?x=arn%3Aaws-us-gov%3Ax", r#"{"model":"a.b"}"#.to_owned()),
+    ] {
+        let refused = sent(path, &body).unwrap_err();
+        assert!(refused.contains("GovCloud") || refused.contains("stands twice"), "{path} {body}: {refused}");
+    }
+    for (path, headers) in [
+        ("/model/a.b/invoke", vec![("x-amzn-bedrock-guardrailidentifier", &*other)]),
+        ("/model/a.b/invoke", vec![("x-amzn-bedrock-request-metadata", &*other)]),
+        ("/model/a.b/invoke", vec![("x-acme", &*other)]),
+        (
+            "/model/a.b/invoke",
+            vec![("x-amzn-bedrock-guardrailidentifier", GOV), ("x-amzn-bedrock-guardrailidentifier", "x")],
+        ),
+        ("/guardrail/arn%3Aaws-us-gov%3Abedrock%3Ar%3A1%3Aguardrail%2Fgov2/version/1/apply", vec![]),
+    ] {
+        assert!(replaced(&received(path, &headers, "{}"), &settings()).is_err(), "{path} {headers:?}");
+    }
+    let long = "a".repeat(MAX_HEADER + 1);
+    assert!(replaced(&received("/model/a.b/invoke", &[("anthropic-beta", &long)], "{}"), &settings()).is_err());
+    let echoed = sent(
+        "/model/a.b/converse",
+        &format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"aws-us-gov{}"}}}}"#, "x".repeat(5000)),
+    );
+    assert!(echoed.unwrap_err().len() < 500);
+}
+
+#[test]
+fn a_prompt_may_speak_of_any_arn() {
+    for body in [
+        format!(r#"{{"messages":[{{"content":[{{"text":"{GOV}2"}}]}}],"system":"{GOV}2"}}"#),
+        format!(r#"{{"messages":[{{"guardrailConfig":{{"guardrailIdentifier":"{GOV}2"}}}}]}}"#),
+        format!(r#"{{"toolConfig":{{"projectIdentifier":"{GOV}2"}}}}"#),
+        format!("[\"{GOV}2\"]"),
+        format!("not JSON {GOV}2"),
+        r#"{"guardrailConfig":null,"text":"\u00e9"}"#.to_owned(),
+        r#"{"guardrailConfig":{"guardrailIdentifier":7},"text":"\u00e9"}"#.to_owned(),
+    ] {
+        assert_eq!(sent("/model/a.b/converse", &body).unwrap(), body);
+    }
+}

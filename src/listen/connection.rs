@@ -1,0 +1,234 @@
+//! One connection, from its first byte to its end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::bounds::Http2ServerConnExec;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioTimer;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::activity::Activity;
+use super::answer::{Stalled, Watched};
+use super::head::{self, Guarded, Protocol};
+use super::places::Place;
+use super::stream::Duplex;
+use super::{Answer, Client, Shared, tls};
+use crate::panics;
+use crate::settings::listen::Timeouts;
+
+const MAX_STREAMS: u32 = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two pings of an HTTP/2 connection on which nothing comes.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// What a client gets to take note that its idle connection ends.
+const GRACE: Duration = Duration::from_secs(2);
+/// The shortest time between two looks at a connection.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Stream = Box<dyn Duplex>;
+
+/// A connection as it was accepted.
+pub(super) struct Accepted {
+    pub stream: Stream,
+    pub client: Client,
+    /// The client's address and ours, of a TCP connection.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
+    /// The handshake that is still to be made, beside the accept loop.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Serves a connection until it ends, `drain` says that it shall, or a time limit has passed.
+pub(super) async fn serve<F, S, B>(
+    accepted: Accepted,
+    place: &Place,
+    shared: &Shared,
+    mut drain: watch::Receiver<bool>,
+    service: S,
+) -> Result<(), Error>
+where
+    S: Fn(Arc<Client>, http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = http::Response<B>> + Send + 'static,
+    B: Answer,
+{
+    let Accepted { stream, mut client, ends, tls } = accepted;
+    let activity = Arc::clone(&place.activity);
+    let timeouts = shared.timeouts;
+    let (stream, protocol, start) = tokio::select! {
+        biased;
+        begun = begin(stream, &mut client, tls, timeouts) => begun?,
+        () = activity.until_told() => return Ok(()),
+        _ = drain.wait_for(|drain| *drain) => return Ok(()),
+    };
+    let io = Guarded::new(stream, protocol, start).watched(Arc::clone(&activity), timeouts.header);
+    let client = Arc::new(client);
+    let watched = Arc::clone(&activity);
+    let service = service_fn(move |request| {
+        let (progress, watched) = (watched.request(), Arc::clone(&watched));
+        let answer = service(Arc::clone(&client), request);
+        async move {
+            let watch = |body| Watched::new(body, progress, &watched, protocol);
+            Ok::<_, Infallible>(answer.await.map(watch))
+        }
+    });
+    let course = Course { activity, shared, ends, drain };
+    match protocol {
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(None);
+            course.follow(builder.serve_connection(io, service)).await
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(panics::Executor);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .initial_stream_window_size(1024 * 1024)
+                .initial_connection_window_size(16 * 1024 * 1024)
+                .max_header_list_size(64 * 1024)
+                .keep_alive_interval(PING_INTERVAL)
+                // A client that does not read does not answer pings either: that is the write timeout's matter.
+                .keep_alive_timeout(timeouts.write.max(PING_INTERVAL));
+            course.follow(builder.serve_connection(io, service)).await
+        }
+    }
+}
+
+/// The TLS handshake, if there is one, and the bytes that tell the protocol.
+async fn begin(
+    mut stream: Stream,
+    client: &mut Client,
+    tls: Option<TlsAcceptor>,
+    timeouts: Timeouts,
+) -> Result<(Stream, Protocol, bytes::BytesMut), Error> {
+    if let Some(acceptor) = tls {
+        let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+        client.peer.certificate_names = tls::peer_names(secured.get_ref().1);
+        stream = Box::new(secured);
+    }
+    let (protocol, start) = head::detect(&mut stream, timeouts.idle, timeouts.header).await?;
+    Ok((stream, protocol, start))
+}
+
+/// A connection of either protocol.
+trait Connection: Future<Output = hyper::Result<()>> {
+    /// It takes no more requests, and ends when the last answer has.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Connection for http1::Connection<I, S>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Error>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Error>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B, E> Connection for http2::Connection<I, S, E>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Error>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Error>,
+    E: Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// What can end a connection from this side.
+struct Course<'a> {
+    activity: Arc<Activity>,
+    shared: &'a Shared,
+    ends: Option<(SocketAddr, SocketAddr)>,
+    drain: watch::Receiver<bool>,
+}
+
+impl Course<'_> {
+    async fn follow(mut self, connection: impl Connection) -> Result<(), Error> {
+        let mut connection = pin!(connection);
+        let timeouts = self.shared.timeouts;
+        let (mut finishing, mut draining, mut unsent) = (None::<Instant>, false, None);
+        loop {
+            if self.is_stalled(&mut unsent) {
+                self.activity.cut_all();
+                self.shared.metrics.connection_cut("write_timeout");
+                return Err(Stalled.into());
+            }
+            for _ in 0..self.activity.cut_waiting(timeouts.write) {
+                self.shared.metrics.connection_cut("write_timeout");
+            }
+            let idle = self.activity.idle();
+            if finishing.is_none() && idle.is_some_and(|idle| idle >= timeouts.idle) {
+                self.shared.metrics.connection_cut("idle");
+                connection.as_mut().finish();
+                finishing = Some(Instant::now());
+            }
+            // A client that has nothing to come and does not answer is not waited for.
+            if finishing.is_some_and(|since| since.elapsed() >= GRACE) && idle.is_some_and(|idle| idle >= GRACE) {
+                return Ok(());
+            }
+            let wait = self.wait(idle, finishing.is_some());
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return Ok(ended?),
+                _ = self.drain.wait_for(|drain| *drain), if !draining => {
+                    draining = true;
+                    connection.as_mut().finish();
+                    finishing.get_or_insert_with(Instant::now);
+                }
+                () = self.activity.until_told(), if finishing.is_none() => {
+                    connection.as_mut().finish();
+                    finishing = Some(Instant::now());
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Whether the client's kernel has taken nothing for too long.
+    fn is_stalled(&self, before: &mut Option<u32>) -> bool {
+        let Some(blocked) = self.activity.blocked() else {
+            *before = None;
+            return false;
+        };
+        // A socket has room again only when a good part of its buffer is free. A slow client may take bytes for minutes
+        // before that.
+        let now = self.ends.and_then(|(client, server)| self.shared.peers.unsent(client, server));
+        let moves = before.zip(now).is_some_and(|(before, now)| now < before);
+        *before = now;
+        if moves {
+            self.activity.moves();
+        }
+        !moves && blocked >= self.shared.timeouts.write
+    }
+
+    /// Until something may have to be done.
+    fn wait(&self, idle: Option<Duration>, finishing: bool) -> Duration {
+        let timeouts = self.shared.timeouts;
+        let look = timeouts.write / 4;
+        let wait = match idle {
+            Some(_) if finishing => GRACE / 4,
+            Some(idle) => timeouts.idle.saturating_sub(idle).min(timeouts.write),
+            None => look,
+        };
+        let until_stalled = self.activity.blocked().map(|blocked| timeouts.write.saturating_sub(blocked).min(look));
+        wait.min(until_stalled.unwrap_or(wait)).max(LEAST_WAIT)
+    }
+}
