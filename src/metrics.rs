@@ -112,6 +112,8 @@ pub(crate) struct Metrics {
     audit_failures: Counter,
     audit_unrecorded: Counter,
     audit_refusals_coalesced: Counter,
+    audit_anchor_failures: Counter,
+    audit_anchor_last: Gauge<f64, AtomicU64>,
 }
 
 /// What others count, read when a scraper asks.
@@ -172,6 +174,8 @@ impl Metrics {
             audit_failures: Counter::default(),
             audit_unrecorded: Counter::default(),
             audit_refusals_coalesced: Counter::default(),
+            audit_anchor_failures: Counter::default(),
+            audit_anchor_last: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests that were answered", metrics.requests.clone());
@@ -262,6 +266,16 @@ impl Metrics {
             "audit_refusals_coalesced",
             "Refused requests without a record of their own, which another record counts",
             metrics.audit_refusals_coalesced.clone(),
+        );
+        registry.register(
+            "audit_anchor_failures",
+            "Anchors of the hash chain that could not be written",
+            metrics.audit_anchor_failures.clone(),
+        );
+        registry.register(
+            "audit_anchor_last_timestamp_seconds",
+            "When the last anchor was written, in seconds since 1970; 0 when none was",
+            metrics.audit_anchor_last.clone(),
         );
         let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
         let info = Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("fips", fips.to_string())]);
@@ -374,6 +388,8 @@ impl Metrics {
         catch_up(&self.audit_failures, audit.failures_total);
         catch_up(&self.audit_unrecorded, audit.unrecorded_total);
         catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
+        catch_up(&self.audit_anchor_failures, audit.anchor_failures_total);
+        self.audit_anchor_last.set(audit.anchored_ms as f64 / 1000.0);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -439,6 +455,8 @@ mod tests {
             unrecorded_total: 0,
             set_aside: 0,
             coalesced_total: 7,
+            anchor_failures_total: 8,
+            anchored_ms: 1500,
             last_error: None,
             ledger_writable: true,
             table_reachable: None,
@@ -469,6 +487,8 @@ mod tests {
             "bedrock_sidecar_audit_shipped_total 5",
             "bedrock_sidecar_audit_failures_total 6",
             "bedrock_sidecar_audit_refusals_coalesced_total 7",
+            "bedrock_sidecar_audit_anchor_failures_total 8",
+            "bedrock_sidecar_audit_anchor_last_timestamp_seconds 1.5",
             "bedrock_sidecar_build_info{version=",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -1,7 +1,8 @@
-//! Anchors as they are read back from a log, and what they prove of a ledger.
+//! Anchors as they are read back from a log or a copy of a bucket, and what they prove of a ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -9,6 +10,8 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(crate) struct Anchors {
     chains: BTreeMap<String, Chain>,
+    /// Objects that hold no anchor.
+    damaged: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -39,16 +42,49 @@ impl Anchors {
     /// Reads a log: JSON or text as the daemon writes it, or `journalctl -o json` or `-o cat`. Other lines are skipped.
     pub(crate) fn read(lines: impl BufRead) -> io::Result<Anchors> {
         let mut anchors = Anchors::default();
+        anchors.add(lines)?;
+        Ok(anchors)
+    }
+
+    /// Reads the objects that the daemon wrote into a bucket, from a copy of it: the files that end in `.json`, at any
+    /// depth. What could not be read comes with its path.
+    pub(crate) fn read_directory(directory: &Path) -> Result<Anchors, (PathBuf, io::Error)> {
+        let mut anchors = Anchors::default();
+        let mut directories = vec![directory.to_owned()];
+        while let Some(directory) = directories.pop() {
+            let failed = |error| (directory.clone(), error);
+            for entry in std::fs::read_dir(&directory).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let path = entry.path();
+                // Links are not followed, so that none leads round in a circle.
+                let kind = entry.file_type().map_err(|error| (path.clone(), error))?;
+                if kind.is_dir() {
+                    directories.push(path);
+                } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+                    let read = std::fs::File::open(&path).and_then(|file| anchors.add(BufReader::new(file)));
+                    if read.map_err(|error| (path.clone(), error))? == 0 {
+                        anchors.damaged.push(path);
+                    }
+                }
+            }
+        }
+        Ok(anchors)
+    }
+
+    /// Takes the anchors of further lines, and returns how many these are.
+    fn add(&mut self, lines: impl BufRead) -> io::Result<usize> {
+        let mut count = 0;
         for line in lines.split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             if let Some(anchor) = parse(line.trim()) {
-                let chain = anchors.chains.entry(anchor.chain_id).or_default();
+                let chain = self.chains.entry(anchor.chain_id).or_default();
                 chain.host_id = anchor.host_id.or(chain.host_id.take());
                 chain.hashes.entry(anchor.seq).or_default().insert(anchor.hash);
+                count += 1;
             }
         }
-        Ok(anchors)
+        Ok(count)
     }
 
     /// A record of the ledger, or the last one that was pruned. Complains if an anchor has another hash.
@@ -118,7 +154,14 @@ impl Anchors {
             ));
         }
         if self.chains.is_empty() {
-            complaints.push("ANCHOR    the file holds no anchor".to_owned());
+            complaints.push("ANCHOR    the file or directory holds no anchor".to_owned());
+        }
+        if let Some(first) = self.damaged.first() {
+            notes.push(format!(
+                "note: {} files hold no anchor although their names end in .json, such as {}",
+                self.damaged.len(),
+                first.display()
+            ));
         }
         judgement
     }
@@ -182,6 +225,27 @@ mod tests {
         for line in ["", "{}", "[1]", "chainId=c", r#"{"requestId":"r","chainId":"c","chainSeq":7,"chainHash":"h"}"#] {
             assert_eq!(parse(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_bucket_is_read_to_its_depth() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("i").join("c");
+        std::fs::create_dir_all(&folder).unwrap();
+        let object = |seq: u64| format!(r#"{{"chainId":"c","chainSeq":{seq},"chainHash":"h{seq}","hostId":"i"}}"#);
+        std::fs::write(folder.join("1.json"), object(7)).unwrap();
+        std::fs::write(root.path().join("2.json"), object(9)).unwrap();
+        std::fs::write(folder.join("3.json"), "{\"chainId\":").unwrap();
+        std::fs::write(folder.join("3.json.part"), object(10)).unwrap();
+        std::os::unix::fs::symlink(root.path(), folder.join("round.json")).unwrap();
+
+        let anchors = Anchors::read_directory(root.path()).unwrap();
+        let seqs: Vec<u64> = anchors.chains["c"].hashes.keys().copied().collect();
+        assert_eq!(seqs, [7, 9]);
+        let notes = anchors.judge(&BTreeMap::new(), &BTreeSet::new(), &BTreeMap::from([("c", 9)])).notes;
+        assert!(notes[1].contains("1 files hold no anchor") && notes[1].contains("3.json"), "{notes:?}");
+        let (path, _) = Anchors::read_directory(&root.path().join("gone")).unwrap_err();
+        assert!(path.ends_with("gone"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The configuration file as it is written. What it means is in `settings`.
 
+mod anchor;
 pub(crate) mod callers;
 pub(crate) mod limits;
 pub(crate) mod rate_keys;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(crate) use anchor::{Anchor, AnchorPlace, ObjectLockMode};
 pub use limits::OnUnavailable;
 pub use values::Glob;
 pub(crate) use values::{Address, Endpoint, FilePath, LoopbackAddress, Span};
@@ -130,7 +132,7 @@ pub(crate) struct Audit {
     pub durability: Durability,
     pub max_ledger_bytes: Spanned<NonZeroU64>,
     pub on_full: Option<OnFull>,
-    pub anchor: Option<Anchor>,
+    pub anchor: Option<Spanned<Anchor>>,
 }
 
 /// What happens when the ledger has reached its bound.
@@ -141,21 +143,6 @@ pub enum OnFull {
     Deny,
     /// The oldest records are deleted.
     Prune,
-}
-
-/// Where the end of the hash chain is written every minute, for someone else to keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Anchor {
-    pub to: AnchorPlace,
-}
-
-/// The places that an anchor can be written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnchorPlace {
-    /// The daemon's own log.
-    Log,
 }
 
 /// What happens to requests that cannot be recorded.

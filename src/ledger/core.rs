@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::anchor::Anchors;
 use super::chain::Chain;
 use super::health::{Component, Health};
 use super::index::IndexState;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) settings: ArcSwap<settings::Audit>,
     pub(crate) counts: Counts,
     pub(crate) health: Health,
+    pub(crate) anchors: Anchors,
     journal: Mutex<Journal>,
     /// Ends that could not be written, by the slot of their opening.
     deferred_ends: Mutex<VecDeque<(usize, Record)>>,
@@ -102,6 +104,7 @@ impl Core {
             settings: ArcSwap::from_pointee(settings),
             counts: Counts::default(),
             health: Health::default(),
+            anchors: Anchors::default(),
             journal: Mutex::new(journal),
             deferred_ends: Mutex::default(),
             refusals: Mutex::default(),

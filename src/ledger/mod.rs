@@ -106,6 +106,10 @@ pub struct Status {
     pub set_aside: u64,
     /// Refusals without a record of their own, which another one counts, since the daemon's start.
     pub coalesced_total: u64,
+    /// Anchors that could not be written, since the daemon's start.
+    pub anchor_failures_total: u64,
+    /// When the last anchor was written, in milliseconds since 1970; 0 when none was since the daemon's start.
+    pub anchored_ms: i64,
     /// What does not work at the moment, in a sentence.
     pub last_error: Option<String>,
     /// Whether the ledger takes records.
@@ -324,6 +328,8 @@ impl Ledger {
             unrecorded_total: counts.unrecorded.load(Relaxed),
             set_aside: counts.set_aside.load(Relaxed),
             coalesced_total: self.core.coalesced_refusals(),
+            anchor_failures_total: self.core.anchors.failures_total(),
+            anchored_ms: self.core.anchors.last_ms(),
             last_error: health.gravest_failure(),
             ledger_writable: !health.recording_fails(),
             table_reachable: counts.table_reachable().filter(|_| has_table),
@@ -404,7 +410,7 @@ impl Ledger {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         // The threads may have written last records.
-        anchor::write(&self.core);
+        anchor::write_at_stop(&self.core).await;
         self.note_orderly_stop();
     }
 

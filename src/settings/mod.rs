@@ -2,6 +2,7 @@
 //! before anything has been bound or contacted.
 
 pub(crate) mod accounts;
+pub(crate) mod anchor;
 pub(crate) mod callers;
 pub(crate) mod guardrails;
 pub(crate) mod headers;
@@ -20,8 +21,10 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
+pub use anchor::{Anchor, S3Anchor};
+
 use crate::config::{
-    self, AnchorPlace, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
+    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
 };
 
 pub(crate) use models::Models;
@@ -114,7 +117,7 @@ pub struct Audit {
     /// What happens when the ledger has reached its bound.
     pub on_full: OnFull,
     /// Where the end of the chain is written every minute.
-    pub anchor: Option<AnchorPlace>,
+    pub anchor: Option<Anchor>,
 }
 
 /// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
@@ -382,13 +385,13 @@ fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> R
     Ok(Audit {
         state_dir: audit.state_dir.map(|path| path.0),
         table,
+        anchor: audit.anchor.map(|written| anchor::anchor(written, &region, source)).transpose()?,
         region,
         retention,
         on_failure: audit.on_failure,
         durability: audit.durability,
         max_ledger_bytes: bytes,
         on_full: audit.on_full.unwrap_or(by_default),
-        anchor: audit.anchor.map(|anchor| anchor.to),
     })
 }
 

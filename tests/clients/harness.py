@@ -190,10 +190,21 @@ class SecretsManager:
 class Daemon:
     """The daemon as an administrator starts it: a configuration file and an environment."""
 
-    def __init__(self, folder, simulator, secrets, secret=SECRET, extra="", level="info", wait=True):
+    def __init__(
+        self,
+        folder,
+        simulator,
+        secrets,
+        secret=SECRET,
+        extra="",
+        level="info",
+        wait=True,
+        keys=("AKIAHOSTROLEEXAMPLE1", "host/role/secret"),
+        state=None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
-        self.state = folder / "state"
-        self.state.mkdir()
+        self.state = state or folder / "state"
+        self.state.mkdir(exist_ok=True)
         config = folder / "config.toml"
         config.write_text(
             f"""
@@ -230,8 +241,8 @@ operations = ["*", "*InferenceProfile"]
 {extra}"""
         )
         environment = clean_environment(
-            AWS_ACCESS_KEY_ID="AKIAHOSTROLEEXAMPLE1",
-            AWS_SECRET_ACCESS_KEY="host/role/secret",
+            AWS_ACCESS_KEY_ID=keys[0],
+            AWS_SECRET_ACCESS_KEY=keys[1],
             AWS_ENDPOINT_URL_SECRETS_MANAGER=secrets.endpoint,
             AWS_ENDPOINT_URL_STS=secrets.endpoint,
         )

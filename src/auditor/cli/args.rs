@@ -106,9 +106,10 @@ pub struct Verify {
     /// index are found too.
     #[arg(long)]
     pub(super) scan: bool,
-    /// A log with anchors (`[audit.anchor]`) that was kept elsewhere, as the daemon or `journalctl -o json` or `-o cat`
-    /// wrote it; `-` reads the standard input. The ledger has to agree with each.
-    #[arg(long, value_name = "LOG")]
+    /// Anchors (`[audit.anchor]`) that were kept elsewhere: a log, as the daemon or `journalctl -o json` or `-o cat` wrote
+    /// it (`-` reads the standard input), or a directory with a copy of the bucket, as `aws s3 sync` makes it. The ledger
+    /// has to agree with each.
+    #[arg(long, value_name = "PATH")]
     pub(super) anchors: Option<PathBuf>,
 }
 

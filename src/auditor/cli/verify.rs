@@ -37,8 +37,7 @@ pub(crate) async fn verify(
     out: &mut (dyn Write + Send),
 ) -> Result<bool, CliError> {
     // Read before the ledger, so that the ledger is at least as new.
-    let anchors =
-        args.anchors.as_deref().map(|path| Anchors::read(input(path)?).map_err(CliError::Output)).transpose()?;
+    let anchors = args.anchors.as_deref().map(read_anchors).transpose()?;
     let has_anchors = anchors.is_some();
     let mut hosts = BTreeSet::from([host_id()]);
     let mut checker = match args.source {
@@ -75,6 +74,14 @@ pub(crate) async fn verify(
     let verdict = if checker.is_whole() { "whole: none changed, missing or inserted" } else { "NOT WHOLE" };
     writeln!(out, "{} records checked; {verdict}", checker.checked)?;
     Ok(checker.is_whole())
+}
+
+/// Anchors from a log, or from a directory that a bucket was copied into.
+fn read_anchors(path: &Path) -> Result<Anchors, CliError> {
+    if path.is_dir() {
+        return Anchors::read_directory(path).map_err(|(path, source)| CliError::File { path, source });
+    }
+    Anchors::read(input(path)?).map_err(CliError::Output)
 }
 
 /// A file, or the standard input for `-`.

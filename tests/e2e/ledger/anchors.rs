@@ -1,6 +1,7 @@
-//! Anchors in the daemon's log, and the ledger held against that log.
+//! Anchors in the daemon's log, and the ledger held against that log; a bucket that nobody answers for.
 
 use test_support::*;
+use tokio::net::TcpListener;
 
 use super::{Scene, shipped};
 
@@ -26,4 +27,38 @@ async fn the_log_of_the_daemon_proves_its_ledger() {
     let report = super::text(&verdict);
     assert!(verdict.status.success(), "{report}");
     assert!(report.contains("proven by anchors: records 1 to 14 of chain "), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_does_not_answer_holds_up_neither_requests_nor_the_stop() {
+    let bedrock = bedrock().await;
+    let scene = Scene::new("e2e-silent-bucket").await;
+    // Connections wait in its queue for ever.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let more = format!("[audit.anchor]\nto = \"s3\"\nbucket = \"audit-anchors\"\nendpoint = \"{endpoint}\"");
+    let setup = || scene.setup(&bedrock, "", &more);
+    let failed = |daemon: &Daemon| {
+        let lines = daemon.lines();
+        let failed = lines.iter().filter(|line| line["message"].as_str().unwrap_or("").contains("cannot be anchored"));
+        failed.map(|line| line["message"].as_str().unwrap().to_owned()).collect::<Vec<String>>()
+    };
+    let mut daemon = setup().ready().await;
+    assert_eq!(daemon.post(&converse_path(ON_DEMAND), converse("hello")).await.status, 200);
+    shipped(&daemon).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log_text());
+    let told = failed(&daemon);
+    assert!(told.len() == 1 && told[0].ends_with("has not taken it within 5 s"), "{told:?}");
+
+    // The chain has an end when the daemon starts again, and the anchor of the start waits.
+    let mut daemon = setup().ready().await;
+    for _ in 0..12 {
+        assert_eq!(daemon.post(&converse_path(ON_DEMAND), converse("hello")).await.status, 200);
+    }
+    shipped(&daemon).await;
+    assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_audit_anchor_last_timestamp_seconds"), Some(0.0));
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log_text());
+    assert_eq!(failed(&daemon).len(), 1, "{:?}", failed(&daemon));
 }

@@ -46,6 +46,18 @@ variable "timestamp_index" {
   default     = false
 }
 
+variable "anchor_bucket" {
+  description = "audit.anchor.bucket of the daemon's configuration, a bucket that exists; null if no anchors go to S3. Keep it in another account, or turn on Object Lock."
+  type        = string
+  default     = null
+}
+
+variable "anchor_prefix" {
+  description = "audit.anchor.prefix of the daemon's configuration, without a slash at its end."
+  type        = string
+  default     = ""
+}
+
 variable "host_role_name" {
   description = "A role of EC2 instances that gets the host policy attached; null to attach it yourself."
   type        = string
@@ -53,6 +65,8 @@ variable "host_role_name" {
 }
 
 data "aws_region" "here" {}
+
+data "aws_partition" "here" {}
 
 locals {
   own_key = var.kms_key_arn != null
@@ -143,6 +157,16 @@ data "aws_iam_policy_document" "host" {
       "dynamodb:DescribeContinuousBackups",
     ]
     resources = [aws_dynamodb_table.requests.arn]
+  }
+
+  dynamic "statement" {
+    for_each = var.anchor_bucket == null ? [] : [var.anchor_bucket]
+    content {
+      sid = "WriteAnchors"
+      # The second one: each anchor comes with its own time of retention (Object Lock).
+      actions   = ["s3:PutObject", "s3:PutObjectRetention"]
+      resources = ["arn:${data.aws_partition.here.partition}:s3:::${join("/", compact([statement.value, var.anchor_prefix]))}/*"]
+    }
   }
 
   dynamic "statement" {
