@@ -16,7 +16,7 @@ use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, SystemClock};
-use crate::listen::places::{Kind, Places};
+use crate::listen::places::{self, Kind, Places};
 use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener, Shared, descriptors};
 use crate::metrics::Metrics;
@@ -109,7 +109,8 @@ impl App {
     /// tell what `[[callers]]` need.
     pub fn bind(settings: Settings) -> Result<App, StartError> {
         let peers = peers(&settings)?;
-        if let Err(sentence) = descriptors::provide(settings.listen.max_connections + ADMIN_CONNECTIONS) {
+        let most = settings.listen.max_connections;
+        if let Err(sentence) = descriptors::provide(most + places::beyond(most) + ADMIN_CONNECTIONS) {
             tracing::warn!("{sentence}");
         }
         let mut listeners = Vec::new();

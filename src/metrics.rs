@@ -313,7 +313,8 @@ impl Metrics {
         self.connections_full.get_or_create(&ListenerLabel { listener }).inc();
     }
 
-    /// "user": its user has too many; "gone": nobody is there any more; "unidentified": the kernel could not be asked.
+    /// "user": its user has too many; "line": too many wait already; "gone": nobody is there any more; "unidentified": the
+    /// kernel could not be asked.
     pub(crate) fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
     }

@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use rustix::event::{PollFd, PollFlags};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::caller::{NoPeer, Peer, Peers};
@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
 use connection::Accepted;
-use places::{Places, Seldom};
+use places::{Permit, Places, Seat, Seldom};
 use tls::Material;
 
 /// The queue of connections that the kernel completes before they are accepted.
@@ -133,11 +133,21 @@ impl Listener {
             match accepted {
                 Ok((accepted, permit)) => {
                     pause = Duration::from_millis(50);
+                    let seat = shared.places.seat(permit, &accepted.client.peer);
                     // Dropped at once, the connection closes at once.
-                    let Some(place) = shared.places.take(permit, &accepted.client.peer) else { continue };
-                    let (service, shared, drain) = (service.clone(), Arc::clone(&shared), drain.clone());
+                    if matches!(seat, Seat::Refused) {
+                        continue;
+                    }
+                    let (service, shared, mut drain) = (service.clone(), Arc::clone(&shared), drain.clone());
                     let mut cut = cut.clone();
                     let connection = async move {
+                        let place = tokio::select! {
+                            biased;
+                            place = seat.place() => place,
+                            // Who still stands in line gets no place any more.
+                            _ = drain.wait_for(|drain| *drain) => None,
+                        };
+                        let Some(place) = place else { return };
                         tokio::select! {
                             ended = panics::contained(connection::serve(accepted, &place, &shared, drain, service)) => {
                                 if let Ok(Err(error)) = ended {
@@ -170,7 +180,7 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, shared: &Shared) -> Result<(Accepted, OwnedSemaphorePermit), NotAccepted> {
+    async fn accept(&self, shared: &Shared) -> Result<(Accepted, Permit), NotAccepted> {
         let permit = shared.places.free(|| self.somebody_waits()).await;
         let accepted = match self {
             Listener::Tcp(listener) => accept_tcp(listener, shared, Transport::Tcp, None).await?,

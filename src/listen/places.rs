@@ -1,7 +1,8 @@
 //! How many connections there may be, all together and of one user.
 //!
-//! What exceeds the whole waits in the kernel's queue, and an idle connection of whoever has most of them makes room.
-//! What exceeds a user's share is closed at once, so that it does not wait before others.
+//! What exceeds a user's share is closed at once, so that it does not wait before others. What exceeds the whole waits,
+//! and an idle connection of whoever has most of them makes room. A user who has few connections does not wait behind
+//! those who have many: there are some spare places for them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ pub(crate) struct Places {
     most: usize,
     most_of_a_user: usize,
     free: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
     taken: Mutex<Taken>,
     is_full: AtomicBool,
     full_logged: Seldom,
@@ -58,6 +60,31 @@ struct Taken {
     next: u64,
     connections: HashMap<u64, (User, Arc<Activity>)>,
     of_user: HashMap<User, usize>,
+    in_line: HashMap<User, usize>,
+}
+
+/// What a connection is accepted with, before it is known whose it is.
+#[derive(Debug)]
+pub(super) struct Permit {
+    permit: OwnedSemaphorePermit,
+    is_spare: bool,
+}
+
+/// What an accepted connection gets.
+#[derive(Debug)]
+pub(super) enum Seat {
+    Place(Place),
+    /// There is none now, and it may wait for one.
+    Line(InLine),
+    /// It is to be closed.
+    Refused,
+}
+
+/// Somebody who waits for a place, until dropped.
+#[derive(Debug)]
+pub(super) struct InLine {
+    places: Arc<Places>,
+    user: User,
 }
 
 /// One connection's place, given back when dropped.
@@ -75,6 +102,15 @@ impl Kind {
         match self {
             Kind::Main => "main",
             Kind::Admin => "admin",
+        }
+    }
+
+    /// How many places there are beyond the whole, for users who have few connections. The admin address needs none: there
+    /// idle connections yield at once.
+    fn spare(self, most: usize) -> usize {
+        match self {
+            Kind::Main => (most / 8).max(8),
+            Kind::Admin => 0,
         }
     }
 
@@ -106,6 +142,7 @@ impl Places {
             most,
             most_of_a_user,
             free: Arc::new(Semaphore::new(most)),
+            spare: Arc::new(Semaphore::new(kind.spare(most))),
             taken: Mutex::default(),
             is_full: AtomicBool::new(false),
             full_logged: Seldom::default(),
@@ -115,23 +152,53 @@ impl Places {
     }
 
     /// Waits for a place. `somebody_waits` tells whether it is needed already.
-    pub(super) async fn free(&self, somebody_waits: impl Fn() -> bool) -> OwnedSemaphorePermit {
+    pub(super) async fn free(&self, somebody_waits: impl Fn() -> bool) -> Permit {
         loop {
-            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-                self.is_full.store(false, Relaxed);
+            // The first free place is for who stands in line.
+            let has_line = !self.taken().in_line.is_empty();
+            if !has_line && let Some(permit) = self.try_free() {
                 return permit;
             }
             if somebody_waits() {
                 self.note_full();
                 self.make_room(None);
+                if let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
+                    return Permit { permit, is_spare: true };
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Gives the place to a peer; none if its user has as many as a user may have.
-    pub(super) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: &Peer) -> Option<Place> {
+    fn try_free(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        self.is_full.store(false, Relaxed);
+        Some(Permit { permit, is_spare: false })
+    }
+
+    /// Seats a peer.
+    pub(super) fn seat(self: &Arc<Self>, permit: Permit, peer: &Peer) -> Seat {
         let user = User::of(peer);
+        let mut taken = self.taken();
+        let has = taken.of_user.get(&user).copied().unwrap_or(0);
+        if !permit.is_spare || has < few(self.most) {
+            drop(taken);
+            return self.take(permit, user).map_or(Seat::Refused, Seat::Place);
+        }
+        let all: usize = taken.in_line.values().sum();
+        let own = taken.in_line.get(&user).copied().unwrap_or(0);
+        if own >= longest_line(self.most) / 4 || all >= longest_line(self.most) {
+            drop(taken);
+            self.metrics.connection_refused("line");
+            return Seat::Refused;
+        }
+        taken.in_line.insert(user, own + 1);
+        drop(taken);
+        Seat::Line(InLine { places: Arc::clone(self), user })
+    }
+
+    /// Gives the place to a user; none if that user has as many as a user may have.
+    fn take(self: &Arc<Self>, permit: Permit, user: User) -> Option<Place> {
         let mut taken = self.taken();
         let mut has_all = taken.has(user, self.most_of_a_user);
         if has_all && self.kind == Kind::Admin {
@@ -153,7 +220,7 @@ impl Places {
         *taken.of_user.entry(user).or_default() += 1;
         drop(taken);
         self.metrics.connection_opened(self.kind.name());
-        Some(Place { places: Arc::clone(self), number, activity, _permit: permit })
+        Some(Place { places: Arc::clone(self), number, activity, _permit: permit.permit })
     }
 
     /// Asks the connection that has been idle for longest to end: of `user`, or of the user who has most connections.
@@ -209,6 +276,42 @@ impl Places {
     }
 }
 
+impl Seat {
+    /// The place, at once or when there is one.
+    pub(super) async fn place(self) -> Option<Place> {
+        match self {
+            Seat::Place(place) => Some(place),
+            Seat::Line(in_line) => in_line.place().await,
+            Seat::Refused => None,
+        }
+    }
+}
+
+impl InLine {
+    /// Waits for a place; none if the user has got as many as a user may have meanwhile.
+    async fn place(self) -> Option<Place> {
+        loop {
+            if let Some(permit) = self.places.try_free() {
+                return self.places.take(permit, self.user);
+            }
+            self.places.make_room(None);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        if let Some(count) = taken.in_line.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                taken.in_line.remove(&self.user);
+            }
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
@@ -233,6 +336,21 @@ impl User {
             (None, _) => User::Unknown,
         }
     }
+}
+
+/// A user with fewer connections than this gets a spare place.
+fn few(most: usize) -> usize {
+    (most / 64).max(1)
+}
+
+/// How many accepted connections wait for a place, a quarter of them one user's.
+fn longest_line(most: usize) -> usize {
+    (most / 2).max(64)
+}
+
+/// How many connections there may be beyond `most` at the main listeners: in spare places and in the line.
+pub(crate) fn beyond(most: usize) -> usize {
+    Kind::Main.spare(most) + longest_line(most)
 }
 
 /// Lets one event in a while through.
@@ -260,7 +378,11 @@ mod tests {
 
     async fn place(places: &Arc<Places>, uid: u32) -> Option<Place> {
         let permit = places.free(|| false).await;
-        places.take(permit, &of(uid))
+        match places.seat(permit, &of(uid)) {
+            Seat::Place(place) => Some(place),
+            Seat::Refused => None,
+            Seat::Line(_) => panic!("there was a place"),
+        }
     }
 
     #[tokio::test]
@@ -301,6 +423,51 @@ mod tests {
         }
         drop(old);
         drop(waiting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
+        let places = Places::new(Kind::Main, 4, 2, Arc::default());
+        let mut crowd = Vec::new();
+        for uid in [1, 1, 2, 2] {
+            crowd.push(place(&places, uid).await.unwrap());
+        }
+        let seat = async |uid| {
+            let permit = places.free(|| true).await;
+            places.seat(permit, &of(uid))
+        };
+        let Seat::Line(first) = seat(1).await else { panic!("it has many, and waits") };
+        drop(first);
+        let Seat::Place(third) = seat(3).await else { panic!("no spare place") };
+        let Seat::Line(fourth) = seat(3).await else { panic!("one is no longer few of four") };
+        let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
+        let waiting = tokio::spawn(fourth.place());
+        tokio::time::sleep(LOOK * 3).await;
+        assert!(!waiting.is_finished());
+        drop(crowd.pop());
+        assert!(waiting.await.unwrap().is_some(), "a place for who stood in line");
+        drop(third);
+        assert_eq!(places.spare.available_permits(), 7, "one of eight is taken");
+        assert!(places.taken().in_line.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_line_has_an_end() {
+        let places = Places::new(Kind::Main, 4, 4, Arc::default());
+        let mut crowd = Vec::new();
+        for _ in 0..4 {
+            crowd.push(place(&places, 1).await.unwrap());
+        }
+        let mut line = Vec::new();
+        for at in 0..17 {
+            let permit = places.free(|| true).await;
+            match places.seat(permit, &of(1)) {
+                Seat::Line(in_line) => line.push(in_line),
+                Seat::Refused => assert_eq!(at, 16),
+                Seat::Place(_) => panic!("there is no place"),
+            }
+        }
+        assert_eq!(line.len(), 16);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod forwarding;
 mod framing;
 mod guardrails;
 mod headers;
+mod hostile;
 mod ledger;
 mod legacy_rest_api;
 mod limits;

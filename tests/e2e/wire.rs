@@ -427,16 +427,17 @@ async fn a_stream_comes_whole_after_its_client_has_said_goaway() {
     }
     let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    stream.write_all(&h2_frame(4, 0, 0, &[])).await.unwrap();
-    stream.write_all(&h2_frame(1, 4, 1, &headers)).await.unwrap();
-    stream.write_all(&h2_frame(0, 1, 1, body.as_bytes())).await.unwrap();
+    stream.write_all(&raw::h2_frame(4, 0, 0, &[])).await.unwrap();
+    stream.write_all(&raw::h2_frame(1, 4, 1, &headers)).await.unwrap();
+    stream.write_all(&raw::h2_frame(0, 1, 1, body.as_bytes())).await.unwrap();
     until("the stream to be held at the gate", || (bedrock.gate().state().waiting == 1).then_some(())).await;
-    stream.write_all(&h2_frame(7, 0, 0, &[0; 8])).await.unwrap();
+    stream.write_all(&raw::h2_frame(7, 0, 0, &[0; 8])).await.unwrap();
     bedrock.gate().open();
 
     let mut data = Vec::new();
     loop {
-        let (kind, flags, payload) = within("a frame", read_h2_frame(&mut stream)).await;
+        let (kind, flags, payload) =
+            within("a frame", raw::read_h2_frame(&mut stream)).await.expect("ended before the stream");
         match kind {
             0 => data.extend_from_slice(&payload),
             3 => panic!("the stream was reset"),
@@ -447,21 +448,4 @@ async fn a_stream_comes_whole_after_its_client_has_said_goaway() {
         }
     }
     assert_eq!(data, whole.body);
-}
-
-fn h2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend_from_slice(&[kind, flags]);
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-async fn read_h2_frame(stream: &mut TcpStream) -> (u8, u8, Vec<u8>) {
-    use tokio::io::AsyncReadExt;
-    let mut head = [0; 9];
-    stream.read_exact(&mut head).await.expect("the connection ended before the stream");
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    stream.read_exact(&mut payload).await.unwrap();
-    (head[3], head[4], payload)
 }

@@ -1,4 +1,5 @@
-//! The documentation against the code and the tree: docs/record.md lists what a record holds, and links lead somewhere.
+//! The documentation against the code and the tree: docs/record.md lists what a record holds, links lead somewhere, and
+//! the tests that SECURITY.md names exist.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,33 @@ fn every_path_that_the_documentation_names_is_in_the_tree() {
         }
     }
     assert!(named > 30, "only {named} paths were found");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// SECURITY.md names a test for each defence. A test that is renamed, moved or dropped has to be looked at there too.
+#[test]
+fn every_defence_of_the_threat_model_is_held_by_a_test_that_exists() {
+    let page = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let model = page.split_once("\n## From ").expect("attackers have sections").1;
+    let (attacks, rest) = model.split_once("\n## What nothing here stops").expect("the last section");
+    let mut missing = Vec::new();
+    let mut defences = 0;
+    for defence in attacks.split("\n- ").skip(1) {
+        defences += 1;
+        let named: Vec<(&str, &str)> =
+            defence.split('`').skip(1).step_by(2).filter_map(|span| span.split_once("::")).collect();
+        if named.is_empty() {
+            missing.push(format!("no test holds: {defence}"));
+        }
+        for (file, function) in named {
+            let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+            if !is_test(&text, function) {
+                missing.push(format!("{file}::{function}"));
+            }
+        }
+    }
+    assert!(defences > 30, "only {defences} defences were found");
+    assert!(!rest.contains("::"), "what is named below the defences is not looked for");
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
@@ -257,6 +285,23 @@ fn relative_links(text: &str) -> Vec<&str> {
 fn is_path(span: &str) -> bool {
     let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-'));
     plain && !span.starts_with('/') && span.contains('/') && (span.ends_with('/') || span.contains('.'))
+}
+
+/// Whether a file of Rust has a test of this name that every run of the tests runs.
+fn is_test(text: &str, function: &str) -> bool {
+    let mut attributes = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            attributes.push(line);
+        } else if line.starts_with(&format!("fn {function}(")) || line.starts_with(&format!("async fn {function}(")) {
+            let is_marked =
+                attributes.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+            return is_marked && !attributes.iter().any(|line| line.starts_with("#[ignore"));
+        } else if !line.starts_with("//") {
+            attributes.clear();
+        }
+    }
+    false
 }
 
 /// The anchors of a page's headings, as forges make them.

@@ -3,16 +3,16 @@
 mod certificates;
 mod identity;
 mod policy;
-mod proofs;
+pub(crate) mod proofs;
 mod reload;
 mod users;
 
 use test_support::*;
 
-const SECRET: &str = "localSecretThatOnlyTestsKnow0123456789ABC";
+pub(crate) const SECRET: &str = "localSecretThatOnlyTestsKnow0123456789ABC";
 const TOKEN: &str = "a-token-that-only-these-tests-know";
 
-const KEYED: &str = r#"
+pub(crate) const KEYED: &str = r#"
 [[callers]]
 name = "billing"
 access_key_id = "LOCALBILLING"
@@ -23,7 +23,7 @@ bearer_token_file = "{dir}/token"
 "#;
 
 /// `{dir}` in `text` is a folder with the files `key` and `token`.
-fn with_callers(setup: Setup, text: &str) -> Setup {
+pub(crate) fn with_callers(setup: Setup, text: &str) -> Setup {
     let dir = setup.path().display().to_string();
     for (name, content) in [("key", SECRET), ("token", TOKEN)] {
         let path = setup.path().join(name);

@@ -21,7 +21,7 @@ fn keys(id: &str, secret: &str) -> Credentials {
 }
 
 /// A Converse request as an SDK signs it.
-fn signed(daemon: &Daemon, path: &str, body: &str, secret: &str, at: SystemTime) -> Request {
+pub(crate) fn signed(daemon: &Daemon, path: &str, body: &str, secret: &str, at: SystemTime) -> Request {
     let mut settings = SigningSettings::default();
     settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
     let identity = Credentials::new(KEY, secret, None, None, "test").into();
