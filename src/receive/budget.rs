@@ -1,4 +1,7 @@
 //! How much memory the bodies of requests may take together: `limits.max_buffered_bytes`, and half of it for one user.
+//!
+//! A user who has little in it (a 64th of the whole) may go an eighth beyond the whole: two users who have half each do
+//! not shut out the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,11 +52,13 @@ impl Budget {
     fn try_take(&self, uid: Option<u32>, more: usize, most: usize) -> bool {
         let mut taken = self.lock();
         let own = taken.users.get(&uid).copied().unwrap_or(0);
-        if taken.total.saturating_add(more) > most || own.saturating_add(more) > most / 2 {
+        let (all, own) = (taken.total.saturating_add(more), own.saturating_add(more));
+        let is_little = own <= most / 64;
+        if own > most / 2 || all > if is_little { most.saturating_add(most / 8) } else { most } {
             return false;
         }
         taken.total += more;
-        taken.users.insert(uid, own + more);
+        taken.users.insert(uid, own);
         true
     }
 
@@ -127,6 +132,24 @@ mod tests {
         drop((one, other, unknown));
         assert_eq!(budget.taken(), 0);
         assert!(budget.lock().users.is_empty());
+    }
+
+    #[tokio::test]
+    async fn two_users_with_half_each_do_not_shut_out_who_has_little() {
+        let budget = Arc::new(Budget::default());
+        let mut halves = [budget.hold(Some(1)), budget.hold(Some(2))];
+        for half in &mut halves {
+            half.grow_to(320, 640).await.unwrap();
+        }
+        assert!(budget.hold(Some(1)).grow_to(1, 640).await.is_err());
+        assert!(budget.hold(Some(3)).grow_to(11, 640).await.is_err(), "more than little");
+        let mut little = Vec::new();
+        for uid in 3..11 {
+            let mut held = budget.hold(Some(uid));
+            held.grow_to(10, 640).await.unwrap();
+            little.push(held);
+        }
+        assert!(budget.hold(Some(11)).grow_to(1, 640).await.is_err(), "an eighth is the end");
     }
 
     #[tokio::test]
