@@ -15,14 +15,16 @@ pub(crate) async fn write_every_minute(core: Arc<Core>) {
     let mut minutes = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
-            _ = minutes.tick() => write(&core),
+            _ = minutes.tick() => {}
             _ = stopping.wait_for(|stop| *stop) => return,
         }
+        write(&core).await;
     }
 }
 
-/// Writes an anchor, if the settings say where. A chain without records has no end.
-pub(crate) fn write(core: &Core) {
+/// Writes an anchor, if the settings say where. A chain without records has no end. What is anchored is on the disk by
+/// then: a loss of power must not make the ledger contradict it.
+pub(crate) async fn write(core: &Arc<Core>) {
     /// A macro, because an event's level is fixed where it is written.
     macro_rules! line {
         ($level:expr, $chain:expr) => {
@@ -39,6 +41,11 @@ pub(crate) fn write(core: &Core) {
     let Some(AnchorPlace::Log) = core.settings.load().anchor else { return };
     let chain = core.journal().chain().clone();
     if chain.seq == 0 {
+        return;
+    }
+    let flushing = core.clone();
+    let flushed = tokio::task::spawn_blocking(move || flushing.sync_journal()).await;
+    if !matches!(flushed, Ok(Ok(_))) {
         return;
     }
     // An anchor is no news: it is written whatever the log's level is.

@@ -404,7 +404,7 @@ impl Ledger {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         // The threads may have written last records.
-        anchor::write(&self.core);
+        anchor::write(&self.core).await;
         self.note_orderly_stop();
     }
 
