@@ -240,3 +240,22 @@ async fn what_is_older_than_a_window_is_not_missing() {
         assert!(whole && report.contains("continues after record 5 of chain"), "{report}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_chain_that_the_ledger_knows_is_said_to_expire_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = kit::settings(directory.path());
+    let start = async || {
+        let audit = Ledger::start_with(&settings, None).await.unwrap();
+        audit.begin_chain(&own());
+        serve(&audit, &record(1)).await;
+        audit.stop(kit::far()).await;
+    };
+    start().await;
+    std::fs::write(directory.path().join("running"), "another boot\n").unwrap();
+    start().await;
+    let told = starts(directory.path());
+    assert_eq!(says(&told), ["no_table", "found"]);
+    let (expiry, own_expiry) = (told[1]["formerChainTtl"].as_i64().unwrap(), told[1]["ttl"].as_i64().unwrap());
+    assert!((own_expiry - 60..=own_expiry + 60).contains(&expiry), "{expiry} {own_expiry}");
+}
