@@ -143,6 +143,19 @@ impl ChainChecker {
         }
     }
 
+    /// The place of the last record of the chain that was checked.
+    pub(crate) fn last_of(&self, chain_id: &str) -> Option<u64> {
+        self.ends.get(chain_id).map(|(last, _)| *last)
+    }
+
+    /// The records of a chain that was begun up to this one are not here, and need not be.
+    pub(crate) fn excuse(&mut self, chain_id: &str, up_to: u64) {
+        self.ends.insert(chain_id.to_owned(), (up_to, None));
+        if let Some(span) = self.spans.get_mut(chain_id) {
+            span.last = up_to;
+        }
+    }
+
     /// Checks the next record, in the order in which they are stored.
     pub(crate) fn check(&mut self, entry: ChainEntry<'_>) {
         self.checked += 1;

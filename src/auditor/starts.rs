@@ -87,7 +87,8 @@ impl Starts {
     }
 
     /// Holds what is said against the chains as they are. `elsewhere` are those that were checked and are not in the
-    /// ledger; what is not there at all may have expired by `now`, in seconds. With `is_table`, it has to be there else.
+    /// ledger; what is not there at all may have expired by `now`, in seconds. With `is_table`, the whole table was read,
+    /// and it has to be there else.
     pub(crate) fn judge(&self, ends: &Ends, elsewhere: &BTreeSet<String>, is_table: bool, now: i64) -> Judgement {
         let mut judgement = Judgement::default();
         for (id, start) in &self.chains {
@@ -138,10 +139,14 @@ fn judge_head(judgement: &mut Judgement, id: &str, head: &Head, ends: &Ends, is_
         _ if is_gone => judgement.notes.push(format!(
             "chain {id} continues after record {seq} of chain {former}, which has expired since"
         )),
-        Some((last, _)) => judgement.findings.push(find(FindingKind::Missing, (last + 1, *seq))),
+        Some((last, _)) if is_table => judgement.findings.push(find(FindingKind::Missing, (last + 1, *seq))),
+        // A loss of power may have taken from the ledger what the table has.
+        Some((last, _)) => judgement.notes.push(format!(
+            "note: chain {id} continues after record {seq} of chain {former}, which is here up to record {last} only; see `audit verify --source dynamodb` without --time-range"
+        )),
         None if is_table => judgement.findings.push(find(FindingKind::Missing, (*seq, *seq))),
         None => judgement.notes.push(format!(
-            "note: chain {id} continues after record {seq} of chain {former}, which is not here; see `audit verify --source dynamodb`"
+            "note: chain {id} continues after record {seq} of chain {former}, which is not here; see `audit verify --source dynamodb` without --time-range"
         )),
     }
 }
@@ -187,6 +192,10 @@ mod tests {
         // What expired is no loss, and a ledger need not have it.
         assert_eq!(found(judged("found", NAMED, None, true, 100)), []);
         assert_eq!(found(judged("found", NAMED, None, false, 0)), []);
+        // Nor need it have what a loss of power took from it.
+        let cut = judged("found", NAMED, Some((7, "h7")), false, 0);
+        assert!(cut.findings.is_empty() && cut.complaints.is_empty(), "{cut:?}");
+        assert!(cut.notes.iter().any(|note| note.contains("which is here up to record 7 only")), "{cut:?}");
     }
 
     #[test]

@@ -95,16 +95,23 @@ pub(crate) async fn write_every_minute(core: Arc<Core>) {
 }
 
 /// Writes the last anchor of an orderly stop.
-pub(crate) async fn write_at_stop(core: &Core) {
+pub(crate) async fn write_at_stop(core: &Arc<Core>) {
     write(core, PATIENCE_AT_STOP).await;
 }
 
-/// Writes an anchor, if the settings say where. A chain without records has no end.
-async fn write(core: &Core, patience: Duration) {
+/// Writes an anchor, if the settings say where. A chain without records has no end. What is anchored is on the disk by
+/// then: a loss of power must not make the ledger contradict it.
+async fn write(core: &Arc<Core>, patience: Duration) {
     let settings = core.settings.load_full();
     let Some(place) = &settings.anchor else { return };
     let chain = core.journal().chain().clone();
     if chain.seq == 0 {
+        return;
+    }
+    let flushing = core.clone();
+    let flushed = tokio::task::spawn_blocking(move || flushing.sync_journal()).await;
+    if !matches!(flushed, Ok(Ok(_))) {
+        core.anchors.failed("the journal cannot be flushed");
         return;
     }
     match place {

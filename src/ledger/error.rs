@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum LedgerError {
     /// Another process holds the lock of the state directory.
     #[error(
-        "another bedrock-sidecar (pid {pid}) uses the state directory {}; stop it, or give this one its own audit.state_dir",
+        "another bedrock-sidecar (pid {pid}) uses the state directory {}; stop it, or give this one its own audit.state_dir and its own audit.table",
         path.display()
     )]
     InUse {

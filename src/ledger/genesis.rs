@@ -81,7 +81,7 @@ impl Genesis {
         let has_table = core.settings.load().table.is_some();
         match &self.former {
             Some(_) if has_table && self.is_former_cut => None,
-            Some(former) => Some(found(former.clone(), None)),
+            Some(former) => Some(found(former.clone(), Some(expiry(core)))),
             None => (!has_table).then(|| nothing(FormerChain::NoTable)),
         }
     }
@@ -117,12 +117,12 @@ impl Genesis {
             Ok(Found::Head(head, ttl)) => match &self.former {
                 // What this directory still has is shipped later, if it is not in the table yet.
                 Some(known) if head.chain_id != known.chain_id || head.seq <= known.seq => {
-                    (found(known.clone(), None), None, true)
+                    (found(known.clone(), Some(expiry(core))), None, true)
                 }
                 _ => (found(head, ttl), None, true),
             },
             Ok(nowhere) => match (&self.former, nowhere) {
-                (Some(known), _) => (found(known.clone(), None), None, true),
+                (Some(known), _) => (found(known.clone(), Some(expiry(core))), None, true),
                 (None, Found::TooMany(why)) => (nothing(FormerChain::Unknown), Some(why), true),
                 (None, _) => (nothing(FormerChain::None), None, true),
             },
@@ -186,6 +186,12 @@ fn nothing(former_chain: FormerChain) -> Former {
         former_chain_hash: None,
         former_chain_ttl: None,
     }
+}
+
+/// When a record that has ended by now may go from the table at the latest, in seconds since 1970.
+fn expiry(core: &Core) -> i64 {
+    let retention = core.settings.load().retention.as_secs();
+    (now_ms() / 1000).saturating_add(i64::try_from(retention).unwrap_or(i64::MAX))
 }
 
 fn found(head: Chain, ttl: Option<i64>) -> Former {

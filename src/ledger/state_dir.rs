@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(state_dir.root.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let refused = state_dir.occupy().unwrap_err().to_string();
         let expected = format!(
-            "another bedrock-sidecar (pid {}) uses the state directory {}; stop it, or give this one its own audit.state_dir",
+            "another bedrock-sidecar (pid {}) uses the state directory {}; stop it, or give this one its own audit.state_dir and its own audit.table",
             std::process::id(),
             state_dir.root.display()
         );

@@ -60,11 +60,6 @@ impl<'a> HostItems<'a> {
         (HostItems { client, table, host_id, since, index, keys, from: None }, note)
     }
 
-    /// Whether items may be there that are not in what is read.
-    pub(super) fn may_lag(&self) -> bool {
-        self.index.is_some()
-    }
-
     /// The next items; none at the end.
     pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Value>>, CliError> {
         let Some(key) = self.keys.last() else { return Ok(None) };
@@ -117,7 +112,8 @@ impl<'a> HostItems<'a> {
         Ok(Some(items.unwrap_or_default().into_iter().map(dynamo::item_to_json).collect()))
     }
 
-    /// The items of these requests, from the table itself: an index is a moment behind it.
+    /// The items of these requests, from the table itself: an index is a moment behind it, and this host may have had
+    /// another id when it wrote them.
     pub(super) async fn look_up(&self, request_ids: Vec<String>) -> Result<Vec<Value>, CliError> {
         let mut found = Vec::new();
         let mut lookups = JoinSet::new();

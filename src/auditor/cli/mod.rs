@@ -1,6 +1,7 @@
 //! `bedrock-sidecar audit …`: the auditor's commands. They read the state directory themselves, whether a daemon runs
 //! or not, and so need its user's rights.
 
+mod apart;
 mod args;
 mod closing;
 mod error;

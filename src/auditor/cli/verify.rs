@@ -9,6 +9,7 @@ use aws_lc_rs::digest;
 use aws_sdk_dynamodb::Client;
 use serde_json::Value;
 
+use super::apart::Apart;
 use super::args::{Verify, VerifySource};
 use super::closing::Closing;
 use super::error::CliError;
@@ -28,6 +29,7 @@ use crate::ledger::index::{IndexError, open_to_read};
 use crate::ledger::integer::to_unsigned;
 use crate::ledger::item::{canonical, timestamp};
 use crate::ledger::time_shard;
+use crate::record::Outcome;
 use crate::settings;
 
 pub(crate) async fn verify(
@@ -116,12 +118,21 @@ pub(crate) struct Known {
     /// It has the key of an index by time, which older versions did not write.
     has_shard: bool,
     seen: bool,
+    /// The request, if this says that it was interrupted.
+    interrupted: Option<String>,
 }
 
 impl Known {
     /// Whether the table has to hold it.
     fn is_due(&self, since_ms: i64, now: i64) -> bool {
         self.shipped && self.expiry > now && self.started_ms >= since_ms
+    }
+
+    /// Whether the table lacks it. A loss of power may have taken the end of a request from the ledger and not from the
+    /// table, which then did not take the second one, that it was interrupted.
+    fn is_missing(&self, since_ms: i64, now: i64, ended: &BTreeSet<String>) -> bool {
+        let has_ended = self.interrupted.as_ref().is_some_and(|id| ended.contains(id));
+        self.is_due(since_ms, now) && !self.seen && !has_ended
     }
 }
 
@@ -132,6 +143,7 @@ struct Unknown {
     seq: u64,
     request_id: String,
     fingerprint: [u8; 16],
+    item: Value,
 }
 
 /// Follows the ledger's chains, holds them against anchors if there are any, and returns what it holds.
@@ -193,6 +205,7 @@ pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(C
             started_ms: serde_json::from_str::<ItemColumns<'_>>(&row.item).map_or(0, |columns| columns.started_ms()),
             has_shard: item.get(time_shard::NAME).is_some(),
             seen: false,
+            interrupted: (item["outcome"] == Outcome::Interrupted.as_str()).then(|| request_id.to_owned()),
         };
         held.entry(chain.to_owned()).or_default().records.insert(seq, known);
         Ok(())
@@ -312,14 +325,18 @@ pub(crate) async fn table(
     let need = Need { scan: args.scan, all_have_shards: due.all(|known| known.has_shard) };
     let (mut items, way) = HostItems::choose(client, table, &host_id, since, need).await;
     super::complain(&format!("note: {way}"));
-    let mut looked_up = !items.may_lag();
+    let is_window = args.time_range != TimeRange::All;
+    let interrupted: BTreeSet<String> =
+        held.values().flat_map(|chain| chain.records.values()).filter_map(|known| known.interrupted.clone()).collect();
+    let mut ended = BTreeSet::new();
+    let mut looked_up = false;
     loop {
         let page = match items.next_page().await? {
             Some(page) => page,
             None if looked_up => break,
             None => {
                 looked_up = true;
-                items.look_up(unseen(&held, since_ms, state_dir)?).await?
+                items.look_up(unseen(&held, since_ms, &ended, state_dir)?).await?
             }
         };
         for item in page {
@@ -330,7 +347,9 @@ pub(crate) async fn table(
                 continue;
             };
             let fingerprint = fingerprint(&as_shipped(&item, &bytes), hash);
+            let has_ended = interrupted.contains(request_id).then(|| request_id.to_owned());
             let Some(chain) = held.get_mut(chain_id) else {
+                ended.extend(has_ended);
                 other_chains.entry(chain_id.to_owned()).or_default().insert(seq, item);
                 continue;
             };
@@ -347,7 +366,8 @@ pub(crate) async fn table(
                 }
                 None => {
                     let (chain_id, request_id) = (chain_id.to_owned(), request_id.to_owned());
-                    unknown.push(Unknown { chain_id, seq, request_id, fingerprint });
+                    ended.extend(has_ended);
+                    unknown.push(Unknown { chain_id, seq, request_id, fingerprint, item });
                 }
             }
         }
@@ -355,7 +375,7 @@ pub(crate) async fn table(
     let now = now_ms() / 1000;
     for (chain_id, chain) in &held {
         let mut gap: Option<(u64, u64)> = None;
-        let missing = |known: &Known| known.is_due(since_ms, now) && !known.seen;
+        let missing = |known: &Known| known.is_missing(since_ms, now, &ended);
         for seq in chain.records.iter().filter(|(_, known)| missing(known)).map(|(seq, _)| *seq) {
             gap = match gap {
                 Some((first, last)) if last + 1 == seq => Some((first, seq)),
@@ -367,11 +387,36 @@ pub(crate) async fn table(
         }
         gap.into_iter().for_each(|gap| checker.find(FindingKind::Missing, gap, chain_id, None));
     }
+    // A loss of power may have taken from the ledger what it had shipped. A later chain names the end of that.
+    let named = checker.starts.named();
+    let lost: Vec<Unknown>;
+    (lost, unknown) = unknown.into_iter().partition(|Unknown { chain_id, seq, .. }| {
+        named.get(chain_id.as_str()).is_some_and(|named| seq <= named)
+            && checker.last_of(chain_id).is_some_and(|last| *seq > last)
+    });
+    let apart = Apart { is_window, now };
+    let mut lost_chains: BTreeMap<String, Vec<(u64, Value)>> = BTreeMap::new();
+    for Unknown { chain_id, seq, item, .. } in lost {
+        lost_chains.entry(chain_id).or_default().push((seq, item));
+    }
+    for (chain_id, mut items) in lost_chains {
+        items.sort_by_key(|(seq, _)| *seq);
+        // Looked up, one may have come twice.
+        items.dedup();
+        let newest = held.get(&chain_id).and_then(|chain| chain.records.values().next_back());
+        let note = apart.check(&mut checker, &chain_id, &items, newest.map(|known| known.expiry));
+        writeln!(
+            out,
+            "note: {} items of chain {chain_id} are in the table and not in the ledger any more, which lost its end; a later chain names them",
+            items.len()
+        )?;
+        note.into_iter().try_for_each(|note| writeln!(out, "{note}"))?;
+    }
     if !unknown.is_empty() {
         // The daemon may have shipped them while the table was read: then its ledger holds them now.
         let (now_held, last) =
             (ledger(&open(state_dir)?, None)?.1, |chain: &HeldChain| chain.records.keys().last().copied());
-        for Unknown { chain_id, seq, request_id, fingerprint } in unknown {
+        for Unknown { chain_id, seq, request_id, fingerprint, .. } in unknown {
             let is_newer = held.get(&chain_id).is_some_and(|chain| seq > last(chain).unwrap_or(chain.pruned));
             let now = now_held.get(&chain_id).filter(|_| is_newer);
             match now.and_then(|chain| chain.records.get(&seq)) {
@@ -389,14 +434,12 @@ pub(crate) async fn table(
             out,
             "note: {count} items are of a ledger of this host that is not here any more (chain {chain_id}); they are checked by themselves"
         )?;
-        for (seq, item) in &items {
-            if let (Some((_, _, request_id, hash)), Some(canonical)) = (chain_entry_fields(item), canonical(item)) {
-                checker.check(ChainEntry { chain_id: &chain_id, seq: *seq, request_id, canonical: &canonical, hash });
-                checker.checked -= 1;
-            }
-        }
+        let items: Vec<(u64, Value)> = items.into_iter().collect();
+        let note = apart.check(&mut checker, &chain_id, &items, None);
+        note.into_iter().try_for_each(|note| writeln!(out, "{note}"))?;
     }
-    checker.judge_starts(&elsewhere, true, now_ms() / 1000);
+    // What is older than a window was not read.
+    checker.judge_starts(&elsewhere, !is_window, now_ms() / 1000);
     if older > 0 {
         writeln!(out, "note: {older} items are older than what the ledger keeps, and cannot be compared")?;
     }
@@ -405,9 +448,9 @@ pub(crate) async fn table(
 
 /// The requests whose items have to be in the table, and were not seen. What the ledger has pruned meanwhile is not among
 /// them.
-fn unseen(held: &Held, since_ms: i64, state_dir: &StateDir) -> Result<Vec<String>, CliError> {
+fn unseen(held: &Held, since_ms: i64, ended: &BTreeSet<String>, state_dir: &StateDir) -> Result<Vec<String>, CliError> {
     let now = now_ms() / 1000;
-    let unseen = |known: &Known| known.is_due(since_ms, now) && !known.seen;
+    let unseen = |known: &Known| known.is_missing(since_ms, now, ended);
     let mut ids = Vec::new();
     let mut db = None;
     for (chain_id, chain) in held {

@@ -14,7 +14,7 @@ async fn a_second_daemon_on_the_same_ledger_is_refused_with_a_sentence() {
     let said = text(&second);
     assert_eq!(second.status.code(), Some(1), "{said}");
     let sentence = format!(
-        "another bedrock-sidecar (pid {}) uses the state directory {}; stop it, or give this one its own audit.state_dir",
+        "another bedrock-sidecar (pid {}) uses the state directory {}; stop it, or give this one its own audit.state_dir and its own audit.table",
         daemon.pid(),
         scene.state.path().display()
     );

@@ -1,6 +1,7 @@
 //! How a chain begins: what it says of the chain before it, and what `audit verify` makes of a ledger that was removed.
 
 use std::path::Path;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -195,4 +196,66 @@ async fn requests_do_not_wait_for_a_table_that_does_not_answer_and_it_is_asked_u
     })
     .await;
     audit.stop(kit::far()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_in_no_order_is_no_gap_in_a_ledger_that_was_removed() {
+    let client = create_table("genesis-expired", &["requestId", "timestamp"]).await;
+    for (retention, is_whole) in [(60, true), (30 * 86_400, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = in_table(directory.path(), "genesis-expired");
+        let former = settings::Audit { retention: Duration::from_secs(retention), ..settings.clone() };
+        served(&former, dynamodb::local(), 5).await;
+        let items = kit::items(directory.path());
+        remove(directory.path());
+        served(&settings, dynamodb::local(), 1).await;
+        delete(&client, "genesis-expired", &items[4]).await;
+        let (whole, report) = child::audit(directory.path(), Some("genesis-expired"), "verify --source dynamodb");
+        assert_eq!(whole, is_whole, "{report}");
+        let expected = if is_whole { "note: 1 records of chain" } else { "MISSING   record 5 " };
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_a_window_is_not_missing() {
+    create_table("genesis-window", &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = in_table(directory.path(), "genesis-window");
+    let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+    audit.begin_chain(&own());
+    eventually("the beginning is told", || !directory.path().join("genesis.json").exists()).await;
+    let older = |number| Record { started_ms: record(number).started_ms - 7_200_000, ..record(number) };
+    // One of them lies between newer ones, and the chain ends with one.
+    for record in [older(1), record(2), older(3)] {
+        serve(&audit, &record).await;
+    }
+    audit.stop(kit::far()).await;
+    drop(audit);
+    remove(directory.path());
+    served(&settings, dynamodb::local(), 1).await;
+    let verify = |words: &str| child::audit(directory.path(), Some("genesis-window"), words);
+    for command in ["verify --source dynamodb --time-range 1h", "verify --source dynamodb"] {
+        let (whole, report) = verify(command);
+        assert!(whole && report.contains("continues after record 5 of chain"), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_chain_that_the_ledger_knows_is_said_to_expire_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = kit::settings(directory.path());
+    let start = async || {
+        let audit = Ledger::start_with(&settings, None).await.unwrap();
+        audit.begin_chain(&own());
+        serve(&audit, &record(1)).await;
+        audit.stop(kit::far()).await;
+    };
+    start().await;
+    std::fs::write(directory.path().join("running"), "another boot\n").unwrap();
+    start().await;
+    let told = starts(directory.path());
+    assert_eq!(says(&told), ["no_table", "found"]);
+    let (expiry, own_expiry) = (told[1]["formerChainTtl"].as_i64().unwrap(), told[1]["ttl"].as_i64().unwrap());
+    assert!((own_expiry - 60..=own_expiry + 60).contains(&expiry), "{expiry} {own_expiry}");
 }

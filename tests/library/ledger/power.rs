@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use bedrock_sidecar::ledger::Ledger;
+use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 use serde_json::Value;
 use test_support::dynamodb::{self, create_table};
+use test_support::eventually;
 
 use super::child;
 use super::kit::{self, completed, record, serve, settings, start};
@@ -252,4 +255,58 @@ async fn what_the_table_has_is_not_replaced_by_interrupted() {
     let shipped = dynamodb::items(&client, TABLE).await;
     assert_eq!(shipped[&ended.request_id]["outcome"], "completed");
     assert_eq!(shipped[&open.request_id]["outcome"], "interrupted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shipped_and_lost_with_the_power_is_whole_in_the_table() {
+    const TABLE: &str = "lost-with-the-power";
+    let client = create_table(TABLE, &["requestId", "timestamp"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings::Audit { table: Some(TABLE.into()), ..settings(directory.path()) };
+    let start = async || {
+        let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
+        audit.begin_chain(&Record { source_ip: "bedrock-sidecar".into(), ..record(0) });
+        eventually("the beginning is told", || !directory.path().join("genesis.json").exists()).await;
+        audit
+    };
+    let audit = start().await;
+    serve(&audit, &record(1)).await;
+    let under_way = record(2);
+    let open = audit.open(&under_way).await.unwrap();
+    audit.flush().await;
+    let before = copy(directory.path(), |name| is_journal(name) || is_database(name));
+    serve(&audit, &record(3)).await;
+    audit.close(open, &completed(&under_way));
+    serve(&audit, &record(4)).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+    // Of the disk's cache only this was written, and the host was booted since.
+    restore(directory.path(), |name| is_journal(name) || is_database(name), &before);
+    std::fs::write(directory.path().join("running"), "another boot\n").unwrap();
+    let audit = start().await;
+    serve(&audit, &record(5)).await;
+    audit.stop(kit::far()).await;
+    drop(audit);
+
+    let items = kit::items(directory.path());
+    let found = items.iter().find(|item| item["formerChain"] == "found").unwrap();
+    assert_eq!((&found["formerChainId"], &found["formerChainSeq"]), (&items[0]["chainId"], &6.into()), "{items:#?}");
+    assert!(items.iter().any(|item| item["outcome"] == "interrupted"), "{items:#?}");
+    let verify = |words: &str| child::audit(directory.path(), Some(TABLE), words);
+    let (whole, report) = verify("verify");
+    assert!(whole && report.contains("which is here up to record 3 only"), "{report}");
+    for command in ["verify --source dynamodb", "verify --source dynamodb --time-range 24h"] {
+        let (whole, report) = verify(command);
+        assert!(whole && report.contains("continues after record 6 of chain"), "{report}");
+        assert!(report.contains("note: 3 items of chain"), "{report}");
+    }
+
+    // What goes from between is missing as ever.
+    let shipped = dynamodb::items(&client, TABLE).await;
+    let fifth = shipped.values().find(|item| item["chainId"] == items[0]["chainId"] && item["chainSeq"] == 5).unwrap();
+    let key = |name: &str| AttributeValue::S(fifth[name].as_str().unwrap().to_owned());
+    let request = client.delete_item().table_name(TABLE).key("requestId", key("requestId"));
+    request.key("timestamp", key("timestamp")).send().await.unwrap();
+    let (whole, report) = verify("verify --source dynamodb");
+    assert!(!whole && report.contains("MISSING   record 5 "), "{report}");
 }
