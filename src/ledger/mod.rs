@@ -408,11 +408,15 @@ impl Ledger {
         self.note_orderly_stop();
     }
 
-    /// Once the threads have ended. As long as no record tells of an earlier stop that was not orderly, the next start has to
-    /// know of it.
+    /// Once the threads have ended. A stop is orderly only if nothing can be lost after it: the journal is on the disk.
     fn note_orderly_stop(&self) {
-        if !self.core.after_unclean_stop.load(Relaxed) {
-            last_stop::unmark(&self.core.state_dir);
+        match self.core.sync_journal() {
+            Ok(_) if !self.core.found_files_at_risk.load(Relaxed) => {
+                last_stop::settle(&self.core.state_dir, self.core.after_unclean_stop.load(Relaxed));
+            }
+            _ => tracing::warn!(
+                "the journal could not be flushed to the disk at the end; the next start takes this for a stop that was not in order"
+            ),
         }
     }
 
