@@ -15,10 +15,26 @@ use super::Models;
 use super::catalogue::{self, CallError};
 use super::identifier::{self, Identifier, untold};
 use super::lookup::{Asker, Looked};
+use super::resolve::unalias;
 use crate::error::{Refusal, RefusalKind};
 use crate::limits::Behind;
 use crate::operation::SEGMENT;
+use crate::settings;
 use crate::upstream::Upstream;
+
+/// The name that a record's model goes by, after aliases, and what is behind it as far as the record tells.
+pub(crate) fn of_record(asked: &str, profile: Option<&str>, settings: &settings::Models) -> (String, Behind) {
+    let name = unalias(asked, settings);
+    let is_opaque = |name: &str| {
+        matches!(identifier::read(name, |_| false), Ok(Identifier::ApplicationProfileArn | Identifier::OtherArn))
+    };
+    let behind = match profile.filter(|profile| !is_opaque(profile)) {
+        Some(profile) if profile != name => Behind::Models(vec![profile.to_owned()]),
+        _ if is_opaque(name) => Behind::Unknown,
+        _ => Behind::Itself,
+    };
+    (name.to_owned(), behind)
+}
 
 impl Models {
     /// What stands behind a name, after aliases: from the catalogue, or asked of the upstream once and kept. What cannot be
