@@ -181,6 +181,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_tells_what_limits_go_by() {
+        let text = "[models.aliases]\nfast = \"us.meta.llama-v1:0\"\n".to_owned();
+        let source = crate::config::Source::new(std::path::Path::new("config.toml"), text);
+        let settings = settings::Settings::from_source(&source).unwrap().models;
+        let arn = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/x1";
+        for (asked, profile, name, behind) in [
+            ("fast", Some("us.meta.llama-v1:0"), "us.meta.llama-v1:0", Behind::Itself),
+            ("fast", None, "us.meta.llama-v1:0", Behind::Itself),
+            ("old-alias", Some("us.meta.x"), "old-alias", Behind::Models(vec!["us.meta.x".to_owned()])),
+            (arn, Some(arn), arn, Behind::Unknown),
+            (arn, Some("us.meta.x"), arn, Behind::Models(vec!["us.meta.x".to_owned()])),
+        ] {
+            assert_eq!(of_record(asked, profile, &settings), (name.to_owned(), behind), "{asked} {profile:?}");
+        }
+    }
+
+    #[test]
     fn descriptions_name_their_models() {
         let router = json!({
             "models": [{"modelArn": "arn:aws:bedrock:us-east-1:1:inference-profile/us.a.b-v1:0"},
