@@ -15,12 +15,12 @@ use crate::credentials::Credentials;
 use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
-use crate::limits::{Limits, SystemClock};
+use crate::limits::{Limits, Names, SystemClock};
 use crate::listen::places::{self, Kind, Places};
 use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener, Shared, descriptors};
 use crate::metrics::Metrics;
-use crate::model::Models;
+use crate::model::{Models, behind};
 use crate::own_call;
 use crate::receive::budget::Budget;
 use crate::road::{Region, Road};
@@ -150,7 +150,7 @@ impl App {
         let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
         let use_file = StateDir::find(&settings.audit).root.join("limits.json");
-        let spent = limits.persist_with(use_file, Arc::clone(&audit)).await?;
+        let spent = limits.persist_with(use_file, Arc::clone(&audit), past_names(&settings)).await?;
         let fleet = match &settings.limits.fleet {
             Some(fleet) => Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await)),
             None => None,
@@ -255,6 +255,12 @@ fn peers(settings: &Settings) -> Result<Arc<Peers>, StartError> {
             Ok(Arc::new(Peers::blind()))
         }
     }
+}
+
+/// How limits name the models of records.
+fn past_names(settings: &Settings) -> Arc<Names> {
+    let models = settings.models.clone();
+    Arc::new(move |asked, profile| behind::of_record(asked, profile, &models))
 }
 
 fn admin_timeouts(timeouts: Timeouts) -> Timeouts {

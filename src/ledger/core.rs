@@ -50,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) good_ms: AtomicI64,
     /// The last process has not stopped in order, and no record says so yet.
     pub(crate) after_unclean_stop: AtomicBool,
+    /// Journal files of an earlier process are not known to be on the disk.
+    pub(crate) found_files_at_risk: AtomicBool,
     /// The index writer has a [`Task::RecordsEnded`] that it has not acted on.
     wakeup_sent: AtomicBool,
     tasks: Sender<Task>,
@@ -109,6 +111,7 @@ impl Core {
             deferred_ends: Mutex::default(),
             refusals: Mutex::default(),
             after_unclean_stop: AtomicBool::new(false),
+            found_files_at_risk: AtomicBool::new(false),
             wakeup_sent: AtomicBool::new(false),
             tasks,
             stopping: watch::Sender::new(false),
@@ -227,11 +230,13 @@ impl Core {
     /// Writes the ends that [`Core::close`] had to keep, as far as the journal takes them now.
     pub(crate) fn write_deferred_ends(&self) {
         loop {
-            let Some((slot, record)) = self.deferred_ends().pop_front() else { return };
-            if self.write_end(&record, |journal, draft| journal.close(slot, draft)).is_err() {
-                self.deferred_ends().push_front((slot, record));
+            // It counts as deferred until it has its place in the chain; see `head`.
+            let mut deferred = self.deferred_ends();
+            let Some((slot, record)) = deferred.front() else { return };
+            if self.write_end(record, |journal, draft| journal.close(*slot, draft)).is_err() {
                 return;
             }
+            deferred.pop_front();
         }
     }
 

@@ -32,6 +32,9 @@ pub(crate) struct Genesis {
     /// That chain may have lost its newest records here; the table may have them.
     #[serde(default)]
     is_former_cut: bool,
+    /// Chains between that one and this, of which no record is here. The table may have some.
+    #[serde(default)]
+    passed_over: Vec<String>,
     /// What the chain says of it by now.
     said: Option<FormerChain>,
     #[serde(skip)]
@@ -42,7 +45,23 @@ impl Genesis {
     /// Of a chain that is begun now, behind `former`, which may have gone on beyond what is known of it here if
     /// `is_former_cut`.
     pub(crate) fn new(path: PathBuf, chain_id: &str, former: Option<Chain>, is_former_cut: bool) -> Genesis {
-        let genesis = Genesis { chain_id: chain_id.to_owned(), former, is_former_cut, said: None, path };
+        let mut genesis = Genesis {
+            chain_id: chain_id.to_owned(),
+            former,
+            is_former_cut,
+            passed_over: Vec::new(),
+            said: None,
+            path: path.clone(),
+        };
+        // What a chain without records was to be begun behind, is still to be named.
+        if let Some(empty) = genesis.former.as_ref().filter(|former| former.seq == 0)
+            && let Some(before) = Genesis::load(path, &empty.chain_id)
+        {
+            genesis.passed_over = before.passed_over;
+            genesis.passed_over.push(before.chain_id);
+            genesis.former = before.former;
+            genesis.is_former_cut |= before.is_former_cut;
+        }
         genesis.save();
         genesis
     }
@@ -116,7 +135,7 @@ impl Genesis {
         match former::search(&client, &table, &core.host_id, &self.chain_id).await {
             Ok(Found::Head(head, ttl)) => match &self.former {
                 // What this directory still has is shipped later, if it is not in the table yet.
-                Some(known) if head.chain_id != known.chain_id || head.seq <= known.seq => {
+                Some(known) if !self.passed_over.contains(&head.chain_id) && !goes_beyond(&head, known) => {
                     (found(known.clone(), Some(expiry(core))), None, true)
                 }
                 _ => (found(head, ttl), None, true),
@@ -176,6 +195,10 @@ impl Genesis {
         }
         true
     }
+}
+
+fn goes_beyond(head: &Chain, known: &Chain) -> bool {
+    head.chain_id == known.chain_id && head.seq > known.seq
 }
 
 fn nothing(former_chain: FormerChain) -> Former {

@@ -99,7 +99,8 @@ impl IndexWriter {
         let generation = 1;
         let directory = core.state_dir.journal();
         let found = segments(&directory).unwrap_or_default().into_iter();
-        let found_files = found.map(|number| segment_path(&directory, number)).collect();
+        let found_files: Vec<PathBuf> = found.map(|number| segment_path(&directory, number)).collect();
+        core.found_files_at_risk.store(!found_files.is_empty(), Relaxed);
         let (progress, watched) =
             watch::channel(IndexProgress { generation, last_id: state.last_id, shipped_id: state.shipped_id });
         let mut wall_clock = WallClock::load(core.state_dir.clock(), clock.instant());
@@ -315,6 +316,10 @@ impl IndexWriter {
 
     /// Flushes the journal files that an earlier process has left, once.
     fn sync_found_files(&mut self) {
+        if self.found_files.is_empty() {
+            return;
+        }
+        let mut at_risk = false;
         for path in std::mem::take(&mut self.found_files) {
             let synced = match File::open(&path) {
                 Ok(file) => self.disk.sync(&file),
@@ -324,8 +329,10 @@ impl IndexWriter {
             if let Err(error) = synced {
                 let sentence = format!("the journal file {} cannot be flushed to the disk: {error}", path.display());
                 self.core.health.report_failure(Component::Index, &sentence);
+                at_risk = true;
             }
         }
+        self.core.found_files_at_risk.store(at_risk, Relaxed);
     }
 
     /// Makes durable what is in the index. False when a reader prevents part of it, or the journal would stay behind.

@@ -34,6 +34,7 @@ mod tests;
 pub(crate) mod time_shard;
 mod wall_clock;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,12 +124,12 @@ impl UseRecords for Ledger {
         self.core.head()
     }
 
-    async fn all(&self) -> Vec<PastUse> {
-        self.past_use().await
+    async fn all(&self, until: Option<ChainHead>) -> io::Result<Vec<PastUse>> {
+        self.past_use(until).await
     }
 
-    async fn after(&self, head: ChainHead, open: Vec<String>) -> UseAfter {
-        self.use_after(head, open).await
+    async fn after(&self, head: ChainHead, until: Option<ChainHead>, open: Vec<String>) -> io::Result<UseAfter> {
+        self.use_after(head, until, open).await
     }
 }
 
@@ -359,33 +360,36 @@ impl Ledger {
         self.core.settings.store(Arc::new(applied));
     }
 
-    /// What was used in the last 31 days, as far as records tell. Nothing when they cannot be read, which is logged.
-    pub async fn past_use(&self) -> Vec<PastUse> {
+    /// What was used in the last 31 days, as far as records up to `until` tell.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn past_use(&self, until: Option<ChainHead>) -> io::Result<Vec<PastUse>> {
         let since_ms = clock::now_ms().saturating_sub(31 * 86_400_000);
-        self.read_use(move |db| index::past_use::past_use(db, since_ms)).await
+        self.read_use(move |db| index::past_use::past_use(db, since_ms, until.as_ref())).await
     }
 
-    /// What was used by requests whose end was recorded after `head`; those in `open` one by one. Nothing when that cannot
-    /// be read, which is logged.
-    pub async fn use_after(&self, head: ChainHead, open: Vec<String>) -> UseAfter {
-        self.read_use(move |db| index::past_use::use_after(db, &head, &open)).await
+    /// What was used by requests whose end was recorded after `head`, up to `until`; those in `open` one by one.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub async fn use_after(
+        &self,
+        head: ChainHead,
+        until: Option<ChainHead>,
+        open: Vec<String>,
+    ) -> io::Result<UseAfter> {
+        self.read_use(move |db| index::past_use::use_after(db, &head, until.as_ref(), &open)).await
     }
 
-    async fn read_use<T: Default + Send + 'static>(
+    async fn read_use<T: Send + 'static>(
         &self,
         read: impl FnOnce(&rusqlite::Connection) -> Result<T, IndexError> + Send + 'static,
-    ) -> T {
+    ) -> io::Result<T> {
         self.flush().await;
         let database = self.database();
         let read = move || read(&index::open_to_read(&database)?);
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(used)) => used,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "what was used today and this month cannot be read from the ledger");
-                T::default()
-            }
-            Err(_) => T::default(),
-        }
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
     /// Waits until every record that has ended by now is in the index, where queries find it.
@@ -414,11 +418,15 @@ impl Ledger {
         self.note_orderly_stop();
     }
 
-    /// Once the threads have ended. As long as no record tells of an earlier stop that was not orderly, the next start has to
-    /// know of it.
+    /// Once the threads have ended. A stop is orderly only if nothing can be lost after it: the journal is on the disk.
     fn note_orderly_stop(&self) {
-        if !self.core.after_unclean_stop.load(Relaxed) {
-            last_stop::unmark(&self.core.state_dir);
+        match self.core.sync_journal() {
+            Ok(_) if !self.core.found_files_at_risk.load(Relaxed) => {
+                last_stop::settle(&self.core.state_dir, self.core.after_unclean_stop.load(Relaxed));
+            }
+            _ => tracing::warn!(
+                "the journal could not be flushed to the disk at the end; the next start takes this for a stop that was not in order"
+            ),
         }
     }
 

@@ -45,7 +45,7 @@ pub use clock::{Clock, SystemClock, VirtualClock};
 pub(crate) use estimate::estimate_and_tier;
 pub use estimate::{Estimate, estimate};
 pub use lease_task::LeaseTask;
-pub use past_use::{ChainHead, PastUse, UseAfter, UseRecords};
+pub use past_use::{ChainHead, Names, PastUse, UseAfter, UseRecords};
 pub use request::{Behind, LimitRequest};
 pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
@@ -81,12 +81,17 @@ impl Limits {
     }
 
     /// The same beside a ledger, which tells what the file does not: all, if there is no file; else what was recorded
-    /// after the file was written last.
+    /// after the file was written last. Records name models as they were asked for; `names` tells what limits go by.
     ///
     /// # Errors
     /// As [`Limits::persist_to`].
-    pub async fn persist_with(&self, path: impl Into<PathBuf>, records: Arc<impl UseRecords>) -> io::Result<UsageFile> {
-        UsageFile::open_with(&self.shared, path.into(), records).await
+    pub async fn persist_with(
+        &self,
+        path: impl Into<PathBuf>,
+        records: Arc<impl UseRecords>,
+        names: Arc<Names>,
+    ) -> io::Result<UsageFile> {
+        UsageFile::open_with(&self.shared, path.into(), records, names).await
     }
 
     /// To be held while a request is settled and its end is recorded. The file is not written in between, so that it never

@@ -110,7 +110,7 @@ impl WeighedRequest {
 }
 
 /// Whether a pattern fits the model, or one that may stand behind it.
-fn may_fit(glob: &Glob, model: &str, behind: &Behind) -> bool {
+pub(super) fn may_fit(glob: &Glob, model: &str, behind: &Behind) -> bool {
     match behind {
         Behind::Itself => fits(glob, model),
         Behind::Models(models) => fits(glob, model) || models.iter().any(|one| fits(glob, one)),
@@ -118,16 +118,17 @@ fn may_fit(glob: &Glob, model: &str, behind: &Behind) -> bool {
     }
 }
 
+/// What a model costs.
 #[derive(Debug, Default)]
-struct Priced {
-    prices: Option<Arc<ModelPrice>>,
+pub(super) struct Priced {
+    pub(super) prices: Option<Arc<ModelPrice>>,
     is_guessed: bool,
 }
 
 impl Priced {
     /// Of several models that may stand behind the name, the dearest. A price for the name itself holds where nothing is
     /// known of them, unless it is one for everything.
-    fn new(prices: &Prices, model: &str, behind: &Behind) -> Priced {
+    pub(super) fn new(prices: &Prices, model: &str, behind: &Behind) -> Priced {
         let known = |prices| Priced { prices, is_guessed: false };
         match behind {
             Behind::Itself => known(prices.of(|glob| fits(glob, model))),

@@ -1,6 +1,6 @@
 //! All counts of this host, behind one lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use super::request::{Plan, WeighedRequest};
 use super::saved_use::SavedUse;
 use super::scope::{Scope, Warning};
 use super::slot::{FLEET, HOST, Slot, Slots};
+use super::spent::Spent;
 use super::status::Status;
 use crate::error::Refusal;
 use crate::record::Usage;
@@ -312,6 +313,31 @@ impl State {
             }
         }
         self.saved = remaining;
+    }
+
+    /// Changes what the scopes have spent: those that are known, those in `ids`, and those of earlier runs.
+    pub(super) fn amend_spent(
+        &mut self,
+        clock: &dyn Clock,
+        ids: impl Iterator<Item = ScopeId>,
+        now: u64,
+        change: impl Fn(&ScopeId, &mut Spent),
+    ) {
+        let mut known = HashSet::new();
+        for scope in self.scopes(clock, now) {
+            known.insert(SavedUse::key(&scope.id));
+            change(&scope.id, &mut scope.spent);
+        }
+        let present = self.current_period();
+        for key in ids.map(|id| SavedUse::key(&id)).filter(|key| !known.contains(key)) {
+            self.saved.entry(key).or_insert_with(|| SavedUse::none(present));
+        }
+        for (key, saved) in &mut self.saved {
+            if let Some(id) = SavedUse::scope(key) {
+                saved.amend(now, |spent| change(&id, spent));
+            }
+        }
+        self.changed = true;
     }
 
     /// Requests that have not been settled, as a file keeps them.

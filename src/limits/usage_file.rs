@@ -1,8 +1,9 @@
 //! What was used in this minute, today and this month, kept in a small file so that a restart does not forget it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::calendar::Period;
 use super::limit::ScopeId;
-use super::past_use::{self, ChainHead, OpenRequest, PastUse, UseAfter, UseRecords};
+use super::past_use::{self, ChainHead, Names, OpenRequest, PastUse, UseAfter, UseRecords, WeighedUse};
 use super::saved_use::SavedUse;
 use super::shared::Shared;
 
@@ -54,13 +56,39 @@ pub struct UsageFile {
 /// The last record of the ledger, if there is a ledger.
 type Head = Box<dyn Fn() -> Option<ChainHead> + Send + Sync>;
 
+/// Reads once more what the ledger could not tell at the start, and counts it. True when that is done.
+type CatchUp = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// What the ledger is to tell beyond the file.
+#[derive(Debug)]
+struct Missing {
+    /// What was recorded after this; everything, if there is no file.
+    covers: Option<ChainHead>,
+    /// Up to here; what comes later is counted as it comes.
+    until: Option<ChainHead>,
+    /// The requests that were open when the file was written, and its date.
+    open: Vec<OpenRequest>,
+    written: Option<Period>,
+}
+
+impl Missing {
+    async fn read(&self, records: &impl UseRecords) -> io::Result<UseAfter> {
+        let Some(head) = self.covers.clone() else {
+            let used = records.all(self.until.clone()).await?;
+            return Ok(UseAfter { used, known: HashMap::new() });
+        };
+        let open = self.open.iter().map(|request| request.request_id.clone()).collect();
+        records.after(head, self.until.clone(), open).await
+    }
+}
+
 impl UsageFile {
     /// Without a ledger.
     pub(super) fn open(shared: &Arc<Shared>, path: PathBuf) -> io::Result<UsageFile> {
         if let Some(contents) = load(&path)? {
-            restore(shared, contents, &UseAfter::default());
+            restore(shared, contents, &[], &HashMap::new());
         }
-        UsageFile::keep(shared, path, Box::new(|| None))
+        UsageFile::keep(shared, path, Box::new(|| None), None)
     }
 
     /// With a ledger, which tells what the file does not know.
@@ -68,25 +96,44 @@ impl UsageFile {
         shared: &Arc<Shared>,
         path: PathBuf,
         records: Arc<R>,
+        names: Arc<Names>,
     ) -> io::Result<UsageFile> {
-        match load(&path)? {
-            Some(contents) => {
-                let open: Vec<String> = contents.open.iter().map(|request| request.request_id.clone()).collect();
-                let after = match contents.covers.clone() {
-                    Some(head) => records.after(head, open).await,
-                    None => UseAfter::default(),
-                };
-                restore(shared, contents, &after);
+        let contents = load(&path)?;
+        let until = records.head();
+        let missing = match &contents {
+            Some(Contents { covers: None, .. }) => None,
+            Some(Contents { covers, open, scopes, .. }) => {
+                let written = scopes.get(&SavedUse::key(&ScopeId::Host)).map(SavedUse::period);
+                Some(Missing { covers: covers.clone(), until, open: open.clone(), written })
             }
-            None => restore_all(shared, &records.all().await),
+            None => Some(Missing { covers: None, until, open: Vec::new(), written: None }),
+        };
+        let mut catch_up = None;
+        let mut after = UseAfter::default();
+        if let Some(missing) = missing {
+            match missing.read(&*records).await {
+                Ok(told) => after = told,
+                Err(error) => {
+                    tracing::error!(%error, "what was used today and this month cannot be read from the ledger; trying again");
+                    catch_up = Some(later(shared, missing, &records, &names));
+                }
+            }
         }
-        UsageFile::keep(shared, path, Box::new(move || records.head()))
+        let used = weighed(shared, after.used, &*names);
+        match contents {
+            Some(contents) => restore(shared, contents, &used, &after.known),
+            None => restore_all(shared, &used),
+        }
+        UsageFile::keep(shared, path, Box::new(move || records.head()), catch_up)
     }
 
-    fn keep(shared: &Arc<Shared>, path: PathBuf, head: Head) -> io::Result<UsageFile> {
-        save(&path, &snapshot(shared, &head))?;
+    /// Until the ledger has told what the file lacks, the file stays as it is: it and the ledger together know everything.
+    fn keep(shared: &Arc<Shared>, path: PathBuf, head: Head, catch_up: Option<CatchUp>) -> io::Result<UsageFile> {
+        if catch_up.is_none() {
+            save(&path, &snapshot(shared, &head))?;
+        }
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep(shared.clone(), path, head, stopped));
+        let task = tokio::spawn(keep(shared.clone(), path, head, catch_up, stopped));
         Ok(UsageFile { stop, task })
     }
 
@@ -100,13 +147,76 @@ impl UsageFile {
     }
 }
 
-async fn keep(shared: Arc<Shared>, path: PathBuf, head: Head, mut stopped: oneshot::Receiver<()>) -> io::Result<()> {
+fn weighed(shared: &Shared, used: Vec<PastUse>, names: &Names) -> Vec<WeighedUse> {
+    let plan = shared.plan.load();
+    used.into_iter().map(|used| WeighedUse::new(used, names, &plan)).collect()
+}
+
+/// Without a place up to which to read, what is missing cannot be told from what is counted: the next start reads it.
+fn later<R: UseRecords>(shared: &Arc<Shared>, missing: Missing, records: &Arc<R>, names: &Arc<Names>) -> CatchUp {
+    let (shared, records, names, missing) = (shared.clone(), records.clone(), names.clone(), Arc::new(missing));
+    Box::new(move || {
+        let (shared, records, names, missing) = (shared.clone(), records.clone(), names.clone(), missing.clone());
+        Box::pin(async move {
+            if missing.until.is_none() {
+                return false;
+            }
+            match missing.read(&*records).await {
+                Ok(UseAfter { used, known }) => {
+                    add_late(&shared, &missing, &weighed(&shared, used, &*names), &known);
+                    true
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "what was used today and this month cannot be read from the ledger");
+                    false
+                }
+            }
+        })
+    })
+}
+
+/// Counts what the ledger tells while requests are being served. The buckets of the minute have filled up meanwhile.
+fn add_late(shared: &Shared, missing: &Missing, used: &[WeighedUse], known: &HashMap<String, (u64, Option<u64>)>) {
+    let now = shared.clock.now();
+    let mut state = shared.lock();
+    let present = state.current_period();
+    state.amend_spent(&*shared.clock, past_use::callers(used), now, |id, spent| {
+        let key = SavedUse::key(id);
+        for request in missing.open.iter().filter(|request| request.scopes.contains(&key)) {
+            if let Some((counted, actual, admitted)) = request.replacement(known) {
+                spent.replace(counted, actual, admitted);
+            }
+        }
+        match (&missing.covers, missing.written) {
+            (Some(_), written) => past_use::add_between(id, spent, used, written.unwrap_or(present), present),
+            (None, _) => past_use::add_dated(id, spent, used, present),
+        }
+    });
+    tracing::info!("limits: what could not be read at the start is taken from the ledger");
+}
+
+async fn keep(
+    shared: Arc<Shared>,
+    path: PathBuf,
+    head: Head,
+    mut catch_up: Option<CatchUp>,
+    mut stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
     let mut failing = false;
     loop {
         let last = tokio::select! {
             _ = &mut stopped => true,
             () = tokio::time::sleep(PERIOD) => false,
         };
+        if let Some(try_again) = &catch_up {
+            if !try_again().await {
+                if last {
+                    return Ok(());
+                }
+                continue;
+            }
+            catch_up = None;
+        }
         if !std::mem::take(&mut shared.lock().changed) && !failing {
             if last {
                 return Ok(());
@@ -174,7 +284,7 @@ fn snapshot(shared: &Shared, head: &Head) -> Contents {
 }
 
 /// Where there is no file: what the ledger says was used.
-fn restore_all(shared: &Shared, used: &[PastUse]) {
+fn restore_all(shared: &Shared, used: &[WeighedUse]) {
     if used.is_empty() {
         return;
     }
@@ -189,7 +299,7 @@ fn restore_all(shared: &Shared, used: &[PastUse]) {
 }
 
 /// What the file says, and what the ledger knows beyond it.
-fn restore(shared: &Shared, contents: Contents, after: &UseAfter) {
+fn restore(shared: &Shared, contents: Contents, used: &[WeighedUse], known: &HashMap<String, (u64, Option<u64>)>) {
     let now = shared.clock.now();
     let Contents { mut scopes, open, at, boot, .. } = contents;
     // The file's times by the clock of this run. Of an earlier boot is only known that it was before this one.
@@ -205,21 +315,98 @@ fn restore(shared: &Shared, contents: Contents, after: &UseAfter) {
 
     let mut state = shared.lock();
     state.fleet_hosts = contents.fleet_hosts.max(1);
-    past_use::settle(&mut scopes, &open, &after.known, now);
-    if !after.used.is_empty() {
-        let requests: u64 = after.used.iter().fold(0, |sum, used| sum.saturating_add(used.requests));
+    past_use::settle(&mut scopes, &open, known, now);
+    if !used.is_empty() {
+        let requests: u64 = used.iter().fold(0, |sum, used| sum.saturating_add(used.requests));
         tracing::info!(requests, "limits: what was used after the last save is taken from the ledger");
         let mut ids: Vec<ScopeId> = state.scopes(&*shared.clock, now).iter().map(|scope| scope.id.clone()).collect();
-        ids.extend(past_use::callers(&after.used));
+        ids.extend(past_use::callers(used));
         let present = state.current_period();
         for key in ids.iter().map(SavedUse::key) {
             scopes.entry(key).or_insert_with(|| SavedUse::none(present));
         }
         for (key, saved) in &mut scopes {
             if let Some(id) = SavedUse::scope(key) {
-                past_use::add_after(&id, saved, &after.used, present, written_at, now);
+                past_use::add_after(&id, saved, used, present, written_at, now);
             }
         }
     }
     state.restore(&*shared.clock, scopes, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use super::*;
+    use crate::limits::{Behind, Limits, SystemClock};
+    use crate::record::Usage;
+    use crate::settings::limits as settings;
+
+    #[derive(Debug, Default)]
+    struct Records {
+        can_be_read: AtomicBool,
+    }
+
+    impl Records {
+        fn used(&self) -> io::Result<Vec<PastUse>> {
+            if !self.can_be_read.load(Relaxed) {
+                return Err(io::Error::other("not now"));
+            }
+            let (caller, model) = (Some("billing".to_owned()), "meta.llama".to_owned());
+            let unpriced = Usage::default();
+            Ok(vec![PastUse {
+                day: u64::MAX / 86_400,
+                caller,
+                model,
+                profile: None,
+                requests: 1,
+                tokens: 10,
+                nano_usd: 7,
+                unpriced,
+            }])
+        }
+    }
+
+    impl UseRecords for Records {
+        fn head(&self) -> Option<ChainHead> {
+            Some(ChainHead { chain_id: "b".to_owned(), seq: 0 })
+        }
+
+        async fn all(&self, _until: Option<ChainHead>) -> io::Result<Vec<PastUse>> {
+            self.used()
+        }
+
+        async fn after(&self, head: ChainHead, until: Option<ChainHead>, _open: Vec<String>) -> io::Result<UseAfter> {
+            assert_eq!((head.seq, until), (3, self.head()));
+            Ok(UseAfter { used: self.used()?, known: HashMap::new() })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_ledger_cannot_tell_at_the_start_is_counted_later_and_the_file_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limits.json");
+        let limits = Limits::new(&settings::Limits::default(), SystemClock);
+        let covers = Some(ChainHead { chain_id: "a".to_owned(), seq: 3 });
+        save(&path, &Contents { version: 1, covers, ..snapshot(&limits.shared, &(Box::new(|| None) as Head)) })
+            .unwrap();
+        let before = std::fs::read(&path).unwrap();
+
+        let records = Arc::new(Records::default());
+        let names: Arc<Names> = Arc::new(|asked, _| (asked.to_owned(), Behind::Itself));
+        let file = limits.persist_with(&path, records.clone(), names).await.unwrap();
+        limits.shared.lock().changed = true;
+        tokio::time::sleep(PERIOD + Duration::from_millis(300)).await;
+        assert_eq!(std::fs::read(&path).unwrap(), before, "the file still says what it covers");
+
+        records.can_be_read.store(true, Relaxed);
+        file.stop().await.unwrap();
+        let contents = load(&path).unwrap().unwrap();
+        assert_eq!(contents.covers, records.head());
+        for key in ["host", "caller:billing"] {
+            let saved = serde_json::to_value(&contents.scopes[key]).unwrap();
+            assert_eq!((&saved["tokensToday"], &saved["nanoUsdToday"]), (&10.into(), &7.into()), "{key}: {saved}");
+        }
+    }
 }

@@ -15,10 +15,26 @@ use super::Models;
 use super::catalogue::{self, CallError};
 use super::identifier::{self, Identifier, untold};
 use super::lookup::{Asker, Looked};
+use super::resolve::unalias;
 use crate::error::{Refusal, RefusalKind};
 use crate::limits::Behind;
 use crate::operation::SEGMENT;
+use crate::settings;
 use crate::upstream::Upstream;
+
+/// The name that a record's model goes by, after aliases, and what is behind it as far as the record tells.
+pub(crate) fn of_record(asked: &str, profile: Option<&str>, settings: &settings::Models) -> (String, Behind) {
+    let name = unalias(asked, settings);
+    let is_opaque = |name: &str| {
+        matches!(identifier::read(name, |_| false), Ok(Identifier::ApplicationProfileArn | Identifier::OtherArn))
+    };
+    let behind = match profile.filter(|profile| !is_opaque(profile)) {
+        Some(profile) if profile != name => Behind::Models(vec![profile.to_owned()]),
+        _ if is_opaque(name) => Behind::Unknown,
+        _ => Behind::Itself,
+    };
+    (name.to_owned(), behind)
+}
 
 impl Models {
     /// What stands behind a name, after aliases: from the catalogue, or asked of the upstream once and kept. What cannot be
@@ -163,6 +179,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_record_tells_what_limits_go_by() {
+        let text = "[models.aliases]\nfast = \"us.meta.llama-v1:0\"\n".to_owned();
+        let source = crate::config::Source::new(std::path::Path::new("config.toml"), text);
+        let settings = settings::Settings::from_source(&source).unwrap().models;
+        let arn = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/x1";
+        for (asked, profile, name, behind) in [
+            ("fast", Some("us.meta.llama-v1:0"), "us.meta.llama-v1:0", Behind::Itself),
+            ("fast", None, "us.meta.llama-v1:0", Behind::Itself),
+            ("old-alias", Some("us.meta.x"), "old-alias", Behind::Models(vec!["us.meta.x".to_owned()])),
+            (arn, Some(arn), arn, Behind::Unknown),
+            (arn, Some("us.meta.x"), arn, Behind::Models(vec!["us.meta.x".to_owned()])),
+        ] {
+            assert_eq!(of_record(asked, profile, &settings), (name.to_owned(), behind), "{asked} {profile:?}");
+        }
+    }
 
     #[test]
     fn descriptions_name_their_models() {

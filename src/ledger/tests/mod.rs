@@ -9,6 +9,7 @@ mod oddities;
 mod repair;
 mod starts;
 mod table;
+mod used;
 
 use std::path::Path;
 use std::time::Duration;

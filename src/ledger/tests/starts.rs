@@ -123,6 +123,60 @@ async fn after_the_host_went_down_the_chain_is_a_new_one() {
 }
 
 #[tokio::test]
+async fn after_a_second_loss_of_power_the_end_of_the_chain_with_records_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), Durability::Process);
+    let mark = StateDir { root: directory.path().to_owned() }.running_mark();
+    let ledger = Ledger::start(&settings).await.unwrap();
+    serve(&ledger, 0).await;
+    let chain_id = ledger.core.chain_id.clone();
+    drop(ledger);
+    for _ in 0..2 {
+        std::fs::write(&mark, "another boot\n").unwrap();
+        let ledger = Ledger::start(&settings).await.unwrap();
+        assert_ne!(ledger.core.chain_id, chain_id);
+    }
+    std::fs::write(&mark, "another boot\n").unwrap();
+    let ledger = Ledger::start(&settings).await.unwrap();
+    ledger.begin_chain(&record(1));
+    ledger.flush().await;
+    let start = &items(directory.path())[1];
+    assert_eq!((&start["formerChainId"], &start["formerChainSeq"]), (&chain_id.into(), &1.into()), "{start}");
+}
+
+#[tokio::test]
+async fn a_stop_whose_last_flush_fails_is_not_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = StateDir { root: directory.path().to_owned() }.running_mark();
+    for (failing, is_marked) in [(1_000, true), (0, false)] {
+        let disk = Arc::new(TestDisk::default());
+        let settings = settings(directory.path(), Durability::Process);
+        let ledger = Ledger::start_on(&settings, None, disk.clone(), Arc::new(RealClock)).await.unwrap();
+        serve(&ledger, failing).await;
+        disk.state().failing_syncs = u32::try_from(failing).unwrap();
+        drop(ledger);
+        assert_eq!(mark.exists(), is_marked);
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_stop_settles_that_the_one_before_was_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = start(directory.path()).await;
+    serve(&ledger, 0).await;
+    let left = killed(&ledger, directory.path()).await;
+    drop(start(left.path()).await);
+    let mark = std::fs::read_to_string(StateDir { root: left.path().to_owned() }.running_mark()).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_ne!(mark, boot, "the boot is no matter after an orderly stop");
+    let again = start(left.path()).await;
+    assert_eq!(again.core.chain_id, ledger.core.chain_id);
+    serve(&again, 1).await;
+    again.flush().await;
+    assert_eq!(says_unclean(&items(left.path())), [false, true]);
+}
+
+#[tokio::test]
 async fn the_first_record_after_a_kill_says_so_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = start(directory.path()).await;

@@ -91,7 +91,7 @@ async fn the_ledger_tells_what_was_used_of_which_model_by_whom_on_which_day() {
     let old = record(1);
     let opened = audit.open(&old).await.unwrap();
     audit.close(opened, &Record { started_ms: old.started_ms - 40 * DAY_MS, usage, ..kit::completed(&old) });
-    let used = audit.past_use().await;
+    let used = audit.past_use(None).await.unwrap();
     let total = used.iter().fold((0, 0), |sum, used| (sum.0 + used.tokens, sum.1 + used.nano_usd));
     assert_eq!(total, (30, 21));
     // More than one row only if midnight has just passed.
