@@ -245,7 +245,10 @@ mod tests {
     #[test]
     fn the_source_of_a_profile_stands_once_at_both_levels() {
         let of = |body: &str| copy_source(body.as_bytes()).map_err(|refusal| refusal.message.into_owned());
-        assert_eq!(of(r#"{"a":[1,{"copyFrom":"x"}], "modelSource" : { "b":1, "copyFrom":"a\u002eb" } }"#).unwrap(), "a.b");
+        assert_eq!(
+            of(r#"{"a":[1,{"copyFrom":"x"}], "modelSource" : { "b":1, "copyFrom":"a\u002eb" } }"#).unwrap(),
+            "a.b"
+        );
         assert_eq!(of(r#"{"modelSource":{}}"#).unwrap(), "");
         assert_eq!(of("{}").unwrap(), "");
         for (body, says) in [
