@@ -43,6 +43,7 @@ fn signed_as(method: Method, daemon: &Daemon, path: &str, body: &str, secret: &s
         SignableRequest::new(method.as_str(), &uri, plain.into_iter(), SignableBody::Bytes(body.as_bytes())).unwrap();
     let (instructions, _) = sign(signable, &params.into()).unwrap().into_parts();
     let mut request = request(method, path, body.to_owned());
+    request.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in instructions.headers() {
         request.headers_mut().insert(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
     }
