@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Refusal, RefusalKind};
-use crate::operation::{SEGMENT, check_identifier};
+use crate::operation::{ModelPlace, SEGMENT, check_identifier};
 use crate::request::Received;
 use crate::settings::Settings;
 use crate::settings::guardrails::Guardrails;
@@ -118,6 +118,19 @@ struct Places<'a> {
     metadata: Option<&'a RawValue>,
 }
 
+/// The keys of the places, as they stand in a body that cannot be read.
+const KEYS: [&str; 5] =
+    ["guardrailIdentifier", "projectIdentifier", "outputDataConfig", "requestMetadata", "guardrailConfig"];
+
+/// What StartAsyncInvoke and CreateInferenceProfile give to what they make. Other bodies may use the same keys for prompts.
+#[derive(Debug, Deserialize)]
+struct Labels<'a> {
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
+    #[serde(borrow)]
+    description: Option<&'a RawValue>,
+}
+
 #[derive(Debug, Deserialize)]
 struct GuardrailConfig<'a> {
     #[serde(borrow, rename = "guardrailIdentifier")]
@@ -127,16 +140,35 @@ struct GuardrailConfig<'a> {
 /// The body with other guardrails; only their strings change.
 fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, Refusal> {
     let body = &received.body;
-    if received.headers.contains_key(CONTENT_ENCODING) || !may_name_something(body, guardrails) {
+    let is_encoded = |value: &HeaderValue| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !body.is_empty() && received.headers.get_all(CONTENT_ENCODING).iter().any(is_encoded) {
+        return Err(refusal(
+            "the request's body has a Content-Encoding, so what it names cannot be checked; send it as plain JSON.",
+        ));
+    }
+    if received.operation.model == ModelPlace::CopyFrom
+        && received.model.as_ref().is_some_and(|model| model.name.contains(GOVCLOUD))
+    {
+        return Err(refusal(
+            "\"copyFrom\" names a model or profile of GovCloud, of which commercial Bedrock makes no profile; name one of the commercial partition.",
+        ));
+    }
+    if !may_name_something(body, guardrails) {
         return Ok(None);
     }
     // Whether it is JSON is for Bedrock to say, in its own words.
     let Some(places) = read::<Places<'_>>(body)? else { return Ok(None) };
-    for (key, value) in [
+    let mut named = vec![
         ("projectIdentifier", places.project),
         ("outputDataConfig", places.output),
         ("requestMetadata", places.metadata),
-    ] {
+    ];
+    if matches!(received.operation.name, "StartAsyncInvoke" | "CreateInferenceProfile")
+        && let Some(labels) = read::<Labels<'_>>(body)?
+    {
+        named.extend([("tags", labels.tags), ("description", labels.description)]);
+    }
+    for (key, value) in named {
         if value.is_some_and(names_govcloud) {
             return Err(refusal(format!(
                 "\"{key}\" in the request's body names something of a GovCloud account, which commercial Bedrock does not have."
@@ -150,7 +182,12 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
         named.push(read::<GuardrailConfig<'_>>(config.get().as_bytes())?.and_then(|config| config.guardrail));
     }
     for value in named.into_iter().flatten() {
-        let Ok(asked) = serde_json::from_str::<String>(value.get()) else { continue };
+        let Ok(asked) = serde_json::from_str::<String>(value.get()) else {
+            if names_govcloud(value) {
+                return Err(unreadable());
+            }
+            continue;
+        };
         if let Some(sent) = commercial_guardrail(&asked, guardrails)? {
             // The value is a part of the body, so that its place is the distance of their addresses.
             let start = value.get().as_ptr().addr() - body.as_ptr().addr();
@@ -172,17 +209,19 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
     Ok(Some(edited.freeze()))
 }
 
-/// A quick look that most bodies end with. `\u00` may write any letter of a name.
+/// A quick look that most bodies end with. `\u00` may write any letter of a name,
+/// and UTF-16 has a zero in each of them.
 fn may_name_something(body: &[u8], guardrails: &Guardrails) -> bool {
     let holds = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
-    holds(GOVCLOUD) || holds("\\u00") || (!guardrails.is_empty() && holds("guardrailIdentifier"))
+    holds(GOVCLOUD) || holds("\\u00") || holds("\0") || (!guardrails.is_empty() && holds("guardrailIdentifier"))
 }
 
-/// None where it is not JSON, or no object.
+/// None where it is not JSON, or no object, and nothing of it looks as if it named something of GovCloud: whoever reads it
+/// upstream may be less strict.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<Option<T>, Refusal> {
     // serde would also read the values from an array, in their order.
     if !json.trim_ascii_start().starts_with(b"{") {
-        return Ok(None);
+        return unread(json);
     }
     match serde_json::from_slice(json) {
         Ok(read) => Ok(Some(read)),
@@ -190,20 +229,52 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<Option<T>, Refusal> {
         Err(error) if error.is_data() => Err(refusal(
             "a key that names a guardrail or another resource stands twice in the request's body; send it once.",
         )),
-        Err(_) => Ok(None),
+        Err(_) => unread(json),
     }
 }
 
+fn unread<T>(json: &[u8]) -> Result<Option<T>, Refusal> {
+    let text = unescaped(json);
+    let holds = |word: &str| memchr::memmem::find(&text, word.as_bytes()).is_some();
+    if holds(GOVCLOUD) && KEYS.into_iter().any(holds) {
+        return Err(unreadable());
+    }
+    Ok(None)
+}
+
+fn unreadable() -> Refusal {
+    refusal("the request's body is not valid JSON and seems to name something of a GovCloud account; send valid JSON.")
+}
+
+/// Looks at the text and not at a tree of values, in which a key that stands twice has one value.
 fn names_govcloud(value: &RawValue) -> bool {
-    fn holds(value: &Value) -> bool {
-        match value {
-            Value::String(text) => text.contains(GOVCLOUD),
-            Value::Array(values) => values.iter().any(holds),
-            Value::Object(fields) => fields.values().any(holds),
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    memchr::memmem::find(&unescaped(value.get().as_bytes()), GOVCLOUD.as_bytes()).is_some()
+}
+
+/// The text with the ASCII letters that `\u` writes, whether or not it is JSON. Zeros are left out: UTF-16 reads as ASCII.
+fn unescaped(json: &[u8]) -> Vec<u8> {
+    let json: Vec<u8> = json.iter().copied().filter(|byte| *byte != 0).collect();
+    let mut text = Vec::with_capacity(json.len());
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        let code = json.get(at + 2..at + 6).and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(|code| u8::try_from(code).ok());
+        match (byte, json.get(at + 1), code) {
+            (b'\\', Some(b'u'), Some(code)) => {
+                text.push(code);
+                at += 6;
+            }
+            (b'\\', Some(next), _) => {
+                text.extend([b'\\', *next]);
+                at += 2;
+            }
+            _ => {
+                text.push(*byte);
+                at += 1;
+            }
         }
     }
-    serde_json::from_str(value.get()).is_ok_and(|value| holds(&value))
+    text
 }
 
 /// What is sent in the place of a guardrail; none where it stays.

@@ -78,7 +78,8 @@ async fn answer(
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
             exchange.named("RoutingInformation");
-            proxy::identified(road, client, exchange, &head, body, None).await?;
+            let Arrived { caller, .. } = proxy::identified(road, client, exchange, &head, body, None).await?;
+            proxy::permit_caller(road, &caller)?;
             Ok(Front::Own(routing(road)))
         }
         (&Method::GET, "/v1/bedrock/models") => {
@@ -92,6 +93,8 @@ async fn answer(
             exchange.named(Record::DASHBOARD);
             let asked = asked(&operation::DASHBOARD);
             let Arrived { caller, .. } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
+            // A signed request is not judged before its body.
+            proxy::permit(road, exchange, &caller, &operation::DASHBOARD, None, &head.headers)?;
             let _admission = proxy::admit_question(road, &caller).await?;
             let query = head.uri.query().unwrap_or_default();
             dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)

@@ -36,13 +36,7 @@ pub(crate) fn permit(
     classification_header: Option<&str>,
     settings: &Settings,
 ) -> Result<Permit, Refusal> {
-    if let (Some(rule), None) = (&settings.policy.require_known_caller, &caller.entry) {
-        return Err(unknown_caller(rule));
-    }
-    // Whoever hides from the kernel must not escape the rules that are meant for him.
-    if caller.entry.is_none() && caller.uid.is_none() && !settings.callers.entries.is_empty() {
-        return Err(unknown_user());
-    }
+    permit_caller(caller, settings)?;
     permit_operation(caller, operation)?;
     permit_special(caller, operation, settings)?;
     if operation.model == ModelPlace::Unseen {
@@ -54,6 +48,18 @@ pub(crate) fn permit(
     let data_classification = classification(caller, classification_header, &settings.policy)?;
     tracing::debug!(caller = caller.name(), uid = caller.uid, operation = operation.name, model, "request allowed");
     Ok(Permit { data_classification })
+}
+
+/// Decides over a caller, whatever is asked.
+pub(crate) fn permit_caller(caller: &Caller, settings: &Settings) -> Result<(), Refusal> {
+    if let (Some(rule), None) = (&settings.policy.require_known_caller, &caller.entry) {
+        return Err(unknown_caller(rule));
+    }
+    // Whoever hides from the kernel must not escape the rules that are meant for him.
+    if caller.entry.is_none() && caller.uid.is_none() && !settings.callers.entries.is_empty() {
+        return Err(unknown_user());
+    }
+    Ok(())
 }
 
 fn permit_operation(caller: &Caller, operation: &Operation) -> Result<(), Refusal> {
@@ -89,9 +95,13 @@ fn permit_special(caller: &Caller, operation: &Operation, settings: &Settings) -
         "CreateInferenceProfile" | "DeleteInferenceProfile" if !is_named => Err(deny(format!(
             "{name} is only for callers whose [[callers]] entry names it in operations (\"*\" is no name)."
         ))),
-        // Its output goes to a bucket of the commercial account, where no level of this host holds.
+        // The output of these two goes to a bucket of the commercial account, where no level of this host holds.
         "StartAsyncInvoke" if !settings.policy.data_classifications.is_empty() && !is_named => Err(deny(format!(
             "{name} writes its output to commercial S3, so while data_classifications at {} are set it is only for callers whose [[callers]] entry names it in operations.",
+            settings.policy.data_classifications_place
+        ))),
+        "OpenAICreateBatch" if !settings.policy.data_classifications.is_empty() && !is_named => Err(deny(format!(
+            "{name} reads its requests from commercial S3 and writes its output there, so while data_classifications at {} are set it is only for callers whose [[callers]] entry names it in operations.",
             settings.policy.data_classifications_place
         ))),
         _ => Ok(()),

@@ -102,7 +102,7 @@ pub(crate) async fn identified(
     exchange.record.request_size = body.len() as u64;
     let caller = match known {
         Some(caller) => caller,
-        None => identify(road, client, exchange, head, &body).await?,
+        None => identify(road, client, exchange, head, &body)?,
     };
     Ok(Arrived { caller, body, held })
 }
@@ -122,7 +122,12 @@ async fn before_body(
         exchange.caller(&road.callers.unproven(&client.peer, &head.headers, head.uri.query(), now));
         return Ok(None);
     }
-    let caller = identify(road, client, exchange, head, &[]).await?;
+    let (headers, query) = (&head.headers, head.uri.query());
+    let caller = road
+        .callers
+        .identify_by_head(&client.peer, headers, query, now)
+        .inspect_err(|_| exchange.caller(&road.callers.unproven(&client.peer, headers, query, now)))?;
+    exchange.caller(&caller);
     if let Some(Asked { operation, model, .. }) = asked {
         permit(road, exchange, &caller, operation, *model, &head.headers)?;
         let rates = caller.entry.as_ref().map(|entry| &entry.limits);
@@ -156,8 +161,8 @@ pub(crate) async fn process(
     forward::forward(road, exchange.admitted(admission), received).await
 }
 
-/// Who has sent the request. A signature under a key that we know must verify.
-async fn identify(
+/// Who has sent a request that is signed for us, with its body.
+fn identify(
     road: &Road,
     client: &Client,
     exchange: &mut Exchange,
@@ -165,7 +170,6 @@ async fn identify(
     body: &[u8],
 ) -> Result<Caller, Refusal> {
     let now = SystemTime::now();
-    road.callers.await_new_key(&head.headers, head.uri.query(), now).await;
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
     let authority = head.uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
@@ -194,6 +198,13 @@ pub(crate) fn permit(
     Ok(permit)
 }
 
+/// Whether the caller may ask anything at all. For what the daemon tells of itself and no rule on operations names.
+pub(crate) fn permit_caller(road: &Road, caller: &Caller) -> Result<(), Refusal> {
+    policy::permit_caller(caller, &road.settings).inspect_err(|refusal| {
+        road.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
+    })
+}
+
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
 async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Behind {
     let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_));
@@ -210,7 +221,7 @@ async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Beh
     }
 }
 
-/// Whether the limits have room for a question about the records. It has passed policy with its head.
+/// Whether the limits have room for a question about the records, which policy has permitted.
 pub(crate) async fn admit_question(road: &Road, caller: &Caller) -> Result<Admission, Refusal> {
     let request = LimitRequest {
         caller: caller.name(),

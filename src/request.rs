@@ -152,11 +152,11 @@ fn requested_model(
             )),
         },
         ModelPlace::CopyFrom => {
-            let json: serde_json::Value = serde_json::from_slice(body)
+            serde_json::from_slice::<serde_json::Value>(body)
                 .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's body is not valid JSON."))?;
-            let source = json["modelSource"]["copyFrom"].as_str().unwrap_or_default();
-            operation::check_identifier(source)?;
-            Ok(Some(RequestedModel { name: source.to_owned(), in_body: None }))
+            let source = body::copy_source(body)?;
+            operation::check_identifier(&source)?;
+            Ok(Some(RequestedModel { name: source, in_body: None }))
         }
     }
 }

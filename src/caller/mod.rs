@@ -117,22 +117,33 @@ impl Callers {
             None => (path_and_query, None),
         };
         let request = sigv4::Request { method: method.as_str(), path, query, authority, headers, body };
-        let claim = match claim(headers, query) {
-            // It is stripped like any other; only one that names a key of ours was meant for us.
-            Err(malformed) if !self.is_addressed(headers, query) => {
-                tracing::debug!(reason = %Refusal::from(malformed), "the client's own authentication is unreadable and proves nothing");
-                Ok(Claim::Nothing)
-            }
-            read => read,
-        };
-        let found = claim.map_err(Refusal::from).and_then(|claim| {
-            let proof = self.verify_claim(&claim, &request, now)?;
+        let found = self.read_claim(headers, query).and_then(|claim| {
+            let proof = match &claim {
+                Claim::Signature(authorization) => self.signer(authorization, &request, now)?,
+                other => self.proof_by_head(other),
+            };
             Ok(self.caller(peer, &claim, proof, now))
         });
-        if let Err(refusal) = &found {
-            self.denied(peer.uid, None, refusal, now);
-        }
-        found
+        found.inspect_err(|refusal| self.denied(peer.uid, None, refusal, now))
+    }
+
+    /// The same for a request of which `is_signed_for_us` has said no: its signature, if it has one, proves nothing. A key
+    /// that becomes known meanwhile does not change this, because the body that it covers has not been read.
+    ///
+    /// # Errors
+    /// 400 when what names a key of this daemon cannot be read.
+    pub(crate) fn identify_by_head(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Caller, Refusal> {
+        let found = self.read_claim(headers, query).map(|claim| {
+            let proof = self.proof_by_head(&claim);
+            self.caller(peer, &claim, proof, now)
+        });
+        found.inspect_err(|refusal| self.denied(peer.uid, None, refusal, now))
     }
 
     /// What is known before anything is proven: for the record of a request that is refused early, or by `identify`.
@@ -191,11 +202,22 @@ impl Callers {
         self.entries.iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id))
     }
 
-    fn verify_claim(&self, claim: &Claim<'_>, request: &sigv4::Request<'_>, now: SystemTime) -> Result<Proof, Refusal> {
+    fn read_claim<'a>(&self, headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Claim<'a>, Refusal> {
+        match claim(headers, query) {
+            // It is stripped like any other; only one that names a key of ours was meant for us.
+            Err(malformed) if !self.is_addressed(headers, query) => {
+                tracing::debug!(reason = %Refusal::from(malformed), "the client's own authentication is unreadable and proves nothing");
+                Ok(Claim::Nothing)
+            }
+            read => read.map_err(Refusal::from),
+        }
+    }
+
+    /// What a claim proves without the request's body.
+    fn proof_by_head(&self, claim: &Claim<'_>) -> Proof {
         match claim {
-            Claim::Nothing => Ok(Proof::Nothing),
-            Claim::Bearer(token) => Ok(self.holder_of(token).map_or(Proof::Nothing, Proof::Entry)),
-            Claim::Signature(authorization) => self.signer(authorization, request, now),
+            Claim::Bearer(token) => self.holder_of(token).map_or(Proof::Nothing, Proof::Entry),
+            Claim::Nothing | Claim::Signature(_) => Proof::Nothing,
         }
     }
 

@@ -89,6 +89,25 @@ name = "role"
 host_role = true
 "#;
 
+/// Whoever was taken for unsigned before the body is not checked against a body that nobody has read.
+#[test]
+fn by_its_head_alone_a_signature_proves_nothing_and_is_no_fault() {
+    let callers = callers(KEYED);
+    for secret in [SECRET, "another"] {
+        let headers = signed("LOCALBILLING", secret, now());
+        let caller = callers.identify_by_head(&uid(4242), &headers, None, now()).unwrap();
+        assert_eq!((caller.name(), caller.identity_verified), (None, false));
+        assert_eq!(caller.access_key_id.as_deref(), Some("LOCALBILLING"));
+    }
+    let mut bearer = HeaderMap::new();
+    bearer.insert(AUTHORIZATION, "Bearer a-token-that-only-tests-know".parse().unwrap());
+    let caller = callers.identify_by_head(&uid(4242), &bearer, None, now()).unwrap();
+    assert_eq!((caller.name(), caller.identity_verified), (Some("reports"), true));
+    let mut unreadable = HeaderMap::new();
+    unreadable.insert(AUTHORIZATION, "AWS4-HMAC-SHA256 Credential=LOCALBILLING".parse().unwrap());
+    assert!(callers.identify_by_head(&uid(4242), &unreadable, None, now()).is_err());
+}
+
 #[test]
 fn without_entries_everybody_is_nobody_in_particular() {
     let callers = callers("");

@@ -120,6 +120,67 @@ fn what_belongs_to_a_govcloud_account_is_refused() {
 }
 
 #[test]
+fn what_a_profile_or_an_async_call_is_labelled_with_is_looked_at() {
+    let profile = |more: &str| format!(r#"{{"inferenceProfileName":"p","modelSource":{{"copyFrom":"a.b"}}{more}}}"#);
+    for (path, body) in [
+        ("/inference-profiles", profile(&format!(r#","tags":[{{"key":"k","value":"{GOV}"}}]"#))),
+        ("/inference-profiles", profile(&format!(r#","tags":[{{"key":"{GOV}","value":"v"}}]"#))),
+        ("/inference-profiles", profile(&format!(r#","tags":[{{"value":"{GOV}","value":"v"}}]"#))),
+        ("/inference-profiles", profile(r#","description":"of arn:aws\u002dus-gov:x""#)),
+        (
+            "/inference-profiles",
+            profile("").replace("a.b", &GOV.replace("guardrail/gov1", "inference-profile/us-gov.a.b")),
+        ),
+        ("/async-invoke", format!(r#"{{"modelId":"a.b","tags":[{{"key":"k","value":"{GOV}"}}]}}"#)),
+    ] {
+        assert!(sent(path, &body).unwrap_err().contains("GovCloud"), "{path} {body}");
+    }
+    for (path, body) in [
+        ("/inference-profiles", profile(r#","description":"x","tags":[{"key":"\u006b","value":"v"}]"#)),
+        ("/model/a.b/invoke", format!(r#"{{"tags":"{GOV}","description":"{GOV}"}}"#)),
+        ("/async-invoke", format!(r#"{{"modelId":"a.b","modelInput":{{"tags":"{GOV}"}}}}"#)),
+    ] {
+        assert_eq!(sent(path, &body).unwrap(), body);
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_hides_no_name() {
+    let metadata = format!(r#""requestMetadata":{{"k":"{GOV}"}}"#);
+    let guardrail = format!(r#""guardrailConfig":{{"guardrailIdentifier":"{GOV}2"}}"#);
+    let mut bodies: Vec<Vec<u8>> = vec![format!("{{{metadata},\"b\":\"").into_bytes()];
+    for named in [metadata, guardrail] {
+        let hidden = named.replace("aws-us", "aws\\u002Dus").replace("requestM", "\\u0072equestM");
+        for named in [named, hidden] {
+            bodies.push(format!(r#"{{"\ud800":1,{named}}}"#).into_bytes());
+            bodies.push(format!(r#"{{"a":NaN,{named}}}"#).into_bytes());
+            bodies.push(format!("\u{feff}{{{named}}}").into_bytes());
+            bodies.push([&b"{\"a\":\"\xff\","[..], named.as_bytes(), b"}"].concat());
+            bodies.push(format!("{{{named}}}").bytes().flat_map(|byte| [byte, 0]).collect());
+            bodies.push(named.replacen(":{", r#":{"\ud800":1,"#, 1).into_bytes());
+            bodies.push(format!("{{{}}}", named.replacen(":{", r#":{"\ud800":1,"#, 1)).into_bytes());
+        }
+    }
+    bodies.push(format!(r#"{{"guardrailConfig":{{"guardrailIdentifier":"{GOV}\ud800"}}}}"#).into_bytes());
+    bodies.push(format!(r#"{{"requestMetadata":{{"k":"{GOV}","n":1e999}}}}"#).into_bytes());
+    for body in bodies {
+        let mut request = received("/model/a.b/converse", &[], "");
+        request.body = body.into();
+        let refused = replaced(&request, &settings()).unwrap_err();
+        assert!(refused.message.contains("GovCloud"), "{request:?}");
+    }
+    for (value, is_sent) in [("gzip", false), ("aws-chunked", false), ("identity, br", false), ("identity", true)] {
+        let request = received("/model/a.b/converse", &[("content-encoding", value)], "{}");
+        assert_eq!(replaced(&request, &settings()).is_ok(), is_sent, "{value}");
+        let empty = received("/model/a.b/converse", &[("content-encoding", value)], "");
+        assert!(replaced(&empty, &settings()).is_ok(), "{value}");
+    }
+    for body in [r#"{"a":NaN,"requestMetadata":{"k":"\u00e9"}}"#.to_owned(), format!(r#"{{"a":NaN,"text":"{GOV}"}}"#)] {
+        assert_eq!(sent("/model/a.b/converse", &body).unwrap(), body);
+    }
+}
+
+#[test]
 fn a_prompt_may_speak_of_any_arn() {
     for body in [
         format!(r#"{{"messages":[{{"content":[{{"text":"{GOV}2"}}]}}],"system":"{GOV}2"}}"#),

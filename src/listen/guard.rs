@@ -33,13 +33,14 @@ pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
     if client.transport == Transport::Unix {
         return Ok(());
     }
-    let hosts = head.headers.get_all(HOST_HEADER).iter().filter_map(|value| value.to_str().ok());
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    // A name that is not ASCII is no name of ours.
+    let hosts = head.headers.get_all(HOST_HEADER).iter().map(|value| value.to_str().ok());
+    let authority = head.uri.authority().map(|authority| Some(authority.as_str()));
     let mut names = authority.into_iter().chain(hosts).peekable();
     if names.peek().is_none() && !head.headers.contains_key(HOST) {
         return Err(Fault::Host.refusal());
     }
-    if names.all(|name| client.transport.answers_to(name)) {
+    if names.all(|name| name.is_some_and(|name| client.transport.answers_to(name))) {
         return Ok(());
     }
     refuse("the Host header names another host; use the address of this endpoint, such as 127.0.0.1 or localhost.")

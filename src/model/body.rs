@@ -19,22 +19,19 @@ pub(crate) struct NamedModel {
 /// A body that is not a JSON object, a value that is not a string, and a key that stands twice (readers disagree
 /// about which one counts) are refused.
 pub(crate) fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
-    let mut scanner = Scanner { body, at: 0 };
-    scanner.find(key).map_err(|fault| {
-        Refusal::new(
-            RefusalKind::Validation,
-            match fault {
-                Fault::NotAnObject => {
-                    format!("the request's body must be a JSON object that names the model under \"{key}\".")
-                }
-                Fault::NotAString => format!("\"{key}\" in the request's body must be a string."),
-                Fault::OtherCase => {
-                    format!("a key in the request's body differs from \"{key}\" in case alone; send \"{key}\" once.")
-                }
-                Fault::Twice => format!("\"{key}\" stands twice in the request's body; send it once."),
-            },
-        )
-    })
+    Scanner { body, at: 0 }.find(key).map_err(|fault| refusal(fault, key))
+}
+
+/// The string at `modelSource.copyFrom`; empty when there is none.
+///
+/// # Errors
+/// As those of `find`, for both keys.
+pub(crate) fn copy_source(body: &[u8]) -> Result<String, Refusal> {
+    let outer = "modelSource";
+    let Some(span) = Scanner { body, at: 0 }.value_of(outer).map_err(|fault| refusal(fault, outer))? else {
+        return Ok(String::new());
+    };
+    Ok(find(&body[span], "copyFrom")?.map_or_else(String::new, |named| named.model))
 }
 
 /// The body with another model under the same key.
@@ -44,6 +41,22 @@ pub(crate) fn replace(body: &Bytes, named: &NamedModel, model: &str) -> Bytes {
     edited.extend_from_slice(serde_json::Value::from(model).to_string().as_bytes());
     edited.extend_from_slice(&body[named.span.end..]);
     edited.freeze()
+}
+
+fn refusal(fault: Fault, key: &str) -> Refusal {
+    Refusal::new(
+        RefusalKind::Validation,
+        match fault {
+            Fault::NotAnObject => {
+                format!("the request's body must be a JSON object that names the model under \"{key}\".")
+            }
+            Fault::NotAString => format!("\"{key}\" in the request's body must be a string."),
+            Fault::OtherCase => {
+                format!("a key in the request's body differs from \"{key}\" in case alone; send \"{key}\" once.")
+            }
+            Fault::Twice => format!("\"{key}\" stands twice in the request's body; send it once."),
+        },
+    )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +74,16 @@ struct Scanner<'a> {
 
 impl Scanner<'_> {
     fn find(&mut self, key: &str) -> Result<Option<NamedModel>, Fault> {
+        let Some(span) = self.value_of(key)? else { return Ok(None) };
+        if self.body.get(span.start) != Some(&b'"') {
+            return Err(Fault::NotAString);
+        }
+        let model = self.text(&span)?;
+        Ok(Some(NamedModel { span, model }))
+    }
+
+    /// Where the value of a key of the object stands.
+    fn value_of(&mut self, key: &str) -> Result<Option<Range<usize>>, Fault> {
         let mut found = None;
         self.expect(b'{')?;
         if self.peek()? == b'}' {
@@ -70,23 +93,16 @@ impl Scanner<'_> {
         loop {
             let name = self.string()?;
             self.expect(b':')?;
-            let value_starts_string = self.peek()? == b'"';
+            self.skip_space();
+            let start = self.at;
             let name = self.text(&name)?;
             if name != key && name.eq_ignore_ascii_case(key) {
                 // A reader that does not mind case would take it for the model.
                 return Err(Fault::OtherCase);
             }
-            if name == key {
-                if !value_starts_string {
-                    return Err(Fault::NotAString);
-                }
-                let span = self.string()?;
-                let model = self.text(&span)?;
-                if found.replace(NamedModel { span, model }).is_some() {
-                    return Err(Fault::Twice);
-                }
-            } else {
-                self.skip_value()?;
+            self.skip_value()?;
+            if name == key && found.replace(start..self.at).is_some() {
+                return Err(Fault::Twice);
             }
             match self.next()? {
                 b',' => {}
@@ -96,7 +112,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn end(&mut self, found: Option<NamedModel>) -> Result<Option<NamedModel>, Fault> {
+    fn end(&mut self, found: Option<Range<usize>>) -> Result<Option<Range<usize>>, Fault> {
         self.skip_space();
         if self.at == self.body.len() { Ok(found) } else { Err(Fault::NotAnObject) }
     }
@@ -223,6 +239,28 @@ mod tests {
             "null",
         ] {
             assert!(find(body.as_bytes(), "model").is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_profile_stands_once_at_both_levels() {
+        let of = |body: &str| copy_source(body.as_bytes()).map_err(|refusal| refusal.message.into_owned());
+        assert_eq!(
+            of(r#"{"a":[1,{"copyFrom":"x"}], "modelSource" : { "b":1, "copyFrom":"a\u002eb" } }"#).unwrap(),
+            "a.b"
+        );
+        assert_eq!(of(r#"{"modelSource":{}}"#).unwrap(), "");
+        assert_eq!(of("{}").unwrap(), "");
+        for (body, says) in [
+            (r#"{"modelSource":{"copyFrom":"a"},"modelSource":{"copyFrom":"b"}}"#, "\"modelSource\" stands twice"),
+            (r#"{"modelSource":{"copyFrom":"a"},"model\u0053ource":{}}"#, "\"modelSource\" stands twice"),
+            (r#"{"modelSource":{"copyFrom":"a","copyFrom":"b"}}"#, "\"copyFrom\" stands twice"),
+            (r#"{"modelSource":{"copyFrom":"a"},"ModelSource":{"copyFrom":"b"}}"#, "in case alone"),
+            (r#"{"modelSource":{"copyFrom":"a","copyfrom":"b"}}"#, "in case alone"),
+            (r#"{"modelSource":{"copyFrom":7}}"#, "must be a string"),
+            (r#"{"modelSource":"a"}"#, "must be a JSON object"),
+        ] {
+            assert!(of(body).unwrap_err().contains(says), "{body}");
         }
     }
 }

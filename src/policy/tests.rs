@@ -228,6 +228,11 @@ fn what_is_off_is_on_for_those_who_are_named() {
     assert!(text.contains("commercial S3") && text.contains("config.toml:19"), "{text}");
     let text = decide(&on, "nobody", "StartAsyncInvoke", None, Some("public"));
     assert!(text.contains("commercial S3"), "{text}");
+    for (who, header) in [("all", None), ("nobody", Some("public"))] {
+        let text = decide(&on, who, "OpenAICreateBatch", None, header);
+        assert!(text.contains("commercial S3") && text.contains("config.toml:19"), "{who}: {text}");
+    }
+    assert!(decide(&on, "all", "OpenAIListBatches", None, None).contains("allowed"));
     let without_levels = settings(CONFIG);
     assert_eq!(decide(&without_levels, "nobody", "StartAsyncInvoke", None, None), "allowed at none");
 }

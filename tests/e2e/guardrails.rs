@@ -66,6 +66,23 @@ async fn a_guardrail_of_govcloud_is_refused_wherever_it_stands() {
     assert!(refusal.contains(GOV) && refusal.contains("[guardrails]"), "{refusal}");
 }
 
+/// What the daemon cannot read, somebody upstream may.
+#[tokio::test]
+async fn a_body_that_hides_its_names_is_refused() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let unreadable = format!(r#"{{"\ud800":1,"guardrailConfig":{{"guardrailIdentifier":"{GOV}"}},"messages":[]}}"#);
+    let mut encoded = requests("com1").remove(0);
+    encoded.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    for asked in [request(Method::POST, &converse_path(ON_DEMAND), unreadable), encoded] {
+        let answer = send(daemon.address(), asked).await;
+        refused(&answer, 400, "ValidationException");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((record["outcome"].as_str(), record["attempts"].as_u64()), (Some("refused"), Some(0)), "{record}");
+    }
+    assert!(received(&bedrock, "Converse").is_empty());
+}
+
 #[tokio::test]
 async fn a_guardrail_that_the_configuration_maps_is_replaced_wherever_it_stands() {
     let bedrock = bedrock().await;

@@ -122,6 +122,24 @@ async fn a_client_that_expects_100_continue_is_told_to_go_on() {
     assert!(refused.starts_with("HTTP/1.1 413 "), "no 100 for a body that is not wanted: {refused}");
 }
 
+/// A name that cannot be read is not left out of the check.
+#[tokio::test]
+async fn a_host_that_is_not_ascii_is_another_host() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let own = received(&bedrock, "ListFoundationModels").len();
+    for host in [&b"evil\xff.com"[..], b"\xff", b"127.0.0.1\xff"] {
+        let mut text = b"GET /foundation-models HTTP/1.1\r\nConnection: close\r\nHost: ".to_vec();
+        text.extend_from_slice(host);
+        text.extend_from_slice(b"\r\n\r\n");
+        let answer = raw::exchange(daemon.address(), text).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{host:?}: {answer}");
+    }
+    assert_eq!(received(&bedrock, "ListFoundationModels").len(), own, "none beside those that the daemon asks itself");
+    let record = daemon.record("the refused request", |record| record["outcome"] == "refused").await;
+    assert_eq!(record["attempts"], 0, "{record}");
+}
+
 /// Every answer to a malformed head is AWS-shaped, says that the connection closes, closes it, and arrives whole.
 #[tokio::test]
 async fn malformed_and_ambiguous_heads_are_refused_with_a_sentence() {

@@ -77,6 +77,20 @@ level = "debug"
     });
     let answer = daemon.post("/inference-profiles", profile.to_string()).await;
     assert!(refused(&answer, 403, "AccessDeniedException").contains("deny_models at"), "{answer:?}");
+    // Neither does a second source hide the one that counts upstream.
+    let source = |model: &str| format!(r#"{{"copyFrom":"arn:aws:bedrock:us-east-1::foundation-model/{model}"}}"#);
+    let (denied, fine) = (source(PROFILE_ONLY), source(ON_DEMAND));
+    for body in [
+        format!(r#"{{"inferenceProfileName":"p","modelSource":{denied},"modelSource":{fine}}}"#),
+        format!(r#"{{"inferenceProfileName":"p","modelSource":{fine},"modelsource":{denied}}}"#),
+    ] {
+        let answer = daemon.post("/inference-profiles", body).await;
+        assert!(refused(&answer, 400, "ValidationException").contains("modelSource"), "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(0)), "{record}");
+        assert_eq!(record["modelId"], "", "{record}");
+    }
+    assert_eq!(received(&bedrock, "CreateInferenceProfile").len(), 0);
     let body = json!({ "modelId": ON_DEMAND, "contentType": "application/json", "body": converse("x") }).to_string();
     let answer = daemon.post("/v1/bedrock/invoke-model", body).await;
     assert_eq!(answer.status, 403, "the legacy REST API is under the same policy: {answer:?}");

@@ -22,6 +22,10 @@ fn keys(id: &str, secret: &str) -> Credentials {
 
 /// A Converse request as an SDK signs it.
 pub(crate) fn signed(daemon: &Daemon, path: &str, body: &str, secret: &str, at: SystemTime) -> Request {
+    signed_as(Method::POST, daemon, path, body, secret, at)
+}
+
+fn signed_as(method: Method, daemon: &Daemon, path: &str, body: &str, secret: &str, at: SystemTime) -> Request {
     let mut settings = SigningSettings::default();
     settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
     let identity = Credentials::new(KEY, secret, None, None, "test").into();
@@ -35,9 +39,11 @@ pub(crate) fn signed(daemon: &Daemon, path: &str, body: &str, secret: &str, at: 
         .unwrap();
     let uri = format!("http://{}{path}", daemon.address());
     let plain = [("content-type", "application/json")];
-    let signable = SignableRequest::new("POST", &uri, plain.into_iter(), SignableBody::Bytes(body.as_bytes())).unwrap();
+    let signable =
+        SignableRequest::new(method.as_str(), &uri, plain.into_iter(), SignableBody::Bytes(body.as_bytes())).unwrap();
     let (instructions, _) = sign(signable, &params.into()).unwrap().into_parts();
-    let mut request = request(Method::POST, path, body.to_owned());
+    let mut request = request(method, path, body.to_owned());
+    request.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in instructions.headers() {
         request.headers_mut().insert(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
     }
@@ -62,6 +68,28 @@ fn assert_nothing_leaked(bedrock: &simulator::Simulator, words: &[&str]) {
         for word in words {
             assert!(!all.contains(word), "{word} in {all}");
         }
+    }
+}
+
+/// A signed request is judged after its body; the legacy paths that read no body judge it too.
+#[tokio::test]
+async fn a_signature_opens_nothing_on_the_legacy_paths() {
+    let bedrock = bedrock().await;
+    let keyed = KEYED.replace("name = \"billing\"", "name = \"billing\"\ndeny_operations = [\"DashboardRequests\"]");
+    let text = format!("[policy]\nrequire_known_caller = true\n{keyed}");
+    let daemon = with_callers(Setup::plain(&bedrock), &text).ready().await;
+    let now = SystemTime::now();
+    let get = |path: &str| signed_as(Method::GET, &daemon, path, "", SECRET, now);
+    let denied = send(daemon.address(), get("/v1/dashboard/requests")).await;
+    assert_eq!(denied.status, 403, "{denied:?}");
+    assert!(denied.text().contains("deny_operations"), "{denied:?}");
+    let record = daemon.record_of(&denied).await;
+    assert_eq!((&record["outcome"], &record["caller"]), (&json!("refused"), &json!("billing")), "{record}");
+    assert_eq!(send(daemon.address(), get("/v1/bedrock/invoke-model")).await.status, 200);
+    for path in ["/v1/dashboard/requests", "/v1/bedrock/invoke-model", "/v1/bedrock/models"] {
+        let stranger = daemon.get(path).await;
+        assert_eq!(stranger.status, 403, "{path}: {stranger:?}");
+        assert!(stranger.text().contains("require_known_caller"), "{path}: {stranger:?}");
     }
 }
 
