@@ -126,6 +126,14 @@ pub(crate) async fn leave(headers: &HeaderMap, mut body: Incoming, limit: usize)
     left
 }
 
+/// As [`leave`], where whoever has sent the request is not to be waited for: only a small body passes.
+pub(crate) async fn leave_small(headers: &HeaderMap, body: Incoming) -> Left {
+    if body.size_hint().exact().is_none_or(|length| length > KEPT) {
+        return Left { ended: body.is_end_stream(), ..Left::default() };
+    }
+    leave(headers, body, usize::try_from(KEPT).unwrap_or(usize::MAX)).await
+}
+
 /// How fast a body comes.
 struct Pace {
     began: Instant,

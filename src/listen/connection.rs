@@ -25,7 +25,7 @@ use super::{Answer, Client, Shared, tls};
 use crate::panics;
 use crate::settings::listen::Timeouts;
 
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 100;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pings of an HTTP/2 connection on which nothing comes.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -93,7 +93,7 @@ where
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(1024 * 1024)
-                .initial_connection_window_size(16 * 1024 * 1024)
+                .initial_connection_window_size(2 * 1024 * 1024)
                 .max_header_list_size(64 * 1024)
                 .keep_alive_interval(PING_INTERVAL)
                 // A client that does not read does not answer pings either: that is the write timeout's matter.

@@ -7,6 +7,7 @@ pub(crate) mod descriptors;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod places;
+pub(crate) mod requests;
 pub(crate) mod stream;
 pub(crate) mod tls;
 mod unix;

@@ -49,7 +49,7 @@ pub(crate) enum Kind {
 
 /// Who shares a bound: a user of this host, or whoever comes from one other host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum User {
+pub(super) enum User {
     Uid(u32),
     Host(IpAddr),
     Unknown,
@@ -109,7 +109,7 @@ impl Kind {
     /// idle connections yield at once.
     fn spare(self, most: usize) -> usize {
         match self {
-            Kind::Main => (most / 8).max(8),
+            Kind::Main => spare(most),
             Kind::Admin => 0,
         }
     }
@@ -329,7 +329,7 @@ impl Drop for Place {
 }
 
 impl User {
-    fn of(peer: &Peer) -> User {
+    pub(super) fn of(peer: &Peer) -> User {
         match (peer.uid, peer.source.parse::<IpAddr>()) {
             (Some(uid), _) => User::Uid(uid),
             (None, Ok(ip)) if !ip.is_loopback() => User::Host(ip),
@@ -339,8 +339,13 @@ impl User {
 }
 
 /// A user with fewer connections than this gets a spare place.
-fn few(most: usize) -> usize {
+pub(super) fn few(most: usize) -> usize {
     (most / 64).max(1)
+}
+
+/// How much there is beyond the whole for users who have few.
+pub(super) fn spare(most: usize) -> usize {
+    (most / 8).max(8)
 }
 
 /// How many accepted connections wait for a place, a quarter of them one user's.

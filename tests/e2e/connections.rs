@@ -357,3 +357,27 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
         assert_eq!((said, soft >= 656), (aloud, !aloud), "{limit}: {soft} {}", daemon.log_text());
     }
 }
+
+/// One connection of HTTP/2 carries many requests, each with a descriptor upstream: they have a bound of their own.
+#[tokio::test]
+async fn one_user_has_only_so_many_requests_in_progress() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).listen(&listen("max_connections = 8")).ready().await;
+    let slow = || request(Method::POST, &stream_path(ON_DEMAND), converse("events 3 pace 2000"));
+    let connection = std::sync::Arc::new(Http2::to(daemon.address()).await);
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (connection, slow) = (std::sync::Arc::clone(&connection), slow());
+        all.spawn(async move { connection.send(slow).await });
+    }
+    let answers = all.join_all().await;
+    let (served, excess): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!((served.len(), excess.len()), (32, 8));
+    for answer in &excess {
+        refused(answer, 503, "ServiceUnavailableException");
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+    }
+    let record = daemon.record_of(&excess[0]).await;
+    assert_eq!((&record["outcome"], &record["operation"]), (&json!("refused"), &json!("ConverseStream")));
+    assert_eq!(daemon.post(&converse_path(ON_DEMAND), converse("after")).await.status, 200, "all have ended");
+}
