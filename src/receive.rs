@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Within this time nobody looks at how fast a body comes, and after it, a body must have come this fast on average.
 const GRACE: Duration = Duration::from_secs(10);
 const LEAST_PER_SECOND: u64 = 1024;
-/// What is set aside at once for a body of a length that is only announced, and by how much one of unknown length grows.
+/// How much is set aside for a body before it has come. What is only announced takes nothing from others.
 const MAX_RESERVED: usize = 1024 * 1024;
 /// How long the rest of a body is waited for that nobody needs any more, in all and between two reads.
 const LONGEST_LEAVE: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ pub(crate) async fn body(mut body: Incoming, bounds: Bounds, held: &mut Held) ->
     let Bounds { body: limit, all } = bounds;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     // Before the first read, which is what lets a client go on that expects 100-continue.
-    held.grow_to(announced, all).await?;
+    held.grow_to(announced.min(MAX_RESERVED), all).await?;
     let mut pace = Pace::new();
     let Some(first) = pace.frame(&mut body).await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
@@ -82,14 +82,15 @@ pub(crate) async fn body(mut body: Incoming, bounds: Bounds, held: &mut Held) ->
     }
     let mut whole = BytesMut::with_capacity(announced.min(MAX_RESERVED).max(first.len()));
     whole.extend_from_slice(&first);
-    let mut room = announced.max(first.len());
+    let mut room = announced.min(MAX_RESERVED).max(first.len());
     while let Some(next) = pace.frame(&mut body).await? {
         let length = whole.len() + next.len();
         if length > limit {
             return Err(too_large(limit));
         }
         if length > room {
-            room = length.saturating_add(MAX_RESERVED).min(limit);
+            let end = if announced > 0 { announced.min(limit) } else { limit };
+            room = length.saturating_add(MAX_RESERVED).min(end).max(length);
             held.grow_to(room, all).await?;
         }
         whole.extend_from_slice(&next);

@@ -1,4 +1,5 @@
-//! How much memory the bodies of requests may take together: `limits.max_buffered_bytes`, and half of it for one user.
+//! How much memory the bodies of requests may take together: `limits.max_buffered_bytes`. One user gets half of what the
+//! others leave, so that there is always room for another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +50,8 @@ impl Budget {
     fn try_take(&self, uid: Option<u32>, more: usize, most: usize) -> bool {
         let mut taken = self.lock();
         let own = taken.users.get(&uid).copied().unwrap_or(0);
-        if taken.total.saturating_add(more) > most || own.saturating_add(more) > most / 2 {
+        let others = taken.total.saturating_sub(own).min(most);
+        if taken.total.saturating_add(more) > most || own.saturating_add(more) > (most - others) / 2 {
             return false;
         }
         taken.total += more;
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_user_has_half_and_all_have_no_more_than_the_whole() {
+    async fn one_user_has_half_of_what_the_others_leave() {
         let budget = Arc::new(Budget::default());
         let mut one = budget.hold(Some(1));
         one.grow_to(50, 100).await.unwrap();
@@ -119,11 +121,12 @@ mod tests {
         let refusal = budget.hold(Some(1)).grow_to(1, 100).await.unwrap_err();
         assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::ServiceUnavailable, Some(TRY_AGAIN)));
         let mut other = budget.hold(Some(2));
-        other.grow_to(30, 100).await.unwrap();
+        assert!(other.grow_to(26, 100).await.is_err());
+        other.grow_to(25, 100).await.unwrap();
         let mut unknown = budget.hold(None);
-        assert!(unknown.grow_to(21, 100).await.is_err());
-        unknown.grow_to(20, 100).await.unwrap();
-        assert_eq!(budget.taken(), 100);
+        assert!(unknown.grow_to(13, 100).await.is_err());
+        unknown.grow_to(12, 100).await.unwrap();
+        assert_eq!(budget.taken(), 87);
         drop((one, other, unknown));
         assert_eq!(budget.taken(), 0);
         assert!(budget.lock().users.is_empty());
