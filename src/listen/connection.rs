@@ -72,7 +72,10 @@ where
     let io = Guarded::new(stream, protocol, start).watched(Arc::clone(&activity), timeouts.header);
     let client = Arc::new(client);
     let watched = Arc::clone(&activity);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        if !http_body::Body::is_end_stream(request.body()) {
+            request.extensions_mut().insert(watched.arrival());
+        }
         let (progress, watched) = (watched.request(), Arc::clone(&watched));
         let answer = service(Arc::clone(&client), request);
         async move {
@@ -197,6 +200,8 @@ impl Course<'_> {
                     connection.as_mut().finish();
                     finishing = Some(Instant::now());
                 }
+                // Whoever needs the place waits already.
+                () = self.activity.until_late() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
         }

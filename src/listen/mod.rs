@@ -1,6 +1,6 @@
 //! Where requests come in: addresses and a unix socket, HTTP/1.1 and HTTP/2 on each, no more connections than allowed.
 
-mod activity;
+pub(crate) mod activity;
 mod answer;
 mod connection;
 pub(crate) mod descriptors;

@@ -124,13 +124,13 @@ impl Kind {
 }
 
 impl Taken {
-    /// Whether a user has so many connections; those that were asked to end are not counted.
+    /// Whether a user has so many connections; those that were just asked to end are not counted.
     fn has(&self, user: User, most: usize) -> bool {
         let all = self.of_user.get(&user).copied().unwrap_or(0);
         if all < most {
             return false;
         }
-        let leaving = self.connections.values().filter(|(other, activity)| *other == user && activity.is_told());
+        let leaving = self.connections.values().filter(|(other, activity)| *other == user && activity.is_leaving());
         all - leaving.count() >= most
     }
 }
@@ -224,7 +224,7 @@ impl Places {
     }
 
     /// Asks the connection that has been idle for longest to end: of `user`, or of the user who has most connections.
-    /// False if there is none.
+    /// If none is idle, the connection with the slowest unfinished body. False if there is none.
     fn make_room(&self, user: Option<User>) -> bool {
         let taken = self.taken();
         let most = taken.of_user.values().copied().max().unwrap_or(0);
@@ -233,13 +233,21 @@ impl Places {
             None => taken.of_user.get(candidate) == Some(&most),
         };
         // One at a time: those who were asked are about to leave.
-        if user.is_none() && taken.connections.values().any(|(_, activity)| activity.is_told()) {
+        if user.is_none() && taken.connections.values().any(|(_, activity)| activity.is_leaving()) {
             return false;
         }
         let idle = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
         let idle = idle.filter_map(|(_, activity)| Some((activity.idle()?, activity)));
         let longest = idle.filter(|(idle, _)| *idle >= self.kind.least_idle()).max_by_key(|(idle, _)| *idle);
-        let asked = longest.is_some_and(|(_, activity)| activity.tell());
+        let mut asked = longest.is_some_and(|(_, activity)| activity.tell());
+        if !asked && self.kind == Kind::Main {
+            let others = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
+            let slowest = others.filter_map(|(_, activity)| Some((activity.slowest_arrival()?, activity)));
+            if let Some((_, activity)) = slowest.min_by_key(|(speed, _)| *speed) {
+                asked = activity.tell();
+                activity.cut_arrivals();
+            }
+        }
         if asked {
             self.metrics.connection_cut("room");
         }
@@ -400,6 +408,19 @@ mod tests {
         drop(first);
         assert!(place(&places, 1).await.is_some());
         assert_eq!(places.free.available_permits(), 2, "what was refused has given its place back");
+    }
+
+    #[tokio::test]
+    async fn who_was_told_and_stays_does_not_keep_others_from_being_told() {
+        let places = Places::new(Kind::Main, 4, 4, Arc::default());
+        let (stays, idle) = (place(&places, 1).await.unwrap(), place(&places, 1).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert!(places.make_room(None));
+        assert!(!places.make_room(None), "one at a time");
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert!(places.make_room(None) && stays.activity.is_told() && idle.activity.is_told());
+        let _request = stays.activity.request();
+        stays.activity.until_late().await;
     }
 
     #[tokio::test]

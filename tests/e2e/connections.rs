@@ -381,3 +381,26 @@ async fn one_user_has_only_so_many_requests_in_progress() {
     assert_eq!((&record["outcome"], &record["operation"]), (&json!("refused"), &json!("ConverseStream")));
     assert_eq!(daemon.post(&converse_path(ON_DEMAND), converse("after")).await.status, 200, "all have ended");
 }
+
+/// A trickle keeps no place that somebody waits for.
+#[tokio::test]
+async fn the_slowest_body_makes_room_when_all_are_taken() {
+    let bedrock = bedrock().await;
+    let keys = "max_connections = 3\nmax_connections_per_user = 3";
+    let daemon = Setup::plain(&bedrock).listen(&listen(keys)).ready().await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+        let path = converse_path(ON_DEMAND);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b' '; 60_000]).await.unwrap();
+        slow.push(stream);
+    }
+    let start = Instant::now();
+    assert_eq!(daemon.get("/health").await.status, 200);
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+    let record = daemon.record("the 408", |record| record["statusCode"] == 408).await;
+    assert!(record["errorMessage"].as_str().unwrap().contains("needed for others"), "{record}");
+    assert_eq!(count(&daemon, "connections_cut_total{reason=\"room\"}").await, 1.0);
+}
