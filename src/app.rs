@@ -17,6 +17,7 @@ use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, Names, SystemClock};
 use crate::listen::places::{self, Kind, Places};
+use crate::listen::requests::{self, Requests};
 use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener, Shared, descriptors};
 use crate::metrics::Metrics;
@@ -78,6 +79,7 @@ pub struct App {
     material: Option<Arc<Material>>,
     admin: Listener,
     peers: Arc<Peers>,
+    requests: Arc<Requests>,
     metrics: Arc<Metrics>,
 }
 
@@ -89,6 +91,7 @@ struct Lasting {
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
     buffered: Arc<Budget>,
+    requests: Arc<Requests>,
     desk: Arc<Desk>,
     /// See `Road::cut_off`.
     cut_off: Arc<AtomicBool>,
@@ -110,7 +113,9 @@ impl App {
     pub fn bind(settings: Settings) -> Result<App, StartError> {
         let peers = peers(&settings)?;
         let most = settings.listen.max_connections;
-        if let Err(sentence) = descriptors::provide(most + places::beyond(most) + ADMIN_CONNECTIONS) {
+        let bounds = requests::Bounds::of(most, settings.listen.max_connections_per_user);
+        let (bounds, too_few) = descriptors::provide(most + places::beyond(most) + ADMIN_CONNECTIONS, bounds);
+        if let Some(sentence) = too_few {
             tracing::warn!("{sentence}");
         }
         let mut listeners = Vec::new();
@@ -127,7 +132,8 @@ impl App {
             material = Some(loaded);
         }
         let admin = Listener::tcp(settings.listen.admin_address)?;
-        Ok(App { settings, listeners, material, admin, peers, metrics: Arc::default() })
+        let requests = Requests::new(bounds);
+        Ok(App { settings, listeners, material, admin, peers, requests, metrics: Arc::default() })
     }
 
     /// The addresses that requests may be sent to, as bound.
@@ -145,7 +151,7 @@ impl App {
     /// # Errors
     /// The state directory or an upstream cannot be used. Once it serves, it returns none.
     pub async fn run(self, mut events: Events) -> Result<(), StartError> {
-        let App { mut settings, listeners, material, admin, peers, metrics } = self;
+        let App { mut settings, listeners, material, admin, peers, requests, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
         let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
@@ -157,7 +163,7 @@ impl App {
         };
         let host = host_role(&settings).await;
         let (buffered, desk) = (Arc::default(), Arc::default());
-        let lasting = Lasting { audit, limits, host, metrics, buffered, desk, cut_off: Arc::default() };
+        let lasting = Lasting { audit, limits, host, metrics, buffered, requests, desk, cut_off: Arc::default() };
         let mut built = build(&settings, &lasting).await?;
         lasting.audit.begin_chain(&own_call::record(&built.road));
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
@@ -309,6 +315,7 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
         buffered: Arc::clone(&lasting.buffered),
+        requests: Arc::clone(&lasting.requests),
         desk: Arc::clone(&lasting.desk),
         cut_off: Arc::clone(&lasting.cut_off),
     });

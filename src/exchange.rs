@@ -20,6 +20,7 @@ use crate::caller::Caller;
 use crate::error::Refusal;
 use crate::ledger::Opened;
 use crate::limits::Admission;
+use crate::listen::requests::Turn;
 use crate::listen::{self, Client};
 use crate::meter::{Ending, Meter, Metered};
 use crate::metrics::InFlight;
@@ -73,6 +74,8 @@ pub(crate) struct Exchange {
     uncounted: u64,
     /// The record's service tier is the one that the answer reports.
     tier_is_reported: bool,
+    /// Its place among the requests in progress; none if the daemon began it itself, or had no place.
+    turn: Option<Turn>,
     _in_flight: InFlight,
 }
 
@@ -199,6 +202,7 @@ impl Exchange {
             is_free: false,
             uncounted: 0,
             tier_is_reported: false,
+            turn: None,
             _in_flight: in_flight,
         }
     }
@@ -206,6 +210,15 @@ impl Exchange {
     /// Begins the record of a call that the daemon makes for itself.
     pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
         Exchange::of(road, source, Some(uid))
+    }
+
+    /// Takes a place among the requests in progress, until the answer's end.
+    ///
+    /// # Errors
+    /// 503 if there is none.
+    pub(crate) fn take_turn(&mut self, client: &Client) -> Result<(), Refusal> {
+        self.turn = Some(self.road.requests.turn(&client.peer)?);
+        Ok(())
     }
 
     /// What the request is; `identifier` is what its path carries.

@@ -98,7 +98,7 @@ pub(crate) async fn identified(
         }
     };
     let mut held = road.buffered.hold(client.peer.uid);
-    let body = receive::body(body, bounds, &mut held).await?;
+    let body = receive::body(body, bounds, &mut held, head.extensions.get().cloned()).await?;
     exchange.record.request_size = body.len() as u64;
     let caller = match known {
         Some(caller) => caller,

@@ -2,6 +2,7 @@
 
 pub(crate) mod budget;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::listen::activity::Arrival;
 use budget::Held;
 
 /// Between two reads of a request's body.
@@ -19,7 +21,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Within this time nobody looks at how fast a body comes, and after it, a body must have come this fast on average.
 const GRACE: Duration = Duration::from_secs(10);
 const LEAST_PER_SECOND: u64 = 1024;
-/// What is set aside at once for a body of a length that is only announced, and by how much one of unknown length grows.
+/// However fast it comes.
+const LONGEST: Duration = Duration::from_secs(600);
+/// How much is set aside for a body before it has come. What is only announced takes nothing from others.
 const MAX_RESERVED: usize = 1024 * 1024;
 /// How long the rest of a body is waited for that nobody needs any more, in all and between two reads.
 const LONGEST_LEAVE: Duration = Duration::from_secs(5);
@@ -66,12 +70,17 @@ pub(crate) fn check(headers: &HeaderMap, body: &Incoming, limit: usize) -> Resul
 ///
 /// # Errors
 /// 400, 408, 413 or 503: it is malformed, too slow, too large, or there is no memory for it now.
-pub(crate) async fn body(mut body: Incoming, bounds: Bounds, held: &mut Held) -> Result<Bytes, Refusal> {
+pub(crate) async fn body(
+    mut body: Incoming,
+    bounds: Bounds,
+    held: &mut Held,
+    arrival: Option<Arc<Arrival>>,
+) -> Result<Bytes, Refusal> {
     let Bounds { body: limit, all } = bounds;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     // Before the first read, which is what lets a client go on that expects 100-continue.
-    held.grow_to(announced, all).await?;
-    let mut pace = Pace::new();
+    held.grow_to(announced.min(MAX_RESERVED), all).await?;
+    let mut pace = Pace::new(arrival);
     let Some(first) = pace.frame(&mut body).await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
         return Err(too_large(limit));
@@ -82,14 +91,15 @@ pub(crate) async fn body(mut body: Incoming, bounds: Bounds, held: &mut Held) ->
     }
     let mut whole = BytesMut::with_capacity(announced.min(MAX_RESERVED).max(first.len()));
     whole.extend_from_slice(&first);
-    let mut room = announced.max(first.len());
+    let mut room = announced.min(MAX_RESERVED).max(first.len());
     while let Some(next) = pace.frame(&mut body).await? {
         let length = whole.len() + next.len();
         if length > limit {
             return Err(too_large(limit));
         }
         if length > room {
-            room = length.saturating_add(MAX_RESERVED).min(limit);
+            let end = if announced > 0 { announced.min(limit) } else { limit };
+            room = length.saturating_add(MAX_RESERVED).min(end).max(length);
             held.grow_to(room, all).await?;
         }
         whole.extend_from_slice(&next);
@@ -126,31 +136,60 @@ pub(crate) async fn leave(headers: &HeaderMap, mut body: Incoming, limit: usize)
     left
 }
 
+/// As [`leave`], where whoever has sent the request is not to be waited for: only a small body passes.
+pub(crate) async fn leave_small(headers: &HeaderMap, body: Incoming) -> Left {
+    if body.size_hint().exact().is_none_or(|length| length > KEPT) {
+        return Left { ended: body.is_end_stream(), ..Left::default() };
+    }
+    leave(headers, body, usize::try_from(KEPT).unwrap_or(usize::MAX)).await
+}
+
 /// How fast a body comes.
 struct Pace {
     began: Instant,
     received: u64,
+    arrival: Option<Arc<Arrival>>,
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        if let Some(arrival) = &self.arrival {
+            arrival.ended();
+        }
+    }
 }
 
 impl Pace {
-    fn new() -> Pace {
-        Pace { began: Instant::now(), received: 0 }
+    fn new(arrival: Option<Arc<Arrival>>) -> Pace {
+        Pace { began: Instant::now(), received: 0, arrival }
     }
 
     /// When more must have come.
     fn deadline(&self) -> Instant {
-        self.began + GRACE.max(Duration::from_secs(self.received / LEAST_PER_SECOND))
+        self.began + GRACE.max(Duration::from_secs(self.received / LEAST_PER_SECOND)).min(LONGEST)
     }
 
     async fn frame(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
         loop {
             let idle = Instant::now() + IDLE;
             let late = self.deadline();
-            match tokio::time::timeout_at(idle.min(late), body.frame()).await {
+            let arrival = self.arrival.clone();
+            let frame = tokio::select! {
+                biased;
+                frame = tokio::time::timeout_at(idle.min(late), body.frame()) => frame,
+                () = unwanted(arrival.as_deref()) => {
+                    let message = "the request's body comes slowly, and its connection is needed for others.";
+                    return Err(Refusal::new(RefusalKind::RequestTimeout, message).closing());
+                }
+            };
+            match frame {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.received += data.len() as u64;
+                        if let Some(arrival) = &self.arrival {
+                            arrival.received(data.len());
+                        }
                         return Ok(Some(data));
                     }
                 }
@@ -162,7 +201,9 @@ impl Pace {
                     .closing());
                 }
                 Err(_) => {
-                    let message = if late < idle {
+                    let message = if self.began.elapsed() >= LONGEST {
+                        "the request's body takes longer than 10 minutes."
+                    } else if late < idle {
                         "the request's body comes too slowly: after 10 seconds it must have come with 1024 bytes a second on average."
                     } else {
                         "the request's body stopped arriving for 60 seconds."
@@ -171,6 +212,13 @@ impl Pace {
                 }
             }
         }
+    }
+}
+
+async fn unwanted(arrival: Option<&Arrival>) {
+    match arrival {
+        Some(arrival) => arrival.until_unwanted().await,
+        None => std::future::pending().await,
     }
 }
 

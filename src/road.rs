@@ -11,6 +11,7 @@ use crate::caller::Callers;
 use crate::credentials::Credentials;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
+use crate::listen::requests::Requests;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::model::Models;
@@ -34,6 +35,8 @@ pub(crate) struct Road {
     pub desk: Arc<Desk>,
     /// The bodies that are in memory.
     pub buffered: Arc<Budget>,
+    /// The requests in progress.
+    pub requests: Arc<Requests>,
     /// The daemon is about to drop the requests that are still under way: they end by its own doing.
     pub cut_off: Arc<AtomicBool>,
 }

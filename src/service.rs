@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{Body, Exchange, REQUEST_ID};
 use crate::listen::{Client, guard, head::Fault};
+use crate::operation::{self, Matched};
 use crate::road::Road;
-use crate::{admin, legacy_rest, panics, proxy};
+use crate::{admin, legacy_rest, panics, proxy, receive};
 
 /// Answers one request.
 pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
@@ -40,6 +41,14 @@ async fn answer(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     exchange.tags(&head.headers);
+    if let Err(refusal) = exchange.take_turn(&client) {
+        if let Ok(Matched { operation, identifier }) = operation::find(&head.method, head.uri.path()) {
+            exchange.operation(operation, identifier.as_deref());
+        }
+        let left = receive::leave_small(&head.headers, body).await;
+        exchange.record.request_size = left.size;
+        return exchange.refuse(&if left.ended { refusal } else { refusal.closing() });
+    }
     if head.uri.path().starts_with("/v1/") {
         legacy_rest::serve(&road, &client, exchange, head, body).await
     } else {

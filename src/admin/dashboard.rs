@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::admin::desk::Question;
 use crate::auditor::query::Source;
 use crate::auditor::{self, Query, Scope};
 use crate::caller::{Caller, Callers, Peer};
@@ -24,9 +25,9 @@ pub(crate) async fn answer(
 ) -> Result<Value, Refusal> {
     let scope = scope(&road.callers, peer, caller)?;
     let query = Query::parse(raw_query)?;
-    let is_metered = query.source == Source::Dynamodb && !matches!(scope, Scope::All);
+    let question = Question { is_auditor: matches!(scope, Scope::All), to_table: query.source == Source::Dynamodb };
     let asker = (peer.uid, caller.and_then(Caller::name).map(str::to_owned));
-    let _turn = road.desk.turn(asker, is_metered, Instant::now())?;
+    let _turn = road.desk.turn(asker, question, Instant::now())?;
     auditor::answer(&road.audit, &query, scope).await
 }
 

@@ -10,6 +10,8 @@ use crate::error::{Refusal, RefusalKind};
 /// Questions under way, in all and of one asker.
 const AT_ONCE: usize = 16;
 const OF_ONE: usize = 4;
+/// Of all turns, those that only auditors get.
+const FOR_AUDITORS: usize = 4;
 /// Questions to the table that an asker who is no auditor may have in a row, and how soon one more.
 const BURST: u32 = 8;
 const EVERY: Duration = Duration::from_secs(2);
@@ -18,6 +20,15 @@ const MOST_ASKERS: usize = 1_024;
 
 /// Who asks: the user of the connection, and the caller's entry.
 pub(crate) type Asker = (Option<u32>, Option<String>);
+
+/// What has to be known of a question.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    /// Whoever asks may see every record.
+    pub is_auditor: bool,
+    /// It goes to the fleet's table, and not to this host's ledger.
+    pub to_table: bool,
+}
 
 /// Everyone who asks, shared by all connections.
 #[derive(Debug, Default)]
@@ -41,21 +52,24 @@ pub(crate) struct Turn {
 }
 
 impl Desk {
-    /// A turn for one question. `is_metered`: it goes to the table, and not for an auditor.
+    /// A turn for one question.
     ///
     /// # Errors
     /// 429 if too many are being answered, or this asker has asked the table too often.
-    pub(crate) fn turn(self: &Arc<Desk>, asker: Asker, is_metered: bool, now: Instant) -> Result<Turn, Refusal> {
+    pub(crate) fn turn(self: &Arc<Desk>, asker: Asker, question: Question, now: Instant) -> Result<Turn, Refusal> {
+        let Question { is_auditor, to_table } = question;
+        let is_metered = to_table && !is_auditor;
         let mut askers = self.lock();
         if askers.len() >= MOST_ASKERS && !askers.contains_key(&asker) {
             askers.retain(|_, visits| visits.running > 0 || visits.refilled(now) < BURST);
-            if askers.len() >= MOST_ASKERS {
+            if askers.len() >= MOST_ASKERS && !is_auditor {
                 return Err(busy("too many users ask about records at present; try again in 2 s."));
             }
         }
+        let most = if is_auditor { AT_ONCE } else { AT_ONCE - FOR_AUDITORS };
         let all: usize = askers.values().map(|visits| visits.running).sum();
         let visits = askers.entry(asker.clone()).or_insert(Visits { running: 0, left: BURST, since: now });
-        if visits.running >= OF_ONE || all >= AT_ONCE {
+        if visits.running >= OF_ONE || all >= most {
             return Err(busy("too many questions about records are being answered; try again in 2 s."));
         }
         if is_metered {
@@ -103,6 +117,9 @@ fn busy(message: &'static str) -> Refusal {
 mod tests {
     use super::*;
 
+    const LEDGER: Question = Question { is_auditor: false, to_table: false };
+    const TABLE: Question = Question { to_table: true, ..LEDGER };
+
     fn user(uid: u32) -> Asker {
         (Some(uid), None)
     }
@@ -110,24 +127,27 @@ mod tests {
     #[test]
     fn nobody_takes_all_turns() {
         let (desk, now) = (Arc::new(Desk::default()), Instant::now());
-        let take = |uid| desk.turn(user(uid), false, now);
+        let take = |uid| desk.turn(user(uid), LEDGER, now);
         let mut held: Vec<_> = (0..OF_ONE).map(|_| take(1).unwrap()).collect();
         assert_eq!(take(1).unwrap_err().kind, RefusalKind::Throttling);
         held.push(take(2).unwrap());
         held.remove(0);
         held.push(take(1).unwrap());
         held.extend((0..50).flat_map(|uid| take(100 + uid)));
-        assert_eq!(held.len(), AT_ONCE);
+        assert_eq!(held.len(), AT_ONCE - FOR_AUDITORS);
+        let auditor = Question { is_auditor: true, to_table: true };
+        held.extend((0..50).flat_map(|uid| desk.turn(user(uid), auditor, now)));
+        assert_eq!(held.len(), AT_ONCE, "some are kept for auditors");
     }
 
     #[test]
     fn the_table_is_searched_so_often_for_one() {
         let (desk, start) = (Arc::new(Desk::default()), Instant::now());
-        let ask = |uid, after| desk.turn(user(uid), true, start + Duration::from_secs(after)).is_ok();
+        let ask = |uid, after| desk.turn(user(uid), TABLE, start + Duration::from_secs(after)).is_ok();
         assert_eq!((0..100).filter(|_| ask(1, 0)).count(), BURST as usize);
         assert!(ask(2, 0), "another user has turns of its own");
         assert!(!ask(1, 1) && ask(1, 2) && !ask(1, 3) && ask(1, 4));
-        assert!(desk.turn(user(1), false, start + Duration::from_secs(4)).is_ok(), "the ledger may be asked");
+        assert!(desk.turn(user(1), LEDGER, start + Duration::from_secs(4)).is_ok(), "the ledger may be asked");
         for uid in 0..3_000 {
             ask(uid, 10_000);
         }

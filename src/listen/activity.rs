@@ -13,6 +13,13 @@ use tokio::time::Instant;
 /// Longer than what HTTP/2 writes of itself: pings, settings, window updates.
 const CONTROL_FRAME: usize = 64;
 
+/// How long a connection that was asked to end is expected to take, and how soon after that a request has set out before
+/// its client could know.
+const LEAVE: Duration = Duration::from_secs(2);
+const CROSSING: Duration = Duration::from_millis(500);
+/// A body that has come for less time is not called slow.
+const LEAST_AGE: Duration = Duration::from_secs(5);
+
 /// Of one connection.
 #[derive(Debug)]
 pub(crate) struct Activity {
@@ -28,6 +35,37 @@ pub(crate) struct Activity {
     /// The place is needed for somebody else.
     unwanted: AtomicBool,
     told: Notify,
+    /// When it was told.
+    told_at: AtomicU64,
+    /// A request has begun although it was told.
+    late: Notify,
+    arrivals: Mutex<Vec<Weak<Arrival>>>,
+}
+
+/// A request's body that is being received.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    since: Instant,
+    received: AtomicU64,
+    ended: AtomicBool,
+    unwanted: Notify,
+}
+
+impl Arrival {
+    /// So many more bytes have come.
+    pub(crate) fn received(&self, count: usize) {
+        self.received.fetch_add(count as u64, Relaxed);
+    }
+
+    /// All has come, or no more is waited for.
+    pub(crate) fn ended(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// Waits until its place is needed for somebody else.
+    pub(crate) async fn until_unwanted(&self) {
+        self.unwanted.notified().await;
+    }
 }
 
 /// An answer that can be ended before its end.
@@ -59,6 +97,9 @@ impl Activity {
             answers: Mutex::default(),
             unwanted: AtomicBool::new(false),
             told: Notify::new(),
+            told_at: AtomicU64::new(0),
+            late: Notify::new(),
+            arrivals: Mutex::default(),
         })
     }
 
@@ -69,6 +110,9 @@ impl Activity {
 
     pub(crate) fn request(self: &Arc<Self>) -> InProgress {
         self.requests.fetch_add(1, Relaxed);
+        if self.is_told() && self.since(self.told_at.load(Relaxed)) >= CROSSING {
+            self.late.notify_one();
+        }
         InProgress(Arc::clone(self))
     }
 
@@ -134,6 +178,7 @@ impl Activity {
     pub(crate) fn tell(&self) -> bool {
         let first = !self.unwanted.swap(true, Relaxed);
         if first {
+            self.told_at.store(self.now(), Relaxed);
             self.told.notify_one();
         }
         first
@@ -142,6 +187,51 @@ impl Activity {
     /// Whether it has been asked to end.
     pub(crate) fn is_told(&self) -> bool {
         self.unwanted.load(Relaxed)
+    }
+
+    /// Whether it was asked to end a moment ago, so that it can be expected to.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_told() && self.since(self.told_at.load(Relaxed)) < LEAVE
+    }
+
+    /// Waits until a request begins after it was asked to end.
+    pub(super) async fn until_late(&self) {
+        self.late.notified().await;
+    }
+
+    /// A request's body begins to come.
+    pub(super) fn arrival(&self) -> Arc<Arrival> {
+        let arrival = Arc::new(Arrival {
+            since: Instant::now(),
+            received: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            unwanted: Notify::new(),
+        });
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.retain(|known| known.strong_count() > 0);
+        arrivals.push(Arc::downgrade(&arrival));
+        arrival
+    }
+
+    /// Bytes a second of its slowest body; none unless all its requests are bodies that have come for a while.
+    pub(super) fn slowest_arrival(&self) -> Option<u64> {
+        let arriving = self.arriving();
+        if arriving.len() != self.requests.load(Relaxed) || arriving.iter().any(|one| one.since.elapsed() < LEAST_AGE) {
+            return None;
+        }
+        arriving.iter().map(|one| one.received.load(Relaxed) / one.since.elapsed().as_secs().max(1)).min()
+    }
+
+    /// Ends the bodies that are being received.
+    pub(super) fn cut_arrivals(&self) {
+        for arrival in self.arriving() {
+            arrival.unwanted.notify_one();
+        }
+    }
+
+    fn arriving(&self) -> Vec<Arc<Arrival>> {
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.iter().filter_map(Weak::upgrade).filter(|arrival| !arrival.ended.load(Relaxed)).collect()
     }
 
     /// Waits until it is asked to end.

@@ -25,7 +25,7 @@ use super::{Answer, Client, Shared, tls};
 use crate::panics;
 use crate::settings::listen::Timeouts;
 
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 100;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pings of an HTTP/2 connection on which nothing comes.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -72,7 +72,10 @@ where
     let io = Guarded::new(stream, protocol, start).watched(Arc::clone(&activity), timeouts.header);
     let client = Arc::new(client);
     let watched = Arc::clone(&activity);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        if !http_body::Body::is_end_stream(request.body()) {
+            request.extensions_mut().insert(watched.arrival());
+        }
         let (progress, watched) = (watched.request(), Arc::clone(&watched));
         let answer = service(Arc::clone(&client), request);
         async move {
@@ -93,7 +96,7 @@ where
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(1024 * 1024)
-                .initial_connection_window_size(16 * 1024 * 1024)
+                .initial_connection_window_size(2 * 1024 * 1024)
                 .max_header_list_size(64 * 1024)
                 .keep_alive_interval(PING_INTERVAL)
                 // A client that does not read does not answer pings either: that is the write timeout's matter.
@@ -197,6 +200,8 @@ impl Course<'_> {
                     connection.as_mut().finish();
                     finishing = Some(Instant::now());
                 }
+                // Whoever needs the place waits already.
+                () = self.activity.until_late() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
         }

@@ -1,12 +1,13 @@
 //! Where requests come in: addresses and a unix socket, HTTP/1.1 and HTTP/2 on each, no more connections than allowed.
 
-mod activity;
+pub(crate) mod activity;
 mod answer;
 mod connection;
 pub(crate) mod descriptors;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod places;
+pub(crate) mod requests;
 pub(crate) mod stream;
 pub(crate) mod tls;
 mod unix;

@@ -49,7 +49,7 @@ pub(crate) enum Kind {
 
 /// Who shares a bound: a user of this host, or whoever comes from one other host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum User {
+pub(super) enum User {
     Uid(u32),
     Host(IpAddr),
     Unknown,
@@ -109,7 +109,7 @@ impl Kind {
     /// idle connections yield at once.
     fn spare(self, most: usize) -> usize {
         match self {
-            Kind::Main => (most / 8).max(8),
+            Kind::Main => spare(most),
             Kind::Admin => 0,
         }
     }
@@ -124,13 +124,13 @@ impl Kind {
 }
 
 impl Taken {
-    /// Whether a user has so many connections; those that were asked to end are not counted.
+    /// Whether a user has so many connections; those that were just asked to end are not counted.
     fn has(&self, user: User, most: usize) -> bool {
         let all = self.of_user.get(&user).copied().unwrap_or(0);
         if all < most {
             return false;
         }
-        let leaving = self.connections.values().filter(|(other, activity)| *other == user && activity.is_told());
+        let leaving = self.connections.values().filter(|(other, activity)| *other == user && activity.is_leaving());
         all - leaving.count() >= most
     }
 }
@@ -224,7 +224,7 @@ impl Places {
     }
 
     /// Asks the connection that has been idle for longest to end: of `user`, or of the user who has most connections.
-    /// False if there is none.
+    /// If none is idle, the connection with the slowest unfinished body. False if there is none.
     fn make_room(&self, user: Option<User>) -> bool {
         let taken = self.taken();
         let most = taken.of_user.values().copied().max().unwrap_or(0);
@@ -233,13 +233,21 @@ impl Places {
             None => taken.of_user.get(candidate) == Some(&most),
         };
         // One at a time: those who were asked are about to leave.
-        if user.is_none() && taken.connections.values().any(|(_, activity)| activity.is_told()) {
+        if user.is_none() && taken.connections.values().any(|(_, activity)| activity.is_leaving()) {
             return false;
         }
         let idle = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
         let idle = idle.filter_map(|(_, activity)| Some((activity.idle()?, activity)));
         let longest = idle.filter(|(idle, _)| *idle >= self.kind.least_idle()).max_by_key(|(idle, _)| *idle);
-        let asked = longest.is_some_and(|(_, activity)| activity.tell());
+        let mut asked = longest.is_some_and(|(_, activity)| activity.tell());
+        if !asked && self.kind == Kind::Main {
+            let others = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
+            let slowest = others.filter_map(|(_, activity)| Some((activity.slowest_arrival()?, activity)));
+            if let Some((_, activity)) = slowest.min_by_key(|(speed, _)| *speed) {
+                asked = activity.tell();
+                activity.cut_arrivals();
+            }
+        }
         if asked {
             self.metrics.connection_cut("room");
         }
@@ -329,7 +337,7 @@ impl Drop for Place {
 }
 
 impl User {
-    fn of(peer: &Peer) -> User {
+    pub(super) fn of(peer: &Peer) -> User {
         match (peer.uid, peer.source.parse::<IpAddr>()) {
             (Some(uid), _) => User::Uid(uid),
             (None, Ok(ip)) if !ip.is_loopback() => User::Host(ip),
@@ -339,8 +347,13 @@ impl User {
 }
 
 /// A user with fewer connections than this gets a spare place.
-fn few(most: usize) -> usize {
+pub(super) fn few(most: usize) -> usize {
     (most / 64).max(1)
+}
+
+/// How much there is beyond the whole for users who have few.
+pub(super) fn spare(most: usize) -> usize {
+    (most / 8).max(8)
 }
 
 /// How many accepted connections wait for a place, a quarter of them one user's.
@@ -395,6 +408,19 @@ mod tests {
         drop(first);
         assert!(place(&places, 1).await.is_some());
         assert_eq!(places.free.available_permits(), 2, "what was refused has given its place back");
+    }
+
+    #[tokio::test]
+    async fn who_was_told_and_stays_does_not_keep_others_from_being_told() {
+        let places = Places::new(Kind::Main, 4, 4, Arc::default());
+        let (stays, idle) = (place(&places, 1).await.unwrap(), place(&places, 1).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert!(places.make_room(None));
+        assert!(!places.make_room(None), "one at a time");
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert!(places.make_room(None) && stays.activity.is_told() && idle.activity.is_told());
+        let _request = stays.activity.request();
+        stays.activity.until_late().await;
     }
 
     #[tokio::test]

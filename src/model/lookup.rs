@@ -58,8 +58,34 @@ pub(super) struct Lookups {
     found: Mutex<HashMap<String, (Answer, Instant)>>,
     missed: Mutex<HashMap<String, (Answer, Instant)>>,
     /// Requests for one name that arrive together need one call, not one each.
-    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    busy: Mutex<Busy>,
     allowances: Mutex<HashMap<AskerKey, Allowance>>,
+}
+
+type Busy = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
+
+/// Who waits for a name, or looks it up. The last to leave removes it, also one whose client has left.
+struct Wait<'a> {
+    busy: &'a Mutex<Busy>,
+    name: &'a str,
+    alone: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(busy: &'a Mutex<Busy>, name: &'a str) -> Wait<'a> {
+        let alone = Arc::clone(lock(busy).entry(name.to_owned()).or_default());
+        Wait { busy, name, alone }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut busy = lock(self.busy);
+        // The map's own and this one: nobody else waits.
+        if Arc::strong_count(&self.alone) <= 2 {
+            busy.remove(self.name);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -78,20 +104,14 @@ impl Lookups {
         if let Some(known) = self.recall(name) {
             return known;
         }
-        let alone = Arc::clone(lock(&self.busy).entry(name.to_owned()).or_default());
-        let answer = match tokio::time::timeout(LONGEST_LOOK, alone.lock()).await {
+        let wait = Wait::new(&self.busy, name);
+        match tokio::time::timeout(LONGEST_LOOK, wait.alone.lock()).await {
             Ok(_alone) => match self.recall(name) {
                 Some(known) => known,
                 None => self.look(name, asker, keep, look).await,
             },
             Err(_) => Err(unanswered(name)),
-        };
-        let mut busy = lock(&self.busy);
-        // The map's own and this one: nobody else waits.
-        if Arc::strong_count(&alone) <= 2 {
-            busy.remove(name);
         }
-        answer
     }
 
     async fn look<F>(&self, name: &str, asker: &Asker, keep: Duration, look: impl FnOnce() -> F) -> Answer
@@ -259,6 +279,18 @@ mod tests {
             assert_eq!(found.unwrap().unwrap(), ["a.b"]);
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert!(lock(&lookups.busy).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_leaves_nothing_behind() {
+        let lookups = Lookups::default();
+        for number in 0..3 {
+            let name = number.to_string();
+            let one = asker(number);
+            let look = lookups.get(&name, &one, HOUR, std::future::pending);
+            assert!(tokio::time::timeout(Duration::from_millis(10), look).await.is_err());
+        }
         assert!(lock(&lookups.busy).is_empty());
     }
 

@@ -357,3 +357,50 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
         assert_eq!((said, soft >= 656), (aloud, !aloud), "{limit}: {soft} {}", daemon.log_text());
     }
 }
+
+/// One connection of HTTP/2 carries many requests, each with a descriptor upstream: they have a bound of their own.
+#[tokio::test]
+async fn one_user_has_only_so_many_requests_in_progress() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).listen(&listen("max_connections = 8")).ready().await;
+    let slow = || request(Method::POST, &stream_path(ON_DEMAND), converse("events 3 pace 2000"));
+    let connection = std::sync::Arc::new(Http2::to(daemon.address()).await);
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (connection, slow) = (std::sync::Arc::clone(&connection), slow());
+        all.spawn(async move { connection.send(slow).await });
+    }
+    let answers = all.join_all().await;
+    let (served, excess): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!((served.len(), excess.len()), (32, 8));
+    for answer in &excess {
+        refused(answer, 503, "ServiceUnavailableException");
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+    }
+    let record = daemon.record_of(&excess[0]).await;
+    assert_eq!((&record["outcome"], &record["operation"]), (&json!("refused"), &json!("ConverseStream")));
+    assert_eq!(daemon.post(&converse_path(ON_DEMAND), converse("after")).await.status, 200, "all have ended");
+}
+
+/// A trickle keeps no place that somebody waits for.
+#[tokio::test]
+async fn the_slowest_body_makes_room_when_all_are_taken() {
+    let bedrock = bedrock().await;
+    let keys = "max_connections = 3\nmax_connections_per_user = 3";
+    let daemon = Setup::plain(&bedrock).listen(&listen(keys)).ready().await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+        let path = converse_path(ON_DEMAND);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b' '; 60_000]).await.unwrap();
+        slow.push(stream);
+    }
+    let start = Instant::now();
+    assert_eq!(daemon.get("/health").await.status, 200);
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+    let record = daemon.record("the 408", |record| record["statusCode"] == 408).await;
+    assert!(record["errorMessage"].as_str().unwrap().contains("needed for others"), "{record}");
+    assert_eq!(count(&daemon, "connections_cut_total{reason=\"room\"}").await, 1.0);
+}

@@ -1,0 +1,152 @@
+//! How many requests there may be in progress, all together and of one user. An HTTP/2 connection carries many, and each
+//! may need a connection to AWS, and with it a file descriptor.
+//!
+//! As with connections, some are kept for users who have few.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::places::{self, User};
+use crate::caller::Peer;
+use crate::error::{Refusal, RefusalKind};
+
+/// However few connections there may be, one of HTTP/2 carries so many requests.
+const LEAST: usize = 64;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// All requests in progress on the main listeners.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    bounds: Bounds,
+    taken: Mutex<Taken>,
+}
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    most: usize,
+    of_a_user: usize,
+    spare: usize,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    /// Nobody with nothing is in it.
+    users: HashMap<User, usize>,
+}
+
+/// One request in progress, until dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    requests: Arc<Requests>,
+    user: User,
+}
+
+impl Bounds {
+    /// As many as there may be connections, and as many of a user.
+    pub(crate) fn of(connections: usize, connections_of_a_user: usize) -> Bounds {
+        let most = connections.max(LEAST);
+        Bounds { most, of_a_user: connections_of_a_user.max(LEAST / 2), spare: places::spare(most) }
+    }
+
+    /// With the spare ones.
+    pub(crate) fn all(self) -> usize {
+        self.most + self.spare
+    }
+
+    /// No more than this many in all.
+    pub(crate) fn within(self, all: usize) -> Bounds {
+        if all >= self.all() {
+            return self;
+        }
+        let most = (all - all / 8).max(1);
+        Bounds { most, of_a_user: self.of_a_user.min(most.div_ceil(2)), spare: all / 8 }
+    }
+}
+
+impl Requests {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Requests> {
+        Arc::new(Requests { bounds, taken: Mutex::default() })
+    }
+
+    /// The right to one request of this peer's user.
+    ///
+    /// # Errors
+    /// 503 if there are too many.
+    pub(crate) fn turn(self: &Arc<Requests>, peer: &Peer) -> Result<Turn, Refusal> {
+        let Bounds { most, of_a_user, .. } = self.bounds;
+        let user = User::of(peer);
+        let mut taken = self.taken();
+        let own = taken.users.get(&user).copied().unwrap_or(0);
+        if own >= of_a_user {
+            return Err(full(
+                "this user has as many requests in progress as a user may have (listen.max_connections_per_user)",
+            ));
+        }
+        let all = if own < places::few(most) { self.bounds.all() } else { most };
+        if taken.total >= all {
+            return Err(full("there are as many requests in progress as there may be (listen.max_connections)"));
+        }
+        taken.total += 1;
+        taken.users.insert(user, own + 1);
+        drop(taken);
+        Ok(Turn { requests: Arc::clone(self), user })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut taken = self.requests.taken();
+        taken.total = taken.total.saturating_sub(1);
+        if let Some(count) = taken.users.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                taken.users.remove(&self.user);
+            }
+        }
+    }
+}
+
+fn full(why: &str) -> Refusal {
+    Refusal::new(RefusalKind::ServiceUnavailable, format!("{why}; try again in 1 s.")).retry_after(TRY_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(uid: u32) -> Peer {
+        Peer { uid: Some(uid), source: "127.0.0.1".to_owned(), ..Peer::default() }
+    }
+
+    #[test]
+    fn nobody_has_all_requests_and_a_newcomer_finds_room() {
+        let requests = Requests::new(Bounds::of(64, 32));
+        let take = |uid, count| (0..count).map_while(|_| requests.turn(&of(uid)).ok()).collect::<Vec<_>>();
+        let first = take(1, 100);
+        assert_eq!(first.len(), 32);
+        let second = take(2, 100);
+        assert_eq!(second.len(), 32);
+        let newcomer = take(3, 100);
+        assert_eq!(newcomer.len(), 1, "of the spare ones");
+        let refusal = requests.turn(&of(3)).unwrap_err();
+        assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::ServiceUnavailable, Some(TRY_AGAIN)));
+        drop(first);
+        assert_eq!(take(3, 100).len(), 31);
+        drop((second, newcomer));
+        assert!(requests.taken().users.is_empty() && requests.taken().total == 0);
+    }
+
+    #[test]
+    fn few_descriptors_mean_few_requests() {
+        let bounds = Bounds::of(1024, 512).within(80);
+        assert_eq!((bounds.most, bounds.of_a_user, bounds.spare), (70, 35, 10));
+        assert_eq!(Bounds::of(1024, 512).within(5000).all(), 1152);
+    }
+}
