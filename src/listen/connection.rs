@@ -25,7 +25,7 @@ use super::{Answer, Client, Shared, tls};
 use crate::panics;
 use crate::settings::listen::Timeouts;
 
-const MAX_STREAMS: u32 = 100;
+const MAX_STREAMS: u32 = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pings of an HTTP/2 connection on which nothing comes.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
