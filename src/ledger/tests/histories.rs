@@ -402,6 +402,8 @@ impl History {
     fn allow_missing(&mut self, gone: &[String], first: &BTreeMap<String, u64>, bytes: u64) {
         let now_ms = self.clock.true_ms();
         let max_bytes = self.settings.max_ledger_bytes;
+        // What was deleted for its age since the last look may have made the ledger too full before.
+        let bytes = bytes + gone.len() as u64 * ITEM_BYTES;
         for id in gone {
             let request = self.requests.get_mut(id).unwrap();
             if (request.may_be_lost || self.lacks_records) && request.seen.is_none() {
