@@ -535,6 +535,12 @@ impl History {
             std::fs::write(next.path().join(path), bytes).unwrap();
         }
         let _ = std::fs::copy(self.directory.path().join("clock.json"), next.path().join("clock.json"));
+        // As after a boot, or as this process has left it.
+        if power_fails {
+            std::fs::write(next.path().join("running"), "another boot").unwrap();
+        } else {
+            let _ = std::fs::copy(self.directory.path().join("running"), next.path().join("running"));
+        }
 
         let loses_promises = power_fails && self.settings.durability == Durability::Process;
         self.has_lost_promises |= loses_promises;
