@@ -413,14 +413,18 @@ mod tests {
     #[tokio::test]
     async fn who_was_told_and_stays_does_not_keep_others_from_being_told() {
         let places = Places::new(Kind::Main, 4, 4, Arc::default());
-        let (stays, idle) = (place(&places, 1).await.unwrap(), place(&places, 1).await.unwrap());
+        // Idle for longer, so that it is told first.
+        let stays = place(&places, 1).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let idle = place(&places, 1).await.unwrap();
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         assert!(places.make_room(None));
         assert!(!places.make_room(None), "one at a time");
+        assert!(stays.activity.is_told() && !idle.activity.is_told());
         tokio::time::sleep(Duration::from_millis(2_100)).await;
-        assert!(places.make_room(None) && stays.activity.is_told() && idle.activity.is_told());
+        assert!(places.make_room(None) && idle.activity.is_told());
         let _request = stays.activity.request();
-        stays.activity.until_late().await;
+        tokio::time::timeout(Duration::from_secs(10), stays.activity.until_late()).await.unwrap();
     }
 
     #[tokio::test]

@@ -149,13 +149,13 @@ impl Prices {
 
 /// What the bodies of all requests may take together.
 pub(super) fn max_buffered_bytes(limits: &written::Limits, source: &Source) -> Result<usize, ConfigError> {
-    // One user has half of it, which must have room for one body.
+    // A user alone has half of it, which must have room for one body.
     let least = limits.max_body_bytes.get().saturating_mul(2);
     match &limits.max_buffered_bytes {
         None => Ok(least.max(256 * 1024 * 1024)),
         Some(bytes) if bytes.get_ref().get() < least => Err(source.error(
             bytes.span(),
-            format!("max_buffered_bytes must be twice max_body_bytes or more (here {least}): one user's bodies may take half of it."),
+            format!("max_buffered_bytes must be twice max_body_bytes or more (here {least}): one user's bodies may take half of what others leave."),
         )),
         Some(bytes) => Ok(bytes.get_ref().get()),
     }

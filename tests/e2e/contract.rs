@@ -150,7 +150,7 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
         ("[limits]\nmax_body_bytes = 0", "2:18: invalid value: integer `0`, expected a whole number of 1 or more"),
         (
             "[limits]\nmax_buffered_bytes = 49999999",
-            "2:22: max_buffered_bytes must be twice max_body_bytes or more (here 50000000): one user's bodies may take half of it.",
+            "2:22: max_buffered_bytes must be twice max_body_bytes or more (here 50000000): one user's bodies may take half of what others leave.",
         ),
         ("[log]\nformat = \"xml\"", "2:10: unknown variant `xml`, expected one of `json`, `text`, `journald`"),
         ("[log]\nlevel = 3", "2:9: "),

@@ -12,22 +12,11 @@ use crate::ledger::journal::Journal;
 use crate::ledger::journal::disk::RealDisk;
 use crate::ledger::journal::frame::encode;
 use crate::ledger::state_dir::StateDir;
+use crate::ledger::tests::Random;
 use crate::record::{Outcome, Record};
 use crate::settings::{Audit, Settings};
 
 const RETENTION_MS: i64 = 30 * 86_400_000;
-
-struct Random(u64);
-
-impl Random {
-    /// A number below `bound` (xorshift).
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound.max(1)
-    }
-}
 
 struct Scene {
     random: Random,

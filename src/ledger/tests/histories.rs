@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::clock::{DAY_MS, HOUR_MS, TestClock};
 use super::disk::{Files, TestDisk};
 use super::table::{Network, TestTable};
-use super::{completed, items, record, settings};
+use super::{Random, completed, items, record, settings};
 use crate::auditor::cli;
 use crate::config::{Durability, OnFull};
 use crate::ledger::index::open_to_read;
@@ -32,22 +32,6 @@ const RETENTION_MS: i64 = 30 * DAY_MS;
 const INTERRUPTED: &str = "bedrock-sidecar: the daemon ended before the answer did";
 /// Longer than any item here.
 const ITEM_BYTES: u64 = 1500;
-
-struct Random(u64);
-
-impl Random {
-    /// A number below `bound` (xorshift).
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound.max(1)
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// What the model knows of a request.
 struct Request {
@@ -403,7 +387,9 @@ impl History {
         let now_ms = self.clock.true_ms();
         let max_bytes = self.settings.max_ledger_bytes;
         // What was deleted for its age since the last look may have made the ledger too full before.
-        let bytes = bytes + gone.len() as u64 * ITEM_BYTES;
+        let deleted =
+            |id: &String| self.requests[id].seen.as_ref().map_or(ITEM_BYTES, |seen| seen.to_string().len() as u64);
+        let bytes = bytes + gone.iter().map(deleted).sum::<u64>();
         for id in gone {
             let request = self.requests.get_mut(id).unwrap();
             if (request.may_be_lost || self.lacks_records) && request.seen.is_none() {

@@ -12,14 +12,40 @@ mod table;
 mod used;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use self::disk::TestDisk;
+use super::Ledger;
+use super::clock::RealClock;
 use super::index::open_to_read;
 use crate::config::{Durability, OnFailure, OnFull};
 use crate::record::{Outcome, Record};
 use crate::settings;
+
+/// The same choices on every run of a seed (xorshift).
+pub(in crate::ledger) struct Random(pub(in crate::ledger) u64);
+
+impl Random {
+    /// A number below `bound`.
+    pub(in crate::ledger) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound.max(1)
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// A ledger in this directory whose journal is on this disk, with the host's clock.
+async fn start_on(directory: &Path, disk: Arc<TestDisk>) -> Arc<Ledger> {
+    Ledger::start_on(&settings(directory, Durability::Process), None, disk, Arc::new(RealClock)).await.unwrap()
+}
 
 fn settings(directory: &Path, durability: Durability) -> settings::Audit {
     settings::Audit {

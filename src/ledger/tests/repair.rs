@@ -1,11 +1,10 @@
 //! How the ledger gets over what fails while it runs.
 
-use crate::ledger::clock::RealClock;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::TestDisk;
-use super::{completed, items, record, settings};
+use super::{completed, items, record, settings, start_on};
 use crate::config::Durability;
 use crate::ledger::Ledger;
 use crate::ledger::index::IndexError;
@@ -14,10 +13,7 @@ use crate::ledger::index::IndexError;
 async fn whether_requests_can_be_recorded_again_is_known_within_a_second() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    let ledger =
-        Ledger::start_on(&settings(directory.path(), Durability::Process), None, disk.clone(), Arc::new(RealClock))
-            .await
-            .unwrap();
+    let ledger = start_on(directory.path(), disk.clone()).await;
     // The writer has nothing to do now for a minute.
     ledger.flush().await;
     disk.state().failing_writes = 1;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::disk::TestDisk;
-use super::{completed, items, record, settings};
+use super::{completed, items, record, settings, start_on};
 use crate::config::Durability;
 use crate::ledger::Ledger;
 use crate::ledger::clock::RealClock;
@@ -16,14 +16,7 @@ use crate::ledger::state_dir::StateDir;
 use crate::record::Record;
 
 async fn start(directory: &Path) -> Arc<Ledger> {
-    Ledger::start_on(
-        &settings(directory, Durability::Process),
-        None,
-        Arc::new(TestDisk::default()),
-        Arc::new(RealClock),
-    )
-    .await
-    .unwrap()
+    start_on(directory, Arc::new(TestDisk::default())).await
 }
 
 async fn serve(ledger: &Ledger, number: u64) {
@@ -200,10 +193,7 @@ async fn the_first_record_after_a_kill_says_so_and_no_other() {
 async fn of_interrupted_requests_the_first_says_that_the_stop_was_not_orderly() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(TestDisk::default());
-    let ledger =
-        Ledger::start_on(&settings(directory.path(), Durability::Process), None, disk.clone(), Arc::new(RealClock))
-            .await
-            .unwrap();
+    let ledger = start_on(directory.path(), disk.clone()).await;
     let _open = [ledger.open(&record(1)).await.unwrap(), ledger.open(&record(2)).await.unwrap()];
     let left = killed(&ledger, directory.path()).await;
     let again = start(left.path()).await;
@@ -217,9 +207,7 @@ async fn of_interrupted_requests_the_first_says_that_the_stop_was_not_orderly() 
     let left = killed(&ledger, directory.path()).await;
     let disk = Arc::new(TestDisk::default());
     disk.state().failing_writes = 1;
-    let again = Ledger::start_on(&settings(left.path(), Durability::Process), None, disk.clone(), Arc::new(RealClock))
-        .await
-        .unwrap();
+    let again = start_on(left.path(), disk.clone()).await;
     again.flush().await;
     again.flush().await;
     let items = super::items(left.path());
