@@ -182,6 +182,11 @@ impl Daemon {
         self.lines().into_iter().filter(|line| line["message"] == "request").collect()
     }
 
+    /// Waits until so many requests have left their lines: an answer may reach its client before its line is written.
+    pub async fn all_records(&self, count: usize) -> Vec<Value> {
+        until(&format!("{count} lines of requests"), || Some(self.records()).filter(|all| all.len() >= count)).await
+    }
+
     /// Waits for a line of a request.
     pub async fn record(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         until(&format!("the log line of {what}"), || self.records().into_iter().find(|record| fits(record))).await

@@ -407,8 +407,8 @@ async fn sigterm_and_sigint_let_a_stream_come_to_its_end() {
             assert_eq!(stream.bytes, whole.body, "whole");
         }
         assert_eq!(daemon.ended().await.code(), Some(0), "{signal}");
-        assert_eq!(daemon.records().iter().filter(|record| record["outcome"] == "completed").count(), 3);
         daemon.says("stopped").await;
+        assert_eq!(daemon.records().iter().filter(|record| record["outcome"] == "completed").count(), 3);
     }
 }
 

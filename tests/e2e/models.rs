@@ -274,7 +274,7 @@ async fn a_profile_is_created_once_for_many_requests_and_used_by_all() {
     assert_eq!(made.len(), 1, "one creation for all");
     let body: Value = serde_json::from_slice(&made[0].body).unwrap();
     assert_eq!(body["modelSource"]["copyFrom"], arn(&format!(":foundation-model/{NEEDS_CREATED_PROFILE}")));
-    let records = daemon.records();
+    let records = daemon.all_records(21).await;
     let own: Vec<_> = records.iter().filter(|record| record["operation"] == "CreateInferenceProfile").collect();
     assert_eq!((records.len(), own.len()), (21, 1), "the daemon's own call has a record, and one alone");
     for (field, expected) in [
@@ -409,7 +409,7 @@ async fn when_no_profile_can_be_created_the_sentence_says_what_to_do() {
         let sentence = refused(&daemon.post(&path, body.clone()).await, status, kind);
         assert!(sentence.contains(says), "{sentence}");
     }
-    let records = daemon.records();
+    let records = daemon.all_records(8).await;
     let own = records.iter().filter(|record| record["operation"] == "CreateInferenceProfile");
     let own: Vec<_> = own.map(|record| (record["outcome"].as_str().unwrap(), record["statusCode"].clone())).collect();
     assert_eq!(own, [403, 400, 500, 429].map(|status| ("upstream_error", json!(status))), "each has its record");
