@@ -106,3 +106,19 @@ impl Peer {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_served_while_the_kernel_does_not_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, client) = listener.accept().unwrap();
+        let server = accepted.local_addr().unwrap();
+        let judged = Peers(Some(SockDiag::unusable())).of_tcp(&accepted, client, server);
+        assert!(matches!(judged, Err(NoPeer::Kernel(_))), "{judged:?}");
+        assert_eq!(Peers::blind().of_tcp(&accepted, client, server).unwrap().uid, None);
+    }
+}

@@ -186,6 +186,15 @@ fn octets(ip: IpAddr, v6: bool) -> [u8; 16] {
 }
 
 #[cfg(test)]
+impl SockDiag {
+    /// A kernel that cannot be asked.
+    pub(super) fn unusable() -> SockDiag {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        SockDiag(Mutex::new(Line { socket, sequence: 0 }))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -352,6 +352,17 @@ mod tests {
     }
 
     #[test]
+    fn a_short_term_key_of_another_partition_is_refused() {
+        for region in ["us-gov-west-1", "cn-north-1"] {
+            let url = format!(
+                "bedrock.amazonaws.com/?X-Amz-Credential=AKIA%2F20260131%2F{region}%2Fbedrock%2Faws4_request&X-Amz-Date=20260131T235959Z&X-Amz-Expires=43200"
+            );
+            let sentence = parse(&format!("bedrock-api-key-{}", base64(&url))).unwrap_err();
+            assert!(sentence.contains(region) && sentence.contains("not in the commercial partition"), "{sentence}");
+        }
+    }
+
+    #[test]
     fn debug_shows_no_key() {
         let shown = format!("{:?} {:?}", parse(&long_term()).unwrap(), parse("AKIACANARY:CANARY").unwrap());
         assert!(!shown.contains("CANARY") && !shown.contains("ABSK"), "{shown}");

@@ -343,7 +343,13 @@ mod tests {
         );
         assert_eq!(refused, expected);
         drop(lock);
+        // One that others could read is made private, and what is created on the way to it is so from the beginning.
+        std::fs::set_permissions(&state_dir.root, Permissions::from_mode(0o755)).unwrap();
         state_dir.occupy().unwrap();
+        assert_eq!(state_dir.root.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let below = StateDir { root: directory.path().join("new/state") };
+        below.occupy().unwrap();
+        assert_eq!(directory.path().join("new").metadata().unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

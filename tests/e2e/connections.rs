@@ -154,6 +154,18 @@ async fn silent_connections_do_not_hide_the_admin_address() {
     assert!(count(&daemon, "connections{listener=\"admin\"}").await <= 34.0);
 }
 
+/// Whatever is configured for others.
+#[tokio::test]
+async fn the_admin_address_has_little_patience() {
+    let daemon = Setup::alone().listen(&listen("idle_timeout = \"1h\"\nheader_timeout = \"1h\"")).start().await;
+    for begun in ["", "GET /health HTT"] {
+        let mut stream = TcpStream::connect(daemon.admin).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let took = closes(&mut stream).await;
+        assert!(took > Duration::from_secs(5) && took < Duration::from_secs(40), "{begun}: {took:?}");
+    }
+}
+
 /// One answer that is far larger than all buffers on its way, of which the client takes the head and no more.
 #[tokio::test]
 async fn an_answer_that_nobody_takes_is_cut_over_http1() {
@@ -288,6 +300,21 @@ async fn tcp_probes_watch_over_every_accepted_connection() {
             })
         };
         eventually("the keepalive timer", probed).await;
+    }
+}
+
+/// A ping of HTTP/2 also finds out about a client that a proxy of TCP stands for.
+#[tokio::test]
+async fn a_quiet_http2_connection_is_pinged() {
+    let daemon = Setup::alone().start().await;
+    let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+    stream.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+    loop {
+        let frame = within("a ping", raw::read_h2_frame(&mut stream)).await;
+        let (kind, flags, _) = frame.expect("a ping before the connection ends");
+        if kind == 6 && flags & 1 == 0 {
+            return;
+        }
     }
 }
 

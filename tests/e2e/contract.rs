@@ -424,6 +424,10 @@ async fn what_outlasts_the_drain_is_cut_off() {
     assert_eq!(daemon.ended().await.code(), Some(0));
     assert!(stream.end().await.is_err(), "not a clean end");
     daemon.says("requests were still in flight when drain.timeout had passed; they are cut off").await;
+    // The client has not left, and the upstream has not broken.
+    let record = daemon.record_with_id(&stream.request_id).await;
+    assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("interrupted"), &json!(200)), "{record}");
+    assert!(record["errorMessage"].as_str().unwrap().contains("drain.timeout"), "{record}");
 }
 
 #[tokio::test]

@@ -411,6 +411,15 @@ async fn each_region_resolves_models_by_its_own_profiles() {
     let sonnet = "anthropic.claude-sonnet-4-5-20250929-v1:0";
     let first = daemon.post(&converse_path(sonnet), converse("x")).await;
     assert_eq!(first.header("x-bedrock-sidecar-model"), Some(format!("us.{sonnet}").as_str()));
+    // After a failover that leads nowhere, the record has the profile of the answer that is given.
+    tokyo.refuse_connections(true);
+    east.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
+    let throttled = daemon.post(&converse_path(sonnet), converse("x")).await;
+    assert_eq!((throttled.status, throttled.header("x-bedrock-sidecar-region")), (429, Some("us-east-1")));
+    let record = daemon.record_of(&throttled).await;
+    assert_eq!(record["inferenceProfileUsed"], format!("us.{sonnet}"), "{record}");
+    tokyo.refuse_connections(false);
+
     east.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
     let second = daemon.post(&converse_path(sonnet), converse("x")).await;
     assert_eq!((second.status, second.header("x-bedrock-sidecar-model")), (200, Some(format!("jp.{sonnet}").as_str())));

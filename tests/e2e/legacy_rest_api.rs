@@ -3,8 +3,10 @@
 use base64::Engine;
 use http::Method;
 use serde_json::{Value, json};
-use simulator::{Effect, Ending, Fault, ThrottleText};
+use simulator::{Effect, Ending, Fault, Options, ThrottleText};
 use test_support::*;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 const INVOKE: &str = "/v1/bedrock/invoke-model";
 
@@ -234,6 +236,27 @@ async fn an_answer_that_breaks_off_is_recorded_as_the_client_saw_it() {
     }
 }
 
+/// What the answer's head has told of its tokens counts, though nobody is there at its end.
+#[tokio::test]
+async fn a_client_that_leaves_a_whole_answer_is_recorded_with_the_tokens_that_are_known() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    bedrock.inject(Fault::once(Effect::Stall { after_bytes: 10 }));
+    let body = json!({ "modelId": ON_DEMAND, "body": converse("hello") }).to_string();
+    let head = format!("POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let answered = "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"}";
+    until_async("the answer's head", || async {
+        metric(&daemon.metrics().await, answered).filter(|count| *count > 0.0)
+    })
+    .await;
+    drop(stream);
+    let record = daemon.record("who has left", |record| record["outcome"] == "client_disconnected").await;
+    assert_eq!((&record["operation"], &record["statusCode"]), (&json!("InvokeModel"), &json!(499)), "{record}");
+    assert!(record["inputTokens"].as_u64() > Some(0), "{record}");
+}
+
 #[tokio::test]
 async fn records_tell_the_size_of_what_the_client_was_given() {
     let bedrock = bedrock().await;
@@ -257,30 +280,34 @@ async fn records_tell_the_size_of_what_the_client_was_given() {
 /// This API holds an answer in memory. So it has a limit, and what is held is not held many times.
 #[tokio::test]
 async fn an_answer_of_any_length_takes_bounded_memory() {
-    let bedrock = bedrock().await;
-    let daemon = Setup::tls(&bedrock).ready().await;
-    let ask =
-        |length: usize| json!({ "modelId": ON_DEMAND, "body": converse(&format!("repeat {length}")) }).to_string();
-    let (before, _) = daemon.memory();
+    // Whether it announces its length or not.
+    for framing in ["h2-length", "h2-no-length"] {
+        let bedrock = bedrock_with(Options { http2: true, ..Options::default() }).await;
+        bedrock.set_framing(Some(framing.parse().unwrap()));
+        let daemon = Setup::tls(&bedrock).ready().await;
+        let ask =
+            |length: usize| json!({ "modelId": ON_DEMAND, "body": converse(&format!("repeat {length}")) }).to_string();
+        let (before, _) = daemon.memory();
 
-    let answer = daemon.post(INVOKE, ask(20_000_000)).await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.json()["body"].as_str().unwrap().len() > 20_000_000);
-    let record = daemon.record_of(&answer).await;
-    assert_eq!((&record["outcome"], &record["responseSize"]), (&json!("completed"), &json!(answer.body.len())));
+        let answer = daemon.post(INVOKE, ask(20_000_000)).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.json()["body"].as_str().unwrap().len() > 20_000_000);
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["responseSize"]), (&json!("completed"), &json!(answer.body.len())));
 
-    let answer = daemon.post(INVOKE, ask(60_000_000)).await;
-    let message = failed(&answer, 400, "ValidationException");
-    assert!(message.contains("longer than 26214400 bytes"), "{message}");
-    let record = daemon.record_of(&answer).await;
-    for (field, expected) in [
-        ("statusCode", json!(400)),
-        ("outcome", json!("refused")),
-        ("responseSize", json!(answer.body.len())),
-        ("attempts", json!(1)),
-    ] {
-        assert_eq!(record[field], expected, "{field}: {record}");
+        let answer = daemon.post(INVOKE, ask(60_000_000)).await;
+        let message = failed(&answer, 400, "ValidationException");
+        assert!(message.contains("longer than 26214400 bytes"), "{message}");
+        let record = daemon.record_of(&answer).await;
+        for (field, expected) in [
+            ("statusCode", json!(400)),
+            ("outcome", json!("refused")),
+            ("responseSize", json!(answer.body.len())),
+            ("attempts", json!(1)),
+        ] {
+            assert_eq!(record[field], expected, "{field}: {record}");
+        }
+        let (_, peak) = daemon.memory();
+        assert!(peak < before + 120_000, "{before} KiB before, {peak} at most");
     }
-    let (_, peak) = daemon.memory();
-    assert!(peak < before + 120_000, "{before} KiB before, {peak} at most");
 }

@@ -410,6 +410,10 @@ async fn output_to_s3_is_off_where_data_has_levels_until_it_is_named() {
     assert!(sentence.contains("commercial S3") && sentence.contains("names it in operations"), "{sentence}");
     let record = without.record_of(&answer).await;
     assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(0)), "{record}");
+    let answer = without.post("/openai/v1/batches", json!({ "input_file_id": "s3://bucket/in" }).to_string()).await;
+    let sentence = refused(&answer, 403, "AccessDeniedException");
+    assert!(sentence.contains("commercial S3") && sentence.contains("names it in operations"), "{sentence}");
+    assert_eq!(without.record_of(&answer).await["operation"], "OpenAICreateBatch");
     assert_eq!(bedrock.requests().len(), 0);
     let named = format!("{levels}{user}operations = [\"StartAsyncInvoke\"]");
     let named = Setup::plain(&bedrock).with(&named).ready().await;

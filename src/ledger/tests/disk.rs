@@ -17,12 +17,14 @@ pub(super) struct TestDisk(Mutex<State>);
 pub(super) struct State {
     /// Bytes of each file that are on the disk, by inode.
     synced: HashMap<u64, u64>,
+    /// Files of which a flush has failed, by inode: what it was to write is lost, though the next one succeeds.
+    spoilt: BTreeSet<u64>,
     /// The names that are on the disk.
     names: BTreeSet<PathBuf>,
     /// Files whose names are on the disk and that were removed since: what of their bytes is on the disk, and the rest.
     removed: BTreeMap<PathBuf, (Vec<u8>, Vec<u8>)>,
     pub(super) syncs: u64,
-    /// So many flushes fail from now on; the next one succeeds, as with Linux.
+    /// So many flushes fail from now on; the next one succeeds and saves nothing, as with Linux.
     pub(super) failing_syncs: u32,
     /// So many writes stop half-way.
     pub(super) failing_writes: u32,
@@ -117,6 +119,9 @@ impl TestDisk {
             if let Ok(metadata) = path_there.metadata() {
                 let synced = old.synced.get(&path.metadata().unwrap().ino()).copied().unwrap_or(0);
                 new.synced.insert(metadata.ino(), synced.min(metadata.len()));
+                if old.spoilt.contains(&path.metadata().unwrap().ino()) {
+                    new.spoilt.insert(metadata.ino());
+                }
             }
         }
         new.names = old.names.iter().map(|path| new_path(path)).collect();
@@ -142,7 +147,9 @@ impl Disk for TestDisk {
         let mut state = self.state();
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         // The number may be that of a file that was removed.
-        state.synced.remove(&file.metadata()?.ino());
+        let inode = file.metadata()?.ino();
+        state.synced.remove(&inode);
+        state.spoilt.remove(&inode);
         Ok(file)
     }
 
@@ -174,10 +181,13 @@ impl Disk for TestDisk {
         state.syncs += 1;
         if state.failing_syncs > 0 {
             state.failing_syncs -= 1;
+            state.spoilt.insert(file.metadata()?.ino());
             return Err(io::Error::from_raw_os_error(5));
         }
         let metadata = file.metadata()?;
-        state.synced.insert(metadata.ino(), metadata.len());
+        if !state.spoilt.contains(&metadata.ino()) {
+            state.synced.insert(metadata.ino(), metadata.len());
+        }
         Ok(())
     }
 

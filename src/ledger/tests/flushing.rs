@@ -1,7 +1,9 @@
 //! What is promised to be on the disk is there, also when a flush fails.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use super::disk::{Files, TestDisk};
 use super::{completed, items, record, settings};
@@ -11,6 +13,7 @@ use crate::ledger::chain::Chain;
 use crate::ledger::clock::RealClock;
 use crate::ledger::item::Draft;
 use crate::ledger::journal::Journal;
+use crate::ledger::journal::disk::Disk;
 use crate::ledger::journal::read::Position;
 use crate::ledger::recovery::recover;
 use crate::ledger::state_dir::StateDir;
@@ -84,6 +87,43 @@ async fn the_index_is_never_ahead_of_what_is_on_the_disk() {
     }
 }
 
+/// Notes how many records the index had whenever a file of the journal was flushed.
+#[derive(Debug)]
+struct Watching {
+    root: PathBuf,
+    indexed: Mutex<Vec<usize>>,
+}
+
+impl Disk for Watching {
+    fn sync(&self, _file: &File) -> io::Result<()> {
+        self.indexed.lock().unwrap().push(items(&self.root).len());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_has_left_is_flushed_before_the_index_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = start(directory.path(), Durability::Process, &Arc::default()).await;
+    for number in 0..5 {
+        let record = record(number);
+        ledger.close(ledger.open(&record).await.unwrap(), &completed(&record));
+    }
+    // A kill has left the journal, and nobody knows how much of it is on the disk.
+    let left = tempfile::tempdir().unwrap();
+    std::fs::create_dir(left.path().join("journal")).unwrap();
+    for file in directory.path().join("journal").read_dir().unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), left.path().join("journal").join(file.file_name())).unwrap();
+    }
+    let disk = Arc::new(Watching { root: left.path().to_owned(), indexed: Mutex::default() });
+    let settings = settings(left.path(), Durability::Disk);
+    let ledger = Ledger::start_on(&settings, None, disk.clone(), Arc::new(RealClock)).await.unwrap();
+    ledger.flush().await;
+    assert_eq!(items(left.path()).len(), 5);
+    assert_eq!(disk.indexed.lock().unwrap().first(), Some(&0));
+}
+
 #[tokio::test]
 async fn what_a_failed_flush_put_at_risk_is_written_again() {
     for failing in 1..4 {
@@ -121,6 +161,31 @@ async fn what_a_failed_flush_put_at_risk_is_written_again() {
     }
 }
 
+fn draft(number: usize) -> Draft {
+    Draft {
+        before_seq: format!("{{\"chainId\":\"{}\",\"chainSeq\":", "c".repeat(8)).into_bytes(),
+        after_seq: format!(",\"hostId\":\"host\",\"requestId\":\"{number}\"}}").into_bytes(),
+    }
+}
+
+#[test]
+fn a_file_that_was_finished_unflushed_is_flushed_with_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let state_dir = StateDir { root: directory.path().to_owned() };
+    std::fs::create_dir(state_dir.journal()).unwrap();
+    let disk = Arc::new(TestDisk::default());
+    let mut journal = Journal::new(state_dir.journal(), 30_000, false, disk.clone(), 1, Chain::new("host"));
+    let first = journal.end();
+    for number in 0..500 {
+        journal.note(&draft(number)).unwrap();
+    }
+    assert!(journal.end().segment > first.segment, "no file was finished");
+    assert_eq!(journal.durable_end(), first);
+    journal.unsynced().sync().unwrap();
+    assert_eq!(journal.durable_end(), journal.end());
+    assert!(disk.has_up_to(directory.path(), journal.end()));
+}
+
 #[test]
 fn a_flush_that_fails_when_a_file_is_finished_is_not_forgotten() {
     let directory = tempfile::tempdir().unwrap();
@@ -128,10 +193,6 @@ fn a_flush_that_fails_when_a_file_is_finished_is_not_forgotten() {
     std::fs::create_dir(state_dir.journal()).unwrap();
     let disk = Arc::new(TestDisk::default());
     let mut journal = Journal::new(state_dir.journal(), 30_000, true, disk.clone(), 1, Chain::new("host"));
-    let draft = |number: usize| Draft {
-        before_seq: format!("{{\"chainId\":\"{}\",\"chainSeq\":", "c".repeat(8)).into_bytes(),
-        after_seq: format!(",\"hostId\":\"host\",\"requestId\":\"{number}\"}}").into_bytes(),
-    };
     let mut complaints = Vec::new();
     for number in 0..500 {
         // Nothing is flushed but a finished file, which fails, and the one that is begun then, which does not.

@@ -3,6 +3,7 @@
 
 mod anchors;
 mod canaries;
+mod flushes;
 mod items;
 mod kill;
 mod leaving;

@@ -148,5 +148,16 @@ async fn a_flood_of_refused_requests_keeps_nobody_from_being_served() {
     assert!(metric(&page, "bedrock_sidecar_audit_ledger_bytes").unwrap() < 50_000.0);
     let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
+    // It is said once, when the minute is over.
+    let flood =
+        |line: &serde_json::Value| line["message"].as_str().unwrap_or_default().contains("many requests are refused");
+    let said = || daemon.lines().into_iter().filter(flood).collect::<Vec<_>>();
+    let minute = tokio::time::timeout(2 * DEADLINE, async {
+        while said().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+    minute.await.expect("a warning");
+    assert_eq!((said().len(), &said()[0]["refusals"], &said()[0]["level"]), (1, &json!(469), &json!("WARN")));
     stopped(daemon).await;
 }

@@ -146,7 +146,7 @@ async fn what_runs_no_model_reserves_and_settles_nothing() {
     let counted = json!({ "input": { "converse": serde_json::from_str::<Value>(&converse(&long)).unwrap() } });
     for (path, body) in [
         ("/anthropic/v1/messages/count_tokens".to_owned(), claude),
-        (format!("/model/{}/count-tokens", encoded(ON_DEMAND)), counted),
+        (format!("/model/{}/count-tokens", encoded(ON_DEMAND)), counted.clone()),
     ] {
         for _ in 0..3 {
             let answer = daemon.post(&path, body.to_string()).await;
@@ -155,6 +155,13 @@ async fn what_runs_no_model_reserves_and_settles_nothing() {
             assert_eq!((&record["inputTokens"], &record["costNanoUsd"]), (&Value::Null, &Value::Null), "{record}");
         }
     }
+    // Nor does an answer that speaks of tokens, such as one of a request that was paid before.
+    let headers = [("x-amzn-bedrock-input-token-count".to_owned(), "5000".to_owned())].into();
+    let (error_type, message) = ("None".to_owned(), String::new());
+    bedrock.inject(Fault::once(Effect::Error { status: 200, error_type, message, capital: false, headers }));
+    let answer = daemon.post(&format!("/model/{}/count-tokens", encoded(ON_DEMAND)), counted.to_string()).await;
+    assert_eq!((answer.status, answer.header("x-amzn-bedrock-input-token-count")), (200, Some("5000")));
+    assert_eq!(daemon.record_of(&answer).await["inputTokens"], Value::Null);
     assert_eq!(host(&daemon).await["tokensToday"], 0);
 }
 

@@ -123,6 +123,9 @@ fn a_dead_connection_is_not_the_one_that_has_taken_its_port() {
     let (alive, client) = listener.accept().unwrap();
     assert_eq!(client.port(), port);
     assert_eq!(peers.of_tcp(&alive, client, address).unwrap().uid, Some(own_uid()));
+    // Both are accepted now, and their addresses are the same: only the inode tells them apart.
+    let judged = peers.of_tcp(&dead, client, address);
+    assert!(matches!(judged, Err(NoPeer::Gone)), "{judged:?}");
 }
 
 #[test]
