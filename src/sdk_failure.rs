@@ -56,7 +56,7 @@ pub(crate) fn without_credentials(error: &CredentialsError) -> String {
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (**error).source())
 }
 
 fn deepest(error: &(dyn Error + 'static)) -> String {
