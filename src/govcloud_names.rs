@@ -4,13 +4,15 @@
 //!
 //! Only places that name resources are looked at. A prompt may hold any ARN.
 
+mod members;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use self::members::{Fault, Members};
 use crate::error::{Refusal, RefusalKind};
 use crate::operation::{ModelPlace, SEGMENT, check_identifier};
 use crate::request::Received;
@@ -100,42 +102,18 @@ fn headers(received: &Received, settings: &Settings) -> Result<Option<HeaderValu
     Ok(sent)
 }
 
-/// The places in a body that name resources: of Converse, InvokeModel, StartAsyncInvoke and the OpenAI shape. serde refuses
-/// a key that stands twice, of which readers disagree about which one counts.
-#[derive(Debug, Deserialize)]
-struct Places<'a> {
-    #[serde(borrow, rename = "guardrailConfig")]
-    of_converse: Option<&'a RawValue>,
-    #[serde(borrow, rename = "amazon-bedrock-guardrailConfig")]
-    of_invoke_model: Option<&'a RawValue>,
-    #[serde(borrow, rename = "guardrailIdentifier")]
-    guardrail: Option<&'a RawValue>,
-    #[serde(borrow, rename = "projectIdentifier")]
-    project: Option<&'a RawValue>,
-    #[serde(borrow, rename = "outputDataConfig")]
-    output: Option<&'a RawValue>,
-    #[serde(borrow, rename = "requestMetadata")]
-    metadata: Option<&'a RawValue>,
-}
-
-/// The keys of the places, as they stand in a body that cannot be read.
-const KEYS: [&str; 5] =
-    ["guardrailIdentifier", "projectIdentifier", "outputDataConfig", "requestMetadata", "guardrailConfig"];
+/// The places in a body that name resources: of Converse, InvokeModel, StartAsyncInvoke and the OpenAI shape.
+const PLACES: [&str; 6] = [
+    "guardrailConfig",
+    "amazon-bedrock-guardrailConfig",
+    "guardrailIdentifier",
+    "projectIdentifier",
+    "outputDataConfig",
+    "requestMetadata",
+];
 
 /// What StartAsyncInvoke and CreateInferenceProfile give to what they make. Other bodies may use the same keys for prompts.
-#[derive(Debug, Deserialize)]
-struct Labels<'a> {
-    #[serde(borrow)]
-    tags: Option<&'a RawValue>,
-    #[serde(borrow)]
-    description: Option<&'a RawValue>,
-}
-
-#[derive(Debug, Deserialize)]
-struct GuardrailConfig<'a> {
-    #[serde(borrow, rename = "guardrailIdentifier")]
-    guardrail: Option<&'a RawValue>,
-}
+const LABELS: [&str; 2] = ["tags", "description"];
 
 /// The body with other guardrails; only their strings change.
 fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, Refusal> {
@@ -153,33 +131,28 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
             "\"copyFrom\" names a model or profile of GovCloud, of which commercial Bedrock makes no profile; name one of the commercial partition.",
         ));
     }
-    if !may_name_something(body, guardrails) {
+    if !may_name_something(body) {
         return Ok(None);
     }
     // Whether it is JSON is for Bedrock to say, in its own words.
-    let Some(places) = read::<Places<'_>>(body)? else { return Ok(None) };
-    let mut named = vec![
-        ("projectIdentifier", places.project),
-        ("outputDataConfig", places.output),
-        ("requestMetadata", places.metadata),
-    ];
-    if matches!(received.operation.name, "StartAsyncInvoke" | "CreateInferenceProfile")
-        && let Some(labels) = read::<Labels<'_>>(body)?
-    {
-        named.extend([("tags", labels.tags), ("description", labels.description)]);
-    }
-    for (key, value) in named {
-        if value.is_some_and(names_govcloud) {
+    let Some(places) = read(body, &PLACES)? else { return Ok(None) };
+    let labels = match received.operation.name {
+        "StartAsyncInvoke" | "CreateInferenceProfile" => read(body, &LABELS)?.unwrap_or_default(),
+        _ => Members::default(),
+    };
+    let of_guardrails = |name: &str| name == members::GUARDRAIL || members::CONFIGS.contains(&name);
+    for (key, value) in places.iter().chain(labels.iter()).filter(|(key, _)| !of_guardrails(key)) {
+        if names_govcloud(value) {
             return Err(refusal(format!(
                 "\"{key}\" in the request's body names something of a GovCloud account, which commercial Bedrock does not have."
             )));
         }
     }
     let mut edits = Vec::new();
-    let configs = [places.of_converse, places.of_invoke_model];
-    let mut named = vec![places.guardrail];
-    for config in configs.into_iter().flatten() {
-        named.push(read::<GuardrailConfig<'_>>(config.get().as_bytes())?.and_then(|config| config.guardrail));
+    let mut named = vec![places.get(members::GUARDRAIL)];
+    for config in members::CONFIGS.into_iter().filter_map(|name| places.get(name)) {
+        let config = read(config.get().as_bytes(), &[members::GUARDRAIL])?;
+        named.push(config.and_then(|config| config.get(members::GUARDRAIL)));
     }
     for value in named.into_iter().flatten() {
         let Ok(asked) = serde_json::from_str::<String>(value.get()) else {
@@ -211,32 +184,34 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
 
 /// A quick look that most bodies end with. `\u00` may write any letter of a name,
 /// and UTF-16 has a zero in each of them.
-fn may_name_something(body: &[u8], guardrails: &Guardrails) -> bool {
+fn may_name_something(body: &[u8]) -> bool {
     let holds = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
-    holds(GOVCLOUD) || holds("\\u00") || holds("\0") || (!guardrails.is_empty() && holds("guardrailIdentifier"))
+    holds(GOVCLOUD) || holds("\\u00") || holds("\0") || holds_in_any_case(body, b"guardrail")
+}
+
+/// `word` is in lower case.
+fn holds_in_any_case(text: &[u8], word: &[u8]) -> bool {
+    let starts_at = |at: usize| text.get(at..at + word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
+    memchr::memchr2_iter(word[0], word[0].to_ascii_uppercase(), text).any(starts_at)
 }
 
 /// None where it is not JSON, or no object, and nothing of it looks as if it named something of GovCloud: whoever reads it
 /// upstream may be less strict.
-fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<Option<T>, Refusal> {
-    // serde would also read the values from an array, in their order.
-    if !json.trim_ascii_start().starts_with(b"{") {
-        return unread(json);
-    }
-    match serde_json::from_slice(json) {
-        Ok(read) => Ok(Some(read)),
-        // Every key takes any value, so that a fault of meaning is a key that came before.
-        Err(error) if error.is_data() => Err(refusal(
-            "a key that names a guardrail or another resource stands twice in the request's body; send it once.",
-        )),
-        Err(_) => unread(json),
+fn read<'a>(json: &'a [u8], names: &'static [&'static str]) -> Result<Option<Members<'a>>, Refusal> {
+    let Ok(members) = Members::read(json, names) else { return unread(json) };
+    match members.fault {
+        None => Ok(Some(members)),
+        Some(Fault::Twice(key)) => Err(refusal(format!("\"{key}\" stands twice in the request's body; send it once."))),
+        Some(Fault::OtherCase(key)) => Err(refusal(format!(
+            "a key in the request's body differs from \"{key}\" in case alone; write it as Bedrock does."
+        ))),
     }
 }
 
 fn unread<T>(json: &[u8]) -> Result<Option<T>, Refusal> {
     let text = unescaped(json);
-    let holds = |word: &str| memchr::memmem::find(&text, word.as_bytes()).is_some();
-    if holds(GOVCLOUD) && KEYS.into_iter().any(holds) {
+    let is_named = |name: &str| holds_in_any_case(&text, name.to_ascii_lowercase().as_bytes());
+    if memchr::memmem::find(&text, GOVCLOUD.as_bytes()).is_some() && PLACES.into_iter().any(is_named) {
         return Err(unreadable());
     }
     Ok(None)

@@ -82,6 +82,43 @@ fn the_header_and_the_path_of_a_guardrail_are_replaced() {
 }
 
 #[test]
+fn a_key_that_differs_from_a_guardrails_in_case_alone_is_refused() {
+    for body in [
+        r#"{"GuardrailConfig":{"guardrailIdentifier":"x"}}"#,
+        r#"{"guardrailconfig":{}}"#,
+        r#"{"guardrailConfig":{"GuardrailIdentifier":"x"}}"#,
+        r#"{"guardrailConfig":{"guardrailIdentifier":"x","GUARDRAILIDENTIFIER":"y"}}"#,
+        r#"{"Amazon-Bedrock-GuardrailConfig":{"guardrailIdentifier":"bare1"}}"#,
+        r#"{"amazon-bedrock-guardrailConfig":{"guardrailidentifier":"bare1"}}"#,
+        r#"{"guardrailIDENTIFIER":"bare1"}"#,
+        r#"{"\u0047uardrailConfig":{}}"#,
+    ] {
+        let refused = sent("/model/a.b/converse", body).unwrap_err();
+        assert!(refused.contains("in case alone") && refused.to_lowercase().contains("guardrail"), "{body}: {refused}");
+    }
+    for body in [
+        r#"{"messages":[{"GuardrailConfig":"in a prompt"}]}"#,
+        r#"{"guardrail":{"GuardrailIdentifier":"x"}}"#,
+        r#"{"guardrailConfig":{"trace":{"GuardrailIdentifier":"x"}}}"#,
+    ] {
+        assert_eq!(sent("/model/a.b/converse", body).unwrap(), body, "no place of a guardrail");
+    }
+}
+
+#[test]
+fn other_places_are_found_in_any_case() {
+    for key in ["projectIdentifier", "ProjectIdentifier", "OUTPUTDATACONFIG", "requestmetadata"] {
+        let body = |value: &str| format!(r#"{{"{key}":"{value}"}}"#);
+        assert!(sent("/model/a.b/invoke", &body(GOV)).unwrap_err().contains("GovCloud account"), "{key}");
+        assert_eq!(sent("/model/a.b/invoke", &body("guardrail")).unwrap(), body("guardrail"), "{key}");
+        let broken = format!(r#"{{"\ud800":1,"{key}":"{GOV}"}}"#);
+        assert!(sent("/model/a.b/invoke", &broken).unwrap_err().contains("not valid JSON"), "{key}");
+    }
+    let tags = format!(r#"{{"modelId":"a.b","Tags":[{{"key":"k","value":"{GOV}"}}]}}"#);
+    assert!(sent("/async-invoke", &tags).unwrap_err().contains("GovCloud account"));
+}
+
+#[test]
 fn what_belongs_to_a_govcloud_account_is_refused() {
     let other = GOV.replace("gov1", "gov2");
     let escaped = other.replace("us-gov", "u\\u0073-gov");

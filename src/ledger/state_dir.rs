@@ -158,6 +158,7 @@ impl StateDir {
         for directory in [&self.root, &self.journal()] {
             create_private(directory).and_then(|()| own_directory(directory)).map_err(broken)?;
             private_directory(directory).map_err(broken)?;
+            own_entries(directory).map_err(broken)?;
         }
         let mut file = OpenOptions::new()
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
@@ -242,6 +243,29 @@ fn own_directory(path: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("it belongs to user {owner}, and the daemon runs as user {own}")))
 }
 
+/// Refuses what somebody else has put there while the directory was open to others: a link that leads elsewhere, or a file
+/// that its owner can still write to. From now on nobody but this user and root can add any, so that files are opened by
+/// their names.
+fn own_entries(directory: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in directory.read_dir()? {
+        let entry = entry?;
+        let owner = match entry.metadata() {
+            Ok(metadata) => metadata.uid(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if owner != own && owner != 0 {
+            let path = entry.path();
+            return Err(io::Error::other(format!(
+                "{} belongs to user {owner}; find out why, and remove it",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,6 +339,69 @@ mod tests {
         std::os::unix::fs::lchown(&linked.root, Some(61_001), None).unwrap();
         let text = linked.occupy().unwrap_err().to_string();
         assert!(text.contains("a symbolic link that user 61001 has made"), "{text}");
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_into_the_directory_is_refused() {
+        if rustix::process::geteuid().as_raw() != 0 {
+            return println!("NOT RUN: what_somebody_else_has_put_into_the_directory_is_refused (needs root)");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().join("state") };
+        let elsewhere = directory.path().join("elsewhere");
+        std::fs::write(&elsewhere, "precious").unwrap();
+        for name in ["limits.json", "limits.new", "ledger.db", "clock.json", "journal/0000000001.journal"] {
+            std::fs::create_dir_all(state_dir.journal()).unwrap();
+            let planted = state_dir.root.join(name);
+            for is_link in [true, false] {
+                if is_link {
+                    std::os::unix::fs::symlink(&elsewhere, &planted).unwrap();
+                } else {
+                    std::fs::write(&planted, "").unwrap();
+                }
+                std::os::unix::fs::lchown(&planted, Some(61_001), None).unwrap();
+                let refused = state_dir.occupy().unwrap_err().to_string();
+                let expected = format!("{} belongs to user 61001", planted.display());
+                assert!(refused.contains(&expected), "{refused}");
+                std::fs::remove_file(&planted).unwrap();
+                state_dir.occupy().unwrap();
+            }
+        }
+        assert_eq!(std::fs::read_to_string(elsewhere).unwrap(), "precious");
+    }
+
+    /// Once the directory is occupied, nobody else can put anything there: this is why its files are opened without
+    /// looking for links.
+    #[test]
+    fn nobody_else_can_put_a_link_into_an_occupied_directory() {
+        use std::process::Command;
+        let can_be_others = rustix::process::geteuid().as_raw() == 0
+            && Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success());
+        if !can_be_others {
+            return println!("NOT RUN: nobody_else_can_put_a_link_into_an_occupied_directory (needs root and setpriv)");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let state_dir = StateDir { root: directory.path().join("state") };
+        for part in [state_dir.root.clone(), state_dir.journal()] {
+            std::fs::create_dir_all(&part).unwrap();
+            std::fs::set_permissions(&part, Permissions::from_mode(0o777)).unwrap();
+        }
+        let plant = |path: &Path| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "61001", "--regid", "61001", "--clear-groups", "ln", "-s", "/etc/passwd"]);
+            command.arg(path).output().unwrap().status.success()
+        };
+        let (outer, inner) = (state_dir.root.join("limits.json"), state_dir.journal().join("0000000001.journal"));
+        for path in [&outer, &inner] {
+            assert!(plant(path), "as long as it is open to all");
+            std::fs::remove_file(path).unwrap();
+        }
+        let _lock = state_dir.occupy().unwrap();
+        for path in [&outer, &inner] {
+            assert!(!plant(path), "{}", path.display());
+            assert!(path.symlink_metadata().is_err());
+        }
     }
 
     #[test]

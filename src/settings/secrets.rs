@@ -1,13 +1,15 @@
 //! Secrets that the configuration names by file: local signing keys and bearer tokens.
 
 use std::fmt;
+use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use toml::Spanned;
 use zeroize::Zeroizing;
 
+use super::accounts::Accounts;
 use crate::config::{ConfigError, FilePath, Source};
 
 /// A secret that no log shows and that is wiped when it is dropped.
@@ -36,6 +38,9 @@ const SHORT: usize = 16;
 /// More than any token has.
 const LONGEST: usize = 4096;
 
+/// Of the packages' sysusers.d.
+const PACKAGED_GROUP: &str = "bedrock-sidecar";
+
 /// Reads a secret from a file of one line; a newline at its end is the editor's.
 pub(super) fn secret(
     file: &Spanned<FilePath>,
@@ -44,7 +49,7 @@ pub(super) fn secret(
 ) -> Result<Secret, ConfigError> {
     let path = &file.get_ref().0;
     let fail = |why: &str| source.error(file.span(), format!("the secret {} cannot be used: {why}.", path.display()));
-    let (text, mode) = read(path).map_err(|error| fail(&error.to_string()))?;
+    let (text, file_of) = read(path).map_err(|error| fail(&error.to_string()))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.is_empty() || secret.len() > LONGEST || !secret.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(fail("it must be one line of 1 to 4096 visible ASCII characters, without spaces"));
@@ -56,30 +61,85 @@ pub(super) fn secret(
             path.display()
         ));
     }
-    warnings.extend(exposure(path, mode));
+    warnings.extend(exposure(path, &file_of));
     Ok(Secret::new(secret))
 }
 
-/// A sentence if every user of this host can reach a file that holds a secret.
+/// A sentence if others than the daemon can reach a file that holds a secret.
 pub(crate) fn exposed(path: &Path) -> Option<String> {
-    exposure(path, std::fs::metadata(path).ok()?.permissions().mode() & 0o777)
+    exposure(path, &std::fs::metadata(path).ok()?)
 }
 
-fn exposure(path: &Path, mode: u32) -> Option<String> {
-    (mode & 0o007 != 0).then(|| {
-        format!(
-            "every user of this host can reach the secret {} (mode {mode:03o}); run chmod 0600 on it, owned by the daemon's user.",
-            path.display()
-        )
-    })
+fn exposure(path: &Path, file: &Metadata) -> Option<String> {
+    let mode = file.permissions().mode() & 0o777;
+    let who = readers(mode, (file.uid(), file.gid()), &Own::of_process())?;
+    Some(format!(
+        "{who} can reach the secret {} (mode {mode:03o}); run chmod 0600 on it, owned by the daemon's user.",
+        path.display()
+    ))
 }
 
-/// The file's text and its permissions.
-fn read(path: &Path) -> std::io::Result<(Zeroizing<String>, u32)> {
-    let mut file = std::fs::File::open(path)?;
-    let mode = file.metadata()?.permissions().mode() & 0o777;
+/// Who the daemon is.
+struct Own {
+    user: u32,
+    group: u32,
+    /// The group that packages make for the daemon: `check` may be run by root.
+    packaged: Option<u32>,
+}
+
+impl Own {
+    fn of_process() -> Own {
+        Own {
+            user: rustix::process::geteuid().as_raw(),
+            group: rustix::process::getegid().as_raw(),
+            packaged: Accounts::read().gid(PACKAGED_GROUP),
+        }
+    }
+}
+
+/// Who but the daemon and root has rights to a file. A file of root or of the daemon may be open to the daemon's group.
+fn readers(mode: u32, (owner, group): (u32, u32), own: &Own) -> Option<String> {
+    if mode & 0o007 != 0 {
+        return Some("every user of this host".to_owned());
+    }
+    let is_own = (owner == 0 || owner == own.user) && (group == own.group || Some(group) == own.packaged);
+    (mode & 0o070 != 0 && !is_own).then(|| format!("group {group}"))
+}
+
+/// The file's text, and what is known of the file.
+fn read(path: &Path) -> std::io::Result<(Zeroizing<String>, Metadata)> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
     // The capacity suffices for every secret that is accepted, so that growing leaves no copy behind.
     let mut text = Zeroizing::new(String::with_capacity(2 * LONGEST));
     file.by_ref().take(2 * LONGEST as u64 - 64).read_to_string(&mut text)?;
-    Ok((text, mode))
+    Ok((text, metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_may_read_only_if_it_is_the_daemons_own() {
+        let own = Own { user: 990, group: 980, packaged: Some(981) };
+        let everybody = Some("every user of this host".to_owned());
+        let group = |gid: u32| Some(format!("group {gid}"));
+        for (mode, of, expected) in [
+            (0o600, (990, 5), None),
+            (0o400, (0, 5), None),
+            (0o640, (0, 980), None),
+            (0o640, (990, 980), None),
+            (0o440, (0, 981), None),
+            (0o640, (0, 5), group(5)),
+            (0o640, (990, 5), group(5)),
+            (0o620, (0, 5), group(5)),
+            (0o640, (7, 980), group(980)),
+            (0o644, (0, 980), everybody.clone()),
+            (0o604, (990, 980), everybody.clone()),
+            (0o601, (990, 980), everybody),
+        ] {
+            assert_eq!(readers(mode, of, &own), expected, "{mode:o} {of:?}");
+        }
+    }
 }

@@ -66,6 +66,38 @@ async fn a_guardrail_of_govcloud_is_refused_wherever_it_stands() {
     assert!(refusal.contains(GOV) && refusal.contains("[guardrails]"), "{refusal}");
 }
 
+/// A reader upstream that does not mind case would take it for the guardrail.
+#[tokio::test]
+async fn a_guardrails_key_in_another_case_is_refused_and_a_headers_name_has_no_case() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).with("[guardrails]\n\"gov2\" = \"com2\"").ready().await;
+    bedrock.clear();
+    for body in [
+        r#"{"GuardrailConfig":{"guardrailIdentifier":"gov2","guardrailVersion":"1"},"messages":[]}"#,
+        r#"{"guardrailConfig":{"GuardrailIdentifier":"gov2","guardrailVersion":"1"},"messages":[]}"#,
+        r#"{"guardrailconfig":{},"messages":[]}"#,
+    ] {
+        let answer = daemon.post(&converse_path(ON_DEMAND), body).await;
+        let sentence = refused(&answer, 400, "ValidationException");
+        assert!(sentence.contains("in case alone"), "{sentence}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((record["outcome"].as_str(), record["attempts"].as_u64()), (Some("refused"), Some(0)), "{record}");
+    }
+    assert!(bedrock.requests().is_empty());
+    let body = converse("hello");
+    let extra = "X-AMZN-Bedrock-GUARDRAILIdentifier: gov2\r\nx-amzn-bedrock-guardrailversion: 1\r\n";
+    let head = format!(
+        "POST /model/{ON_DEMAND}/invoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n{extra}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw::exchange(daemon.address(), head.as_bytes()).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let sent = received(&bedrock, "InvokeModel").pop().unwrap();
+    assert_eq!(sent.header("x-amzn-bedrock-guardrailidentifier"), Some("com2"));
+    let record = daemon.record("the invocation", |record| record["operation"] == "InvokeModel").await;
+    assert_eq!(record["outcome"], "completed");
+}
+
 /// What the daemon cannot read, somebody upstream may.
 #[tokio::test]
 async fn a_body_that_hides_its_names_is_refused() {
