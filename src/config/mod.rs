@@ -365,6 +365,9 @@ fn one_line(sentence: String) -> String {
 }
 
 #[cfg(test)]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -13,6 +13,7 @@ mod callers;
 mod connections;
 mod contract;
 mod credentials;
+mod documentation;
 mod failover;
 mod forwarding;
 mod framing;
