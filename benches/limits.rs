@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use bedrock_sidecar::caller::User;
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::limits::{Behind, Estimate, LimitRequest, Limits, SystemClock, estimate};
 use bedrock_sidecar::operation::TokenEstimate::FromBody;
@@ -30,7 +31,7 @@ fn main() {
     };
     let plain = LimitRequest {
         caller: None,
-        uid: None,
+        user: User::Unknown,
         caller_limits: None,
         model: Some("us.anthropic.claude-sonnet-4-20250514-v1:0"),
         behind: &Behind::Itself,

@@ -16,10 +16,11 @@ use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, notify};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, Names, SystemClock};
-use crate::listen::places::{self, Kind, Places};
+use crate::listen::descriptors::{self, Provided};
+use crate::listen::places::{Kind, Places};
 use crate::listen::requests::{self, Requests};
 use crate::listen::tls::Material;
-use crate::listen::{BindError, Listener, Shared, descriptors};
+use crate::listen::{BindError, Listener, Shared};
 use crate::metrics::Metrics;
 use crate::model::retention::Retention;
 use crate::model::{Models, behind};
@@ -80,6 +81,7 @@ pub struct App {
     material: Option<Arc<Material>>,
     admin: Listener,
     peers: Arc<Peers>,
+    places: Arc<Places>,
     requests: Arc<Requests>,
     metrics: Arc<Metrics>,
 }
@@ -115,10 +117,16 @@ impl App {
         let peers = peers(&settings)?;
         let most = settings.listen.max_connections;
         let bounds = requests::Bounds::of(most, settings.listen.max_connections_per_user);
-        let (bounds, too_few) = descriptors::provide(most + places::beyond(most) + ADMIN_CONNECTIONS, bounds);
+        let Provided { connections, requests: bounds, too_few } = descriptors::provide(most, bounds, ADMIN_CONNECTIONS);
         if let Some(sentence) = too_few {
             tracing::warn!("{sentence}");
         }
+        let mut of_a_user = settings.listen.max_connections_per_user;
+        if connections < most {
+            of_a_user = of_a_user.min(connections.div_ceil(2));
+        }
+        let metrics = Arc::default();
+        let places = Places::new(Kind::Main, connections, of_a_user, Arc::clone(&metrics));
         let mut listeners = Vec::new();
         for address in &settings.listen.addresses {
             listeners.push(Listener::tcp(*address)?);
@@ -134,7 +142,7 @@ impl App {
         }
         let admin = Listener::tcp(settings.listen.admin_address)?;
         let requests = Requests::new(bounds);
-        Ok(App { settings, listeners, material, admin, peers, requests, metrics: Arc::default() })
+        Ok(App { settings, listeners, material, admin, peers, places, requests, metrics })
     }
 
     /// The addresses that requests may be sent to, as bound.
@@ -152,7 +160,7 @@ impl App {
     /// # Errors
     /// The state directory or an upstream cannot be used. Once it serves, it returns none.
     pub async fn run(self, mut events: Events) -> Result<(), StartError> {
-        let App { mut settings, listeners, material, admin, peers, requests, metrics } = self;
+        let App { mut settings, listeners, material, admin, peers, places, requests, metrics } = self;
         let names: Vec<String> = listeners.iter().map(Listener::name).collect();
         let audit = Ledger::start(&settings.audit).await?;
         let limits = Limits::new(&settings.limits, SystemClock);
@@ -173,12 +181,6 @@ impl App {
         let (cut, cutting) = watch::channel(false);
         let (drain, draining) = watch::channel(false);
         let listen = &settings.listen;
-        let places = Places::new(
-            Kind::Main,
-            listen.max_connections,
-            listen.max_connections_per_user,
-            Arc::clone(&lasting.metrics),
-        );
         let shared = Shared::new(places, listen.timeouts, &peers, &lasting.metrics);
         let mut accepting = JoinSet::new();
         for listener in listeners {

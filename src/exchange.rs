@@ -16,7 +16,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::caller::Caller;
+use crate::caller::{Caller, User};
 use crate::error::Refusal;
 use crate::ledger::Opened;
 use crate::limits::Admission;
@@ -50,6 +50,8 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub(crate) struct Exchange {
     road: Arc<Road>,
     pub record: Record,
+    /// Whose bounds it is under.
+    pub user: User,
     /// The caller's, once it is known.
     entry: Option<Arc<CallerEntry>>,
     started: Instant,
@@ -106,7 +108,7 @@ impl AdmittedExchange<'_> {
 
     /// Whose rules hold, and on whose account a name is looked up.
     pub(crate) fn asker(&self) -> Asker {
-        Asker { uid: self.0.record.caller_uid, entry: self.0.entry.clone() }
+        Asker { user: self.0.user, entry: self.0.entry.clone() }
     }
 
     /// For calls that the daemon has to make itself, so that it can send this request.
@@ -170,10 +172,10 @@ impl OpenExchange<'_> {
 impl Exchange {
     /// Begins the record of a request whose head has arrived.
     pub(crate) fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
-        Exchange::of(road, &client.peer.source, client.peer.uid)
+        Exchange::of(road, &client.peer.source, client.peer.uid, User::of(&client.peer))
     }
 
-    fn of(road: &Arc<Road>, source: &str, uid: Option<u32>) -> Exchange {
+    fn of(road: &Arc<Road>, source: &str, uid: Option<u32>, user: User) -> Exchange {
         let now = jiff::Timestamp::now();
         let record = Record {
             request_id: uuid::Uuid::now_v7().to_string(),
@@ -189,6 +191,7 @@ impl Exchange {
         Exchange {
             road: Arc::clone(road),
             record,
+            user,
             entry: None,
             started: Instant::now(),
             closed: false,
@@ -209,15 +212,15 @@ impl Exchange {
 
     /// Begins the record of a call that the daemon makes for itself.
     pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
-        Exchange::of(road, source, Some(uid))
+        Exchange::of(road, source, Some(uid), User::Local(uid))
     }
 
     /// Takes a place among the requests in progress, until the answer's end.
     ///
     /// # Errors
     /// 503 if there is none.
-    pub(crate) fn take_turn(&mut self, client: &Client) -> Result<(), Refusal> {
-        self.turn = Some(self.road.requests.turn(&client.peer)?);
+    pub(crate) fn take_turn(&mut self) -> Result<(), Refusal> {
+        self.turn = Some(self.road.requests.turn(self.user)?);
         Ok(())
     }
 
@@ -580,7 +583,7 @@ impl listen::Answer for Body {
         let Some(Passage { mut exchange, meter }) = relay.passage.take() else { return };
         exchange.metered(meter);
         exchange.record.error_message =
-            Some("bedrock-sidecar: the client took no byte of its answer for listen.write_timeout".to_owned());
+            Some("bedrock-sidecar: the client took no byte of its answer for listen.write_timeout, or for 5 s while others needed its connection".to_owned());
         let status = exchange.record.status_code;
         exchange.close(Outcome::ClientStalled, status);
     }

@@ -1,7 +1,6 @@
 //! The legacy REST API: paths below `/v1/` that older clients use instead of Bedrock's own. A thin front before the same
 //! request pipeline.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::admin::dashboard;
 use crate::error::{Refusal, RefusalKind};
-use crate::exchange::whole::NotWhole;
+use crate::exchange::whole::{NotWhole, Whole};
 use crate::exchange::{Answered, Body, Exchange};
 use crate::listen::{Client, guard};
 use crate::operation::{self, Operation, check_identifier};
@@ -71,8 +70,7 @@ async fn answer(
         (&Method::POST, "/v1/bedrock/invoke-model") => {
             exchange.operation(&operation::INVOKE_MODEL, None);
             let asked = asked(&operation::INVOKE_MODEL);
-            let Arrived { caller, body, held: _held } =
-                proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
+            let Arrived { caller, body } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
             let received = invocation(&body, &head.headers)?;
             proxy::process(road, exchange, &caller, &received).await.map(Box::new).map(Front::Invocation)
         }
@@ -95,7 +93,7 @@ async fn answer(
             let Arrived { caller, .. } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
             // A signed request is not judged before its body.
             proxy::permit(road, exchange, &caller, &operation::DASHBOARD, None, &head.headers)?;
-            let _admission = proxy::admit_question(road, &caller).await?;
+            let _admission = proxy::admit_question(road, exchange.user, &caller).await?;
             let query = head.uri.query().unwrap_or_default();
             dashboard::answer(road, &client.peer, Some(&caller), query).await.map(Front::Own)
         }
@@ -258,16 +256,13 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
 async fn finish_invocation(exchange: Exchange, answered: Answered, request_id: &str) -> Response<Body> {
     let whole = match exchange.read_whole(answered, MAX_ANSWER).await {
         Ok(whole) => whole,
-        Err(not_whole) => {
-            let NotWhole { exchange, headers, refusal } = *not_whole;
-            let mut response = refused(exchange, &refusal, request_id);
-            hand_on(&headers, response.headers_mut(), |name| name.starts_with("x-bedrock-sidecar-"));
-            return response;
-        }
+        Err(not_whole) => return not_given(*not_whole, request_id),
     };
     let mut response = if whole.status.is_success() {
-        let content_type = whole.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        json_response(wrapped(&whole.body, content_type.unwrap_or("application/json")), request_id)
+        match wrapped(&whole).await {
+            Ok(body) => json_response(body, request_id),
+            Err(refusal) => return not_given(*whole.not_given(refusal), request_id),
+        }
     } else {
         let error = crate::upstream::answer::AwsError::new(&whole.headers, &whole.body);
         let mut response = json_response(error_body(&error.error_type, &error.message, request_id), request_id);
@@ -283,27 +278,63 @@ async fn finish_invocation(exchange: Exchange, answered: Answered, request_id: &
     response
 }
 
+fn not_given(not_whole: NotWhole, request_id: &str) -> Response<Body> {
+    let NotWhole { exchange, headers, refusal } = not_whole;
+    let mut response = refused(exchange, &refusal, request_id);
+    hand_on(&headers, response.headers_mut(), |name| name.starts_with("x-bedrock-sidecar-"));
+    response
+}
+
 /// `{"body":…,"contentType":…}`. It is written beside the model's answer and not by way of a tree of values, which would
-/// hold a long answer several times.
-fn wrapped(answer: &[u8], content_type: &str) -> Bytes {
-    use base64::Engine;
-    let text = match std::str::from_utf8(answer) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(base64::engine::general_purpose::STANDARD.encode(answer)),
-    };
-    // Room for the quotes of the model's JSON, each of which gets a backslash.
-    let mut written = Vec::with_capacity(text.len() + text.len() / 8 + 64);
-    let shape = Wrapped { body: &text, content_type };
-    // Strings can be written as JSON, and a vector takes any bytes.
+/// hold a long answer several times. Its length is counted first, so that its memory is charged, and kept until it is
+/// written.
+async fn wrapped(whole: &Whole) -> Result<Bytes, Refusal> {
+    let content_type = whole.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let shape = Wrapped { body: Text(&whole.body), content_type: content_type.unwrap_or("application/json") };
+    let mut length = Length(0);
+    // Strings can be written as JSON, and neither a number nor a vector refuses bytes.
+    let _ = serde_json::to_writer(&mut length, &shape);
+    let (mut held, budget) = whole.hold();
+    held.grow_to(length.0, budget).await?;
+    let mut written = Vec::with_capacity(length.0);
     let _ = serde_json::to_writer(&mut written, &shape);
-    Bytes::from(written)
+    Ok(held.keep(written))
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Wrapped<'a> {
-    body: &'a str,
+    body: Text<'a>,
     content_type: &'a str,
+}
+
+/// Bytes as a string: base64 of what is not UTF-8.
+#[derive(Debug)]
+struct Text<'a>(&'a [u8]);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use base64::display::Base64Display;
+        use base64::engine::general_purpose::STANDARD;
+        match std::str::from_utf8(self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_str(&Base64Display::new(self.0, &STANDARD)),
+        }
+    }
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn hand_on(from: &HeaderMap, to: &mut HeaderMap, wanted: impl Fn(&str) -> bool) {

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use hyper::body::Incoming;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, User};
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::limits::{self, Admission, Behind, LimitRequest};
@@ -19,7 +19,6 @@ use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
 use crate::operation::{self, Matched, ModelPlace, Operation, TokenEstimate};
 use crate::policy::{self, Permit};
-use crate::receive::budget::Held;
 use crate::request::Received;
 use crate::road::Road;
 use crate::service_tier::AskedTier;
@@ -51,7 +50,7 @@ async fn bedrock(
     exchange.operation(operation, identifier.as_deref());
     let model = identifier.as_deref().filter(|_| operation.model == ModelPlace::Path);
     let asked = Asked { operation, model, named_in: request::named_in };
-    let Arrived { caller, body, held: _held } = identified(road, client, exchange, &head, body, Some(&asked)).await?;
+    let Arrived { caller, body } = identified(road, client, exchange, &head, body, Some(&asked)).await?;
     let received = Received::new(operation, identifier, head, body)?;
     process(road, exchange, &caller, &received).await
 }
@@ -68,9 +67,8 @@ pub(crate) struct Asked<'a> {
 /// A request whose body has come, and whose caller is known.
 pub(crate) struct Arrived {
     pub caller: Caller,
+    /// Its part of the memory for bodies goes with it.
     pub body: Bytes,
-    /// The body's part of the memory for bodies; to be kept as long as the body.
-    pub held: Held,
 }
 
 /// The body, and the caller whose signature covers it. Who may not do what is asked is refused before the body is read.
@@ -97,14 +95,14 @@ pub(crate) async fn identified(
             return Err(if left.ended { refusal } else { refusal.closing() });
         }
     };
-    let mut held = road.buffered.hold(client.peer.uid);
-    let body = receive::body(body, bounds, &mut held, head.extensions.get().cloned()).await?;
+    let held = road.buffered.hold(exchange.user);
+    let body = receive::body(body, bounds, held, head.extensions.get().cloned()).await?;
     exchange.record.request_size = body.len() as u64;
     let caller = match known {
         Some(caller) => caller,
         None => identify(road, client, exchange, head, &body)?,
     };
-    Ok(Arrived { caller, body, held })
+    Ok(Arrived { caller, body })
 }
 
 /// Who has sent the request, where that does not depend on the body: only a signature covers it. What the caller may not
@@ -150,13 +148,20 @@ pub(crate) async fn process(
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
     let replaced = govcloud_names::replaced(received, &road.settings)?;
     let received = replaced.as_ref().unwrap_or(received);
-    let behind = models_behind(road, caller, received).await;
+    let behind = models_behind(road, exchange.user, caller, received).await;
     let (estimate, tier) = received.estimate_and_tier();
     exchange.record.service_tier = tier.name().map(str::to_owned);
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
     let caller_limits = caller.entry.as_ref().map(|entry| &entry.limits);
-    let asked =
-        LimitRequest { caller: caller.name(), uid: caller.uid, caller_limits, model, behind: &behind, estimate, tier };
+    let asked = LimitRequest {
+        caller: caller.name(),
+        user: exchange.user,
+        caller_limits,
+        model,
+        behind: &behind,
+        estimate,
+        tier,
+    };
     let admission = admit(road, permit, asked).await?;
     forward::forward(road, exchange.admitted(admission), received).await
 }
@@ -206,7 +211,7 @@ pub(crate) fn permit_caller(road: &Road, caller: &Caller) -> Result<(), Refusal>
 }
 
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
-async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Behind {
+async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Received) -> Behind {
     let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_));
     let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
         return Behind::Itself;
@@ -214,7 +219,7 @@ async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Beh
     let name = model::resolve::unalias(&model.name, &road.settings.models);
     match road.region_of(name) {
         Some(region) => {
-            let asker = Asker { uid: caller.uid, entry: caller.entry.clone() };
+            let asker = Asker { user, entry: caller.entry.clone() };
             region.models.behind(name, &region.upstream, &asker).await
         }
         None => Behind::Unknown,
@@ -222,10 +227,10 @@ async fn models_behind(road: &Road, caller: &Caller, received: &Received) -> Beh
 }
 
 /// Whether the limits have room for a question about the records, which policy has permitted.
-pub(crate) async fn admit_question(road: &Road, caller: &Caller) -> Result<Admission, Refusal> {
+pub(crate) async fn admit_question(road: &Road, user: User, caller: &Caller) -> Result<Admission, Refusal> {
     let request = LimitRequest {
         caller: caller.name(),
-        uid: caller.uid,
+        user,
         caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
         model: None,
         behind: &Behind::Itself,

@@ -1,6 +1,7 @@
 //! A request's body, read into memory up to the limits: the signature needs its hash, a retry its bytes.
 
 pub(crate) mod budget;
+pub(crate) mod gather;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use crate::error::{Refusal, RefusalKind};
 use crate::listen::activity::Arrival;
 use budget::Held;
+use gather::Gathered;
 
 /// Between two reads of a request's body.
 const IDLE: Duration = Duration::from_secs(60);
@@ -23,8 +25,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const LEAST_PER_SECOND: u64 = 1024;
 /// However fast it comes.
 const LONGEST: Duration = Duration::from_secs(600);
-/// How much is set aside for a body before it has come. What is only announced takes nothing from others.
-const MAX_RESERVED: usize = 1024 * 1024;
 /// How long the rest of a body is waited for that nobody needs any more, in all and between two reads.
 const LONGEST_LEAVE: Duration = Duration::from_secs(5);
 const LEAVE_IDLE: Duration = Duration::from_millis(500);
@@ -66,45 +66,30 @@ pub(crate) fn check(headers: &HeaderMap, body: &Incoming, limit: usize) -> Resul
     Ok(())
 }
 
-/// Reads the body, after [`check`]. `held` grows with what it takes.
+/// Reads the body, after [`check`]. What it takes of the budget is given back when nobody needs the body any more.
 ///
 /// # Errors
 /// 400, 408, 413 or 503: it is malformed, too slow, too large, or there is no memory for it now.
 pub(crate) async fn body(
     mut body: Incoming,
     bounds: Bounds,
-    held: &mut Held,
+    held: Held,
     arrival: Option<Arc<Arrival>>,
 ) -> Result<Bytes, Refusal> {
     let Bounds { body: limit, all } = bounds;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     // Before the first read, which is what lets a client go on that expects 100-continue.
-    held.grow_to(announced.min(MAX_RESERVED), all).await?;
+    let mut whole = Gathered::new(held, announced, limit, all).await?;
     let mut pace = Pace::new(arrival);
-    let Some(first) = pace.frame(&mut body).await? else { return Ok(Bytes::new()) };
-    if first.len() > limit {
-        return Err(too_large(limit));
-    }
-    held.grow_to(first.len(), all).await?;
-    if body.is_end_stream() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(announced.min(MAX_RESERVED).max(first.len()));
-    whole.extend_from_slice(&first);
-    let mut room = announced.min(MAX_RESERVED).max(first.len());
-    while let Some(next) = pace.frame(&mut body).await? {
-        let length = whole.len() + next.len();
-        if length > limit {
+    while !body.is_end_stream()
+        && let Some(frame) = pace.frame(&mut body).await?
+    {
+        if whole.len() + frame.len() > limit {
             return Err(too_large(limit));
         }
-        if length > room {
-            let end = if announced > 0 { announced.min(limit) } else { limit };
-            room = length.saturating_add(MAX_RESERVED).min(end).max(length);
-            held.grow_to(room, all).await?;
-        }
-        whole.extend_from_slice(&next);
+        whole.add(frame).await?;
     }
-    Ok(whole.freeze())
+    Ok(whole.into_bytes())
 }
 
 /// Lets the body of a refused request pass, as long as it comes quickly: many clients read no answer before they have sent

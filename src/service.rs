@@ -16,8 +16,8 @@ use crate::{admin, legacy_rest, panics, proxy, receive};
 
 /// Answers one request.
 pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
-    let headers = request.headers();
-    if request.uri().path() == "/health" && Fault::of(headers).is_none() && !guard::is_from_another_site(headers) {
+    let (version, uri, headers) = (request.version(), request.uri(), request.headers());
+    if uri.path() == "/health" && Fault::of(version, uri, headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
     let exchange = Exchange::begin(&road, &client);
@@ -41,7 +41,7 @@ async fn answer(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     exchange.tags(&head.headers);
-    if let Err(refusal) = exchange.take_turn(&client) {
+    if let Err(refusal) = exchange.take_turn() {
         if let Ok(Matched { operation, identifier }) = operation::find(&head.method, head.uri.path()) {
             exchange.operation(operation, identifier.as_deref());
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::admin::desk::Question;
 use crate::auditor::query::Source;
 use crate::auditor::{self, Query, Scope};
-use crate::caller::{Caller, Callers, Peer};
+use crate::caller::{Caller, Callers, Peer, User};
 use crate::error::{Refusal, RefusalKind};
 use crate::road::Road;
 
@@ -26,7 +26,7 @@ pub(crate) async fn answer(
     let scope = scope(&road.callers, peer, caller)?;
     let query = Query::parse(raw_query)?;
     let question = Question { is_auditor: matches!(scope, Scope::All), to_table: query.source == Source::Dynamodb };
-    let asker = (peer.uid, caller.and_then(Caller::name).map(str::to_owned));
+    let asker = (User::of(peer), caller.and_then(Caller::name).map(str::to_owned));
     let _turn = road.desk.turn(asker, question, Instant::now())?;
     auditor::answer(&road.audit, &query, scope).await
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::caller::User;
 use crate::error::{Refusal, RefusalKind};
 
 /// Questions under way, in all and of one asker.
@@ -19,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(2);
 const MOST_ASKERS: usize = 1_024;
 
 /// Who asks: the user of the connection, and the caller's entry.
-pub(crate) type Asker = (Option<u32>, Option<String>);
+pub(crate) type Asker = (User, Option<String>);
 
 /// What has to be known of a question.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +122,7 @@ mod tests {
     const TABLE: Question = Question { to_table: true, ..LEDGER };
 
     fn user(uid: u32) -> Asker {
-        (Some(uid), None)
+        (User::Local(uid), None)
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub enum Malformed {
     SignedHeaders,
     #[error("Signature must be 64 lowercase hexadecimal digits.")]
     Signature,
-    #[error("X-Amz-Algorithm must be AWS4-HMAC-SHA256.")]
+    #[error("The signature must be made with AWS4-HMAC-SHA256.")]
     Algorithm,
     #[error("X-Amz-Expires must be a number of seconds from 1 to 604800.")]
     Expires,
@@ -89,7 +89,11 @@ pub enum Malformed {
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Refusal {
-        Refusal::new(RefusalKind::Validation, malformed.to_string())
+        let kind = match malformed {
+            Malformed::Algorithm => RefusalKind::SignatureDoesNotMatch,
+            _ => RefusalKind::Validation,
+        };
+        Refusal::new(kind, malformed.to_string())
     }
 }
 
@@ -111,6 +115,9 @@ pub(crate) fn claim<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Resul
     }
     if scheme.eq_ignore_ascii_case("bearer") {
         return Ok(Claim::Bearer(rest.trim_start()));
+    }
+    if scheme.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("AWS4")) {
+        return Err(Malformed::Algorithm);
     }
     Ok(Claim::Nothing)
 }
@@ -292,6 +299,12 @@ mod tests {
         assert_eq!(claim(&headers, None), Ok(Claim::Bearer("abc")));
         headers.append(AUTHORIZATION, "Bearer abc".parse().unwrap());
         assert_eq!(claim(&headers, None), Err(Malformed::Several));
+        for unknown in
+            ["AWS4-HMAC-SHA1 Credential=A", "aws4-hmac-sha256 Credential=A", "AWS4-HMAC-SHA256\tCredential=A"]
+        {
+            headers.insert(AUTHORIZATION, unknown.parse().unwrap());
+            assert_eq!(claim(&headers, None), Err(Malformed::Algorithm), "{unknown}");
+        }
         headers.insert(AUTHORIZATION, "Bearer abc".parse().unwrap());
         let query = format!(
             "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=A%2F20261122%2Fr%2Fs%2Faws4_request&X-Amz-Date=20261122T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature={SIGNATURE}"

@@ -9,6 +9,7 @@ mod peer;
 pub(crate) mod signing_key;
 pub(crate) mod sigv4;
 mod sock_diag;
+mod user;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,6 +21,7 @@ use subtle::ConstantTimeEq;
 pub(crate) use authorization::{Claim, claim};
 pub use host::HostRole;
 pub use peer::{NoPeer, Peer, Peers};
+pub use user::User;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::Settings;

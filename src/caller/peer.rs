@@ -78,6 +78,14 @@ impl Peers {
         Ok(peer(None))
     }
 
+    /// Whether the process that has connected has closed its end, and not only finished sending. True also where the
+    /// kernel does not tell: a client on another host, or no kernel to ask.
+    pub(crate) fn has_left(&self, client: SocketAddr, server: SocketAddr) -> bool {
+        let Some(diag) = &self.0 else { return true };
+        // One error is no answer; the next look may have one.
+        diag.row(client, server).is_ok_and(|row| !row.is_some_and(|row| row.is_connected()))
+    }
+
     /// Bytes that were written to a connection and that the client's kernel has not taken; none when unknown.
     pub(crate) fn unsent(&self, client: SocketAddr, server: SocketAddr) -> Option<u32> {
         self.0.as_ref()?.row(server, client).ok()?.map(|row| row.unsent)

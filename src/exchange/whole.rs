@@ -1,12 +1,14 @@
 //! An upstream's answer, read whole by a front that gives it another shape. Its record tells what the client is given.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 
 use super::{Answered, Exchange};
 use crate::error::{Refusal, RefusalKind};
+use crate::receive::budget::Held;
+use crate::receive::gather::Gathered;
 use crate::record::Outcome;
 use crate::upstream::AnswerBody;
 use crate::upstream::body::UpstreamBody;
@@ -29,6 +31,16 @@ pub(crate) struct NotWhole {
 }
 
 impl Whole {
+    /// A part of the memory for bodies, for what is made of the answer.
+    pub(crate) fn hold(&self) -> (Held, usize) {
+        self.exchange.hold()
+    }
+
+    /// The client is refused after all.
+    pub(crate) fn not_given(self, refusal: Refusal) -> Box<NotWhole> {
+        self.exchange.not_whole(self.headers, refusal)
+    }
+
     /// The client is given `length` bytes, made of the answer.
     pub(crate) fn given_as(mut self, length: usize) {
         self.exchange.record.response_size = length as u64;
@@ -53,28 +65,34 @@ impl Exchange {
         };
         match read {
             Ok(body) => Ok(Whole { status, headers, body, exchange: self }),
-            Err(refusal) => {
-                if let Some(meter) = self.held_meter.take() {
-                    self.metered(meter);
-                }
-                if refusal.kind == RefusalKind::ServiceUnavailable {
-                    self.record.outcome = Outcome::UpstreamBroke;
-                }
-                Err(Box::new(NotWhole { exchange: self, headers, refusal }))
-            }
+            Err(refusal) => Err(self.not_whole(headers, refusal)),
         }
     }
 
-    /// The body's bytes. One frame is passed on as it is, several are copied once.
+    fn not_whole(mut self, headers: HeaderMap, refusal: Refusal) -> Box<NotWhole> {
+        if let Some(meter) = self.held_meter.take() {
+            self.metered(meter);
+        }
+        Box::new(NotWhole { exchange: self, headers, refusal })
+    }
+
+    fn hold(&self) -> (Held, usize) {
+        (self.road.buffered.hold(self.user), self.road.settings.max_buffered_bytes)
+    }
+
+    /// The body's bytes, with their part of the memory for bodies.
     async fn collect(&mut self, mut body: UpstreamBody, most: usize) -> Result<Bytes, Refusal> {
         let announced = body.size_hint().lower();
         if announced > most as u64 {
             return Err(too_long(most));
         }
-        let announced = usize::try_from(announced).unwrap_or(0);
-        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        let (held, budget) = self.hold();
+        let mut whole = Gathered::new(held, usize::try_from(announced).unwrap_or(0), most, budget).await?;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Refusal::new(RefusalKind::ServiceUnavailable, format!("{error}.")))?;
+            let frame = frame.map_err(|error| {
+                self.record.outcome = Outcome::UpstreamBroke;
+                Refusal::new(RefusalKind::ServiceUnavailable, format!("{error}."))
+            })?;
             let Ok(data) = frame.into_data() else { continue };
             if self.record.first_byte_latency.is_none() && !data.is_empty() {
                 self.record.first_byte_latency = Some(self.elapsed());
@@ -82,20 +100,12 @@ impl Exchange {
             if let Some(meter) = &mut self.held_meter {
                 meter.feed(&data);
             }
-            if first.len() + rest.len() + data.len() > most {
+            if whole.len() + data.len() > most {
                 return Err(too_long(most));
             }
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-                continue;
-            }
-            if rest.is_empty() {
-                rest.reserve(announced.max(first.len() + data.len()));
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
+            whole.add(data).await?;
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(whole.into_bytes())
     }
 }
 

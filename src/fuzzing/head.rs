@@ -20,7 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 
 use super::pieces;
-use crate::listen::head::{FAULT_HEADER, Guarded, Protocol};
+use crate::listen::head::fault::FAULT_HEADER;
+use crate::listen::head::{Guarded, Protocol};
 use crate::listen::stream::Duplex;
 
 /// What a reader of HTTP/1 takes for a request. The body is missing if it broke off.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::item::timestamp;
+use crate::caller::User;
 use crate::record::{Outcome, Record};
 
 /// Refusals of one caller and reason that are records of their own, in each window.
@@ -20,8 +21,7 @@ const MAX_GROUPS: usize = 256;
 /// Who was refused, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    /// None when the kernel does not say: all of them are one caller.
-    uid: Option<u32>,
+    user: User,
     status: u16,
     reason: &'static str,
 }
@@ -85,7 +85,7 @@ impl Refusals {
             Cow::Borrowed(operation) if is_answer => operation,
             _ => error_type,
         };
-        let key = Key { uid: record.caller_uid, status: record.status_code, reason };
+        let key = Key { user: User::at(record.caller_uid, &record.source_ip), status: record.status_code, reason };
         let shared = self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key);
         let group = if shared { &mut self.others[usize::from(is_answer)] } else { self.groups.entry(key).or_default() };
         if room == Room::Plenty && group.held.is_none() && group.singles < SINGLE_RECORDS {
@@ -191,6 +191,13 @@ mod tests {
         ] {
             let place = refusals.admit(&refused(uid, status, 1), error_type, start, Room::Plenty);
             assert_eq!(place, Place::Own, "{uid:?} {status}");
+        }
+        for source in ["10.0.0.1", "10.0.0.2"] {
+            let record = Record { source_ip: source.to_owned(), ..refused(None, 403, 1) };
+            for _ in 0..SINGLE_RECORDS {
+                let place = refusals.admit(&record, "AccessDeniedException", start, Room::Plenty);
+                assert_eq!(place, Place::Own, "{source}");
+            }
         }
         assert_eq!(refusals.take_due(start + Duration::from_secs(59), Room::Plenty).0, []);
         let (records, warned) = refusals.take_due(start + WINDOW, Room::Plenty);

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::outcome::{Obstacle, Reservation};
 use super::request::WeighedRequest;
+use crate::caller::User;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -24,13 +25,13 @@ pub(super) struct Queue {
 pub(super) struct Line {
     caller: Option<Box<str>>,
     /// Of callers without an entry.
-    uid: Option<u32>,
+    user: Option<User>,
     pub(super) waiters: VecDeque<Waiter>,
 }
 
 impl Line {
     fn is_of(&self, request: &WeighedRequest) -> bool {
-        self.caller == request.caller && (self.caller.is_some() || self.uid == request.uid)
+        self.caller == request.caller && (self.caller.is_some() || self.user == Some(request.user))
     }
 }
 
@@ -56,11 +57,11 @@ impl Queue {
         self.next_id += 1;
         self.waiting += 1;
         let line = self.lines.iter().position(|line| line.is_of(&request));
-        let (caller, uid) = (request.caller.clone(), request.uid.filter(|_| request.caller.is_none()));
+        let (caller, user) = (request.caller.clone(), request.caller.is_none().then_some(request.user));
         let waiter = Waiter { id, request, grant };
         match line.and_then(|line| self.lines.get_mut(line)) {
             Some(line) => line.waiters.push_back(waiter),
-            None => self.lines.push_back(Line { caller, uid, waiters: VecDeque::from([waiter]) }),
+            None => self.lines.push_back(Line { caller, user, waiters: VecDeque::from([waiter]) }),
         }
         id
     }

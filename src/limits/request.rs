@@ -6,6 +6,7 @@ use super::cost::{self, Cost};
 use super::estimate::Estimate;
 use super::model_pattern::fits;
 use super::slot::{Slot, Slots};
+use crate::caller::User;
 use crate::config::Glob;
 use crate::service_tier::AskedTier;
 use crate::settings::limits::{self as settings, Price, Prices, Rates};
@@ -17,7 +18,7 @@ pub struct LimitRequest<'a> {
     /// The name of the caller's entry; none when no entry fits.
     pub caller: Option<&'a str>,
     /// The user of the connection: among callers without an entry, each user waits in a line of its own.
-    pub uid: Option<u32>,
+    pub user: User,
     /// The limits of that entry. They are those of the newest request, so a reload reaches them by itself.
     pub caller_limits: Option<&'a Rates>,
     /// The model or profile identifier that the limits of models and the prices are matched with.
@@ -52,7 +53,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone)]
 pub(super) struct WeighedRequest {
     pub(super) caller: Option<Box<str>>,
-    pub(super) uid: Option<u32>,
+    pub(super) user: User,
     pub(super) caller_limits: Option<Rates>,
     /// The groups of models that its model belongs to.
     pub(super) models: Slots,
@@ -89,7 +90,7 @@ impl WeighedRequest {
         let is_told = prices.as_ref().is_none_or(|prices| prices.unreported(request.tier).is_some());
         WeighedRequest {
             caller: request.caller.map(Into::into),
-            uid: request.uid,
+            user: request.user,
             caller_limits: request.caller_limits.copied(),
             models,
             estimate: request.estimate,
@@ -164,8 +165,15 @@ mod tests {
         let plan = Plan { settings, models };
         let estimate = Estimate { input: 1, output: 1 };
         let tier = AskedTier::Unsaid;
-        let request =
-            LimitRequest { caller: None, uid: None, caller_limits: None, model: Some(model), behind, estimate, tier };
+        let request = LimitRequest {
+            caller: None,
+            user: User::Unknown,
+            caller_limits: None,
+            model: Some(model),
+            behind,
+            estimate,
+            tier,
+        };
         WeighedRequest::new(&request, &plan)
     }
 

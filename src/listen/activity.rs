@@ -37,7 +37,7 @@ pub(crate) struct Activity {
     told: Notify,
     /// When it was told.
     told_at: AtomicU64,
-    /// A request has begun although it was told.
+    /// It is to end at once.
     late: Notify,
     arrivals: Mutex<Vec<Weak<Arrival>>>,
 }
@@ -114,6 +114,11 @@ impl Activity {
             self.late.notify_one();
         }
         InProgress(Arc::clone(self))
+    }
+
+    /// Whether an answer has not ended.
+    pub(super) fn has_requests(&self) -> bool {
+        self.requests.load(Relaxed) > 0
     }
 
     /// For how long no request has been in progress; none while one is, or while the end of an answer is being sent.
@@ -194,7 +199,13 @@ impl Activity {
         self.is_told() && self.since(self.told_at.load(Relaxed)) < LEAVE
     }
 
-    /// Waits until a request begins after it was asked to end.
+    /// Ends it at once, and its answers with it.
+    pub(super) fn evict(&self) {
+        self.cut_all();
+        self.late.notify_one();
+    }
+
+    /// Waits until it has to end at once: a request has begun after it was asked to, or its client has stalled.
     pub(super) async fn until_late(&self) {
         self.late.notified().await;
     }

@@ -26,6 +26,8 @@ use crate::panics;
 use crate::settings::listen::Timeouts;
 
 const MAX_STREAMS: u32 = 256;
+/// The HTTP library answers a longer head itself, and nothing of it can be recorded. So it gets twice what is served.
+const MAX_HEADER_LIST: u32 = 2 * head::MAX_HEAD as u32;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pings of an HTTP/2 connection on which nothing comes.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -69,7 +71,11 @@ where
         () = activity.until_told() => return Ok(()),
         _ = drain.wait_for(|drain| *drain) => return Ok(()),
     };
-    let io = Guarded::new(stream, protocol, start).watched(Arc::clone(&activity), timeouts.header);
+    let io = Guarded::new(stream, protocol, start).watched(
+        Arc::clone(&activity),
+        Arc::clone(&shared.peers),
+        timeouts.header,
+    );
     let client = Arc::new(client);
     let watched = Arc::clone(&activity);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
@@ -97,7 +103,7 @@ where
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(1024 * 1024)
                 .initial_connection_window_size(2 * 1024 * 1024)
-                .max_header_list_size(64 * 1024)
+                .max_header_list_size(MAX_HEADER_LIST)
                 .keep_alive_interval(PING_INTERVAL)
                 // A client that does not read does not answer pings either: that is the write timeout's matter.
                 .keep_alive_timeout(timeouts.write.max(PING_INTERVAL));

@@ -2,33 +2,79 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::places;
 use super::requests::Bounds;
 
-/// Files, pipes, and the daemon's own connections to AWS.
+/// Files, pipes, and the daemon's own connections to AWS; a quarter where there are few.
 const RESERVE: usize = 256;
 /// Fewer would serve nobody.
 const LEAST_REQUESTS: usize = 16;
 
+/// What this process's limit allows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Provided {
+    pub connections: usize,
+    pub requests: Bounds,
+    /// What to say if that is less than was wanted.
+    pub too_few: Option<String>,
+}
+
 /// Raises this process's limit to what so many connections and requests need: each request may have a connection to AWS,
-/// and as many again may be idle. If it cannot be raised so far, there may be fewer requests, so that some descriptors
-/// stay free for files and the admin address. The sentence says so.
-pub(crate) fn provide(connections: usize, requests: Bounds) -> (Bounds, Option<String>) {
-    let fixed = connections.saturating_add(RESERVE);
-    let wanted = requests.all().saturating_mul(2).saturating_add(fixed) as u64;
+/// and as many again may be idle. If it cannot be raised so far, there may be fewer requests, and then fewer connections, so
+/// that some descriptors stay free for files and the `admin` connections. The sentence says so.
+pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize) -> Provided {
+    let fixed = all(connections).saturating_add(admin + RESERVE);
+    let wanted = requests.all().saturating_mul(2).saturating_add(fixed);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none_or(|current| current >= wanted) {
-        return (requests, None);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted as u64);
+    if enough(current) {
+        return Provided { connections, requests, too_few: None };
     }
-    let raised = Rlimit { current: Some(wanted), maximum: maximum.map(|maximum| maximum.max(wanted)) };
-    if setrlimit(Resource::Nofile, raised).is_ok() {
-        return (requests, None);
-    }
+    let raised = Rlimit { current: Some(wanted as u64), maximum: maximum.map(|maximum| maximum.max(wanted as u64)) };
     // Beyond the hard limit only root gets.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
-    let left = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(fixed);
-    let sentence = format!(
-        "this process may open {most} files, and listen.max_connections needs {wanted}: raise LimitNOFILE= of the unit, or lower max_connections"
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(most) if most < wanted as u64 => {
+            within(usize::try_from(most).unwrap_or(usize::MAX), wanted, connections, requests, admin)
+        }
+        _ => Provided { connections, requests, too_few: None },
+    }
+}
+
+/// With those in spare places and in the line.
+fn all(connections: usize) -> usize {
+    connections.saturating_add(places::beyond(connections))
+}
+
+fn within(limit: usize, wanted: usize, connections: usize, requests: Bounds, admin: usize) -> Provided {
+    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + admin);
+    let fits = |connections: &usize| all(*connections) + LEAST_REQUESTS <= usable;
+    let connections = (1..=connections).rev().find(fits).unwrap_or(1);
+    let requests = requests.within(usable.saturating_sub(all(connections)).max(LEAST_REQUESTS));
+    let too_few = format!(
+        "this process may open {limit} files, and listen.max_connections needs {wanted}, so there are at most {connections} connections and {} requests at once: raise LimitNOFILE= of the unit, or lower max_connections",
+        requests.all()
     );
-    (requests.within(left.max(LEAST_REQUESTS)), Some(sentence))
+    Provided { connections, requests, too_few: Some(too_few) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_limit_some_descriptors_stay_free() {
+        let wanted = Bounds::of(1024, 512);
+        for limit in [256, 300, 512, 1024, 2048, 4096] {
+            let Provided { connections, requests, too_few } = within(limit, 10_000, 1024, wanted, 64);
+            let used = all(connections) + requests.all() + 64;
+            assert!(used + limit / 16 <= limit, "{limit}: {connections} and {requests:?}");
+            assert!(connections >= limit / 16 && requests.all() >= LEAST_REQUESTS - 1, "{limit}: {connections}");
+            assert!(too_few.is_some_and(|sentence| sentence.contains(&format!("at most {connections} connections"))));
+        }
+        assert_eq!(within(8192, 10_000, 1024, wanted, 64).connections, 1024);
+        assert_eq!(within(10, 10_000, 1024, wanted, 64).connections, 1, "fewer would serve nobody");
+    }
 }

@@ -12,9 +12,7 @@ use crate::error::{Refusal, RefusalKind};
 
 /// Refuses what cannot come from an app on this host.
 pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
-    if head.version != http::Version::HTTP_2
-        && let Some(fault) = Fault::of(&head.headers)
-    {
+    if let Some(fault) = Fault::of(head.version, &head.uri, &head.headers) {
         return Err(fault.refusal());
     }
     let refuse = |message: &'static str| Err(Refusal::new(RefusalKind::AccessDenied, message));

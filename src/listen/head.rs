@@ -4,6 +4,9 @@
 //! bad head with an empty 400. Here such a head is refused with a sentence, and recorded: it is replaced by a request
 //! that only this module can make, which the road then refuses.
 
+mod check;
+pub(crate) mod fault;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -19,86 +22,17 @@ use tokio_util::io::poll_read_buf;
 
 use super::activity::Activity;
 use super::stream::Duplex;
-use crate::error::{Refusal, RefusalKind};
+use crate::caller::Peers;
+use check::check;
+pub(crate) use fault::{Fault, MAX_HEAD};
 
-/// Carries the number of a `Fault` in the request that stands in for a refused head. Clients that send it are refused.
-pub(crate) const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
-
-const MAX_HEAD: usize = 64 * 1024;
-const MAX_HEADERS: usize = 100;
 /// From a head's first byte to its last, unless another time is set.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the peer's remaining bytes are read after the last answer, so that no reset destroys that answer.
 const LINGER: Duration = Duration::from_secs(1);
+/// Between two looks whether a client that has finished sending still reads.
+const LOOK: Duration = Duration::from_millis(500);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// What is wrong with a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    RequestLine,
-    HeaderLine,
-    Folded,
-    BareLineEnd,
-    LengthAndEncoding,
-    Length,
-    Encoding,
-    Host,
-    Repeated,
-    TooLarge,
-    TooSlow,
-}
-
-const FAULTS: [Fault; 11] = [
-    Fault::RequestLine,
-    Fault::HeaderLine,
-    Fault::Folded,
-    Fault::BareLineEnd,
-    Fault::LengthAndEncoding,
-    Fault::Length,
-    Fault::Encoding,
-    Fault::Host,
-    Fault::Repeated,
-    Fault::TooLarge,
-    Fault::TooSlow,
-];
-
-impl Fault {
-    /// The fault that a stand-in request carries.
-    pub(crate) fn of(headers: &http::HeaderMap) -> Option<Fault> {
-        let number: usize = headers.get(FAULT_HEADER)?.to_str().ok()?.parse().ok()?;
-        FAULTS.get(number).copied()
-    }
-
-    pub(crate) fn refusal(self) -> Refusal {
-        let (kind, message) = match self {
-            Fault::RequestLine => {
-                (RefusalKind::Validation, "the request line is malformed; send a method, a path and HTTP/1.1.")
-            }
-            Fault::HeaderLine => (RefusalKind::Validation, "a header line is malformed."),
-            Fault::Folded => {
-                (RefusalKind::Validation, "a header is folded over several lines, which is obsolete and ambiguous.")
-            }
-            Fault::BareLineEnd => {
-                (RefusalKind::Validation, "a line of the head ends with a bare CR or LF; lines end with CR LF.")
-            }
-            Fault::LengthAndEncoding => (
-                RefusalKind::Validation,
-                "the request has both Content-Length and Transfer-Encoding; send one of them.",
-            ),
-            Fault::Length => (RefusalKind::Validation, "Content-Length is not a number, or stands more than once."),
-            Fault::Encoding => {
-                (RefusalKind::Validation, "the only Transfer-Encoding served is chunked, once, on HTTP/1.1.")
-            }
-            Fault::Host => (RefusalKind::Validation, "the request must have exactly one Host header."),
-            Fault::Repeated => (RefusalKind::Validation, "a header that must stand once stands more than once."),
-            Fault::TooLarge => (RefusalKind::HeadTooLarge, "the request's head exceeds 64 KiB or 100 headers."),
-            Fault::TooSlow => {
-                (RefusalKind::RequestTimeout, "the request's head did not arrive within listen.header_timeout.")
-            }
-        };
-        Refusal::new(kind, message).closing()
-    }
-}
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +70,10 @@ pub(crate) async fn detect<T: AsyncRead + Unpin>(
 }
 
 /// A connection whose HTTP/1 heads are checked; HTTP/2 passes, its frames have no such ambiguities.
+///
+/// A client of HTTP/1 may finish sending and wait for its answer. To the HTTP library that looks as if it had left, which
+/// would end its request. So the library hears of the end only when no request is in progress, or when the kernel says that
+/// the client has gone.
 #[derive(Debug)]
 pub(crate) struct Guarded<T: Duplex> {
     io: T,
@@ -148,7 +86,11 @@ pub(crate) struct Guarded<T: Duplex> {
     /// Our side has been closed in order.
     lingering: bool,
     activity: Arc<Activity>,
+    /// By whom the kernel is asked.
+    peers: Option<Arc<Peers>>,
     header_timeout: Duration,
+    /// The client has finished sending, between two requests. When to look after it again.
+    finished: Option<Pin<Box<Sleep>>>,
 }
 
 /// A connection that ends without an orderly close ends in the middle of an answer, and must not look finished.
@@ -199,15 +141,22 @@ impl<T: Duplex> Guarded<T> {
             timer: None,
             lingering: false,
             activity: Activity::new(),
+            peers: None,
             header_timeout: HEADER_TIMEOUT,
+            finished: None,
         };
         guarded.judge();
         guarded
     }
 
-    /// Notes in `activity` what the socket takes, and gives heads so much time.
-    pub(super) fn watched(mut self, activity: Arc<Activity>, header_timeout: Duration) -> Guarded<T> {
-        (self.activity, self.header_timeout) = (activity, header_timeout);
+    /// Notes in `activity` what the socket takes, asks the kernel for the client by `peers`, and gives heads so much time.
+    pub(super) fn watched(
+        mut self,
+        activity: Arc<Activity>,
+        peers: Arc<Peers>,
+        header_timeout: Duration,
+    ) -> Guarded<T> {
+        (self.activity, self.peers, self.header_timeout) = (activity, Some(peers), header_timeout);
         self
     }
 
@@ -229,7 +178,7 @@ impl<T: Duplex> Guarded<T> {
                     Ok(None) => return,
                     Err(fault) => {
                         self.input.clear();
-                        self.output.extend_from_slice(stand_in(fault).as_bytes());
+                        self.output.extend_from_slice(fault.stand_in().as_bytes());
                         self.state = State::Refused;
                         return;
                     }
@@ -327,119 +276,6 @@ impl<T: Duplex> Guarded<T> {
     }
 }
 
-/// Judges a head (without its last empty line) and says what follows it.
-fn check(head: &[u8]) -> Result<State, Fault> {
-    let mut lines = Lines { rest: head };
-    let line = lines.next().ok_or(Fault::RequestLine)??;
-    let version = request_line(line)?;
-    let (mut host, mut length, mut chunked) = (0, None, false);
-    let (mut authorization, mut content_type, mut count) = (0, 0, 0);
-    for line in lines {
-        let line = line?;
-        count += 1;
-        if count > MAX_HEADERS {
-            return Err(Fault::TooLarge);
-        }
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            return Err(Fault::Folded);
-        }
-        let colon = memchr::memchr(b':', line).ok_or(Fault::HeaderLine)?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-            return Err(Fault::HeaderLine);
-        }
-        if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
-            return Err(Fault::HeaderLine);
-        }
-        // After that check: a form feed is white space to `trim_ascii`, and none in HTTP.
-        let value = value.trim_ascii();
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        match name.len() {
-            4 if is("host") => host += 1,
-            12 if is("content-type") => content_type += 1,
-            13 if is("authorization") => authorization += 1,
-            14 if is("content-length") => {
-                let digits = !value.is_empty() && value.len() < 19 && value.iter().all(u8::is_ascii_digit);
-                let number =
-                    std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse::<u64>().ok());
-                if length.replace(number.ok_or(Fault::Length)?).is_some() {
-                    return Err(Fault::Length);
-                }
-            }
-            17 if is("transfer-encoding") => {
-                if chunked || !value.eq_ignore_ascii_case(b"chunked") || version == 0 {
-                    return Err(Fault::Encoding);
-                }
-                chunked = true;
-            }
-            28 if is(FAULT_HEADER) => return Err(Fault::HeaderLine),
-            _ => {}
-        }
-    }
-    if host != 1 {
-        return Err(Fault::Host);
-    }
-    if authorization > 1 || content_type > 1 {
-        return Err(Fault::Repeated);
-    }
-    match (length, chunked) {
-        (Some(_), true) => Err(Fault::LengthAndEncoding),
-        (_, true) => Ok(State::Chunked(Chunk::Size { value: 0, digits: 0 })),
-        (length, false) => Ok(State::Body(length.unwrap_or(0))),
-    }
-}
-
-/// Lines that end with CR LF, and nothing else that could be taken for an end.
-struct Lines<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Result<&'a [u8], Fault>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let Some(at) = memchr::memchr2(b'\r', b'\n', self.rest) else {
-            return Some(Ok(std::mem::take(&mut self.rest)));
-        };
-        if !self.rest[at..].starts_with(b"\r\n") {
-            return Some(Err(Fault::BareLineEnd));
-        }
-        let line = &self.rest[..at];
-        self.rest = &self.rest[at + 2..];
-        Some(Ok(line))
-    }
-}
-
-/// Checks method, target and version; returns the minor version.
-fn request_line(line: &[u8]) -> Result<u8, Fault> {
-    let mut parts = line.split(|b| *b == b' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Fault::RequestLine);
-    };
-    let method_ok = !method.is_empty() && method.iter().all(|b| is_token(*b));
-    let visible = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
-    // The library knows other characters that a target cannot hold, and would answer them by an empty 400.
-    let target_ok = visible && http::Uri::try_from(target).is_ok();
-    match version {
-        b"HTTP/1.1" if method_ok && target_ok => Ok(1),
-        b"HTTP/1.0" if method_ok && target_ok => Ok(0),
-        _ => Err(Fault::RequestLine),
-    }
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn stand_in(fault: Fault) -> String {
-    let number = FAULTS.iter().position(|known| *known == fault).unwrap_or_default();
-    format!("GET / HTTP/1.1\r\nhost: localhost\r\n{FAULT_HEADER}: {number}\r\nconnection: close\r\n\r\n")
-}
-
 impl<T: Duplex> Guarded<T> {
     /// Reads more into `input`; true at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
@@ -450,6 +286,26 @@ impl<T: Duplex> Guarded<T> {
         self.input.reserve(wanted);
         let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
         Poll::Ready(Ok(read == 0))
+    }
+
+    /// The client has finished sending. Ready when that is its end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let has_left = |io: &T| self.peers.as_ref().is_none_or(|peers| io.has_left(peers));
+        if !self.activity.has_requests() {
+            return Poll::Ready(());
+        }
+        let look = match &mut self.finished {
+            Some(look) => look,
+            None if has_left(&self.io) => return Poll::Ready(()),
+            none => none.insert(Box::pin(tokio::time::sleep(LOOK))),
+        };
+        while look.as_mut().poll(cx).is_ready() {
+            if has_left(&self.io) {
+                return Poll::Ready(());
+            }
+            look.as_mut().reset(Instant::now() + LOOK);
+        }
+        Poll::Pending
     }
 
     fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
@@ -482,12 +338,18 @@ impl<T: Duplex> Read for Guarded<T> {
                 State::Ended => return Poll::Ready(Ok(())),
                 _ => {}
             }
+            if this.finished.is_some() {
+                return this.poll_end(cx).map(Ok);
+            }
             match this.poll_fill(cx) {
+                Poll::Ready(Ok(true)) if this.state == State::Head && this.input.is_empty() => {
+                    return this.poll_end(cx).map(Ok);
+                }
                 Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(false)) => this.judge(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending if this.poll_too_slow(cx) => {
-                    this.output.extend_from_slice(stand_in(Fault::TooSlow).as_bytes());
+                    this.output.extend_from_slice(Fault::TooSlow.stand_in().as_bytes());
                     this.state = State::Refused;
                 }
                 Poll::Pending => return Poll::Pending,

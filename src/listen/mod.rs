@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::caller::{NoPeer, Peer, Peers};
+use crate::caller::{NoPeer, Peer, Peers, User};
 use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
@@ -134,7 +134,7 @@ impl Listener {
             match accepted {
                 Ok((accepted, permit)) => {
                     pause = Duration::from_millis(50);
-                    let seat = shared.places.seat(permit, &accepted.client.peer);
+                    let seat = shared.places.seat(permit, User::of(&accepted.client.peer));
                     // Dropped at once, the connection closes at once.
                     if matches!(seat, Seat::Refused) {
                         continue;

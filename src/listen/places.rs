@@ -5,7 +5,6 @@
 //! those who have many: there are some spare places for them.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,11 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::activity::Activity;
-use crate::caller::Peer;
+use crate::caller::User;
 use crate::metrics::Metrics;
 
 /// How often a full house looks for somebody who waits outside.
 const LOOK: Duration = Duration::from_millis(50);
+/// A client that has taken nothing of its answer for so long has to leave if its place is needed.
+const LEAST_STALLED: Duration = Duration::from_secs(5);
 /// Events that strangers cause are logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -32,6 +33,7 @@ pub(crate) struct Places {
     spare: Arc<Semaphore>,
     taken: Mutex<Taken>,
     is_full: AtomicBool,
+    looked: Seldom,
     full_logged: Seldom,
     user_logged: Seldom,
     metrics: Arc<Metrics>,
@@ -45,14 +47,6 @@ pub(crate) enum Kind {
     /// The admin address. Here a connection without a request yields at once, also to the same user: whoever asks how the
     /// daemon is must get through.
     Admin,
-}
-
-/// Who shares a bound: a user of this host, or whoever comes from one other host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum User {
-    Uid(u32),
-    Host(IpAddr),
-    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +139,7 @@ impl Places {
             spare: Arc::new(Semaphore::new(kind.spare(most))),
             taken: Mutex::default(),
             is_full: AtomicBool::new(false),
+            looked: Seldom::default(),
             full_logged: Seldom::default(),
             user_logged: Seldom::default(),
             metrics,
@@ -161,7 +156,7 @@ impl Places {
             }
             if somebody_waits() {
                 self.note_full();
-                self.make_room(None);
+                self.look_for_room();
                 if let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
                     return Permit { permit, is_spare: true };
                 }
@@ -176,12 +171,12 @@ impl Places {
         Some(Permit { permit, is_spare: false })
     }
 
-    /// Seats a peer.
-    pub(super) fn seat(self: &Arc<Self>, permit: Permit, peer: &Peer) -> Seat {
-        let user = User::of(peer);
+    /// Seats a user.
+    pub(super) fn seat(self: &Arc<Self>, permit: Permit, user: User) -> Seat {
         let mut taken = self.taken();
         let has = taken.of_user.get(&user).copied().unwrap_or(0);
-        if !permit.is_spare || has < few(self.most) {
+        let left = self.spare.available_permits();
+        if !permit.is_spare || may_have_spare(has, self.most, left, self.kind.spare(self.most)) {
             drop(taken);
             return self.take(permit, user).map_or(Seat::Refused, Seat::Place);
         }
@@ -223,8 +218,16 @@ impl Places {
         Some(Place { places: Arc::clone(self), number, activity, _permit: permit.permit })
     }
 
+    /// Makes room for whoever waits. However many wait, all connections are looked at only so often.
+    fn look_for_room(&self) {
+        if self.looked.is_due_every(LOOK / 5) {
+            self.make_room(None);
+        }
+    }
+
     /// Asks the connection that has been idle for longest to end: of `user`, or of the user who has most connections.
-    /// If none is idle, the connection with the slowest unfinished body. False if there is none.
+    /// If none is idle, the one that has not taken anything of its answer for longest, or else the one with the slowest
+    /// unfinished body. False if there is none.
     fn make_room(&self, user: Option<User>) -> bool {
         let taken = self.taken();
         let most = taken.of_user.values().copied().max().unwrap_or(0);
@@ -236,21 +239,30 @@ impl Places {
         if user.is_none() && taken.connections.values().any(|(_, activity)| activity.is_leaving()) {
             return false;
         }
-        let idle = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
-        let idle = idle.filter_map(|(_, activity)| Some((activity.idle()?, activity)));
-        let longest = idle.filter(|(idle, _)| *idle >= self.kind.least_idle()).max_by_key(|(idle, _)| *idle);
-        let mut asked = longest.is_some_and(|(_, activity)| activity.tell());
-        if !asked && self.kind == Kind::Main {
-            let others = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
-            let slowest = others.filter_map(|(_, activity)| Some((activity.slowest_arrival()?, activity)));
-            if let Some((_, activity)) = slowest.min_by_key(|(speed, _)| *speed) {
-                asked = activity.tell();
-                activity.cut_arrivals();
-            }
-        }
+        let asked = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
+        let candidates: Vec<Arc<Activity>> = asked.map(|(_, activity)| Arc::clone(activity)).collect();
+        drop(taken);
+        let asked = self.ask_idle(&candidates) || ask_stalled(&candidates) || self.ask_slow(&candidates);
         if asked {
             self.metrics.connection_cut("room");
         }
+        asked
+    }
+
+    fn ask_idle(&self, candidates: &[Arc<Activity>]) -> bool {
+        let idle = candidates.iter().filter_map(|activity| Some((activity.idle()?, activity)));
+        let longest = idle.filter(|(idle, _)| *idle >= self.kind.least_idle()).max_by_key(|(idle, _)| *idle);
+        longest.is_some_and(|(_, activity)| activity.tell())
+    }
+
+    fn ask_slow(&self, candidates: &[Arc<Activity>]) -> bool {
+        if self.kind == Kind::Admin {
+            return false;
+        }
+        let arriving = candidates.iter().filter_map(|activity| Some((activity.slowest_arrival()?, activity)));
+        let Some((_, slowest)) = arriving.min_by_key(|(speed, _)| *speed) else { return false };
+        let asked = slowest.tell();
+        slowest.cut_arrivals();
         asked
     }
 
@@ -269,10 +281,12 @@ impl Places {
         self.metrics.connection_refused("user");
         if self.user_logged.is_due() {
             let (listener, most) = (self.kind.name(), self.most_of_a_user);
-            let uid = if let User::Uid(uid) = user { Some(uid) } else { None };
+            let uid = if let User::Local(uid) = user { Some(uid) } else { None };
+            let host = if let User::Host(host) = user { Some(host.to_string()) } else { None };
             tracing::warn!(
                 listener,
                 uid,
+                host,
                 max_connections_per_user = most,
                 "one user has as many connections as a user may have; its further ones are closed"
             );
@@ -302,7 +316,7 @@ impl InLine {
             if let Some(permit) = self.places.try_free() {
                 return self.places.take(permit, self.user);
             }
-            self.places.make_room(None);
+            self.places.look_for_room();
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -336,18 +350,22 @@ impl Drop for Place {
     }
 }
 
-impl User {
-    pub(super) fn of(peer: &Peer) -> User {
-        match (peer.uid, peer.source.parse::<IpAddr>()) {
-            (Some(uid), _) => User::Uid(uid),
-            (None, Ok(ip)) if !ip.is_loopback() => User::Host(ip),
-            (None, _) => User::Unknown,
-        }
-    }
+fn ask_stalled(candidates: &[Arc<Activity>]) -> bool {
+    let stalled = candidates.iter().filter_map(|activity| Some((activity.blocked()?, activity)));
+    let stalled = stalled.filter(|(blocked, _)| *blocked >= LEAST_STALLED);
+    let Some((_, longest)) = stalled.max_by_key(|(blocked, _)| *blocked) else { return false };
+    let asked = longest.tell();
+    longest.evict();
+    asked
 }
 
-/// A user with fewer connections than this gets a spare place.
-pub(super) fn few(most: usize) -> usize {
+/// Whether a user who has `own` may have a spare one, of which `left` are free. The last half of them is for those who have
+/// none: else a few users, each with few, would take them all.
+pub(super) fn may_have_spare(own: usize, most: usize, left: usize, spare: usize) -> bool {
+    own == 0 || own < few(most) && left >= spare / 2
+}
+
+fn few(most: usize) -> usize {
     (most / 64).max(1)
 }
 
@@ -372,8 +390,12 @@ pub(super) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     pub(super) fn is_due(&self) -> bool {
+        self.is_due_every(LOG_INTERVAL)
+    }
+
+    fn is_due_every(&self, interval: Duration) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        let due = last.is_none_or(|last| last.elapsed() >= interval);
         if due {
             *last = Some(Instant::now());
         }
@@ -382,133 +404,4 @@ impl Seldom {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(uid: u32) -> Peer {
-        Peer { uid: Some(uid), source: "127.0.0.1".to_owned(), ..Peer::default() }
-    }
-
-    async fn place(places: &Arc<Places>, uid: u32) -> Option<Place> {
-        let permit = places.free(|| false).await;
-        match places.seat(permit, &of(uid)) {
-            Seat::Place(place) => Some(place),
-            Seat::Refused => None,
-            Seat::Line(_) => panic!("there was a place"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_user_gets_no_more_than_its_share() {
-        let places = Places::new(Kind::Main, 4, 2, Arc::default());
-        let first = place(&places, 1).await.unwrap();
-        let _second = place(&places, 1).await.unwrap();
-        assert!(place(&places, 1).await.is_none());
-        let _other = place(&places, 2).await.unwrap();
-        drop(first);
-        assert!(place(&places, 1).await.is_some());
-        assert_eq!(places.free.available_permits(), 2, "what was refused has given its place back");
-    }
-
-    #[tokio::test]
-    async fn who_was_told_and_stays_does_not_keep_others_from_being_told() {
-        let places = Places::new(Kind::Main, 4, 4, Arc::default());
-        // Idle for longer, so that it is told first.
-        let stays = place(&places, 1).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let idle = place(&places, 1).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(2_100)).await;
-        assert!(places.make_room(None));
-        assert!(!places.make_room(None), "one at a time");
-        assert!(stays.activity.is_told() && !idle.activity.is_told());
-        tokio::time::sleep(Duration::from_millis(2_100)).await;
-        assert!(places.make_room(None) && idle.activity.is_told());
-        let _request = stays.activity.request();
-        tokio::time::timeout(Duration::from_secs(10), stays.activity.until_late()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn the_longest_idle_connection_of_the_greatest_user_makes_room() {
-        // Where a connection needs to have been idle for no particular time.
-        let places = Places::new(Kind::Admin, 4, 3, Arc::default());
-        let a_moment = || tokio::time::sleep(Duration::from_millis(20));
-        let small = place(&places, 1).await.unwrap();
-        let busy = place(&places, 2).await.unwrap();
-        let _request = busy.activity.request();
-        a_moment().await;
-        let old = place(&places, 2).await.unwrap();
-        a_moment().await;
-        let young = place(&places, 2).await.unwrap();
-        a_moment().await;
-        let unneeded = tokio::time::timeout(Duration::from_millis(200), places.free(|| false)).await;
-        assert!(unneeded.is_err() && !old.activity.is_told(), "nobody waits");
-        let waiting = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move { places.free(|| true).await }
-        });
-        old.activity.until_told().await;
-        tokio::time::sleep(LOOK * 3).await;
-        for other in [&small, &busy, &young] {
-            assert!(!other.activity.is_told(), "one is enough");
-        }
-        drop(old);
-        drop(waiting.await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
-        let places = Places::new(Kind::Main, 4, 2, Arc::default());
-        let mut crowd = Vec::new();
-        for uid in [1, 1, 2, 2] {
-            crowd.push(place(&places, uid).await.unwrap());
-        }
-        let seat = async |uid| {
-            let permit = places.free(|| true).await;
-            places.seat(permit, &of(uid))
-        };
-        let Seat::Line(first) = seat(1).await else { panic!("it has many, and waits") };
-        drop(first);
-        let Seat::Place(third) = seat(3).await else { panic!("no spare place") };
-        let Seat::Line(fourth) = seat(3).await else { panic!("one is no longer few of four") };
-        let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
-        // A place that becomes free is not for who comes later.
-        drop(crowd.pop());
-        let newcomer = tokio::time::timeout(LOOK * 3, places.free(|| false)).await;
-        assert!(newcomer.is_err(), "the line goes first");
-        crowd.push(places.take(places.try_free().unwrap(), User::of(&of(2))).unwrap());
-        let waiting = tokio::spawn(fourth.place());
-        tokio::time::sleep(LOOK * 3).await;
-        assert!(!waiting.is_finished());
-        drop(crowd.pop());
-        assert!(waiting.await.unwrap().is_some(), "a place for who stood in line");
-        drop(third);
-        assert_eq!(places.spare.available_permits(), 7, "one of eight is taken");
-        assert!(places.taken().in_line.is_empty());
-    }
-
-    #[tokio::test]
-    async fn the_line_has_an_end() {
-        let places = Places::new(Kind::Main, 4, 4, Arc::default());
-        let mut crowd = Vec::new();
-        for _ in 0..4 {
-            crowd.push(place(&places, 1).await.unwrap());
-        }
-        let mut line = Vec::new();
-        for at in 0..17 {
-            let permit = places.free(|| true).await;
-            match places.seat(permit, &of(1)) {
-                Seat::Line(in_line) => line.push(in_line),
-                Seat::Refused => assert_eq!(at, 16),
-                Seat::Place(_) => panic!("there is no place"),
-            }
-        }
-        assert_eq!(line.len(), 16);
-    }
-
-    #[test]
-    fn hosts_are_users_where_no_uid_is_known_and_loopback_is_one() {
-        let from = |source: &str| User::of(&Peer { source: source.to_owned(), ..Peer::default() });
-        assert_eq!(from("127.0.0.1"), from("127.0.0.2"));
-        assert_ne!(from("10.0.0.1"), from("10.0.0.2"));
-    }
-}
+mod tests;

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::places::{self, User};
-use crate::caller::Peer;
+use super::places;
+use crate::caller::User;
 use crate::error::{Refusal, RefusalKind};
 
 /// However few connections there may be, one of HTTP/2 carries so many requests.
@@ -23,7 +23,7 @@ pub(crate) struct Requests {
 }
 
 /// How many there may be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     most: usize,
     of_a_user: usize,
@@ -71,13 +71,12 @@ impl Requests {
         Arc::new(Requests { bounds, taken: Mutex::default() })
     }
 
-    /// The right to one request of this peer's user.
+    /// The right to one request of this user.
     ///
     /// # Errors
     /// 503 if there are too many.
-    pub(crate) fn turn(self: &Arc<Requests>, peer: &Peer) -> Result<Turn, Refusal> {
-        let Bounds { most, of_a_user, .. } = self.bounds;
-        let user = User::of(peer);
+    pub(crate) fn turn(self: &Arc<Requests>, user: User) -> Result<Turn, Refusal> {
+        let Bounds { most, of_a_user, spare } = self.bounds;
         let mut taken = self.taken();
         let own = taken.users.get(&user).copied().unwrap_or(0);
         if own >= of_a_user {
@@ -85,8 +84,9 @@ impl Requests {
                 "this user has as many requests in progress as a user may have (listen.max_connections_per_user)",
             ));
         }
-        let all = if own < places::few(most) { self.bounds.all() } else { most };
-        if taken.total >= all {
+        let left = self.bounds.all().saturating_sub(taken.total);
+        let is_spare = taken.total >= most;
+        if left == 0 || is_spare && !places::may_have_spare(own, most, left - 1, spare) {
             return Err(full("there are as many requests in progress as there may be (listen.max_connections)"));
         }
         taken.total += 1;
@@ -121,21 +121,17 @@ fn full(why: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    fn of(uid: u32) -> Peer {
-        Peer { uid: Some(uid), source: "127.0.0.1".to_owned(), ..Peer::default() }
-    }
-
     #[test]
     fn nobody_has_all_requests_and_a_newcomer_finds_room() {
         let requests = Requests::new(Bounds::of(64, 32));
-        let take = |uid, count| (0..count).map_while(|_| requests.turn(&of(uid)).ok()).collect::<Vec<_>>();
+        let take = |uid, count| (0..count).map_while(|_| requests.turn(User::Local(uid)).ok()).collect::<Vec<_>>();
         let first = take(1, 100);
         assert_eq!(first.len(), 32);
         let second = take(2, 100);
         assert_eq!(second.len(), 32);
         let newcomer = take(3, 100);
         assert_eq!(newcomer.len(), 1, "of the spare ones");
-        let refusal = requests.turn(&of(3)).unwrap_err();
+        let refusal = requests.turn(User::Local(3)).unwrap_err();
         assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::ServiceUnavailable, Some(TRY_AGAIN)));
         drop(first);
         assert_eq!(take(3, 100).len(), 31);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{catalogue, lock};
+use crate::caller::User;
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::callers::CallerEntry;
 
@@ -28,16 +29,16 @@ const MOST_CALLERS: usize = 1_024;
 /// Who asks for a model: the user of the connection, and the caller's entry.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
-    pub uid: Option<u32>,
+    pub user: User,
     pub entry: Option<Arc<CallerEntry>>,
 }
 
 /// Whose look-ups are counted together.
-type AskerKey = (Option<u32>, Option<String>);
+type AskerKey = (User, Option<String>);
 
 impl Asker {
     fn key(&self) -> AskerKey {
-        (self.uid, self.entry.as_ref().map(|entry| entry.name.clone()))
+        (self.user, self.entry.as_ref().map(|entry| entry.name.clone()))
     }
 }
 
@@ -214,7 +215,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn asker(uid: u32) -> Asker {
-        Asker { uid: Some(uid), entry: None }
+        Asker { user: User::Local(uid), entry: None }
     }
 
     fn missing() -> Refusal {

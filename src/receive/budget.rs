@@ -1,13 +1,16 @@
-//! How much memory the bodies of requests may take together: `limits.max_buffered_bytes`. One user gets half of what the
+//! How much memory bodies may take together: those of requests, and answers that the legacy REST API holds
+//! (`limits.max_buffered_bytes`). One user gets half of what the
 //! others leave, so that there is always room for another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::caller::User;
 use crate::error::{Refusal, RefusalKind};
 
 /// A body waits so long for others to be sent.
@@ -25,21 +28,33 @@ pub(crate) struct Budget {
 struct Taken {
     total: usize,
     /// Nobody with nothing is in it.
-    users: HashMap<Option<u32>, usize>,
+    users: HashMap<User, usize>,
 }
 
-/// The part of the budget that one body has; dropping it gives it back.
+/// The part of the budget that one body has; dropping it gives it back. It grows before the body does.
 #[derive(Debug)]
 pub(crate) struct Held {
     budget: Arc<Budget>,
-    uid: Option<u32>,
+    user: User,
     bytes: usize,
+}
+
+/// Bytes in memory, with their part of the budget.
+struct Kept<B> {
+    bytes: B,
+    _held: Held,
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Kept<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
 }
 
 impl Budget {
     /// For a body of this user, of which nothing has come yet.
-    pub(crate) fn hold(self: &Arc<Budget>, uid: Option<u32>) -> Held {
-        Held { budget: Arc::clone(self), uid, bytes: 0 }
+    pub(crate) fn hold(self: &Arc<Budget>, user: User) -> Held {
+        Held { budget: Arc::clone(self), user, bytes: 0 }
     }
 
     /// Bytes that are taken now.
@@ -47,15 +62,15 @@ impl Budget {
         self.lock().total
     }
 
-    fn try_take(&self, uid: Option<u32>, more: usize, most: usize) -> bool {
+    fn try_take(&self, user: User, more: usize, most: usize) -> bool {
         let mut taken = self.lock();
-        let own = taken.users.get(&uid).copied().unwrap_or(0);
+        let own = taken.users.get(&user).copied().unwrap_or(0);
         let others = taken.total.saturating_sub(own).min(most);
         if taken.total.saturating_add(more) > most || own.saturating_add(more) > (most - others) / 2 {
             return false;
         }
         taken.total += more;
-        taken.users.insert(uid, own + more);
+        taken.users.insert(user, own + more);
         true
     }
 
@@ -65,6 +80,19 @@ impl Budget {
 }
 
 impl Held {
+    /// Bytes that may be in memory for it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Goes with these bytes, and is given back when the last reader lets go of them.
+    pub(crate) fn keep(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        if bytes.as_ref().is_empty() {
+            return Bytes::new();
+        }
+        Bytes::from_owner(Kept { bytes, _held: self })
+    }
+
     /// Makes it at least `bytes`, of a budget of `most`. Waits a moment for others to give theirs back.
     ///
     /// # Errors
@@ -74,7 +102,7 @@ impl Held {
         let until = Instant::now() + LONGEST_WAIT;
         loop {
             let freed = self.budget.freed.notified();
-            if self.budget.try_take(self.uid, more, most) {
+            if self.budget.try_take(self.user, more, most) {
                 self.bytes = bytes;
                 return Ok(());
             }
@@ -97,10 +125,10 @@ impl Drop for Held {
         }
         let mut taken = self.budget.lock();
         taken.total -= self.bytes.min(taken.total);
-        if let Some(own) = taken.users.get_mut(&self.uid) {
+        if let Some(own) = taken.users.get_mut(&self.user) {
             *own = own.saturating_sub(self.bytes);
             if *own == 0 {
-                taken.users.remove(&self.uid);
+                taken.users.remove(&self.user);
             }
         }
         drop(taken);
@@ -115,15 +143,15 @@ mod tests {
     #[tokio::test]
     async fn one_user_has_half_of_what_the_others_leave() {
         let budget = Arc::new(Budget::default());
-        let mut one = budget.hold(Some(1));
+        let mut one = budget.hold(User::Local(1));
         one.grow_to(50, 100).await.unwrap();
         one.grow_to(20, 100).await.unwrap();
-        let refusal = budget.hold(Some(1)).grow_to(1, 100).await.unwrap_err();
+        let refusal = budget.hold(User::Local(1)).grow_to(1, 100).await.unwrap_err();
         assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::ServiceUnavailable, Some(TRY_AGAIN)));
-        let mut other = budget.hold(Some(2));
+        let mut other = budget.hold(User::Local(2));
         assert!(other.grow_to(26, 100).await.is_err());
         other.grow_to(25, 100).await.unwrap();
-        let mut unknown = budget.hold(None);
+        let mut unknown = budget.hold(User::Unknown);
         assert!(unknown.grow_to(13, 100).await.is_err());
         unknown.grow_to(12, 100).await.unwrap();
         assert_eq!(budget.taken(), 87);
@@ -133,12 +161,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_kept_is_given_back_with_its_last_reader() {
+        let budget = Arc::new(Budget::default());
+        let mut held = budget.hold(User::Local(1));
+        held.grow_to(10, 100).await.unwrap();
+        let kept = held.keep(vec![7; 10]);
+        let part = kept.slice(3..5);
+        drop(kept);
+        assert_eq!((budget.taken(), &part[..]), (10, &[7, 7][..]));
+        drop(part);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[tokio::test]
     async fn what_is_given_back_goes_to_who_waits() {
         let budget = Arc::new(Budget::default());
-        let mut first = budget.hold(Some(1));
+        let mut first = budget.hold(User::Local(1));
         first.grow_to(50, 100).await.unwrap();
         let waiting = Arc::clone(&budget);
-        let waiter = tokio::spawn(async move { waiting.hold(Some(1)).grow_to(40, 100).await });
+        let waiter = tokio::spawn(async move { waiting.hold(User::Local(1)).grow_to(40, 100).await });
         tokio::time::sleep(LONGEST_WAIT / 2).await;
         assert!(!waiter.is_finished());
         drop(first);

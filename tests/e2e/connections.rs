@@ -358,7 +358,8 @@ fn another_process() {
 #[tokio::test]
 async fn descriptors_are_provided_at_start_or_missed_aloud() {
     for (limit, aloud) in [("-Sn 100", false), ("-n 300", true)] {
-        let setup = Setup::alone().listen(&listen("max_connections = 200"));
+        let keys = "max_connections = 200\nmax_connections_per_user = 200";
+        let setup = Setup::alone().listen(&listen(keys));
         let config = setup.write();
         let program = test_support::program().get_program().to_owned();
         let mut shell = if aloud {
@@ -386,6 +387,20 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
             .unwrap();
         let said = daemon.log_text().contains("raise LimitNOFILE=");
         assert_eq!((said, soft >= 656), (aloud, !aloud), "{limit}: {soft} {}", daemon.log_text());
+        // However many connections there are, some descriptors stay free, and the admin address answers.
+        let mut crowd = Vec::new();
+        for _ in 0..250 {
+            crowd.push(TcpStream::connect(daemon.address()).await.unwrap());
+        }
+        until_async("many connections", || async {
+            let page = daemon.metrics().await;
+            (metric(&page, "bedrock_sidecar_connections{listener=\"main\"}")? >= 30.0).then_some(())
+        })
+        .await;
+        for _ in 0..20 {
+            assert_eq!(daemon.admin_get("/health").await.status, 200);
+        }
+        assert!(!daemon.log_text().contains("cannot accept"), "{}", daemon.log_text());
     }
 }
 

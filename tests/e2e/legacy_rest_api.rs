@@ -311,3 +311,46 @@ async fn an_answer_of_any_length_takes_bounded_memory() {
         assert!(peak < before + 120_000, "{before} KiB before, {peak} at most");
     }
 }
+
+/// Answers that nobody takes are held in memory, so they have a part of the memory for bodies until they are written.
+#[tokio::test]
+async fn answers_that_wait_for_their_clients_have_a_budget_together() {
+    let bedrock = bedrock().await;
+    let limits = "[limits]\nmax_body_bytes = 1000000\nmax_buffered_bytes = 64000000";
+    let daemon = Setup::tls(&bedrock).with(limits).ready().await;
+    let buffered = || async { metric(&daemon.metrics().await, "bedrock_sidecar_buffered_bytes").unwrap() };
+    let before = daemon.memory().0;
+    let body = json!({ "modelId": ON_DEMAND, "body": converse("repeat 10000000") }).to_string();
+    let ask = format!(
+        "POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut unread = Vec::new();
+    let mut refused = 0;
+    for at in 0..6 {
+        let mut stream = tokio::net::TcpStream::connect(daemon.address()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, ask.as_bytes()).await.unwrap();
+        let head = raw::until(&mut stream, "\r\n\r\n").await;
+        if head.starts_with("HTTP/1.1 503 ") {
+            refused += 1;
+            continue;
+        }
+        assert!(head.starts_with("HTTP/1.1 200 "), "{at}: {head}");
+        unread.push(stream);
+        let held = buffered().await;
+        assert!(held >= 10e6 * unread.len() as f64, "{held} for {} answers", unread.len());
+    }
+    assert!((1..=3).contains(&unread.len()) && refused >= 3, "{} unread, {refused} refused", unread.len());
+    let record = daemon.record("a 503", |record| record["statusCode"] == 503).await;
+    assert!(record["errorMessage"].as_str().unwrap().contains("limits.max_buffered_bytes"), "{record}");
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(1)), "{record}");
+    assert!(record["inputTokens"].as_u64().is_some(), "what the answer has cost is told: {record}");
+    let (_, peak) = daemon.memory();
+    println!("six answers of 10 MB that nobody takes: {} KiB more", peak.saturating_sub(before));
+    assert!(peak < before + 100_000, "{before} KiB before, {peak} at most");
+    drop(unread);
+    until_async("the budget", || async { (buffered().await == 0.0).then_some(()) }).await;
+    let answer = daemon.post(INVOKE, body).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+}

@@ -18,6 +18,7 @@ mod failover;
 mod forwarding;
 mod framing;
 mod guardrails;
+mod half_close;
 mod headers;
 mod hostile;
 mod ledger;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bedrock_sidecar::caller::User;
 use bedrock_sidecar::config::Glob;
 use bedrock_sidecar::error::{Refusal, RefusalKind};
 use bedrock_sidecar::limits::{Admission, Behind, Estimate, LimitRequest, Limits, VirtualClock};
@@ -22,7 +23,7 @@ fn ask(tokens: u64) -> LimitRequest<'static> {
     let estimate = Estimate { input: tokens / 2, output: tokens - tokens / 2 };
     LimitRequest {
         caller: None,
-        uid: None,
+        user: User::Unknown,
         caller_limits: None,
         model: None,
         behind: &Behind::Itself,
@@ -34,7 +35,7 @@ fn ask(tokens: u64) -> LimitRequest<'static> {
 fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
     LimitRequest {
         caller: Some(caller),
-        uid: None,
+        user: User::Unknown,
         caller_limits: Some(rates),
         model: None,
         behind: &Behind::Itself,
@@ -372,7 +373,7 @@ async fn no_caller_takes_all_places_in_the_queue() {
         let spawn = |caller: &'static str, uid: u32| {
             let limits = limits.clone();
             tokio::spawn(async move {
-                let one = if named { of(caller, &none) } else { LimitRequest { uid: Some(uid), ..ask(0) } };
+                let one = if named { of(caller, &none) } else { LimitRequest { user: User::Local(uid), ..ask(0) } };
                 limits.admit(one).await.map(drop)
             })
         };

@@ -1,3 +1,4 @@
+use super::fault::{FAULT_HEADER, FAULTS, MAX_HEADERS};
 use super::*;
 
 impl Duplex for tokio::io::DuplexStream {

@@ -1,5 +1,6 @@
 //! Callers by their client certificates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +10,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
 use test_support::*;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// A CA, and what it issues, as PEM files in a folder.
-struct Pki {
+pub(super) struct Pki {
     dir: tempfile::TempDir,
     ca: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Pki {
+    pub(super) fn new() -> Pki {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "test CA");
@@ -27,7 +30,7 @@ impl Pki {
         Pki { dir, ca: Issuer::new(params, key) }
     }
 
-    fn issue(&self, file: &str, common_name: &str, name: &str) {
+    pub(super) fn issue(&self, file: &str, common_name: &str, name: &str) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
@@ -38,11 +41,15 @@ impl Pki {
             .unwrap();
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn file(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
-    fn listen(&self, address: &str) -> String {
+    pub(super) fn listen(&self, address: &str) -> String {
         format!(
             "addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\n[listen.tls]\naddress = \"{address}\"\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\nclient_ca_file = \"{}\"\n",
             self.file("server.pem"),
@@ -53,31 +60,41 @@ impl Pki {
 
     /// A connection with this CA's trust and maybe a certificate of it, and the server's certificate.
     async fn connect(&self, port: u16, certificate: Option<&str>) -> std::io::Result<(Http1, Vec<u8>)> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.file("ca.pem")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match certificate {
-            None => builder.with_no_client_auth(),
-            Some(name) => builder
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_file(self.file(&format!("{name}.pem"))).unwrap()],
-                    PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).unwrap(),
-                )
-                .unwrap(),
-        };
-        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await?;
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+        let stream = secured(self.folder(), tcp, certificate).await?;
         let server = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         Ok((Http1::on(stream, &format!("localhost:{port}")).await, server))
     }
 }
 
-fn tls_port(daemon: &Daemon) -> u16 {
+/// TLS with the trust of the CA in `folder`, and maybe a certificate that it has issued.
+pub(super) async fn secured(
+    folder: &Path,
+    tcp: TcpStream,
+    certificate: Option<&str>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let file = |name: &str| folder.join(name);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => builder
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()],
+                PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap(),
+            )
+            .unwrap(),
+    };
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+pub(super) fn tls_port(daemon: &Daemon) -> u16 {
     daemon.places.last().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 

@@ -5,6 +5,7 @@ mod identity;
 mod policy;
 pub(crate) mod proofs;
 mod reload;
+mod remote;
 mod users;
 
 use test_support::*;

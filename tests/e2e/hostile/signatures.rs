@@ -152,3 +152,33 @@ async fn no_change_of_a_signature_or_around_it_is_taken_for_its_caller() {
     assert_eq!(send(daemon.address(), fresh()).await.status, 200, "the unchanged one is still good");
     nothing_else_went_upstream(&bedrock);
 }
+
+/// Not read as if nothing had been signed, which an entry for the user could let pass.
+#[tokio::test]
+async fn another_algorithm_is_a_bad_signature_and_not_none() {
+    let bedrock = bedrock().await;
+    let daemon = with_callers(Setup::plain(&bedrock), KEYED).ready().await;
+    let signed = |algorithm: &str, key: &str| {
+        let mut request = request(Method::POST, &converse_path(ON_DEMAND), converse("harmless"));
+        let scope = "20260101/us-gov-west-1/bedrock/aws4_request";
+        let text = format!("{algorithm} Credential={key}/{scope}, SignedHeaders=host, Signature={}", "0".repeat(64));
+        request.headers_mut().insert("authorization", text.parse().unwrap());
+        request
+    };
+    for algorithm in ["AWS4-HMAC-SHA1", "AWS4-ECDSA-P256-SHA256", "AWS4-HMAC-SHA512", "aws4-hmac-sha256", "AWS4"] {
+        let answer = send(daemon.address(), signed(algorithm, "LOCALBILLING")).await;
+        let sentence = refused(&answer, 403, "InvalidSignatureException");
+        assert!(sentence.contains("AWS4-HMAC-SHA256"), "{sentence}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!(
+            (&record["caller"], &record["identityVerified"], &record["attempts"]),
+            (&Value::Null, &json!(false), &json!(0)),
+            "{record}"
+        );
+        // One with a key of elsewhere proves nothing, as any signature with such a key.
+        let answer = send(daemon.address(), signed(algorithm, "AKIAELSEWHERE")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(daemon.record_of(&answer).await["identityVerified"], false);
+    }
+    nothing_else_went_upstream(&bedrock);
+}

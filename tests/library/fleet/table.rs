@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bedrock_sidecar::caller::User;
 use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::error::RefusalKind;
 use bedrock_sidecar::limits::fleet::Dynamo;
@@ -102,7 +103,7 @@ fn fleet(requests: u64, on_unavailable: OnUnavailable) -> settings::Limits {
 
 const ASK: LimitRequest<'static> = LimitRequest {
     caller: None,
-    uid: None,
+    user: User::Unknown,
     caller_limits: None,
     model: None,
     behind: &Behind::Itself,

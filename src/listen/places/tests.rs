@@ -1,0 +1,148 @@
+use super::*;
+
+async fn place(places: &Arc<Places>, uid: u32) -> Option<Place> {
+    let permit = places.free(|| false).await;
+    match places.seat(permit, User::Local(uid)) {
+        Seat::Place(place) => Some(place),
+        Seat::Refused => None,
+        Seat::Line(_) => panic!("there was a place"),
+    }
+}
+
+#[tokio::test]
+async fn a_user_gets_no_more_than_its_share() {
+    let places = Places::new(Kind::Main, 4, 2, Arc::default());
+    let first = place(&places, 1).await.unwrap();
+    let _second = place(&places, 1).await.unwrap();
+    assert!(place(&places, 1).await.is_none());
+    let _other = place(&places, 2).await.unwrap();
+    drop(first);
+    assert!(place(&places, 1).await.is_some());
+    assert_eq!(places.free.available_permits(), 2, "what was refused has given its place back");
+}
+
+#[tokio::test]
+async fn who_was_told_and_stays_does_not_keep_others_from_being_told() {
+    let places = Places::new(Kind::Main, 4, 4, Arc::default());
+    // Idle for longer, so that it is told first.
+    let stays = place(&places, 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let idle = place(&places, 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert!(places.make_room(None));
+    assert!(!places.make_room(None), "one at a time");
+    assert!(stays.activity.is_told() && !idle.activity.is_told());
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert!(places.make_room(None) && idle.activity.is_told());
+    let _request = stays.activity.request();
+    tokio::time::timeout(Duration::from_secs(10), stays.activity.until_late()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_of_the_greatest_user_makes_room() {
+    // Where a connection needs to have been idle for no particular time.
+    let places = Places::new(Kind::Admin, 4, 3, Arc::default());
+    let a_moment = || tokio::time::sleep(Duration::from_millis(20));
+    let small = place(&places, 1).await.unwrap();
+    let busy = place(&places, 2).await.unwrap();
+    let _request = busy.activity.request();
+    a_moment().await;
+    let old = place(&places, 2).await.unwrap();
+    a_moment().await;
+    let young = place(&places, 2).await.unwrap();
+    a_moment().await;
+    let unneeded = tokio::time::timeout(Duration::from_millis(200), places.free(|| false)).await;
+    assert!(unneeded.is_err() && !old.activity.is_told(), "nobody waits");
+    let waiting = tokio::spawn({
+        let places = Arc::clone(&places);
+        async move { places.free(|| true).await }
+    });
+    old.activity.until_told().await;
+    tokio::time::sleep(LOOK * 3).await;
+    for other in [&small, &busy, &young] {
+        assert!(!other.activity.is_told(), "one is enough");
+    }
+    drop(old);
+    drop(waiting.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
+    let places = Places::new(Kind::Main, 4, 2, Arc::default());
+    let mut crowd = Vec::new();
+    for uid in [1, 1, 2, 2] {
+        crowd.push(place(&places, uid).await.unwrap());
+    }
+    let seat = async |uid| {
+        let permit = places.free(|| true).await;
+        places.seat(permit, User::Local(uid))
+    };
+    let Seat::Line(first) = seat(1).await else { panic!("it has many, and waits") };
+    drop(first);
+    let Seat::Place(third) = seat(3).await else { panic!("no spare place") };
+    let Seat::Line(fourth) = seat(3).await else { panic!("one is no longer few of four") };
+    let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
+    let waiting = tokio::spawn(fourth.place());
+    tokio::time::sleep(LOOK * 3).await;
+    assert!(!waiting.is_finished());
+    drop(crowd.pop());
+    assert!(waiting.await.unwrap().is_some(), "a place for who stood in line");
+    drop(third);
+    assert_eq!(places.spare.available_permits(), 7, "one of eight is taken");
+    assert!(places.taken().in_line.is_empty());
+}
+
+#[tokio::test]
+async fn users_with_few_connections_each_do_not_take_all_spare_places() {
+    let places = Places::new(Kind::Main, 128, 64, Arc::default());
+    let mut crowd = Vec::new();
+    for at in 0..128 {
+        crowd.push(place(&places, at % 2).await.unwrap());
+    }
+    let seat = async |uid| {
+        let permit = tokio::time::timeout(LOOK * 20, places.free(|| true)).await.unwrap();
+        match places.seat(permit, User::Local(uid)) {
+            Seat::Place(place) => Some(place),
+            Seat::Line(_) | Seat::Refused => None,
+        }
+    };
+    // Of 16 spare places, 10 users want two each.
+    let mut some = Vec::new();
+    for uid in (10..20).chain(10..20) {
+        some.extend(seat(uid).await);
+    }
+    assert_eq!(some.len(), 10, "one for each, and none twice when half of them is taken");
+    assert!(seat(50).await.is_some(), "a newcomer finds one");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_makes_room() {
+    let places = Places::new(Kind::Main, 2, 2, Arc::default());
+    let stalled = place(&places, 1).await.unwrap();
+    let busy = place(&places, 1).await.unwrap();
+    let _requests = (stalled.activity.request(), busy.activity.request());
+    stalled.activity.waits();
+    assert!(!places.make_room(None), "a moment is no stall");
+    tokio::time::sleep(LEAST_STALLED + Duration::from_millis(100)).await;
+    assert!(places.make_room(None) && stalled.activity.is_told() && !busy.activity.is_told());
+    tokio::time::timeout(Duration::from_secs(10), stalled.activity.until_late()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_line_has_an_end() {
+    let places = Places::new(Kind::Main, 4, 4, Arc::default());
+    let mut crowd = Vec::new();
+    for _ in 0..4 {
+        crowd.push(place(&places, 1).await.unwrap());
+    }
+    let mut line = Vec::new();
+    for at in 0..17 {
+        let permit = places.free(|| true).await;
+        match places.seat(permit, User::Local(1)) {
+            Seat::Line(in_line) => line.push(in_line),
+            Seat::Refused => assert_eq!(at, 16),
+            Seat::Place(_) => panic!("there is no place"),
+        }
+    }
+    assert_eq!(line.len(), 16);
+}
