@@ -2,40 +2,38 @@
 
 mod unused;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::{complain, say};
+use super::failed;
 use crate::app;
-use crate::auditor::check::{CheckLine, Verdict, check_online};
+use crate::auditor::check::{CheckLine, Verdict, check_online, odd_place};
 use crate::config::DataRetention;
-use crate::model::{catalogue, retention};
+use crate::model::{CallError, Sent, catalogue, create, retention};
 use crate::road::Region;
 use crate::settings::secrets::exposed;
 use crate::settings::tls::out_of_date;
 use crate::settings::{SecretLocation, Settings};
 use crate::upstream::Upstream;
 
-pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
+pub(super) fn check(settings: Settings, online: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
-    say(&format!("ok    configuration: {file}"));
+    writeln!(out, "ok    configuration: {file}")?;
     for warning in settings.all_warnings() {
-        say(&format!("warn  {warning}"));
+        writeln!(out, "warn  {warning}")?;
     }
     let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
-    say(&format!("info  FIPS module: {}", if fips { "active" } else { "not built in" }));
-    for warning in warnings(&settings) {
-        say(&format!("warn  {warning}"));
+    writeln!(out, "info  FIPS module: {}", if fips { "active" } else { "not built in" })?;
+    for warning in warnings(&settings).into_iter().chain(odd_place(&settings.audit)) {
+        writeln!(out, "warn  {warning}")?;
     }
     if !online {
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("bedrock-sidecar: the runtime cannot start: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return Ok(failed(&format!("the runtime cannot start: {error}"))),
     };
     let mut lines = runtime.block_on(contact(&settings));
     lines.extend(runtime.block_on(check_online(&settings.audit)));
@@ -47,10 +45,10 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
             Verdict::Unknown => "?    ",
         };
         let remedy = line.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
-        say(&format!("{label} {}{remedy}", line.finding));
+        writeln!(out, "{label} {}{remedy}", line.finding)?;
     }
     let is_good = lines.iter().all(|line| matches!(line.verdict, Verdict::Good | Verdict::Advice));
-    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What is only odd about the files that the configuration names.
@@ -103,6 +101,7 @@ async fn contact(settings: &Settings) -> Vec<CheckLine> {
             continue;
         }
         lines.extend(upstream(region, &settings.policy.require_data_retention).await);
+        lines.extend(profile_creation(region, &credentials.account_key()).await);
         are_all_listed &= region.models.refresh(&region.upstream).await.is_ok();
         names.extend(region.models.names());
         models.extend(region.models.overview(&credentials.account_key()));
@@ -159,4 +158,25 @@ async fn data_retention(upstream: &Upstream, required: &[DataRetention]) -> Chec
             CheckLine::new(verdict, format!("{what}: {error}")).remedy("allow bedrock:GetAccountDataRetention")
         }
     }
+}
+
+/// Whether the key may create the profiles without which some of the allowed models cannot be invoked.
+async fn profile_creation(region: &Region, account: &str) -> Option<CheckLine> {
+    let Region { upstream, models } = region;
+    // What could not be listed has a line of its own.
+    models.refresh(upstream).await.ok()?;
+    let mut names = models.overview(account).into_iter().filter(|line| line.sent == Sent::AsNewProfile);
+    let first = names.next()?.model.model_id;
+    let needed = match names.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    };
+    let what = format!("profiles may be created in {} (CreateInferenceProfile)", upstream.region);
+    Some(match create::is_permitted(upstream).await {
+        Ok(()) => good(&what, &format!("yes, for {needed}")),
+        Err(error @ CallError::Answered(403, _)) => CheckLine::new(Verdict::Advice, format!("{what}: {error}")).remedy(format!(
+            "{needed} can be invoked through a profile that the daemon creates, and otherwise not: allow bedrock:CreateInferenceProfile (CreateProfiles in packaging/aws), or set models.create_profiles = false"
+        )),
+        Err(error) => CheckLine::new(Verdict::Advice, format!("{what}: could not be found out: {error}")),
+    })
 }

@@ -82,6 +82,11 @@ async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
     let Seat::Place(third) = seat(3).await else { panic!("no spare place") };
     let Seat::Line(fourth) = seat(3).await else { panic!("one is no longer few of four") };
     let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
+    // A place that becomes free is not for who comes later.
+    drop(crowd.pop());
+    let newcomer = tokio::time::timeout(LOOK * 3, places.free(|| false)).await;
+    assert!(newcomer.is_err(), "the line goes first");
+    crowd.push(places.take(places.try_free().unwrap(), User::of(&of(2))).unwrap());
     let waiting = tokio::spawn(fourth.place());
     tokio::time::sleep(LOOK * 3).await;
     assert!(!waiting.is_finished());
