@@ -182,7 +182,7 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
-    async fn follow(mut self, connection: impl Connection) -> Result<(), Error> {
+    async fn follow(self, connection: impl Connection) -> Result<(), Error> {
         let mut connection = pin!(connection);
         let timeouts = self.shared.timeouts;
         let (mut finishing, mut unsent) = (None::<Instant>, None);
