@@ -265,6 +265,43 @@ class Units(unittest.TestCase):
         self.assertEqual((entry["F_OPERATION"], entry["F_STATUS"], entry["F_OUTCOME"]), ("Converse", "200", "completed"))
         self.assertEqual(json.loads(entry["F_RECORD"])["callerUid"], APP)
 
+    def test_a_taken_port_is_tried_again(self) -> None:
+        drop_in(SERVICE, "soon.conf", "[Service]\nRestartSec=1\n")
+        machine.shell("systemd-run --quiet --unit=thief /usr/bin/bedrock-simulator --plain 127.0.0.1:8790")
+        wait_for_port(8790)
+        try:
+            with self.assertRaises(Failed):
+                self.start()
+            until("a second try", lambda: int(show("NRestarts")) > 0)
+            self.assertIn("127.0.0.1:8790 cannot be listened on", self.said())
+        finally:
+            machine.shell("systemctl stop thief")
+        until("the start", lambda: show("ActiveState") == "active")
+        self.assertEqual(ask()[0], 200)
+
+    def test_a_stop_waits_for_a_stream_for_longer_than_systemd_would(self) -> None:
+        drop_in(SERVICE, "impatient.conf", "[Service]\nTimeoutStopSec=1\n")
+        self.start()
+        prompt = PROMPT.replace("hello", "events 4 pace 1500")
+        machine.shell(
+            "rm -f /tmp/stream; systemd-run --quiet --unit=stream --property=RemainAfterExit=yes curl -sS -N -o /tmp/stream "
+            f"-H 'content-type: application/json' -d '{prompt}' http://localhost:8790{MODEL}-stream"
+        )
+        until("the stream", lambda: machine.run("test", "-s", "/tmp/stream").returncode == 0)
+        machine.shell(f"systemctl stop {SERVICE}")
+        self.assertEqual((show("Result"), show("ExecMainStatus")), ("success", "0"), self.said())
+        self.assertEqual([record["outcome"] for record in self.records()], ["completed"])
+        until("curl", lambda: show("SubState", "stream") == "exited")
+        machine.shell("systemctl stop stream")
+
+    def test_a_unix_socket_of_its_own(self) -> None:
+        put(CONFIG, '[listen]\nunix_socket = "/run/bedrock-sidecar/bedrock.sock"\n' + CONFIGURED)
+        self.start()
+        self.assertEqual(machine.shell("stat -c '%a %U' /run/bedrock-sidecar/bedrock.sock").strip(), "666 bedrock-sidecar")
+        self.assertEqual(ask("--unix-socket", "/run/bedrock-sidecar/bedrock.sock")[0], 200)
+        record = until("the record", lambda: self.records())[0]
+        self.assertEqual((record["callerUid"], record["sourceIP"]), (APP, "/run/bedrock-sidecar/bedrock.sock"))
+
     def test_the_daemon_starts_when_somebody_connects(self) -> None:
         machine.shell(f"systemctl start {SOCKET}")
         self.assertEqual(show("ActiveState"), "inactive")
