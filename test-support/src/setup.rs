@@ -170,7 +170,7 @@ impl Setup {
         // The process keeps its id when it becomes the daemon.
         let exec = "exec 3<&0 4<&1 0</dev/null 1>/dev/null; export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=$2; \
                     exec \"$0\" run --config \"$1\"";
-        shell.args(["-c", exec]).arg(program().get_program()).args([&self.write(), names]);
+        shell.args(["-c", exec]).arg(program().get_program()).arg(self.write()).arg(names);
         shell.stdin(Stdio::from(first)).stdout(Stdio::from(second));
         shell
     }

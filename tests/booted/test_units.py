@@ -49,9 +49,10 @@ def setUpModule() -> None:
     # As the packages install them.
     for unit in (SERVICE, SOCKET):
         put(f"/usr/lib/systemd/system/{unit}", (ROOT / "systemd" / unit).read_text())
-    sysusers = "bedrock-sidecar.conf"
-    put(f"/usr/lib/sysusers.d/{sysusers}", (ROOT / "systemd/sysusers.d" / sysusers).read_text())
-    machine.shell(f"systemd-sysusers; systemctl daemon-reload; groupadd --gid {APP} bedrock-apps")
+    for kind in ("sysusers.d", "tmpfiles.d"):
+        for file in (ROOT / "systemd" / kind).glob("*.conf"):
+            put(f"/usr/lib/{kind}/{file.name}", file.read_text())
+    machine.shell(f"systemd-sysusers; systemd-tmpfiles --create; systemctl daemon-reload; groupadd --gid {APP} bedrock-apps")
     machine.shell(
         "systemd-run --quiet --unit=simulator /usr/bin/bedrock-simulator --plain 127.0.0.1:9000 --record-limit 0"
     )
