@@ -52,7 +52,7 @@ def setUpModule() -> None:
     for kind in ("sysusers.d", "tmpfiles.d"):
         for file in (ROOT / "systemd" / kind).glob("*.conf"):
             put(f"/usr/lib/{kind}/{file.name}", file.read_text())
-    machine.shell(f"systemd-sysusers; systemd-tmpfiles --create; systemctl daemon-reload; groupadd --gid {APP} bedrock-apps")
+    machine.shell(f"systemd-sysusers; groupadd --gid {APP} bedrock-apps")
     machine.shell(
         "systemd-run --quiet --unit=simulator /usr/bin/bedrock-simulator --plain 127.0.0.1:9000 --record-limit 0"
     )
@@ -97,7 +97,8 @@ class Units(unittest.TestCase):
     def setUp(self) -> None:
         machine.run("systemctl", "stop", SOCKET, SERVICE)
         machine.run("systemctl", "reset-failed", SOCKET, SERVICE)
-        machine.shell("rm -rf /etc/systemd/system/bedrock-* /var/lib/bedrock-sidecar; systemctl daemon-reload")
+        machine.shell("rm -rf /etc/systemd/system/bedrock-* /var/lib/bedrock-sidecar /run/bedrock-sidecar")
+        machine.shell("systemd-tmpfiles --create; systemctl daemon-reload")
         put(CONFIG, CONFIGURED)
         put("/etc/bedrock-sidecar/credential", KEY, 0o600)
         drop_in(SERVICE, "credential.conf")
@@ -346,6 +347,7 @@ class Units(unittest.TestCase):
         self.assertEqual(done["failures"], [])
         for way, count in done["answered"].items():
             self.assertGreater(count, 30, way)
+        print(f"answered: {done['answered']}", file=sys.stderr)
         answered = sum(done["answered"].values())
         until("all records", lambda: len(self.records()) >= answered)
         records = self.records()
