@@ -339,14 +339,14 @@ class Units(unittest.TestCase):
                 before = len(self.records())
                 machine.shell(f"systemctl restart {SERVICE}")
                 pids.add(show("MainPID"))
-                until("more of the load", lambda: len(self.records()) > before + 50)
+                until("more of the load", lambda: len(self.records()) > before + 100)
         finally:
             load.terminate()
             done = json.loads(load.communicate(timeout=60)[0])
         self.assertEqual(len(pids), 4)
         self.assertEqual(done["failures"], [])
         for way, count in done["answered"].items():
-            self.assertGreater(count, 30, way)
+            self.assertGreater(count, 20, way)
         print(f"answered: {done['answered']}", file=sys.stderr)
         answered = sum(done["answered"].values())
         until("all records", lambda: len(self.records()) >= answered)
