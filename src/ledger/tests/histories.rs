@@ -1,59 +1,30 @@
 //! Random histories of a ledger, held against a model: openings, ends, notes, kills, losses of power, disks and tables
 //! that fail, clocks that jump, pruning, restored and lost databases.
 //!
-//! The model: a record that was promised is never lost and never there twice, says what was written, and is deleted only
-//! by rule; the chain is continuous; what the table has of a request is never replaced by something else.
-//!
 //! A failure names its seed; `LEDGER_SEED=N` runs that history alone, `LEDGER_SEEDS=N` so many in the slow test.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod model;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
+use self::model::{Loss, Model, Place};
 use super::clock::{DAY_MS, HOUR_MS, TestClock};
 use super::disk::{Files, TestDisk};
 use super::table::{Network, TestTable};
-use super::{Random, completed, items, record, settings};
+use super::{Random, completed, record, settings};
 use crate::auditor::cli;
 use crate::config::{Durability, OnFull};
-use crate::ledger::index::open_to_read;
-use crate::ledger::index::read::set_aside_after;
-use crate::ledger::item::{ItemContext, draft_item};
+use crate::ledger::clock::Clock;
 use crate::ledger::{Ledger, Opened};
 use crate::record::{Outcome, Record, Usage};
 use crate::settings::Audit;
-
-const RETENTION_MS: i64 = 30 * DAY_MS;
-const INTERRUPTED: &str = "bedrock-sidecar: the daemon ended before the answer did";
-/// Longer than any item here.
-const ITEM_BYTES: u64 = 1500;
-
-/// What the model knows of a request.
-struct Request {
-    /// As it was opened; for one that was only noted, the same as its end.
-    opening: Record,
-    end: Option<Record>,
-    /// Whether what was promised includes a loss of power.
-    opening_is_on_disk: bool,
-    /// Whether its end was certainly written: the disk did not fail then, or has been well since.
-    end_is_written: bool,
-    /// It may be recorded as interrupted, since it had no end that was promised when the daemon ended.
-    may_be_interrupted: bool,
-    /// It may be missing: a loss of power took what was not promised, or the database was lost.
-    may_be_lost: bool,
-    /// The clock was right when it began.
-    is_dated_well: bool,
-    /// As the index had it last.
-    seen: Option<Value>,
-    is_pruned: bool,
-    /// The table had refused it when it was seen last.
-    is_set_aside: bool,
-}
 
 struct History {
     random: Random,
@@ -66,15 +37,11 @@ struct History {
     ledger: Option<Arc<Ledger>>,
     next_id: u64,
     open: Vec<(Opened, String)>,
-    requests: BTreeMap<String, Request>,
+    model: Model,
     /// See [`History::synced_log`].
     log_on_disk: Option<(Vec<u8>, usize)>,
     /// Copies of the database that may be restored.
     databases: Vec<Files>,
-    /// The database was lost or restored: records may be missing that the journal no longer has.
-    lacks_records: bool,
-    /// A loss of power took what was not promised: numbers that the table has may be given away again.
-    has_lost_promises: bool,
     /// For how long the wall clock has been wrong.
     wrong_for_ms: i64,
 }
@@ -111,11 +78,9 @@ impl History {
             ledger: None,
             next_id: 1,
             open: Vec::new(),
-            requests: BTreeMap::new(),
+            model: Model::default(),
             databases: Vec::new(),
             log_on_disk: None,
-            lacks_records: false,
-            has_lost_promises: false,
             wrong_for_ms: 0,
         };
         history.trace(&format!("{:?}", history.settings));
@@ -182,7 +147,7 @@ impl History {
     /// Tells what happens in a history that is run alone.
     fn trace(&self, what: &str) {
         if number("LEDGER_SEED").is_some() {
-            eprintln!("{what}: {} requests, next {}", self.requests.len(), self.next_id);
+            eprintln!("{what}: {} requests, next {}", self.model.count(), self.next_id);
         }
     }
 
@@ -190,9 +155,8 @@ impl History {
     fn draw(&mut self) -> Record {
         let id = self.next_id;
         self.next_id += 1;
-        let clock: &dyn crate::ledger::clock::Clock = &*self.clock;
         Record {
-            started_ms: clock.now_ms(),
+            started_ms: Clock::now_ms(&*self.clock),
             model_id: self.random.pick(&["anthropic.claude-sonnet-4", "", "é\"\n"]).to_owned(),
             caller: self.random.pick(&[None, Some("billing")]).map(str::to_owned),
             ..record(id)
@@ -222,21 +186,6 @@ impl History {
         }
     }
 
-    fn request(&self, opening: Record, end: Option<Record>, opening_is_on_disk: bool) -> Request {
-        Request {
-            opening,
-            end_is_written: end.is_some() && self.disk_is_well(),
-            end,
-            opening_is_on_disk,
-            may_be_interrupted: false,
-            may_be_lost: false,
-            is_dated_well: self.clock.is_right(),
-            seen: None,
-            is_pruned: false,
-            is_set_aside: false,
-        }
-    }
-
     fn disk_is_well(&self) -> bool {
         self.disk.state().failing_writes == 0
     }
@@ -249,7 +198,7 @@ impl History {
         let is_durable = ledger.wait_until_durable(&opened).await.is_ok();
         let promised = is_durable && self.settings.durability == Durability::Disk;
         let id = record.request_id.clone();
-        self.requests.insert(id.clone(), self.request(record.clone(), None, promised));
+        self.model.begun(record.clone(), None, promised, self.clock.is_right());
         self.open.push((opened, id));
         if !is_durable {
             let ended = Record { outcome: Outcome::Refused, status_code: 503, ..record };
@@ -259,7 +208,7 @@ impl History {
     }
 
     fn close_one(&mut self, which: usize) {
-        let opening = self.requests[&self.open[which].1].opening.clone();
+        let opening = self.model.opening(&self.open[which].1).clone();
         let ended = self.draw_end(&opening);
         self.close_as(which, ended);
     }
@@ -268,9 +217,7 @@ impl History {
         let (opened, id) = self.open.swap_remove(which);
         let is_well = self.disk_is_well();
         self.ledger().close(opened, &ended);
-        let request = self.requests.get_mut(&id).unwrap();
-        request.end = Some(ended);
-        request.end_is_written = is_well;
+        self.model.ended(&id, ended, is_well);
     }
 
     fn note_one(&mut self) {
@@ -280,9 +227,7 @@ impl History {
         let before = ledger.status().unrecorded_total;
         ledger.note(&ended);
         if ledger.status().unrecorded_total == before {
-            let mut request = self.request(ended.clone(), Some(ended.clone()), false);
-            request.end_is_written = true;
-            self.requests.insert(ended.request_id, request);
+            self.model.begun(ended.clone(), Some(ended), false, self.clock.is_right());
         }
     }
 
@@ -331,97 +276,14 @@ impl History {
     }
 
     fn compare(&mut self) {
-        let set_aside = set_aside(self.directory.path());
-        let items = items(self.directory.path());
-        let mut found: BTreeMap<String, Value> = BTreeMap::new();
-        let mut first: BTreeMap<String, u64> = BTreeMap::new();
-        let mut last: BTreeMap<String, u64> = BTreeMap::new();
-        let bytes: u64 = items.iter().map(|item| item.to_string().len() as u64).sum();
-        for item in items {
-            let seq = item["chainSeq"].as_u64().unwrap();
-            let chain = text(&item, "chainId");
-            let before = last.insert(chain.clone(), seq).unwrap_or(0);
-            assert!(seq > before, "chainSeq {seq} follows {before}");
-            first.entry(chain).or_insert(seq);
-            let before = found.insert(text(&item, "requestId"), item);
-            assert!(before.is_none(), "a request has two records: {before:?}");
-        }
-        let open: BTreeSet<String> = self.open.iter().map(|(_, id)| id.clone()).collect();
-        let mut gone = Vec::new();
-        for (id, request) in &mut self.requests {
-            let Some(item) = found.remove(id) else {
-                let is_under_way = open.contains(id);
-                if !(is_under_way || request.is_pruned) {
-                    gone.push(id.clone());
-                }
-                continue;
-            };
-            assert!(!request.is_pruned || request.may_be_lost, "{id} was deleted and is back: {item}");
-            assert!(!open.contains(id), "{id} has no end yet: {item}");
-            if let Some(seen) = &request.seen {
-                assert_eq!(*seen, item, "{id} has changed");
-            }
-            let is_interrupted = item["outcome"] == "interrupted";
-            assert!(!is_interrupted || request.may_be_interrupted, "{id} had an end: {item}");
-            let expected = match &request.end {
-                Some(end) if !is_interrupted => end.clone(),
-                _ => Record {
-                    outcome: Outcome::Interrupted,
-                    success: false,
-                    error_message: Some(INTERRUPTED.into()),
-                    ..request.opening.clone()
-                },
-            };
-            assert_eq!(content(item.clone()), expected_content(&expected, &item), "{id}");
-            request.end_is_written = true;
-            request.may_be_lost = false;
-            request.seen = Some(item);
-            request.is_set_aside = set_aside.contains(id);
-        }
-        assert!(found.is_empty(), "nobody wrote these: {found:?}");
-        self.allow_missing(&gone, &first, bytes);
-    }
-
-    /// Asserts that what is gone was not promised, or deleted by rule.
-    fn allow_missing(&mut self, gone: &[String], first: &BTreeMap<String, u64>, bytes: u64) {
-        let now_ms = self.clock.true_ms();
-        let max_bytes = self.settings.max_ledger_bytes;
-        // What was deleted for its age since the last look may have made the ledger too full before.
-        let deleted =
-            |id: &String| self.requests[id].seen.as_ref().map_or(ITEM_BYTES, |seen| seen.to_string().len() as u64);
-        let bytes = bytes + gone.iter().map(deleted).sum::<u64>();
-        for id in gone {
-            let request = self.requests.get_mut(id).unwrap();
-            if (request.may_be_lost || self.lacks_records) && request.seen.is_none() {
-                continue;
-            }
-            let table = self.table.state();
-            let is_in_table = table.items.contains_key(id);
-            let is_set_aside = request.is_set_aside && !is_in_table;
-            // A clock may be a day off, and so may be a record of a time when it was wrong.
-            let is_old = !request.is_dated_well || request.opening.started_ms < now_ms + DAY_MS - RETENTION_MS;
-            let has_table = self.settings.table.is_some();
-            let may_be_old = is_old && (!has_table || is_in_table || table.refused.contains(id));
-            let is_too_many = match (self.settings.on_full, has_table) {
-                (OnFull::Prune, _) => bytes + ITEM_BYTES > max_bytes / 100 * 85,
-                (OnFull::Deny, true) => is_in_table && bytes + ITEM_BYTES > max_bytes,
-                (OnFull::Deny, false) => false,
-            };
-            drop(table);
-            assert!(
-                may_be_old || (is_too_many && !is_set_aside),
-                "{id} is gone: in the table {is_in_table}, set aside {is_set_aside}, {bytes} bytes of {max_bytes}, {} days old, dated well {}, seen {:?}",
-                (now_ms - request.opening.started_ms) / DAY_MS,
-                request.is_dated_well,
-                request.seen
-            );
-            if let Some(seen) = &request.seen {
-                let chain = text(seen, "chainId");
-                let seq = seen["chainSeq"].as_u64().unwrap();
-                assert!(first.get(&chain).is_none_or(|first| seq < *first), "{id} was taken out of the midst: {seen}");
-            }
-            request.is_pruned = true;
-        }
+        let place = Place {
+            directory: self.directory.path(),
+            settings: &self.settings,
+            table: &self.table,
+            now_ms: self.clock.true_ms(),
+            open: self.open.iter().map(|(_, id)| id.clone()).collect(),
+        };
+        self.model.compare(&place);
     }
 
     /// The table is well again, and gets everything but what it refuses.
@@ -437,36 +299,7 @@ impl History {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.look().await;
-        let table = self.table.state();
-        let set_aside = self.ledger().status().set_aside;
-        let mut missing = 0;
-        for (id, request) in self.requests.iter().filter(|(_, request)| request.seen.is_some() && !request.is_pruned) {
-            match (table.items.get(id), &request.seen) {
-                (Some(there), _) if self.has_lost_promises || self.lacks_records => {
-                    let is_known = there["outcome"] == "interrupted"
-                        || request
-                            .end
-                            .as_ref()
-                            .is_some_and(|end| content(there.clone()) == expected_content(end, there));
-                    assert!(is_known, "the table says {there}");
-                }
-                (Some(there), seen) => {
-                    let mut there = there.clone();
-                    there.as_object_mut().unwrap().remove("chainHash");
-                    assert_eq!(Some(&there), seen.as_ref(), "{id} in the table");
-                }
-                (None, _) => missing += 1,
-            }
-        }
-        if !self.lacks_records {
-            assert!(missing <= set_aside, "{missing} records are not in the table, and {set_aside} are set aside");
-        }
-        for (before, after) in &table.replaced {
-            assert!(
-                (self.has_lost_promises || self.lacks_records) && after["outcome"] != "interrupted",
-                "the table had {before} and got {after}"
-            );
-        }
+        self.model.compare_table(&self.table, self.ledger().status().set_aside);
     }
 
     /// The daemon ends, and is started on what is left.
@@ -514,7 +347,6 @@ impl History {
             self.synced_log(&database)
         };
         self.trace(&format!("{crash:?}, indexed {is_indexed}, fate {fate}, {} files", journal.len()));
-        self.lacks_records |= harmed;
         std::fs::create_dir(next.path().join("journal")).unwrap();
         for (path, bytes) in journal.iter().chain(&database) {
             let path = path.strip_prefix(self.directory.path()).unwrap_or(Path::new(path.file_name().unwrap()));
@@ -528,21 +360,9 @@ impl History {
             let _ = std::fs::copy(self.directory.path().join("running"), next.path().join("running"));
         }
 
-        let loses_promises = power_fails && self.settings.durability == Durability::Process;
-        self.has_lost_promises |= loses_promises;
+        let takes_promised = power_fails && self.settings.durability == Durability::Process;
+        self.model.daemon_ended(Loss { power_fails, takes_promised, is_harmed: harmed });
         self.open.clear();
-        for request in self.requests.values_mut() {
-            if loses_promises || harmed {
-                request.seen = None;
-                request.may_be_lost = true;
-                // An older database has what was deleted since.
-                request.is_pruned = false;
-            }
-            if request.seen.is_none() {
-                request.may_be_interrupted |= request.end.is_none() || !request.end_is_written || power_fails;
-                request.may_be_lost |= power_fails && !request.opening_is_on_disk;
-            }
-        }
         self.disk = if power_fails {
             drop(self.ledger.take());
             Arc::new(TestDisk::found(next.path()))
@@ -601,36 +421,10 @@ impl History {
         self.see_shipped().await;
         let findings = cli::findings_of(&self.settings);
         for finding in findings {
-            assert!(self.lacks_records && finding.starts_with("MISSING"), "{finding}");
+            assert!(self.model.lacks_records && finding.starts_with("MISSING"), "{finding}");
         }
         self.ledger().stop(tokio::time::Instant::now()).await;
     }
-}
-
-fn text(item: &Value, name: &str) -> String {
-    item[name].as_str().unwrap().to_owned()
-}
-
-/// An item without what the ledger adds of itself.
-fn content(mut item: Value) -> Value {
-    for own in ["chainSeq", "chainHash", "ttl", "afterUncleanStop"] {
-        item.as_object_mut().unwrap().remove(own);
-    }
-    item
-}
-
-/// What the item of a record has to say, in the chain that it is in.
-fn expected_content(record: &Record, item: &Value) -> Value {
-    let (host_id, chain_id) = (text(item, "hostId"), text(item, "chainId"));
-    let context = ItemContext {
-        host_id: &host_id,
-        chain_id: &chain_id,
-        retention: Duration::from_secs(0),
-        good_ms: 0,
-        after_unclean_stop: false,
-    };
-    let draft = draft_item(record, context);
-    content(serde_json::from_slice(&[&draft.before_seq[..], b"1", &draft.after_seq].concat()).unwrap())
 }
 
 fn database(directory: &Path) -> Files {
@@ -638,20 +432,15 @@ fn database(directory: &Path) -> Files {
     paths.into_iter().filter_map(|path: PathBuf| Some((path.clone(), std::fs::read(path).ok()?))).collect()
 }
 
-/// The requests whose records the table does not take.
-fn set_aside(directory: &Path) -> BTreeSet<String> {
-    let db = open_to_read(&directory.join("ledger.db")).unwrap();
-    let records = set_aside_after(&db, 0, usize::MAX).unwrap();
-    records.iter().map(|(record, _)| text(&serde_json::from_str(&record.item).unwrap(), "requestId")).collect()
-}
-
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// Runs so many histories, and says of all that fail which they are.
 fn run(first: u64, count: u64) {
     let seeds = number("LEDGER_SEED").map_or(first..first + count, |seed| seed..seed + 1);
     let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().unwrap().get();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -661,24 +450,26 @@ fn run(first: u64, count: u64) {
                     if seed >= seeds.end {
                         return;
                     }
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    let history = std::panic::AssertUnwindSafe(|| {
-                        runtime.block_on(async {
-                            let mut history = History::begin(seed).await;
-                            for _ in 0..10 + seed % 40 {
-                                history.step().await;
-                            }
-                            history.end().await;
-                        });
-                    });
-                    if let Err(panic) = std::panic::catch_unwind(history) {
+                    if catch_unwind(AssertUnwindSafe(|| run_one(seed))).is_err() {
                         eprintln!("the history with LEDGER_SEED={seed} failed");
-                        next.store(u64::MAX / 2, SeqCst);
-                        std::panic::resume_unwind(panic);
+                        failed.lock().unwrap().push(seed);
                     }
                 }
             });
         }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "these histories failed: {failed:?}");
+}
+
+fn run_one(seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut history = History::begin(seed).await;
+        for _ in 0..10 + seed % 40 {
+            history.step().await;
+        }
+        history.end().await;
     });
 }
 

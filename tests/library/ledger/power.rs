@@ -310,3 +310,72 @@ async fn what_was_shipped_and_lost_with_the_power_is_whole_in_the_table() {
     let (whole, report) = verify("verify --source dynamodb");
     assert!(!whole && report.contains("MISSING   record 5 "), "{report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_a_restored_database_brings_back_stands_beside_what_a_start_wrote_in_its_place() {
+    for is_shipped_before in [true, false] {
+        let table = format!("end-brought-back-{is_shipped_before}");
+        let client = create_table(&table, &["requestId", "timestamp"]).await;
+        let directory = tempfile::tempdir().unwrap();
+        let local = settings(directory.path());
+        let settings = settings::Audit { table: Some(table.clone()), ..local.clone() };
+        let start = async |settings| Ledger::start_with(settings, Some(dynamodb::local())).await.unwrap();
+        let audit = start(if is_shipped_before { &settings } else { &local }).await;
+        serve(&audit, &record(1)).await;
+        let request = record(2);
+        let open = audit.open(&request).await.unwrap();
+        audit.flush().await;
+        let under_way = copy(directory.path(), |name| is_journal(name) || is_database(name));
+        audit.close(open, &completed(&request));
+        serve(&audit, &record(3)).await;
+        audit.stop(kit::far()).await;
+        drop(audit);
+        let ended = copy(directory.path(), is_database);
+        // Of the disk's cache only this was written, and the host was booted since.
+        restore(directory.path(), |name| is_journal(name) || is_database(name), &under_way);
+        std::fs::write(directory.path().join("running"), "another boot\n").unwrap();
+        let audit = start(&settings).await;
+        serve(&audit, &record(4)).await;
+        audit.stop(kit::far()).await;
+        drop(audit);
+        let outcome = async || dynamodb::items(&client, &table).await[&request.request_id]["outcome"].clone();
+        assert_eq!(outcome().await, if is_shipped_before { "completed" } else { "interrupted" });
+        // An admin restores the database from a copy that knows the end.
+        restore(directory.path(), is_database, &ended);
+        let audit = start(&settings).await;
+        serve(&audit, &record(5)).await;
+        audit.stop(kit::far()).await;
+        assert_eq!(audit.status().pending, 0);
+        drop(audit);
+
+        let items = kit::items(directory.path());
+        let of_request: Vec<&Value> = items.iter().filter(|item| item["requestId"] == request.request_id).collect();
+        let [end, interrupted] = of_request[..] else { panic!("{items:#?}") };
+        assert_eq!((&end["outcome"], &interrupted["outcome"]), (&"completed".into(), &"interrupted".into()));
+        assert_ne!(end["chainId"], interrupted["chainId"]);
+        assert_eq!(items.last().unwrap()["chainId"], interrupted["chainId"], "the later chain goes on");
+        assert_eq!(outcome().await, "completed", "the end is what the table has");
+        assert_eq!(dynamodb::items(&client, &table).await.len(), 5);
+
+        let audit = |words: &str| child::audit(directory.path(), Some(&table), words);
+        let (whole, report) = audit("verify");
+        assert!(whole && report.contains("6 records checked"), "{report}");
+        for command in ["verify --source dynamodb", "verify --source dynamodb --time-range 24h"] {
+            let (whole, report) = audit(command);
+            assert!(whole && report.contains("note: 1 records say that a request was interrupted"), "{report}");
+        }
+        let listed = audit("list --format jsonl").1;
+        assert_eq!(listed.lines().filter(|line| line.contains(&request.request_id)).count(), 2, "{listed}");
+        let export = directory.path().join("export.jsonl");
+        std::fs::write(&export, audit("export --format jsonl").1).unwrap();
+        let (whole, report) = audit(&format!("verify --source export {}", export.display()));
+        assert!(whole && report.contains("6 records checked"), "{report}");
+
+        // What stands beside it excuses nothing else: without the end, both records are missing.
+        let key = |name: &str| AttributeValue::S(end[name].as_str().unwrap().to_owned());
+        let delete = client.delete_item().table_name(&table).key("requestId", key("requestId"));
+        delete.key("timestamp", key("timestamp")).send().await.unwrap();
+        let (whole, report) = audit("verify --source dynamodb");
+        assert!(!whole && report.matches("MISSING ").count() == 2, "{report}");
+    }
+}
