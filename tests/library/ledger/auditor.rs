@@ -219,7 +219,7 @@ async fn an_export_that_is_read_slowly_does_not_hold_the_database() {
 async fn the_table_is_held_against_the_ledger() {
     let client = create_table("verified", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings::Audit { table: Some("verified".into()), ..kit::settings(directory.path()) };
+    let settings = kit::in_table(directory.path(), "verified");
     let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
     for number in 0..30 {
         serve(&audit, &record(number)).await;
@@ -294,7 +294,7 @@ async fn verify_and_meanwhile(directory: &Path, table: &'static str, meanwhile: 
 async fn what_the_daemon_ships_while_the_table_is_read_is_no_finding() {
     create_table("busy", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings::Audit { table: Some("busy".into()), ..kit::settings(directory.path()) };
+    let settings = kit::in_table(directory.path(), "busy");
     let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
     let ship = async |count: u64, shipped: u64| {
         for number in 0..count {
@@ -313,7 +313,7 @@ async fn what_the_daemon_ships_while_the_table_is_read_is_no_finding() {
 async fn what_is_shipped_and_pruned_while_the_table_is_read_is_no_finding() {
     create_table("busy-pruned", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let mut settings = settings::Audit { table: Some("busy-pruned".into()), ..kit::settings(directory.path()) };
+    let mut settings = kit::in_table(directory.path(), "busy-pruned");
     let ship = async |settings: &settings::Audit, count: u64| {
         let audit = Ledger::start_with(settings, Some(dynamodb::local())).await.unwrap();
         for number in 0..count {
@@ -339,7 +339,7 @@ async fn what_is_shipped_and_pruned_while_the_table_is_read_is_no_finding() {
 async fn what_was_pruned_by_rule_is_not_inserted_though_nothing_of_the_chain_is_left() {
     create_table("pruned", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let mut settings = settings::Audit { table: Some("pruned".into()), ..kit::settings(directory.path()) };
+    let mut settings = kit::in_table(directory.path(), "pruned");
     let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
     for number in 0..30 {
         serve(&audit, &record(number)).await;
@@ -404,7 +404,7 @@ async fn a_ledger_that_was_cut_or_written_anew_is_contradicted_by_anchors() {
 async fn questions_to_the_daemon_do_not_count_as_requests() {
     create_table("questions", &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings::Audit { table: Some("questions".into()), ..kit::settings(directory.path()) };
+    let settings = kit::in_table(directory.path(), "questions");
     let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
     for number in 0..9 {
         let record = record(number);

@@ -11,17 +11,13 @@ use bedrock_sidecar::settings;
 use serde_json::Value;
 
 use super::child;
-use super::kit::{self, record, serve};
+use super::kit::{self, delete, in_table, record, serve};
 use test_support::dynamodb::{self, Proxy, create_table};
 use test_support::{eventually, until_async};
 
 /// What the daemon's own records have in common.
 fn own() -> Record {
     Record { destination_region: "us-east-1".into(), source_ip: "bedrock-sidecar".into(), ..Record::default() }
-}
-
-fn in_table(directory: &Path, table: &str) -> settings::Audit {
-    settings::Audit { table: Some(table.into()), ..kit::settings(directory) }
 }
 
 /// A ledger that says how its chain begins, serves requests, and ends.
@@ -48,12 +44,6 @@ fn says(items: &[Value]) -> Vec<&str> {
 fn remove(directory: &Path) {
     std::fs::remove_dir_all(directory).unwrap();
     std::fs::create_dir(directory).unwrap();
-}
-
-async fn delete(client: &Client, table: &str, item: &Value) {
-    let key = |name: &str| AttributeValue::S(item[name].as_str().unwrap().to_owned());
-    let request = client.delete_item().table_name(table).key("requestId", key("requestId"));
-    request.key("timestamp", key("timestamp")).send().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

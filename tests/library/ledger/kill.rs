@@ -69,7 +69,7 @@ async fn nothing_that_was_promised_is_lost_by_many_kills() {
 async fn killed(table: &str, kills: usize) {
     let client = create_table(table, &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings::Audit { table: Some(table.into()), ..kit::settings(directory.path()) };
+    let settings = kit::in_table(directory.path(), table);
     let mut promised: BTreeMap<String, (u64, bool)> = BTreeMap::new();
     for _ in 0..kills {
         let mut child = child::command("load", directory.path())

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
 use bedrock_sidecar::config::{Durability, OnFailure, OnFull};
 use bedrock_sidecar::ledger::StateDir;
 use bedrock_sidecar::ledger::{Ledger, index};
@@ -23,6 +25,11 @@ pub(super) fn settings(directory: &Path) -> settings::Audit {
         on_full: OnFull::Deny,
         anchor: None,
     }
+}
+
+/// The same with a table.
+pub(super) fn in_table(directory: &Path, table: &str) -> settings::Audit {
+    settings::Audit { table: Some(table.into()), ..settings(directory) }
 }
 
 /// A request that is under way.
@@ -69,6 +76,13 @@ pub(super) fn items(directory: &Path) -> Vec<Value> {
     let mut select = db.prepare("SELECT item FROM records ORDER BY id").unwrap();
     let items = select.query_map([], |row| row.get::<_, String>(0)).unwrap();
     items.map(|item| serde_json::from_str(&item.unwrap()).unwrap()).collect()
+}
+
+/// Takes an item out of a table that is keyed on requestId and timestamp.
+pub(super) async fn delete(client: &Client, table: &str, item: &Value) {
+    let key = |name: &str| AttributeValue::S(item[name].as_str().unwrap().to_owned());
+    let request = client.delete_item().table_name(table).key("requestId", key("requestId"));
+    request.key("timestamp", key("timestamp")).send().await.unwrap();
 }
 
 pub(super) async fn start(settings: &settings::Audit) -> Arc<Ledger> {

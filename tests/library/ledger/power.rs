@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
-use bedrock_sidecar::settings;
+use bedrock_sidecar::settings::Audit;
 use serde_json::Value;
 use test_support::dynamodb::{self, create_table};
 use test_support::eventually;
 
 use super::child;
-use super::kit::{self, completed, record, serve, settings, start};
+use super::kit::{self, completed, in_table, record, serve, settings, start};
 
 fn journal_files(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = directory.join("journal").read_dir().unwrap().map(|file| file.unwrap().path()).collect();
@@ -44,6 +43,10 @@ fn is_database(name: &str) -> bool {
 
 fn is_journal(name: &str) -> bool {
     name.ends_with(".journal")
+}
+
+fn is_ledger(name: &str) -> bool {
+    is_journal(name) || is_database(name)
 }
 
 fn assert_chain_grows(items: &[Value]) {
@@ -236,18 +239,18 @@ async fn what_the_table_has_is_not_replaced_by_interrupted() {
     const TABLE: &str = "not-replaced";
     let client = create_table(TABLE, &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings::Audit { table: Some(TABLE.into()), ..settings(directory.path()) };
+    let settings = in_table(directory.path(), TABLE);
     let start = async || Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
     let audit = start().await;
     let (ended, open) = (record(1), record(2));
     let kept_open = audit.open(&ended).await.unwrap();
     let _never_closed = audit.open(&open).await.unwrap();
-    let before = copy(directory.path(), |name| is_journal(name) || is_database(name));
+    let before = copy(directory.path(), is_ledger);
     audit.close(kept_open, &completed(&ended));
     audit.stop(kit::far()).await;
     drop(audit);
     // The whole directory is restored from a copy in which both requests were under way.
-    restore(directory.path(), |name| is_journal(name) || is_database(name), &before);
+    restore(directory.path(), is_ledger, &before);
     let audit = start().await;
     audit.stop(kit::far()).await;
     assert_eq!(audit.status().pending, 0, "a condition that fails counts as shipped");
@@ -262,7 +265,7 @@ async fn what_was_shipped_and_lost_with_the_power_is_whole_in_the_table() {
     const TABLE: &str = "lost-with-the-power";
     let client = create_table(TABLE, &["requestId", "timestamp"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings::Audit { table: Some(TABLE.into()), ..settings(directory.path()) };
+    let settings = in_table(directory.path(), TABLE);
     let start = async || {
         let audit = Ledger::start_with(&settings, Some(dynamodb::local())).await.unwrap();
         audit.begin_chain(&Record { source_ip: "bedrock-sidecar".into(), ..record(0) });
@@ -274,14 +277,14 @@ async fn what_was_shipped_and_lost_with_the_power_is_whole_in_the_table() {
     let under_way = record(2);
     let open = audit.open(&under_way).await.unwrap();
     audit.flush().await;
-    let before = copy(directory.path(), |name| is_journal(name) || is_database(name));
+    let before = copy(directory.path(), is_ledger);
     serve(&audit, &record(3)).await;
     audit.close(open, &completed(&under_way));
     serve(&audit, &record(4)).await;
     audit.stop(kit::far()).await;
     drop(audit);
     // Of the disk's cache only this was written, and the host was booted since.
-    restore(directory.path(), |name| is_journal(name) || is_database(name), &before);
+    restore(directory.path(), is_ledger, &before);
     std::fs::write(directory.path().join("running"), "another boot\n").unwrap();
     let audit = start().await;
     serve(&audit, &record(5)).await;
@@ -304,9 +307,7 @@ async fn what_was_shipped_and_lost_with_the_power_is_whole_in_the_table() {
     // What goes from between is missing as ever.
     let shipped = dynamodb::items(&client, TABLE).await;
     let fifth = shipped.values().find(|item| item["chainId"] == items[0]["chainId"] && item["chainSeq"] == 5).unwrap();
-    let key = |name: &str| AttributeValue::S(fifth[name].as_str().unwrap().to_owned());
-    let request = client.delete_item().table_name(TABLE).key("requestId", key("requestId"));
-    request.key("timestamp", key("timestamp")).send().await.unwrap();
+    kit::delete(&client, TABLE, fifth).await;
     let (whole, report) = verify("verify --source dynamodb");
     assert!(!whole && report.contains("MISSING   record 5 "), "{report}");
 }
@@ -318,21 +319,21 @@ async fn an_end_that_a_restored_database_brings_back_stands_beside_what_a_start_
         let client = create_table(&table, &["requestId", "timestamp"]).await;
         let directory = tempfile::tempdir().unwrap();
         let local = settings(directory.path());
-        let settings = settings::Audit { table: Some(table.clone()), ..local.clone() };
-        let start = async |settings| Ledger::start_with(settings, Some(dynamodb::local())).await.unwrap();
+        let settings = in_table(directory.path(), &table);
+        let start = async |settings: &Audit| Ledger::start_with(settings, Some(dynamodb::local())).await.unwrap();
         let audit = start(if is_shipped_before { &settings } else { &local }).await;
         serve(&audit, &record(1)).await;
         let request = record(2);
         let open = audit.open(&request).await.unwrap();
         audit.flush().await;
-        let under_way = copy(directory.path(), |name| is_journal(name) || is_database(name));
+        let under_way = copy(directory.path(), is_ledger);
         audit.close(open, &completed(&request));
         serve(&audit, &record(3)).await;
         audit.stop(kit::far()).await;
         drop(audit);
         let ended = copy(directory.path(), is_database);
         // Of the disk's cache only this was written, and the host was booted since.
-        restore(directory.path(), |name| is_journal(name) || is_database(name), &under_way);
+        restore(directory.path(), is_ledger, &under_way);
         std::fs::write(directory.path().join("running"), "another boot\n").unwrap();
         let audit = start(&settings).await;
         serve(&audit, &record(4)).await;
@@ -372,9 +373,7 @@ async fn an_end_that_a_restored_database_brings_back_stands_beside_what_a_start_
         assert!(whole && report.contains("6 records checked"), "{report}");
 
         // What stands beside it excuses nothing else: without the end, both records are missing.
-        let key = |name: &str| AttributeValue::S(end[name].as_str().unwrap().to_owned());
-        let delete = client.delete_item().table_name(&table).key("requestId", key("requestId"));
-        delete.key("timestamp", key("timestamp")).send().await.unwrap();
+        kit::delete(&client, &table, end).await;
         let (whole, report) = audit("verify --source dynamodb");
         assert!(!whole && report.matches("MISSING ").count() == 2, "{report}");
     }

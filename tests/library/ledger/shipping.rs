@@ -31,7 +31,7 @@ struct Scene {
 impl Scene {
     async fn new(table: &str) -> Scene {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings::Audit { table: Some(table.into()), ..kit::settings(directory.path()) };
+        let settings = kit::in_table(directory.path(), table);
         Scene { directory, settings, proxy: Proxy::start().await }
     }
 

@@ -11,7 +11,6 @@ use bedrock_sidecar::auditor::{self, Query, Scope};
 use bedrock_sidecar::error::RefusalKind;
 use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
-use bedrock_sidecar::settings;
 use serde_json::Value;
 
 use super::child;
@@ -29,7 +28,7 @@ async fn without_scans() -> Proxy {
 }
 
 async fn shipped(directory: &Path, table: &str, client: Client, records: &[Record]) -> Arc<Ledger> {
-    let settings = settings::Audit { table: Some(table.into()), ..kit::settings(directory) };
+    let settings = kit::in_table(directory, table);
     let audit = Ledger::start_with(&settings, Some(client)).await.unwrap();
     for record in records {
         serve(&audit, record).await;
