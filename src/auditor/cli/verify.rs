@@ -128,11 +128,15 @@ impl Known {
         self.shipped && self.expiry > now && self.started_ms >= since_ms
     }
 
-    /// Whether the table lacks it. A loss of power may have taken the end of a request from the ledger and not from the
-    /// table, which then did not take the second one, that it was interrupted.
-    fn is_missing(&self, since_ms: i64, now: i64, ended: &BTreeSet<String>) -> bool {
-        let has_ended = self.interrupted.as_ref().is_some_and(|id| ended.contains(id));
-        self.is_due(since_ms, now) && !self.seen && !has_ended
+    /// Whether the table lacks it.
+    fn is_missing(&self, since_ms: i64, now: i64, told: &BTreeSet<String>) -> bool {
+        self.is_due(since_ms, now) && !self.seen && !self.is_told_otherwise(told)
+    }
+
+    /// Whether the table has another item of the request, and so did not take this one, which says that the request was
+    /// interrupted: a start wrote it that did not know the end, which a loss of power had taken from the ledger.
+    fn is_told_otherwise(&self, told: &BTreeSet<String>) -> bool {
+        !self.seen && self.interrupted.as_ref().is_some_and(|id| told.contains(id))
     }
 }
 
@@ -328,7 +332,8 @@ pub(crate) async fn table(
     let is_window = args.time_range != TimeRange::All;
     let interrupted: BTreeSet<String> =
         held.values().flat_map(|chain| chain.records.values()).filter_map(|known| known.interrupted.clone()).collect();
-    let mut ended = BTreeSet::new();
+    // Of these, those of which the table has an item.
+    let mut told = BTreeSet::new();
     let mut looked_up = false;
     loop {
         let page = match items.next_page().await? {
@@ -336,7 +341,7 @@ pub(crate) async fn table(
             None if looked_up => break,
             None => {
                 looked_up = true;
-                items.look_up(unseen(&held, since_ms, &ended, state_dir)?).await?
+                items.look_up(unseen(&held, since_ms, &told, state_dir)?).await?
             }
         };
         for item in page {
@@ -347,9 +352,8 @@ pub(crate) async fn table(
                 continue;
             };
             let fingerprint = fingerprint(&as_shipped(&item, &bytes), hash);
-            let has_ended = interrupted.contains(request_id).then(|| request_id.to_owned());
+            told.extend(interrupted.contains(request_id).then(|| request_id.to_owned()));
             let Some(chain) = held.get_mut(chain_id) else {
-                ended.extend(has_ended);
                 other_chains.entry(chain_id.to_owned()).or_default().insert(seq, item);
                 continue;
             };
@@ -366,7 +370,6 @@ pub(crate) async fn table(
                 }
                 None => {
                     let (chain_id, request_id) = (chain_id.to_owned(), request_id.to_owned());
-                    ended.extend(has_ended);
                     unknown.push(Unknown { chain_id, seq, request_id, fingerprint, item });
                 }
             }
@@ -375,7 +378,7 @@ pub(crate) async fn table(
     let now = now_ms() / 1000;
     for (chain_id, chain) in &held {
         let mut gap: Option<(u64, u64)> = None;
-        let missing = |known: &Known| known.is_missing(since_ms, now, &ended);
+        let missing = |known: &Known| known.is_missing(since_ms, now, &told);
         for seq in chain.records.iter().filter(|(_, known)| missing(known)).map(|(seq, _)| *seq) {
             gap = match gap {
                 Some((first, last)) if last + 1 == seq => Some((first, seq)),
@@ -386,6 +389,14 @@ pub(crate) async fn table(
             };
         }
         gap.into_iter().for_each(|gap| checker.find(FindingKind::Missing, gap, chain_id, None));
+    }
+    let records = held.values().flat_map(|chain| chain.records.values());
+    let otherwise = records.filter(|known| known.is_due(since_ms, now) && known.is_told_otherwise(&told)).count();
+    if otherwise > 0 {
+        writeln!(
+            out,
+            "note: {otherwise} records say that a request was interrupted, written by a start that did not know its end; the table has another item of the request, and keeps that"
+        )?;
     }
     // A loss of power may have taken from the ledger what it had shipped. A later chain names the end of that.
     let named = checker.starts.named();
@@ -448,9 +459,9 @@ pub(crate) async fn table(
 
 /// The requests whose items have to be in the table, and were not seen. What the ledger has pruned meanwhile is not among
 /// them.
-fn unseen(held: &Held, since_ms: i64, ended: &BTreeSet<String>, state_dir: &StateDir) -> Result<Vec<String>, CliError> {
+fn unseen(held: &Held, since_ms: i64, told: &BTreeSet<String>, state_dir: &StateDir) -> Result<Vec<String>, CliError> {
     let now = now_ms() / 1000;
-    let unseen = |known: &Known| known.is_missing(since_ms, now, ended);
+    let unseen = |known: &Known| known.is_missing(since_ms, now, told);
     let mut ids = Vec::new();
     let mut db = None;
     for (chain_id, chain) in held {
