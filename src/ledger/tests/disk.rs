@@ -63,7 +63,8 @@ impl State {
     }
 }
 
-fn journal_files(root: &Path) -> impl Iterator<Item = PathBuf> {
+/// The journal files that are there, ascending.
+pub(super) fn journal_files(root: &Path) -> impl Iterator<Item = PathBuf> {
     let directory = root.join("journal");
     segments(&directory).unwrap().into_iter().map(move |number| segment_path(&directory, number))
 }

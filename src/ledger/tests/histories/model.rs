@@ -32,7 +32,9 @@ pub(super) struct Model {
     /// By request id; a second record of a request by [`second_key`].
     requests: BTreeMap<String, Request>,
     /// The database was lost or restored: records may be missing that the journal no longer has.
-    pub(super) lacks_records: bool,
+    lacks_records: bool,
+    /// A loss of power took records, and not those behind them in the chain.
+    lacks_midst: bool,
     /// A loss of power took what was not promised: numbers that the table has may be given away again.
     has_lost_promises: bool,
 }
@@ -77,6 +79,8 @@ pub(super) struct Loss {
     pub(super) power_fails: bool,
     /// Of what was recorded, not all was to outlive that.
     pub(super) takes_promised: bool,
+    /// It took the end of a journal file, and not all of the next one.
+    pub(super) takes_midst: bool,
     /// The database is another one.
     pub(super) is_harmed: bool,
 }
@@ -110,6 +114,11 @@ impl Model {
         request.end_is_written = is_written;
     }
 
+    /// Whether chains may lack records that nobody has deleted.
+    pub(super) fn may_have_gaps(&self) -> bool {
+        self.lacks_records || self.lacks_midst
+    }
+
     pub(super) fn opening(&self, id: &str) -> &Record {
         &self.requests[id].opening
     }
@@ -118,6 +127,7 @@ impl Model {
     pub(super) fn daemon_ended(&mut self, loss: Loss) {
         self.lacks_records |= loss.is_harmed;
         self.has_lost_promises |= loss.takes_promised;
+        self.lacks_midst |= loss.takes_midst;
         for request in self.requests.values_mut() {
             if loss.takes_promised || loss.is_harmed {
                 request.seen = None;
