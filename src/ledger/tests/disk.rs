@@ -63,10 +63,20 @@ impl State {
     }
 }
 
-/// The journal files that are there, ascending.
-pub(super) fn journal_files(root: &Path) -> impl Iterator<Item = PathBuf> {
+fn journal_files(root: &Path) -> impl Iterator<Item = PathBuf> {
     let directory = root.join("journal");
     segments(&directory).unwrap().into_iter().map(move |number| segment_path(&directory, number))
+}
+
+/// Whether a loss of power has left entries of a journal file, and not all of those before it.
+pub(super) fn is_cut_midst(root: &Path, left: &Files) -> bool {
+    let mut is_cut = false;
+    journal_files(root).any(|path| {
+        let length = left.get(&path).map_or(0, Vec::len);
+        let goes_on = is_cut && length > 0;
+        is_cut |= (length as u64) < path.metadata().unwrap().len();
+        goes_on
+    })
 }
 
 impl TestDisk {

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use self::model::{Loss, Model, Place};
 use super::clock::{DAY_MS, HOUR_MS, TestClock};
-use super::disk::{Files, TestDisk, journal_files};
+use super::disk::{Files, TestDisk, is_cut_midst};
 use super::table::{Network, TestTable};
 use super::{Random, completed, record, settings};
 use crate::auditor::cli;
@@ -429,17 +429,6 @@ impl History {
         }
         self.ledger().stop(tokio::time::Instant::now()).await;
     }
-}
-
-/// Whether a loss of power has left entries of a journal file, and not all of those before it.
-fn is_cut_midst(root: &Path, left: &Files) -> bool {
-    let mut is_cut = false;
-    journal_files(root).any(|path| {
-        let length = left.get(&path).map_or(0, Vec::len);
-        let goes_on = is_cut && length > 0;
-        is_cut |= (length as u64) < path.metadata().unwrap().len();
-        goes_on
-    })
 }
 
 fn database(directory: &Path) -> Files {
