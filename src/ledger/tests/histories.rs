@@ -7,9 +7,8 @@ mod model;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -156,7 +155,7 @@ impl History {
         let id = self.next_id;
         self.next_id += 1;
         Record {
-            started_ms: Clock::now_ms(&*self.clock),
+            started_ms: self.clock.now_ms(),
             model_id: self.random.pick(&["anthropic.claude-sonnet-4", "", "é\"\n"]).to_owned(),
             caller: self.random.pick(&[None, Some("billing")]).map(str::to_owned),
             ..record(id)
