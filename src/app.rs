@@ -21,6 +21,7 @@ use crate::listen::requests::{self, Requests};
 use crate::listen::tls::Material;
 use crate::listen::{BindError, Listener, Shared, descriptors};
 use crate::metrics::Metrics;
+use crate::model::retention::Retention;
 use crate::model::{Models, behind};
 use crate::own_call;
 use crate::receive::budget::Budget;
@@ -329,6 +330,13 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
             let region = &fresh.regions[index];
             region.models.keep_fresh(&region.upstream).await;
         });
+        if !settings.policy.require_data_retention.is_empty() {
+            let fresh = Arc::clone(&road);
+            tasks.spawn(async move {
+                let region = &fresh.regions[index];
+                region.retention.keep_fresh(&region.upstream).await;
+            });
+        }
     }
     Ok(Built { road, _tasks: tasks })
 }
@@ -354,7 +362,8 @@ pub(crate) async fn commercial(settings: &Settings) -> Result<(Vec<Region>, Arc<
         .iter()
         .map(|upstream| {
             let models = Models::new(settings.models.clone());
-            Ok(Region { upstream: Upstream::new(upstream, settings.timeouts, Arc::clone(&credentials))?, models })
+            let upstream = Upstream::new(upstream, settings.timeouts, Arc::clone(&credentials))?;
+            Ok(Region { upstream, models, retention: Retention::default() })
         })
         .collect();
     Ok((regions.map_err(StartError::Upstream)?, credentials))
@@ -371,6 +380,9 @@ async fn prepare(road: &Road) {
     for region in &road.regions {
         if let Err(reason) = region.models.refresh(&region.upstream).await {
             tracing::warn!(region = %region.upstream.region, %reason, "models could not be listed; trying again");
+        }
+        if !road.settings.policy.require_data_retention.is_empty() {
+            region.retention.refresh(&region.upstream).await;
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::panics;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::settings::callers::CallerEntry;
-use crate::upstream::answer::AwsError;
+use crate::upstream::answer::{AwsError, word};
 use crate::upstream::body::{BodyError, UpstreamBody};
 use crate::upstream::{Answer, AnswerBody, Failure, Upstream, UpstreamRequest, strip};
 
@@ -333,7 +333,7 @@ impl Exchange {
             headers.insert(MODEL, model);
         }
         self.record.upstream_request_id =
-            headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
+            headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(word);
         self.record.status_code = status.as_u16();
         self.has_answer = status.is_success();
         let meter = Meter::new(status, &headers);

@@ -176,7 +176,7 @@ async fn invoke(
     requested: &RequestedModel,
     headers: &HeaderMap,
 ) -> Result<Answered, Stop> {
-    let Region { upstream, models } = region;
+    let Region { upstream, models, .. } = region;
     let own = OwnCalls(exchange.road());
     let asker = exchange.asker();
     let mut target = models.target(&requested.name, upstream, &asker, &own).await?;

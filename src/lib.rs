@@ -39,6 +39,7 @@ mod receive;
 pub mod record;
 mod request;
 mod road;
+mod sdk_failure;
 mod service;
 pub mod service_tier;
 pub mod settings;

@@ -354,7 +354,9 @@ impl Metrics {
         }
         for (direction, count) in [("input", record.usage.input_tokens), ("output", record.usage.output_tokens)] {
             if let Some(count) = count {
-                self.tokens.get_or_create(&TokenLabels { model: model.clone(), direction }).inc_by(count);
+                let counter = self.tokens.get_or_create(&TokenLabels { model: model.clone(), direction });
+                // The count is the upstream's, and a counter that is full stays so.
+                counter.inc_by(count.min(u64::MAX - counter.get()));
             }
         }
         self.bytes.get_or_create(&DirectionLabel { direction: "request" }).inc_by(record.request_size);

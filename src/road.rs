@@ -15,6 +15,7 @@ use crate::listen::requests::Requests;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::model::Models;
+use crate::model::retention::Retention;
 use crate::receive::budget::Budget;
 use crate::record::Record;
 use crate::settings::Settings;
@@ -41,11 +42,12 @@ pub(crate) struct Road {
     pub cut_off: Arc<AtomicBool>,
 }
 
-/// One upstream and what is known of its models.
+/// One upstream, and what is known of its models and of what it keeps.
 #[derive(Debug)]
 pub(crate) struct Region {
     pub upstream: Upstream,
     pub models: Models,
+    pub retention: Retention,
 }
 
 impl Road {

@@ -17,6 +17,13 @@ struct GateChange {
     release: Option<u64>,
 }
 
+/// What `POST /_simulator/data-retention` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionChange {
+    mode: String,
+}
+
 /// What `POST /_simulator/framing` takes. What is left out stays as it is.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +54,11 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
         ("POST", "/_simulator/credentials") => parse(body).map(|change: Change| {
             state.change_credentials(change);
             json!(state.known())
+        }),
+        ("GET", "/_simulator/data-retention") => Ok(json!({ "mode": state.data_retention() })),
+        ("POST", "/_simulator/data-retention") => parse(body).map(|change: RetentionChange| {
+            state.set_data_retention(&change.mode);
+            json!({ "mode": change.mode })
         }),
         ("GET", "/_simulator/gate") => Ok(json!(state.gate.state())),
         ("POST", "/_simulator/gate") => parse(body).map(|change: GateChange| {

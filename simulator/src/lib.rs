@@ -119,6 +119,7 @@ impl Simulator {
         let state = Arc::new(state::State {
             known: RwLock::default(),
             profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
+            retention: Mutex::new("inherit".to_owned()),
             async_invokes: Mutex::default(),
             faults: faults::Faults::default(),
             gate: Gate::default(),
@@ -220,6 +221,11 @@ impl Simulator {
     /// The default credentials are known again, and nothing is expired.
     pub fn reset_credentials(&self) {
         self.state.change_credentials(keys::Change { reset: true, ..keys::Change::default() });
+    }
+
+    /// The account's data retention mode, in Bedrock's words; `inherit` at first, as in a new account.
+    pub fn set_data_retention(&self, mode: &str) {
+        self.state.set_data_retention(mode);
     }
 
     /// Shuts both listeners and all connections, or opens them again on the same ports.

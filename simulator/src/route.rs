@@ -28,6 +28,7 @@ pub(crate) enum Call {
     DeleteInferenceProfile { id: String },
     GetPromptRouter { arn: String },
     GetProvisionedModelThroughput { id: String },
+    GetAccountDataRetention,
 }
 
 impl Call {
@@ -58,6 +59,7 @@ impl Call {
             Call::DeleteInferenceProfile { .. } => "DeleteInferenceProfile",
             Call::GetPromptRouter { .. } => "GetPromptRouter",
             Call::GetProvisionedModelThroughput { .. } => "GetProvisionedModelThroughput",
+            Call::GetAccountDataRetention => "GetAccountDataRetention",
         }
     }
 
@@ -123,6 +125,7 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("DELETE", ["inference-profiles", _]) => Call::DeleteInferenceProfile { id: id(1) },
         ("GET", ["prompt-routers", _]) => Call::GetPromptRouter { arn: id(1) },
         ("GET", ["provisioned-model-throughput", _]) => Call::GetProvisionedModelThroughput { id: id(1) },
+        ("GET", ["data-retention"]) => Call::GetAccountDataRetention,
         _ => return Err(unknown()),
     })
 }

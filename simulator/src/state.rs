@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) added_headers: Vec<String>,
     pub(crate) known: RwLock<Known>,
     pub(crate) profiles: Mutex<Profiles>,
+    /// The account's data retention mode.
+    pub(crate) retention: Mutex<String>,
     pub(crate) async_invokes: Mutex<Vec<AsyncInvoke>>,
     pub(crate) faults: Faults,
     pub(crate) gate: Gate,
@@ -55,6 +57,14 @@ impl State {
 
     pub(crate) fn change_credentials(&self, change: Change) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+    }
+
+    pub(crate) fn data_retention(&self) -> String {
+        self.retention.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_data_retention(&self, mode: &str) {
+        mode.clone_into(&mut self.retention.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn with_profiles<T>(&self, act: impl FnOnce(&mut Profiles) -> T) -> T {

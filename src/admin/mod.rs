@@ -85,6 +85,7 @@ fn status(road: &Road) -> serde_json::Value {
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
             "paused": region.upstream.is_paused(),
+            "dataRetention": region.retention.mode(),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -128,6 +129,9 @@ pub(crate) fn not_ready(road: &Road) -> Vec<String> {
     if let Err(refusal) = road.credentials.current(SystemTime::now()) {
         reasons.push(refusal.message.into_owned());
     }
+    let required = &road.settings.policy.require_data_retention;
+    reasons
+        .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
     let audit = road.audit.status();
     if !audit.ledger_writable {
         let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());

@@ -33,11 +33,11 @@ pub struct CheckLine {
 }
 
 impl CheckLine {
-    fn new(verdict: Verdict, finding: impl Into<String>) -> CheckLine {
+    pub(crate) fn new(verdict: Verdict, finding: impl Into<String>) -> CheckLine {
         CheckLine { verdict, finding: finding.into(), remedy: None }
     }
 
-    fn remedy(mut self, remedy: impl Into<String>) -> CheckLine {
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> CheckLine {
         self.remedy = Some(remedy.into());
         self
     }
@@ -84,8 +84,8 @@ pub async fn check_table(client: &Client, table: &str, region: &str) -> Vec<Chec
                      --key-schema AttributeName=requestId,KeyType=HASH AttributeName=timestamp,KeyType=RANGE \
                      (or packaging/aws, which also sets expiry and backups)"
                 )),
-                FailureClass::Credentials => CheckLine::new(Verdict::Unknown, format!("the table {table} cannot be described: {}", failure.sentence))
-                    .remedy("give the host's role the policy in packaging/aws"),
+                FailureClass::Credentials => CheckLine::new(Verdict::Unknown, failure.sentence)
+                    .remedy("the host's role needs the policy in packaging/aws"),
                 FailureClass::Transient | FailureClass::Rejected => CheckLine::new(Verdict::Bad, failure.sentence)
                     .remedy("look at the network, at a VPC endpoint for DynamoDB, and at AWS_ENDPOINT_URL_DYNAMODB"),
             }];

@@ -8,10 +8,12 @@ use arc_swap::ArcSwap;
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_sts::error::ProvideErrorMetadata;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::signing_key::SigningKeys;
+use crate::sdk_failure::unanswered;
 use crate::settings::callers::Secret;
 
 /// The instance's keys change every few hours; apps may hold the new ones this much earlier than we do.
@@ -192,8 +194,11 @@ impl HostRole {
                 }
             }
             Ok(Err(error)) => {
-                let error = aws_smithy_types::error::display::DisplayErrorContext(&error);
-                tracing::warn!(%error, "STS does not say whose keys this host has; it is asked again");
+                let reason = match error.code() {
+                    Some(code) => format!("{code}: {}", error.message().unwrap_or("no message")),
+                    None => unanswered(&error).sentence,
+                };
+                tracing::warn!(%reason, "STS does not say whose keys this host has; it is asked again");
             }
             Err(_) => tracing::warn!("STS does not answer; it is asked again"),
         }

@@ -1,16 +1,20 @@
 //! `bedrock-sidecar check`: the configuration, and with `--online` each thing that the daemon will need, a line each.
 
+mod unused;
+
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::{complain, say};
 use crate::app;
-use crate::auditor::check::{Verdict, check_online};
-use crate::model::catalogue;
+use crate::auditor::check::{CheckLine, Verdict, check_online};
+use crate::config::DataRetention;
+use crate::model::{catalogue, retention};
 use crate::road::Region;
 use crate::settings::secrets::exposed;
 use crate::settings::tls::out_of_date;
 use crate::settings::{SecretLocation, Settings};
+use crate::upstream::Upstream;
 
 pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
@@ -33,12 +37,9 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let lines = runtime.block_on(contact(&settings));
+    let mut lines = runtime.block_on(contact(&settings));
+    lines.extend(runtime.block_on(check_online(&settings.audit)));
     for line in &lines {
-        say(&line.text());
-    }
-    let ledger = runtime.block_on(check_online(&settings.audit));
-    for line in &ledger {
         let label = match line.verdict {
             Verdict::Good => "ok   ",
             Verdict::Advice => "warn ",
@@ -48,8 +49,8 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
         let remedy = line.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
         say(&format!("{label} {}{remedy}", line.finding));
     }
-    let recorded = ledger.iter().all(|line| matches!(line.verdict, Verdict::Good | Verdict::Advice));
-    if recorded && lines.iter().all(|line| line.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_good = lines.iter().all(|line| matches!(line.verdict, Verdict::Good | Verdict::Advice));
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What is only odd about the files that the configuration names.
@@ -67,27 +68,20 @@ fn warnings(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// One thing that was tried.
-#[derive(Debug)]
-pub(super) struct Line {
-    pub what: String,
-    /// What was found, or what is wrong and what to do.
-    pub outcome: Result<String, String>,
+/// One thing that was tried, and what was found.
+fn good(what: &str, found: &str) -> CheckLine {
+    CheckLine::new(Verdict::Good, format!("{what}: {found}"))
 }
 
-impl Line {
-    fn text(&self) -> String {
-        match &self.outcome {
-            Ok(found) => format!("ok    {}: {found}", self.what),
-            Err(wrong) => format!("FAIL  {}: {wrong}", self.what),
-        }
-    }
+/// One thing that was tried, and what is wrong with it.
+fn bad(what: &str, wrong: &str) -> CheckLine {
+    CheckLine::new(Verdict::Bad, format!("{what}: {wrong}"))
 }
 
-async fn contact(settings: &Settings) -> Vec<Line> {
+async fn contact(settings: &Settings) -> Vec<CheckLine> {
     let (regions, credentials) = match app::commercial(settings).await {
         Ok(commercial) => commercial,
-        Err(error) => return vec![Line { what: "upstream".into(), outcome: Err(error.to_string()) }],
+        Err(error) => return vec![bad("upstream", &error.to_string())],
     };
     credentials.load().await;
     let source = match &settings.credentials.source {
@@ -96,54 +90,73 @@ async fn contact(settings: &Settings) -> Vec<Line> {
         SecretLocation::File(path) => format!("credentials file {}", path.display()),
         SecretLocation::Profile(name) => format!("AWS profile {name}"),
     };
-    let credential = credentials.current(SystemTime::now());
-    let found = match &credential {
-        Ok(credential) => Ok(credential.description().to_owned()),
-        Err(refusal) => Err(refusal.message.clone().into_owned()),
+    let credential = match credentials.current(SystemTime::now()) {
+        Ok(credential) => credential,
+        Err(refusal) => return vec![bad(&source, &refusal.message)],
     };
-    let mut lines = vec![Line { what: source, outcome: found }];
-    if let Ok(credential) = credential {
-        for region in &regions {
-            let fits = credential.check_region(&region.upstream.region);
-            if let Err(refusal) = fits {
-                lines.push(Line {
-                    what: format!("key for {}", region.upstream.region),
-                    outcome: Err(refusal.message.into_owned()),
-                });
-                continue;
-            }
-            lines.extend(upstream(region).await);
+    let mut lines = vec![good(&source, credential.description())];
+    let (mut names, mut models, mut are_all_listed) = (Vec::new(), Vec::new(), true);
+    for region in &regions {
+        if let Err(refusal) = credential.check_region(&region.upstream.region) {
+            lines.push(bad(&format!("key for {}", region.upstream.region), &refusal.message));
+            are_all_listed = false;
+            continue;
         }
+        lines.extend(upstream(region, &settings.policy.require_data_retention).await);
+        are_all_listed &= region.models.refresh(&region.upstream).await.is_ok();
+        names.extend(region.models.names());
+        models.extend(region.models.overview(&credentials.account_key()));
+    }
+    // A model that one region does not tell of may be the one that a pattern is for.
+    if are_all_listed {
+        models.sort_by(|one, other| one.model.model_id.cmp(&other.model.model_id));
+        models.dedup_by(|one, other| one.model.model_id == other.model.model_id);
+        lines.extend(unused::advice(settings, &names, &models));
     }
     lines
 }
 
-async fn upstream(region: &Region) -> Vec<Line> {
+async fn upstream(region: &Region, required: &[DataRetention]) -> Vec<CheckLine> {
     let upstream = &region.upstream;
     let name = &upstream.region;
     let mut lines = Vec::new();
+    let what = format!("key accepted by {name} (ListFoundationModels)");
     let models = catalogue::call(upstream, http::Method::GET, "/foundation-models", bytes::Bytes::new()).await;
-    lines.push(Line {
-        what: format!("key accepted by {name} (ListFoundationModels)"),
-        outcome: models
-            .map(|_| "yes".to_owned())
-            .map_err(|error| format!("{}; check the key, and that it may bedrock:ListFoundationModels", error)),
+    lines.push(match models {
+        Ok(_) => good(&what, "yes"),
+        Err(error) => {
+            bad(&what, &error.to_string()).remedy("check the key, and that it may bedrock:ListFoundationModels")
+        }
     });
-    let profiles = catalogue::list_profiles(upstream, "SYSTEM_DEFINED").await;
-    lines.push(Line {
-        what: format!("inference profiles of {name} (ListInferenceProfiles)"),
-        outcome: profiles
-            .map(|profiles| format!("{} system profiles", profiles.len()))
-            .map_err(|why| format!("{why}; allow bedrock:ListInferenceProfiles")),
+    let what = format!("inference profiles of {name} (ListInferenceProfiles)");
+    lines.push(match catalogue::list_profiles(upstream, "SYSTEM_DEFINED").await {
+        Ok(profiles) => good(&what, &format!("{} system profiles", profiles.len())),
+        Err(why) => bad(&what, &why.to_string()).remedy("allow bedrock:ListInferenceProfiles"),
     });
-    let offset = upstream.clock_offset();
-    lines.push(Line {
-        what: format!("clock against {name}"),
-        outcome: if offset == 0 {
-            Ok("no correction was needed".to_owned())
-        } else {
-            Err(format!("off by {} s; synchronise it (chronyc tracking)", offset / 1000))
-        },
+    lines.push(data_retention(upstream, required).await);
+    let what = format!("clock against {name}");
+    lines.push(match upstream.clock_offset() {
+        0 => good(&what, "no correction was needed"),
+        offset => bad(&what, &format!("off by {} s", offset / 1000)).remedy("synchronise it (chronyc tracking)"),
     });
     lines
+}
+
+async fn data_retention(upstream: &Upstream, required: &[DataRetention]) -> CheckLine {
+    let region = &upstream.region;
+    let what = format!("data retention of the account in {region} (GetAccountDataRetention)");
+    match retention::mode(upstream).await {
+        Ok(mode) if required.is_empty() || retention::is_one_of(&mode, required) => {
+            good(&what, &format!("{mode}: {}", retention::meaning(&mode)))
+        }
+        Ok(mode) => bad(&what, &format!("{mode}: {}", retention::meaning(&mode))).remedy(format!(
+            "policy.require_data_retention allows {} only: run `aws bedrock put-account-data-retention --region {region} --mode {}` in the commercial account, or change the policy",
+            retention::listed(required),
+            required.first().map_or("", |mode| mode.as_str()),
+        )),
+        Err(error) => {
+            let verdict = if required.is_empty() { Verdict::Advice } else { Verdict::Bad };
+            CheckLine::new(verdict, format!("{what}: {error}")).remedy("allow bedrock:GetAccountDataRetention")
+        }
+    }
 }

@@ -58,6 +58,46 @@ pub(crate) struct Policy {
     pub require_known_caller: Option<Spanned<bool>>,
     /// Lowest level first.
     pub data_classifications: Option<Spanned<Vec<Spanned<String>>>>,
+    /// The modes of Bedrock's data retention in which the daemon is ready; any, if empty.
+    pub require_data_retention: Vec<DataRetention>,
+}
+
+/// A mode of Bedrock's data retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataRetention {
+    /// Nothing is kept.
+    None,
+    /// As each model's own terms say.
+    Default,
+    /// AWS may keep, and people at AWS may read, what is sent to some models.
+    AwsReview,
+    /// The same, and sharing with the models' providers is allowed.
+    ProviderDataShare,
+    /// Not set.
+    Inherit,
+}
+
+impl DataRetention {
+    #[cfg(test)]
+    pub(crate) const ALL: [DataRetention; 5] = [
+        DataRetention::None,
+        DataRetention::Default,
+        DataRetention::AwsReview,
+        DataRetention::ProviderDataShare,
+        DataRetention::Inherit,
+    ];
+
+    /// Bedrock's name for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            DataRetention::None => "none",
+            DataRetention::Default => "default",
+            DataRetention::AwsReview => "aws_review",
+            DataRetention::ProviderDataShare => "provider_data_share",
+            DataRetention::Inherit => "inherit",
+        }
+    }
 }
 
 /// `[listen.tls]`.

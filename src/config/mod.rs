@@ -17,6 +17,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub(crate) use anchor::{Anchor, AnchorPlace, ObjectLockMode};
+pub(crate) use callers::DataRetention;
 pub use limits::OnUnavailable;
 pub use values::Glob;
 pub(crate) use values::{Address, Endpoint, FilePath, LoopbackAddress, Span};
@@ -334,8 +335,10 @@ impl Source {
         if let Some((span, sentence)) = words::misshapen(&self.text) {
             return Err(self.error(span, sentence));
         }
-        toml::from_str(&self.text)
-            .map_err(|error| self.error(error.span().unwrap_or(0..0), words::plain(error.message())))
+        toml::from_str(&self.text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            self.error(span.clone(), words::plain(&words::shaped(&self.text, &span, error.message())))
+        })
     }
 
     /// The line of a byte offset, from 1.

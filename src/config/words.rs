@@ -1,5 +1,7 @@
 //! What the TOML reader complains about, said so that an admin knows what to write instead.
 
+use std::ops::Range;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -17,6 +19,52 @@ pub(super) fn plain(message: &str) -> String {
     }
 }
 
+/// The message with what to write in the place of a value of the wrong type; other messages as they are.
+pub(super) fn shaped(text: &str, span: &Range<usize>, message: &str) -> String {
+    let form = || {
+        let (found, expected) = message.strip_prefix("invalid type: ")?.split_once(", expected ")?;
+        let document = DeTable::parse(text).ok()?;
+        let path = path_of(document.get_ref(), span)?;
+        let key = path.last()?;
+        let form = match expected {
+            "a map" => format!("a table; write [{}] above its keys", path.join(".")),
+            name if name.starts_with("struct ") => format!("a table; write [{}] above its keys", path.join(".")),
+            "a sequence" => format!("a list; write for example {key} = [\"…\"]"),
+            "a string" | "string" => format!("a text in quotes; write for example {key} = \"…\""),
+            "a boolean" => format!("true or false, without quotes; write for example {key} = true"),
+            _ => return None,
+        };
+        Some(format!("invalid type: {found}, expected {form}"))
+    };
+    form().unwrap_or_else(|| message.to_owned())
+}
+
+/// The keys that lead to the value which stands there.
+fn path_of(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
+    table.iter().find_map(|(key, value)| {
+        let mut path = vec![in_header(key.get_ref())];
+        if value.span() == *span {
+            return Some(path);
+        }
+        let within = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+            DeValue::Table(table) => path_of(table, span),
+            _ => None,
+        };
+        let rest = match value.get_ref() {
+            DeValue::Array(items) => items.iter().find_map(within),
+            _ => within(value),
+        };
+        path.extend(rest?);
+        Some(path)
+    })
+}
+
+/// Only a bare key stands without quotes in a header.
+fn in_header(key: &str) -> String {
+    let bare = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if bare { key.to_owned() } else { format!("\"{key}\"") }
+}
+
 /// The name out of `known` that is most like `written`, if it is like it at all.
 pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
@@ -30,7 +78,7 @@ pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
 
 /// Finds a list where the configuration has a table, and the other way round. serde would take the items of such a list for
 /// the table's values, in order.
-pub(super) fn misshapen(text: &str) -> Option<(std::ops::Range<usize>, String)> {
+pub(super) fn misshapen(text: &str) -> Option<(Range<usize>, String)> {
     let document = DeTable::parse(text).ok()?;
     document.get_ref().iter().find_map(|(key, value)| {
         let name = key.get_ref().as_ref();
@@ -57,18 +105,10 @@ pub(super) fn misshapen(text: &str) -> Option<(std::ops::Range<usize>, String)> 
     })
 }
 
-fn a_list_below(
-    parent: &str,
-    table: &DeTable<'_>,
-    is_table: impl Fn(&str) -> bool,
-) -> Option<(std::ops::Range<usize>, String)> {
+fn a_list_below(parent: &str, table: &DeTable<'_>, is_table: impl Fn(&str) -> bool) -> Option<(Range<usize>, String)> {
     let is_list = |value: &Spanned<DeValue<'_>>| value.get_ref().is_array();
     let (key, value) = table.iter().find(|(key, value)| is_table(key.get_ref()) && is_list(value))?;
-    let key = key.get_ref();
-    // Only a bare key stands without quotes in a header.
-    let bare = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    let key = if bare { key.to_string() } else { format!("\"{key}\"") };
-    Some((value.span(), one_table(&format!("{parent}.{key}"))))
+    Some((value.span(), one_table(&format!("{parent}.{}", in_header(key.get_ref())))))
 }
 
 fn one_table(name: &str) -> String {

@@ -10,11 +10,12 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_secretsmanager::Client as SecretsManager;
-use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata};
 use zeroize::Zeroizing;
 
 use super::secret::{Credential, parse};
 use crate::file_stamp::FileStamp;
+use crate::sdk_failure::{bounded, unanswered};
 use crate::settings::{self, SecretLocation};
 
 /// A place that can be read again and again.
@@ -24,21 +25,6 @@ pub(crate) enum Source {
     Environment,
     File(std::path::PathBuf),
     Profile { provider: Box<ProfileFileCredentialsProvider>, name: String },
-}
-
-/// What the log says of an error that others have worded, in bytes at most.
-const LONGEST_REASON: usize = 500;
-
-/// An error that others have worded, on one line and not too long.
-fn bounded(text: &str) -> String {
-    let mut short = String::new();
-    for shown in text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }) {
-        if short.len() + shown.len() > LONGEST_REASON {
-            return short + "…";
-        }
-        short.push_str(&shown);
-    }
-    short
 }
 
 impl Source {
@@ -148,7 +134,7 @@ async fn secret_value(client: &SecretsManager, secret_id: &str, region: &str) ->
                 "{place} may not be read by this host's role; allow it secretsmanager:GetSecretValue (and kms:Decrypt on its key)"
             ),
             Some(code) => format!("{place} cannot be read: {code}: {}", error.message().unwrap_or("no message")),
-            None => format!("{place} cannot be read: {}", transport(&error)),
+            None => format!("{place} cannot be read: {}", unanswered(&error).sentence),
         }
     })?;
     if let Some(text) = output.secret_string() {
@@ -156,17 +142,6 @@ async fn secret_value(client: &SecretsManager, secret_id: &str, region: &str) ->
     }
     let binary = output.secret_binary().map(|blob| blob.as_ref().to_vec()).unwrap_or_default();
     String::from_utf8(binary).map(Zeroizing::new).map_err(|_| format!("the secret {secret_id} is binary and not text"))
-}
-
-/// The innermost cause of an SDK error that no service answered.
-fn transport<E: std::error::Error + Send + Sync + 'static, R: std::fmt::Debug + Send + Sync + 'static>(
-    error: &SdkError<E, R>,
-) -> String {
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 /// The variables of the AWS SDKs; the API key counts more, as it does for them.
@@ -198,12 +173,6 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Credent
 mod tests {
     use super::*;
     use crate::credentials::secret::CredentialKind;
-
-    #[test]
-    fn errors_that_others_have_worded_are_one_short_line() {
-        assert_eq!(bounded("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
-        assert!(bounded(&"é\n".repeat(10_000)).len() <= LONGEST_REASON + "…".len());
-    }
 
     #[test]
     fn the_api_key_of_the_environment_counts_more_than_aws_keys() {

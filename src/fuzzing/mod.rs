@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a fuzz target speaks by panicking")]
 
+mod answer;
 mod head;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,11 @@ use crate::operation::{SEGMENT, TokenEstimate, check_identifier, find as find_op
 use crate::settings::callers::Secret;
 use crate::settings::{Models, Settings};
 
+pub use answer::answer;
 pub use head::head;
+
+/// 2026-11-22, the day of the seeds, in seconds since 1970.
+const NOW: u64 = 1_795_375_674;
 
 /// The reader of signatures, header form and presigned form, reads back what it has read, and nothing made up verifies.
 /// The input's lines: Authorization, query, path, x-amz-date, body. True if a signature was read.
@@ -58,8 +63,7 @@ pub fn authorization(data: &[u8]) -> bool {
     let path = String::from_utf8_lossy(path);
     let request = Request { method: "POST", path: &path, query, authority: "localhost", headers: &headers, body };
     let keys = SigningKeys::new(Secret::new("a secret that the fuzzer cannot know"));
-    // 2026-11-22, the day of the seeds.
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_375_674);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     assert!(sigv4::verify(&read, &request, &keys, &[], now).is_err());
     true
 }
@@ -263,26 +267,30 @@ pub fn event_stream(data: &[u8]) -> bool {
         }
         at = at.saturating_add(total);
     }
-    let as_it_is = metered("application/vnd.amazon.eventstream", data);
-    metered("application/vnd.amazon.eventstream", &mended) || as_it_is
+    let as_it_is = metered_as("application/vnd.amazon.eventstream", data);
+    metered_as("application/vnd.amazon.eventstream", &mended) || as_it_is
 }
 
 /// Server-sent events. True if they said something.
 pub fn server_sent_events(data: &[u8]) -> bool {
-    metered("text/event-stream; charset=utf-8", data)
+    metered_as("text/event-stream; charset=utf-8", data)
 }
 
 /// A JSON answer. True if it told its usage.
 pub fn json_answer(data: &[u8]) -> bool {
-    metered("application/json", data)
+    metered_as("application/json", data)
 }
 
-/// An answer is understood in the same way however it is cut.
-fn metered(content_type: &'static str, data: &[u8]) -> bool {
+fn metered_as(content_type: &'static str, data: &[u8]) -> bool {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    metered(StatusCode::OK, &headers, data)
+}
+
+/// An answer is understood in the same way however it is cut. True if it said something.
+fn metered(status: StatusCode, headers: &HeaderMap, data: &[u8]) -> bool {
     let read = |pieces: &[&[u8]]| {
-        let mut meter = Meter::new(StatusCode::OK, &headers);
+        let mut meter = Meter::new(status, headers);
         pieces.iter().for_each(|piece| meter.feed(&Bytes::copy_from_slice(piece)));
         meter.finish()
     };
@@ -291,6 +299,9 @@ fn metered(content_type: &'static str, data: &[u8]) -> bool {
     for cut in &cuts[1..] {
         assert_eq!(read(cut), whole, "another cut says something else");
     }
+    // Both stand in the record, which has to fit in an item of the table.
+    let names = [&whole.exception, &whole.service_tier].into_iter().flatten();
+    names.for_each(|name| assert!(name.len() <= 128 && !name.contains(char::is_control), "{name:?}"));
     !whole.usage.is_empty() || whole.exception.is_some()
 }
 

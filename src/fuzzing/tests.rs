@@ -85,6 +85,11 @@ fn signatures_are_read_back_and_none_verifies() {
 }
 
 #[test]
+fn answers_arrive_and_are_understood_the_same_however_they_are_cut() {
+    holds("answer", 5_000, answer);
+}
+
+#[test]
 fn the_library_reads_what_the_head_judge_has_read() {
     holds("head", 10_000, head);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
     AttributeValue, GlobalSecondaryIndexDescription, IndexStatus, KeyType, ProjectionType, ScalarAttributeType,
     TableDescription,
@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::types::{
 use serde_json::Value;
 
 use super::time_shard;
+use crate::sdk_failure::{Unanswered, unanswered};
 
 /// An item as the SDK has it.
 pub type Attributes = HashMap<String, AttributeValue>;
@@ -130,10 +131,9 @@ where
             ),
         ),
         "" => {
-            let text = DisplayErrorContext(&error).to_string();
-            let class = if text.contains("credentials") { FailureClass::Credentials } else { FailureClass::Transient };
-            let text = text.split(" (").next().unwrap_or_default().to_owned();
-            (class, format!("DynamoDB cannot be reached for the table {table}: {text}"))
+            let Unanswered { sentence, lacks_credentials } = unanswered(&error);
+            let class = if lacks_credentials { FailureClass::Credentials } else { FailureClass::Transient };
+            (class, format!("DynamoDB cannot be asked for the table {table}: {sentence}"))
         }
         _ => (
             FailureClass::Transient,

@@ -19,7 +19,7 @@ mod estimate;
 pub mod fleet;
 mod lease_task;
 mod limit;
-mod model_pattern;
+pub(crate) mod model_pattern;
 mod outcome;
 mod past_use;
 mod queue;

@@ -4,7 +4,7 @@ use crate::config::Glob;
 
 /// Whether a pattern fits a model under any of its names: as it was written, without the ARN before it, and without the
 /// geography of an inference profile. So `anthropic.*` also limits `us.anthropic.…`, and no spelling evades a limit.
-pub(super) fn fits(glob: &Glob, model: &str) -> bool {
+pub(crate) fn fits(glob: &Glob, model: &str) -> bool {
     if glob.matches(model) {
         return true;
     }

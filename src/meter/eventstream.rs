@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use super::streamed::{Streamed, for_each_text_member};
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
+use crate::upstream::answer::word;
 
 const PRELUDE: usize = 12;
 const TRAILER: usize = 4;
@@ -236,7 +237,7 @@ impl Event {
             headers = rest;
         }
         match (kind, name) {
-            (b"exception" | b"error", name) => Event::Exception(String::from_utf8_lossy(name).into_owned()),
+            (b"exception" | b"error", name) => Event::Exception(word(&String::from_utf8_lossy(name))),
             (_, b"chunk") => Event::Chunk,
             (_, b"metadata") => Event::Metadata,
             _ => Event::Other,

@@ -69,7 +69,7 @@ impl JsonAnswer {
                 }
             }
             b'{' | b'[' => {
-                self.depth += 1;
+                self.depth = self.depth.saturating_add(1);
                 self.expects_key = self.depth == 1;
             }
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),

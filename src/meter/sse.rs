@@ -3,6 +3,7 @@
 use super::streamed::Streamed;
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
+use crate::upstream::answer::word;
 
 /// A line longer than this passes unread.
 const MAX_LINE: usize = 1024 * 1024;
@@ -79,7 +80,7 @@ impl ServerSentEvents {
         let error = &event["error"];
         if error.is_object() {
             let kind = error["type"].as_str().or_else(|| error["code"].as_str()).unwrap_or("error");
-            self.exception = Some(kind.chars().take(64).collect());
+            self.exception = Some(word(kind));
         }
     }
 

@@ -9,7 +9,7 @@ use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Plane, SEGMENT};
-use crate::upstream::answer::AwsError;
+use crate::upstream::answer::{AwsError, word};
 use crate::upstream::{Upstream, UpstreamRequest};
 
 /// More than any listing has; a bound against an upstream that never ends.
@@ -138,6 +138,14 @@ impl Catalogue {
         let mut models: Vec<_> = self.models.values().collect();
         models.sort_by(|a, b| a.model_id.cmp(&b.model_id));
         models
+    }
+
+    /// Of models and profiles, whatever they may be called by.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let of_profiles = self.profiles.iter().flat_map(|profile| {
+            [&profile.inference_profile_id, &profile.inference_profile_arn, &profile.inference_profile_name]
+        });
+        self.models.keys().chain(of_profiles).map(String::as_str)
     }
 
     /// By identifier or ARN.
@@ -271,7 +279,7 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
         }
     };
     let (status, headers) = (answer.status, answer.headers.clone());
-    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(word);
     let read = answer.read(MAX_LISTING).await;
     let response_size = read.as_ref().map_or(0, |body| body.len() as u64);
     let result = match read {

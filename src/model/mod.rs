@@ -7,6 +7,7 @@ pub(crate) mod create;
 pub(crate) mod identifier;
 pub(crate) mod lookup;
 pub(crate) mod resolve;
+pub(crate) mod retention;
 pub(crate) mod rules;
 
 use std::collections::HashMap;
@@ -281,6 +282,12 @@ impl Models {
         } else {
             profile.inference_profile_id.clone()
         })
+    }
+
+    /// The identifiers of all models, and the identifiers, ARNs and names of all profiles.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let listed = self.catalogue.load();
+        listed.as_ref().map(|listed| listed.catalogue.names().map(str::to_owned).collect()).unwrap_or_default()
     }
 
     /// Every model of the catalogue with what would be sent for it, or why it cannot be invoked.

@@ -14,7 +14,7 @@ use super::patterns;
 pub(crate) use super::secrets::Secret;
 use super::secrets::secret;
 use crate::config::callers as written;
-use crate::config::{ConfigError, FilePath, Glob, Source};
+use crate::config::{ConfigError, DataRetention, FilePath, Glob, Source};
 use crate::operation;
 use shadow::Shadow;
 
@@ -95,6 +95,8 @@ pub(crate) struct Policy {
     /// Levels, the lowest first; empty when levels are only recorded.
     pub data_classifications: Vec<String>,
     pub data_classifications_place: Place,
+    /// Empty: whatever the account keeps, the daemon is ready.
+    pub require_data_retention: Vec<DataRetention>,
 }
 
 /// What stands around `[[callers]]` and decides whether an entry can work.
@@ -130,6 +132,7 @@ pub(super) fn policy(policy: written::Policy, has_callers: bool, source: &Source
         require_known_caller: require.map(|require| place(&require.span(), source)),
         data_classifications: levels,
         data_classifications_place: place_of_list,
+        require_data_retention: policy.require_data_retention,
     })
 }
 

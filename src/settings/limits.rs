@@ -99,6 +99,11 @@ impl Prices {
         Prices(prices.into_iter().map(|(glob, price)| (glob, Arc::new(price.into()))).collect())
     }
 
+    /// The patterns, in order.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &Glob> {
+        self.0.iter().map(|(pattern, _)| pattern)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

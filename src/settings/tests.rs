@@ -326,6 +326,56 @@ fn lists_are_no_tables() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_told_its_right_form() {
+    refused(&[
+        ("listen = 1", "1:10: invalid type: integer `1`, expected a table; write [listen] above its keys"),
+        ("guardrails = \"x\"", "1:14: invalid type: string \"x\", expected a table; write [guardrails] above its keys"),
+        (
+            "[limits]\nmodels = 7",
+            "2:10: invalid type: integer `7`, expected a table; write [limits.models] above its keys",
+        ),
+        (
+            "[limits.models]\n\"a.*\" = 7",
+            "2:9: invalid type: integer `7`, expected a table; write [limits.models.\"a.*\"] above its keys",
+        ),
+        (
+            "[listen]\naddresses = \"127.0.0.1:1\"",
+            "2:13: invalid type: string \"127.0.0.1:1\", expected a list; write for example addresses = [\"…\"]",
+        ),
+        (
+            "[[callers]]\nname = 1",
+            "2:8: invalid type: integer `1`, expected a text in quotes; write for example name = \"…\"",
+        ),
+        (
+            "[models]\ncreate_profiles = \"yes\"",
+            "2:19: invalid type: string \"yes\", expected true or false, without quotes; write for example create_profiles = true",
+        ),
+        (
+            "[listen]\nidle_timeout = 75",
+            "2:16: invalid type: integer `75`, expected a duration such as \"30s\", \"5m\" or \"30d\"",
+        ),
+        (
+            "[limits]\nrequests_per_minute = \"5\"",
+            "2:23: invalid type: string \"5\", expected a whole number from 1 to 4294967295",
+        ),
+        (
+            "[limits]\nrequests_per_minute = 1.5",
+            "2:23: invalid type: floating point `1.5`, expected a whole number from 1 to 4294967295",
+        ),
+    ]);
+    for (text, says) in [
+        ("[log]\nlevel = 3", "level"),
+        ("[policy]\nrequire_data_retention = \"none\"", "require_data_retention = [\"…\"]"),
+        ("[policy]\nrequire_data_retention = [\"non\"]", "did you mean `none`?"),
+        ("[listn]", "did you mean `listen`?"),
+        ("[audit.anchor]\nto = \"log\"\nprefx = \"x\"", "did you mean `prefix`?"),
+    ] {
+        let error = load(text).map(|_| ()).unwrap_err();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
 fn a_byte_that_is_not_utf_8_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");

@@ -15,6 +15,20 @@ pub(crate) struct AwsError {
     pub message: String,
 }
 
+/// The longest text that the ledger keeps of an error, in bytes.
+pub(crate) const LONGEST_FOR_RECORD: usize = 512;
+
+/// The longest name that is taken from an upstream, in bytes.
+const LONGEST_WORD: usize = 128;
+
+/// A name that an upstream gives to something (an error, a request), as records hold it: all of a record has to fit in an
+/// item of the table, whatever an upstream sends.
+pub(crate) fn word(text: &str) -> String {
+    let mut word: String = text.chars().filter(|c| !c.is_control()).take(LONGEST_WORD).collect();
+    word.truncate(word.floor_char_boundary(LONGEST_WORD));
+    word
+}
+
 /// What could help.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
@@ -36,7 +50,7 @@ impl AwsError {
         let named = named.split(':').next().unwrap_or_default();
         let named = named.rsplit('#').next().unwrap_or_default();
         AwsError {
-            error_type: named.to_owned(),
+            error_type: word(named),
             message: text("message").or_else(|| text("Message")).unwrap_or_default().to_owned(),
         }
     }
@@ -85,10 +99,7 @@ impl AwsError {
             return kind.to_owned();
         }
         let mut text = format!("{kind}: {}", self.message);
-        if text.len() > 512 {
-            let end = (0..=512).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(end);
-        }
+        text.truncate(text.floor_char_boundary(LONGEST_FOR_RECORD));
         text
     }
 }
@@ -173,6 +184,20 @@ mod tests {
         }
         let end = httpdate::parse_http_date("Fri, 31 Dec 9999 23:59:59 GMT").unwrap();
         assert!(clock_offset(end, now) > 0 && clock_offset(now, end) < 0);
+    }
+
+    #[test]
+    fn no_name_of_an_upstream_makes_a_record_too_long() {
+        let long = "x".repeat(100_000);
+        for body in [format!(r#"{{"__type":"{long}","message":"m"}}"#), format!(r#"{{"code":"a#{long}"}}"#)] {
+            let error = AwsError::new(&HeaderMap::new(), body.as_bytes());
+            for status in [400, 429, 500] {
+                assert!(error.for_record(StatusCode::from_u16(status).unwrap()).len() <= LONGEST_FOR_RECORD);
+            }
+        }
+        assert_eq!(word("Throttling\n\u{1b}Exception"), "ThrottlingException");
+        assert_eq!(word(&"é".repeat(500)).len(), 128);
+        assert_eq!(word("req-1"), "req-1");
     }
 
     #[test]

@@ -155,9 +155,12 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
         ("[log]\nformat = \"xml\"", "2:10: unknown variant `xml`, expected one of `json`, `text`, `journald`"),
         ("[log]\nlevel = 3", "2:9: "),
         ("[audit]\non_failure = \"ignore\"", "2:14: unknown variant `ignore`, expected `deny` or `allow`"),
-        ("[audit]\ntable = 7", "2:9: invalid type: integer `7`, expected a string"),
+        (
+            "[audit]\ntable = 7",
+            "2:9: invalid type: integer `7`, expected a text in quotes; write for example table = \"…\"",
+        ),
         ("[listen\naddresses", "1:8: "),
-        ("listen = 1", "1:10: invalid type: integer `1`, expected struct Listen"),
+        ("listen = 1", "1:10: invalid type: integer `1`, expected a table; write [listen] above its keys"),
         ("[log]\nlevel = \"info\"\nlevel = \"info\"", "3:1: duplicate key"),
     ] {
         let complaint = complaint(text).await;
@@ -279,12 +282,13 @@ async fn check_online_tries_each_thing_and_invokes_no_model() {
         "ok    credentials file ",
         "ok    key accepted by us-east-1 (ListFoundationModels): yes",
         "ok    inference profiles of us-east-1 (ListInferenceProfiles): ",
+        "ok    data retention of the account in us-east-1 (GetAccountDataRetention): inherit: nothing is set in this region",
         "ok    clock against us-east-1: no correction was needed",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "no {line:?} in\n{text}");
     }
     let operations: Vec<_> = bedrock.requests().into_iter().filter_map(|one| one.operation).collect();
-    assert!(operations.iter().all(|name| name.starts_with("List")), "{operations:?}");
+    assert!(operations.iter().all(|name| name.starts_with("List") || name.starts_with("Get")), "{operations:?}");
     assert!(!text.contains(simulator::DEFAULT_BEARER_TOKEN));
 }
 
@@ -329,6 +333,171 @@ async fn check_online_says_what_is_wrong_and_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
     assert!(text.contains("FAIL  clock against us-east-1: off by 3") && text.contains("chronyc tracking"), "{text}");
+}
+
+/// A host without a role, and services that nobody can reach: a sentence each, and none of the SDK's own.
+#[tokio::test]
+async fn check_online_never_prints_an_sdks_chain_of_causes() {
+    let bedrock = bedrock().await;
+    let of_host = "[audit]\ntable = \"records\"\n";
+    let manager = "[credentials]\nsource = \"secrets_manager\"\nsecret_id = \"commercial\"\n";
+    let keys = |setup: Setup| setup.env("AWS_ACCESS_KEY_ID", "ASIAHOST").env("AWS_SECRET_ACCESS_KEY", "host");
+    let unreachable = |setup: Setup| {
+        let endpoint = "http://127.0.0.1:1";
+        setup.env("AWS_ENDPOINT_URL_DYNAMODB", endpoint).env("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint)
+    };
+    let setup = || Setup::plain(&bedrock).with(of_host);
+    for (setup, expected) in [
+        (
+            setup(),
+            "?     DynamoDB cannot be asked for the table records: this host has no AWS credentials; give it a role",
+        ),
+        (
+            setup().credentials(manager),
+            "FAIL  secret commercial in us-gov-west-1: no commercial credential: the secret commercial in us-gov-west-1 cannot be read: this host has no AWS credentials; give it a role",
+        ),
+        (
+            keys(unreachable(setup())),
+            "FAIL  DynamoDB cannot be asked for the table records: there is no connection to it (",
+        ),
+        (
+            keys(unreachable(setup().credentials(manager))),
+            "the secret commercial in us-gov-west-1 cannot be read: there is no connection to it (",
+        ),
+    ] {
+        let output = setup.command(&["check", "--online"]).await;
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let line = text.lines().find(|line| line.contains(expected));
+        assert!(line.is_some_and(|line| line.len() < 500), "{expected} is not in\n{text}");
+        for chain in ["dispatch failure", "other:", "DispatchFailure", "source:", "(CredentialsNotLoaded"] {
+            assert!(!text.contains(chain), "{chain} in\n{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_online_tells_what_fits_no_model_and_what_costs_nothing() {
+    let bedrock = bedrock().await;
+    let setup = Setup::plain(&bedrock);
+    let prices = setup.path().join("prices.toml");
+    std::fs::write(
+        &prices,
+        "[[prices]]\nmodel = \"anthropic.*\"\ninput = 1\noutput = 1\n[[prices]]\nmodel = \"acme.*\"\ninput = 1\noutput = 1\n",
+    )
+    .unwrap();
+    let setup = setup.with(&format!(
+        "[models]\nallow = [\"*\"]\ndeny = [\"*opuss*\"]\n[limits]\nprices_file = \"{}\"\nusd_per_day = 5\n\
+         [limits.models.\"amazn.*\"]\nrequests_per_minute = 5\n[[callers]]\nname = \"a\"\nusers = [\"0\"]\n\
+         models = [\"amazon.nova-lite-v1:1\", \"amazon.*\"]",
+        prices.display()
+    ));
+    let output = setup.command(&["check", "--online"]).await;
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "only advice: {text}{}", stderr(&output));
+    for line in [
+        "warn  \"*opuss*\" in models.deny fits no model or profile of the account",
+        "warn  \"amazn.*\" in [limits.models] fits no model or profile of the account",
+        "warn  \"acme.*\" in the price file fits no model or profile of the account",
+        "warn  \"amazon.nova-lite-v1:1\" in models of the caller \"a\" fits no model or profile of the account; did you mean \"amazon.nova-lite-v1:0\"?",
+        "warn  no price is known for ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "no {line:?} in\n{text}");
+    }
+    assert_eq!(text.matches("fits no model").count(), 4, "{text}");
+    let unpriced = text.lines().find(|line| line.contains("no price is known")).unwrap();
+    assert!(unpriced.contains("amazon.") && !unpriced.contains("anthropic."), "{unpriced}");
+}
+
+#[tokio::test]
+async fn check_online_tells_what_the_account_keeps_and_holds_it_to_the_policy() {
+    let bedrock = bedrock().await;
+    let required = "[policy]\nrequire_data_retention = [\"none\", \"default\"]";
+    let what = "data retention of the account in us-east-1 (GetAccountDataRetention)";
+    for (mode, policy, code, expected) in [
+        ("none", required, 0, format!("ok    {what}: none: prompts and answers are not kept")),
+        ("default", required, 0, format!("ok    {what}: default: each model's own terms hold")),
+        ("aws_review", "", 0, format!("ok    {what}: aws_review: models whose provider demands it")),
+        ("provider_data_share", "", 0, format!("ok    {what}: provider_data_share: an older mode")),
+        ("mode_of_2030", "", 0, format!("ok    {what}: mode_of_2030: this version does not know that mode")),
+        (
+            "aws_review",
+            required,
+            1,
+            "policy.require_data_retention allows \"none\" or \"default\" only: run `aws bedrock put-account-data-retention --region us-east-1 --mode none`".to_owned(),
+        ),
+    ] {
+        bedrock.set_data_retention(mode);
+        let output = Setup::plain(&bedrock).with(policy).command(&["check", "--online"]).await;
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(code), "{mode}: {text}");
+        assert!(text.contains(&expected), "{expected} is not in\n{text}");
+    }
+    let denied = Fault::once(Effect::Error {
+        status: 403,
+        error_type: "AccessDeniedException".into(),
+        message: "User: x is not authorized to perform: bedrock:GetAccountDataRetention".into(),
+        capital: false,
+        headers: Default::default(),
+    });
+    bedrock.inject(denied.times(0).on("GetAccountDataRetention"));
+    for (policy, code, label) in [("", 0, "warn "), (required, 1, "FAIL ")] {
+        let output = Setup::plain(&bedrock).with(policy).command(&["check", "--online"]).await;
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let expected = format!("{label} {what}: AccessDeniedException (403): User: x");
+        assert!(text.contains(&expected), "{expected} is not in\n{text}");
+        assert!(text.contains("; allow bedrock:GetAccountDataRetention"), "{text}");
+    }
+}
+
+/// Readiness follows the account: at start, at a reload and when the account is changed.
+#[tokio::test]
+async fn the_daemon_is_ready_only_in_a_mode_of_data_retention_that_the_policy_names() {
+    let bedrock = bedrock().await;
+    bedrock.set_data_retention("default");
+    let daemon = Setup::plain(&bedrock).with("[policy]\nrequire_data_retention = [\"none\"]").start().await;
+    let ready = daemon.admin_get("/ready").await;
+    assert_eq!(ready.status, 503, "{}", ready.text());
+    let reason = "the account's data retention in us-east-1 is \"default\", and policy.require_data_retention allows \"none\" only.";
+    assert_eq!(ready.json()["reasons"], serde_json::json!([reason]));
+    let status = daemon.admin_get("/status").await.json();
+    assert_eq!(status["upstreams"][0]["dataRetention"], "default", "{status}");
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+    assert_eq!(answer.status, 200, "requests are not refused for it");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+
+    bedrock.set_data_retention("none");
+    daemon.reload("[\"none\"]", "[\"none\", \"default\"]").await;
+    daemon.until_ready().await;
+    assert_eq!(daemon.admin_get("/status").await.json()["upstreams"][0]["dataRetention"], "none");
+
+    let unasked = Setup::plain(&bedrock);
+    bedrock.clear();
+    let unasked = unasked.ready().await;
+    assert!(received(&bedrock, "GetAccountDataRetention").is_empty(), "nobody demands a mode");
+    assert!(unasked.admin_get("/status").await.json()["upstreams"][0]["dataRetention"].is_null());
+}
+
+/// Without a right to ask, nobody can say that the account is as it must be.
+#[tokio::test]
+async fn a_mode_that_cannot_be_read_is_none_that_the_policy_names() {
+    let bedrock = bedrock().await;
+    bedrock.set_data_retention("none");
+    let denied = Fault::once(Effect::Error {
+        status: 403,
+        error_type: "AccessDeniedException".into(),
+        message: "not authorized".into(),
+        capital: false,
+        headers: Default::default(),
+    });
+    bedrock.inject(denied.times(0).on("GetAccountDataRetention"));
+    let daemon = Setup::plain(&bedrock).with("[policy]\nrequire_data_retention = [\"none\"]").start().await;
+    let ready = daemon.admin_get("/ready").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("allow bedrock:GetAccountDataRetention"), "{}", ready.text());
+    bedrock.clear_faults();
+    daemon.until_ready().await;
 }
 
 #[tokio::test]

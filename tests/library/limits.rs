@@ -129,6 +129,47 @@ async fn futures<F: Future>(count: usize, mut make: impl FnMut() -> F) -> Vec<F:
     results
 }
 
+/// An upstream may report any numbers: they are counted as far as they go, and what is full stays full.
+#[tokio::test]
+async fn no_reported_usage_makes_a_count_overflow_or_start_anew() {
+    let most = u64::MAX;
+    let price = Price { input: most, output: most, cache_read: most, cache_write: most, cache_write_1h: most };
+    let rates = Rates {
+        tokens_per_minute: Some(most),
+        tokens_per_day: Some(most),
+        usd_per_day: Some(most),
+        usd_per_month: Some(most),
+        ..Rates::default()
+    };
+    let settings = settings::Limits { prices: Arc::new(Prices::new(vec![(Glob::new("*"), price)])), ..host(rates) };
+    for usage in [
+        used(0, 0),
+        used(most, most),
+        Usage {
+            input_tokens: Some(most),
+            output_tokens: Some(most),
+            cache_read_tokens: Some(most),
+            cache_write_tokens: Some(most),
+            cache_write_1h_tokens: Some(most),
+        },
+        Usage { cache_write_1h_tokens: Some(most), ..Usage::default() },
+    ] {
+        let limits = Limits::new(&settings, VirtualClock::default());
+        let model = |tokens| LimitRequest { model: Some("a.b"), ..ask(tokens) };
+        let mut admitted = Vec::new();
+        for _ in 0..3 {
+            admitted.push(limits.admit(model(0)).await.unwrap());
+        }
+        for admission in &mut admitted {
+            admission.settle(&usage);
+            // Once more, when the last count has come.
+            admission.settle(&usage);
+        }
+        let is_used_up = usage.input_tokens == Some(most);
+        assert_eq!(limits.admit(model(1)).await.is_err(), is_used_up, "{usage:?}");
+    }
+}
+
 /// Random requests, settlements and broken streams: whatever happens, use stays within the bucket and its refill, but for
 /// what settlements found to be more than was reserved.
 #[tokio::test]

@@ -111,6 +111,18 @@ pub(crate) fn create_profile(state: &State, input: &Input<'_>) -> Result<Reply, 
     Ok(Reply::json(201, &json!({"inferenceProfileArn": arn, "status": "ACTIVE"})))
 }
 
+pub(crate) fn data_retention(state: &State) -> Reply {
+    let mode = state.data_retention();
+    // An account that has never set a mode has no time at which it did.
+    Reply::json(
+        200,
+        &match mode.as_str() {
+            "inherit" => json!({ "mode": mode }),
+            _ => json!({ "mode": mode, "updatedAt": "2026-06-07T20:19:44.723Z" }),
+        },
+    )
+}
+
 fn check_tags(tags: &Value) -> Result<(), AwsError> {
     let Some(tags) = tags.as_array() else { return Ok(()) };
     if tags.len() > 50 {

@@ -93,6 +93,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
             Some(provisioned) => Ok(Reply::json(200, &provisioned)),
             None => Err(AwsError::not_found("The requested provisioned model could not be found.")),
         },
+        Call::GetAccountDataRetention => Ok(control_plane::data_retention(state)),
     }
 }
 

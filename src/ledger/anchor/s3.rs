@@ -24,6 +24,7 @@ use crate::config::ObjectLockMode;
 use crate::credentials::source::aws_sdk_config;
 use crate::ledger::chain::Chain;
 use crate::ledger::item::timestamp;
+use crate::sdk_failure::without_credentials;
 use crate::settings::S3Anchor;
 use crate::upstream::pool::{Outgoing, Pool};
 use crate::upstream::tls;
@@ -64,8 +65,7 @@ impl Bucket {
     /// A sentence that tells the admin what to mend.
     pub(super) async fn put(&self, chain: &Chain, now_ms: i64) -> Result<(), String> {
         let credentials = self.credentials.provide_credentials().await.map_err(|error| {
-            let why = aws_sdk_dynamodb::error::DisplayErrorContext(&error).to_string();
-            format!("this host has no AWS credentials for S3: {why}")
+            format!("S3 cannot be asked for the bucket {}: {}", self.settings.bucket, without_credentials(&error))
         })?;
         let request = request(&self.settings, &credentials, chain, now_ms)?;
         let (response, lease) =

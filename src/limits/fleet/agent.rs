@@ -297,8 +297,8 @@ impl Agent {
                 if let (Some(pool), Some(after)) = (&mut self.pool, &after) {
                     // So that the next decision does not take from the pool what has just been taken.
                     let change = Change::of(self.lease.as_ref(), Some(after));
-                    pool.free_requests += change.free_requests;
-                    pool.free_tokens += change.free_tokens;
+                    pool.free_requests = pool.free_requests.saturating_add(change.free_requests);
+                    pool.free_tokens = pool.free_tokens.saturating_add(change.free_tokens);
                     pool.wanted.requests = pool.wanted.requests.saturating_add_signed(change.wanted_requests);
                     pool.wanted.tokens = pool.wanted.tokens.saturating_add_signed(change.wanted_tokens);
                     pool.hosts = pool.hosts.saturating_add_signed(change.hosts);

@@ -7,13 +7,14 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
 use aws_smithy_http_client::tls;
 
 use super::amount::Amount;
 use super::store::{Change, LeaseStore, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
+use crate::sdk_failure::unanswered;
 
 const POOL: &str = "pool";
 const LEASE: &str = "lease#";
@@ -197,8 +198,8 @@ impl Dynamo {
 
     fn failed<E, R>(&self, error: SdkError<E, R>) -> StoreError
     where
-        E: std::error::Error + ProvideErrorMetadata + 'static,
-        R: Debug,
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        R: Debug + Send + Sync + 'static,
     {
         match error.code() {
             Some("ConditionalCheckFailedException" | "TransactionConflictException") => StoreError::Conflict,
@@ -206,7 +207,16 @@ impl Dynamo {
                 "the table {} does not exist; create it with `aws dynamodb create-table --table-name {} --attribute-definitions AttributeName=id,AttributeType=S --key-schema AttributeName=id,KeyType=HASH --billing-mode PAY_PER_REQUEST`",
                 self.table, self.table
             )),
-            _ => StoreError::Unavailable(DisplayErrorContext(&error).to_string()),
+            Some(code) => StoreError::Unavailable(format!(
+                "the table {} cannot be used: {code}: {}",
+                self.table,
+                error.message().unwrap_or("no message")
+            )),
+            None => StoreError::Unavailable(format!(
+                "DynamoDB cannot be asked for the table {}: {}",
+                self.table,
+                unanswered(&error).sentence
+            )),
         }
     }
 }

@@ -55,7 +55,7 @@ impl Sizing {
         let scarce = free < limit / 20 || self.free < 0;
         // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units.
         let slack = if target == 0 { 0 } else { (target / 10).max(unit) };
-        if held > target + slack && scarce || held > target.saturating_mul(2).saturating_add(slack) {
+        if held > target.saturating_add(slack) && scarce || held > target.saturating_mul(2).saturating_add(slack) {
             // Room is made as use grows old.
             return LeaseSize { held: held.min(target.max(used)), cap: target };
         }
@@ -90,6 +90,29 @@ mod tests {
         assert_eq!(next_wanted(40, 100, 1, 1_000, true), 40, "most of it has gone");
         assert_eq!(next_wanted(3, 0, 50, 1_000, false), 50, "one request needs as much");
         assert_eq!(next_wanted(5_000, 0, 50, 1_000, false), 1_000);
+    }
+
+    /// The table's numbers may be anybody's.
+    #[test]
+    fn no_numbers_of_the_table_make_anything_overflow() {
+        let extremes = [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX];
+        for target in extremes {
+            for held in extremes {
+                for (wanted, fleet_wanted) in [(0, 0), (u64::MAX, 0), (1, u64::MAX), (u64::MAX, u64::MAX)] {
+                    for free in [i64::MIN, -1, 0, i64::MAX] {
+                        for (limit, unit) in [(0, 1), (u64::MAX, u64::MAX), (u64::MAX, 1)] {
+                            let (used, starved) = (held, true);
+                            let sizing =
+                                Sizing { target, held, used, wanted, unit, free, limit, fleet_wanted, starved };
+                            let LeaseSize { held: next, cap } = sizing.decide();
+                            assert!(next <= held.max(target).max(wanted), "{sizing:?}: {next}");
+                            assert!(cap <= next.max(target), "{sizing:?}: {cap}");
+                            assert!(next_wanted(target, held, unit, limit, starved) <= limit.max(unit));
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -49,7 +49,11 @@ impl PoolView {
         let (wanted, unit_) = (u128::from(self.wanted), u128::from(unit));
         let whole = due / (wanted * unit_);
         let odd = due % (wanted * unit_);
-        let lucky = u128::from(lot % 1_000_000) * wanted * unit_ < odd * 1_000_000;
+        // Of numbers that only a table which somebody has edited holds, nobody draws the odd unit.
+        let scaled = |part: u128, of: u128| part.checked_mul(of);
+        let lucky = scaled(u128::from(lot % 1_000_000), wanted * unit_)
+            .zip(scaled(odd, 1_000_000))
+            .is_some_and(|(drawn, due)| drawn < due);
         let units = u64::try_from(whole).unwrap_or(u64::MAX).saturating_add(u64::from(lucky));
         units.saturating_mul(unit).min(want.max(unit))
     }
@@ -71,6 +75,7 @@ pub(super) fn mix(mut x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::amount::Amount;
     use super::*;
 
     fn sum(limit: u64, wants: &[u64], unit: u64) -> u64 {
@@ -83,6 +88,26 @@ mod tests {
         assert_eq!(sum(60, &[0], 1), 60);
         assert_eq!(sum(60, &[0, 0], 1), 48);
         assert_eq!(sum(1_000, &[100, 0], 1), 100 + 2 * (895 / 5 * 4 / 2));
+    }
+
+    #[test]
+    fn no_numbers_of_the_table_make_anything_overflow() {
+        let extremes = [0, 1, 1_000, u64::MAX / 2, u64::MAX];
+        for limit in extremes {
+            for (in_pool, hosts) in extremes.into_iter().flat_map(|wanted| [(wanted, 0), (wanted, u64::MAX)]) {
+                for (declared, want) in extremes.into_iter().flat_map(|d| extremes.map(|want| (d, want))) {
+                    let amount = Amount { requests: in_pool, tokens: in_pool };
+                    let limit = Amount { requests: limit, tokens: limit };
+                    let pool = Pool { limit, wanted: amount, hosts, ..Pool::default() };
+                    for unit in [0, 1, u64::MAX] {
+                        let of_tokens = PoolView::tokens(&pool, declared, want).target(want, unit, u64::MAX);
+                        let of_requests = PoolView::requests(&pool, declared, want).target(want, unit, u64::MAX);
+                        assert_eq!(of_tokens, of_requests);
+                        assert!(of_tokens <= limit.tokens.max(want).max(unit));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

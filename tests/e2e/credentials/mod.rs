@@ -2,6 +2,7 @@
 
 mod clock;
 mod forms;
+mod memory;
 mod rotation;
 mod short_term;
 mod sources;

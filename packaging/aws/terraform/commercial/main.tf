@@ -56,7 +56,11 @@ data "aws_iam_policy_document" "invoke" {
   statement {
     sid = "FindModels"
     # These know no resource in IAM.
-    actions   = ["bedrock:ListFoundationModels", "bedrock:ListInferenceProfiles"]
+    actions = [
+      "bedrock:ListFoundationModels",
+      "bedrock:ListInferenceProfiles",
+      "bedrock:GetAccountDataRetention",
+    ]
     resources = ["*"]
   }
 
