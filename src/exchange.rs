@@ -36,6 +36,8 @@ use crate::upstream::body::{BodyError, UpstreamBody};
 use crate::upstream::{Answer, AnswerBody, Failure, Upstream, UpstreamRequest, strip};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
+/// Under which AWS services give a request's id, and SDKs show it.
+pub(crate) const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
 const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
@@ -285,7 +287,7 @@ impl Exchange {
         let response = refusal.response();
         self.note_refusal(refusal, response.body().len());
         let mut response = response.map(Body::whole);
-        self.mark(response.headers_mut());
+        self.mark_own(response.headers_mut());
         response
     }
 
@@ -333,7 +335,7 @@ impl Exchange {
             headers.insert(MODEL, model);
         }
         self.record.upstream_request_id =
-            headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(str::to_owned);
+            headers.get(AMZN_REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
         self.record.status_code = status.as_u16();
         self.has_answer = status.is_success();
         let meter = Meter::new(status, &headers);
@@ -345,12 +347,21 @@ impl Exchange {
     }
 
     /// Adds the headers by which an answer of the daemon is known.
-    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
+    fn mark(&self, headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(&self.record.request_id) {
             headers.insert(REQUEST_ID, id);
         }
-        if let Ok(region) = HeaderValue::from_str(&self.record.destination_region) {
+        let was_sent = self.record.attempts > 0 && !self.never_sent;
+        if let Some(region) = HeaderValue::from_str(&self.record.destination_region).ok().filter(|_| was_sent) {
             headers.insert(REGION, region);
+        }
+    }
+
+    /// The same for an answer that the daemon gives itself.
+    pub(crate) fn mark_own(&self, headers: &mut HeaderMap) {
+        self.mark(headers);
+        if let Ok(id) = HeaderValue::from_str(&self.record.request_id) {
+            headers.insert(AMZN_REQUEST_ID, id);
         }
     }
 

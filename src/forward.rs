@@ -6,7 +6,7 @@ use http::HeaderMap;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered};
 use crate::model::{self, How, Target};
-use crate::operation::ModelPlace;
+use crate::operation::{self, ModelPlace};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road, arn_region};
@@ -151,7 +151,7 @@ async fn try_region(
     }
 }
 
-/// What is described, deleted or copied is named as it is.
+/// What is described, deleted or copied is named as it is, but for GovCloud's names.
 async fn describe(
     road: &Road,
     region: &Region,
@@ -160,7 +160,11 @@ async fn describe(
     requested: &RequestedModel,
     headers: &HeaderMap,
 ) -> Result<Answered, Stop> {
-    let target = model::resolve::described(&requested.name)?;
+    let target = if *received.operation == operation::GET_INFERENCE_PROFILE {
+        region.models.described_profile(&requested.name, &region.upstream).await?
+    } else {
+        model::resolve::described(&requested.name)?
+    };
     exchange.sent_as(&target);
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;

@@ -18,6 +18,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::whole::NotWhole;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::listen::{Client, guard};
+use crate::model::Sent;
 use crate::operation::{self, Operation, check_identifier};
 use crate::policy::CLASSIFICATION_HEADER;
 use crate::proxy::{self, Arrived, Asked};
@@ -42,7 +43,7 @@ pub(crate) async fn serve(
         Ok(Front::Own(value)) => {
             let body = Bytes::from(value.to_string());
             let mut response = json_response(body, &request_id);
-            exchange.mark(response.headers_mut());
+            exchange.mark_own(response.headers_mut());
             exchange.completed_here(response.body().length());
             response
         }
@@ -104,7 +105,7 @@ async fn answer(
         }
         _ => Err(Refusal::new(
             RefusalKind::UnknownOperation,
-            "there is no such path under /v1/; see /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
+            "there is no such path under /v1/; OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1, so give a client of theirs that base URL; the legacy API has /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
         )),
     }
 }
@@ -239,9 +240,10 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
                 "responseStreamingSupported": model.response_streaming_supported.unwrap_or(false),
                 "customizationsSupported": model.customizations_supported,
                 "inferenceTypesSupported": model.inference_types_supported,
-                "invokable": line.sent.is_ok(),
-                "invokedAs": line.sent.as_ref().ok(),
-                "reason": line.sent.as_ref().err(),
+                "invokable": line.sent.is_invokable(),
+                "invokedAs": line.sent.identifier(),
+                "createsProfile": line.sent == Sent::AsNewProfile,
+                "reason": line.sent.reason(),
             })
         })
         .collect();
@@ -314,7 +316,7 @@ fn hand_on(from: &HeaderMap, to: &mut HeaderMap, wanted: impl Fn(&str) -> bool) 
 
 fn refused(mut exchange: Exchange, refusal: &Refusal, request_id: &str) -> Response<Body> {
     let mut response = error_response(refusal, request_id);
-    exchange.mark(response.headers_mut());
+    exchange.mark_own(response.headers_mut());
     exchange.note_refusal(refusal, response.body().length());
     response
 }

@@ -121,6 +121,10 @@ pub(crate) static INVOKE_MODEL: Operation =
 pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
+/// Here a GovCloud profile is translated, as where it is invoked.
+pub(crate) static GET_INFERENCE_PROFILE: Operation =
+    row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described, NoTokens);
+
 /// What the daemon does itself where a model has no profile that may be used.
 pub(crate) static CREATE_INFERENCE_PROFILE: Operation =
     row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens);
@@ -205,7 +209,7 @@ pub(crate) static OPERATIONS: [&Operation; 35] = [
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
-    &row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described, NoTokens),
+    &GET_INFERENCE_PROFILE,
     &CREATE_INFERENCE_PROFILE,
     &row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described, NoTokens),
 ];
@@ -264,7 +268,7 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
     Err(Refusal::new(
         RefusalKind::UnknownOperation,
         format!(
-            "{method} on this path is no operation of bedrock-runtime, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given."
+            "{method} on this path is no operation of bedrock-runtime, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given. OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1."
         ),
     ))
 }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::error::{Refusal, RefusalKind};
-use crate::exchange::{Body, Exchange, REQUEST_ID};
+use crate::exchange::{AMZN_REQUEST_ID, Body, Exchange, REQUEST_ID};
 use crate::listen::{Client, guard, head::Fault};
 use crate::operation::{self, Matched};
 use crate::road::Road;
@@ -27,7 +27,8 @@ pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request
             format!("an error in the daemon's own code ended this request; its log says where (request {id}).");
         let mut response = Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole);
         if let Ok(id) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert(REQUEST_ID, id);
+            response.headers_mut().insert(REQUEST_ID, id.clone());
+            response.headers_mut().insert(AMZN_REQUEST_ID, id);
         }
         response
     })

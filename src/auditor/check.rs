@@ -43,6 +43,17 @@ impl CheckLine {
     }
 }
 
+/// A sentence if the ledger ends up where an admin would not look for it.
+pub fn odd_place(settings: &settings::Audit) -> Option<String> {
+    let root = StateDir::find(settings).root;
+    StateDir::is_in_roots_home(settings).then(|| {
+        format!(
+            "run by root without audit.state_dir, the daemon keeps its ledger in {}; run it as a user of its own, with a directory of that user",
+            root.display()
+        )
+    })
+}
+
 /// Checks the state directory and the table, with the environment's credentials.
 pub async fn check_online(settings: &settings::Audit) -> Vec<CheckLine> {
     let mut lines = vec![state_directory(settings)];

@@ -1,29 +1,21 @@
 //! `bedrock-sidecar audit list|tail|export|verify|retry`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::complain;
-use crate::auditor::cli::{Command, run};
+use super::failed;
+use crate::auditor::cli::{CliError, Command, run};
 use crate::settings::Settings;
 
-pub(super) fn audit(settings: Settings, command: &Command) -> ExitCode {
+pub(super) fn audit(settings: Settings, command: &Command, out: &mut (dyn Write + Send)) -> io::Result<ExitCode> {
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("bedrock-sidecar: the runtime cannot start: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return Ok(failed(&format!("the runtime cannot start: {error}"))),
     };
-    match runtime.block_on(run(command, &settings.audit, &mut std::io::stdout())) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        // `audit list | head` is no failure.
-        Err(crate::auditor::cli::CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&format!("bedrock-sidecar: {error}."));
-            ExitCode::FAILURE
-        }
+    match runtime.block_on(run(command, &settings.audit, out)) {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(CliError::Output(error)) => Err(error),
+        Err(error) => Ok(failed(&format!("{error}."))),
     }
 }

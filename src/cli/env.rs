@@ -1,22 +1,34 @@
 //! `bedrock-sidecar env`: what an app's environment needs, for `eval "$(bedrock-sidecar env)"`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{complain, say};
+use super::failed;
 use crate::settings::Settings;
 
-pub(super) fn env(settings: Settings) -> ExitCode {
+/// What no line here can decide, because it depends on the app. Comments stand behind the variables, so that they do no harm
+/// if a shell reads all lines as one.
+const REMARKS: &str = "\
+# AWS_USE_FIPS_ENDPOINT: the SDKs for JavaScript, Java, Go and Rust refuse it together with an endpoint of one's own, and so
+#   does JavaScript with AWS_USE_DUALSTACK_ENDPOINT. Unset it for such an app, if the app needs it for no other service.
+#   boto3, the AWS CLI and Claude Code work with it. The daemon itself calls FIPS hosts.
+# AWS_BEARER_TOKEN_BEDROCK: boto3 and Go do not send it over http, even if AWS keys are there too. Unset it for such an app,
+#   or use [listen.tls] and name its CA in AWS_CA_BUNDLE.
+# Clients that read none of the variables above are in docs/apps.md.
+";
+
+pub(super) fn env(settings: Settings, out: &mut dyn Write) -> io::Result<ExitCode> {
     let Some(address) = settings.listen.addresses.first() else {
-        complain(
-            "bedrock-sidecar: listen.addresses is empty, and SDKs cannot use a unix socket by an environment variable.",
-        );
-        return ExitCode::FAILURE;
+        return Ok(failed("listen.addresses is empty, and SDKs cannot use a unix socket by an environment variable."));
     };
-    let endpoint = format!("http://{address}");
     for name in ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL"] {
-        say(&format!("export {name}={endpoint}"));
+        writeln!(out, "export {name}=http://{address}")?;
     }
-    // SDKs refuse FIPS together with an endpoint of their own; the daemon itself uses FIPS hosts.
-    say("unset AWS_USE_FIPS_ENDPOINT");
-    ExitCode::SUCCESS
+    // With HTTP_PROXY set, clients would ask the proxy for this host's loopback. Some read the one spelling, some the other,
+    // so that both have to name everything.
+    let local = format!("{},localhost", address.ip());
+    writeln!(out, "export NO_PROXY=\"${{NO_PROXY:+$NO_PROXY,}}${{no_proxy:+$no_proxy,}}{local}\"")?;
+    writeln!(out, "export no_proxy=\"$NO_PROXY\"")?;
+    write!(out, "{REMARKS}")?;
+    Ok(ExitCode::SUCCESS)
 }

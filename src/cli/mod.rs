@@ -2,11 +2,13 @@
 
 mod audit;
 mod check;
+mod completions;
 mod env;
 mod models;
 mod run;
 mod status;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,10 +20,16 @@ use crate::settings::Settings;
 /// Configuration errors: sysexits.h's EX_CONFIG, which systemd knows by name.
 const EX_CONFIG: u8 = 78;
 
+/// Nobody reads the output any more (`| head`): what a shell reports of a program that SIGPIPE has ended.
+const ENDED_BY_SIGPIPE: u8 = 128 + 13;
+
 /// Commercial Amazon Bedrock for AWS GovCloud hosts, behind a Bedrock-compatible endpoint on localhost.
 #[derive(Debug, Parser)]
 #[command(name = "bedrock-sidecar", version, arg_required_else_help = true)]
 struct Cli {
+    /// The configuration file [default: /etc/bedrock-sidecar/config.toml]
+    #[arg(long, value_name = "PATH", global = true)]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,67 +37,87 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon in the foreground
-    Run(ConfigPath),
+    Run,
     /// Check the configuration, and with --online everything that the daemon will need
     Check {
-        #[command(flatten)]
-        config: ConfigPath,
         /// Contact AWS: read the secret, list models and profiles, compare clocks. Never invokes a model
         #[arg(long)]
         online: bool,
     },
     /// List the models, whether each can be invoked, and what is sent for it
     Models {
-        #[command(flatten)]
-        config: ConfigPath,
         /// One JSON document instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Ask the records: list, tail, export, verify
+    /// Query the records: list, tail, export, verify, retry
     Audit {
-        #[command(flatten)]
-        config: ConfigPath,
         #[command(subcommand)]
         command: crate::auditor::cli::Command,
     },
     /// Ask the running daemon how it is
-    Status(ConfigPath),
+    Status,
     /// Print the variables that an app needs, for eval
-    Env(ConfigPath),
+    Env,
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
-}
-
-#[derive(Debug, clap::Args)]
-struct ConfigPath {
-    /// The configuration file [default: /etc/bedrock-sidecar/config.toml]
-    #[arg(long, value_name = "PATH", global = true)]
-    config: Option<PathBuf>,
+    Completions {
+        /// The shell to complete in
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs the program; the arguments are those of the process.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(config) => with_settings(config, run::run),
-        Command::Check { config, online } => with_settings(config, |settings| check::check(settings, online)),
-        Command::Models { config, json } => with_settings(config, |settings| models::models(settings, json)),
-        Command::Audit { config, command } => with_settings(config, |settings| audit::audit(settings, &command)),
-        Command::Status(config) => with_settings(config, status::status),
-        Command::Env(config) => with_settings(config, env::env),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "bedrock-sidecar", &mut std::io::stdout());
-            ExitCode::SUCCESS
+    let mut out = io::stdout();
+    match Cli::try_parse().map_or_else(|error| explain(&error), |cli| answer(cli, &mut out)) {
+        Ok(code) => code,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(ENDED_BY_SIGPIPE),
+        Err(error) => {
+            complain(&format!("bedrock-sidecar: the output cannot be written: {error}."));
+            ExitCode::FAILURE
         }
     }
 }
 
-fn with_settings(config: ConfigPath, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
-    match load(config.config.as_deref()) {
+/// The definition of the command line, for the manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Prints help, the version, or what is wrong with the arguments.
+fn explain(error: &clap::Error) -> io::Result<ExitCode> {
+    let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
+    match error.print() {
+        Err(unwritten) if !error.use_stderr() => Err(unwritten),
+        _ => Ok(code),
+    }
+}
+
+/// Writes the answer to `out`; the only errors are those of writing it.
+fn answer(cli: Cli, out: &mut (dyn Write + Send)) -> io::Result<ExitCode> {
+    let config = cli.config.as_deref();
+    let code = match cli.command {
+        Command::Run => with_settings(config, |settings| Ok(run::run(settings))),
+        Command::Check { online } => with_settings(config, |settings| check::check(settings, online, out)),
+        Command::Models { json } => with_settings(config, |settings| models::models(settings, json, out)),
+        Command::Audit { command } => with_settings(config, |settings| audit::audit(settings, &command, out)),
+        Command::Status => with_settings(config, |settings| status::status(settings, out)),
+        Command::Env => with_settings(config, |settings| env::env(settings, out)),
+        Command::Completions { shell } => completions::completions(shell, out),
+    }?;
+    out.flush()?;
+    Ok(code)
+}
+
+fn with_settings(
+    config: Option<&Path>,
+    command: impl FnOnce(Settings) -> io::Result<ExitCode>,
+) -> io::Result<ExitCode> {
+    match load(config) {
         Ok(settings) => command(settings),
         Err(error) => {
             complain(&error.to_string());
-            ExitCode::from(EX_CONFIG)
+            Ok(ExitCode::from(EX_CONFIG))
         }
     }
 }
@@ -104,18 +132,19 @@ fn load(named: Option<&Path>) -> Result<Settings, ConfigError> {
 }
 
 /// A runtime for commands that contact AWS.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()
 }
 
-#[expect(clippy::print_stderr, reason = "this is what a command says to a person")]
-fn complain(sentence: &str) {
-    eprintln!("{sentence}");
+/// Says on the standard error why a command has failed.
+fn failed(reason: &str) -> ExitCode {
+    complain(&format!("bedrock-sidecar: {reason}"));
+    ExitCode::FAILURE
 }
 
-#[expect(clippy::print_stdout, reason = "this is what a command answers")]
-fn say(line: &str) {
-    println!("{line}");
+/// Says something on the standard error. Where nobody can read it, the exit code has to do.
+fn complain(sentence: &str) {
+    let _ = writeln!(io::stderr(), "{sentence}");
 }
 
 #[cfg(test)]

@@ -1,36 +1,38 @@
 //! `bedrock-sidecar models`: each model of the upstream, whether it can be invoked, and as what it is sent.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{complain, say};
+use super::failed;
 use crate::app;
-use crate::model::Overview;
+use crate::model::{Overview, Sent};
 use crate::settings::Settings;
 
-pub(super) fn models(settings: Settings, json: bool) -> ExitCode {
+pub(super) fn models(settings: Settings, json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("the runtime cannot start: {error}")),
+        Err(error) => return Ok(failed(&format!("the runtime cannot start: {error}"))),
     };
     match runtime.block_on(list(&settings)) {
         Ok(lines) if json => {
             let lines: Vec<_> = lines.iter().map(as_json).collect();
-            say(&serde_json::json!({ "models": lines }).to_string());
-            ExitCode::SUCCESS
+            writeln!(out, "{}", serde_json::json!({ "models": lines }))?;
+            Ok(ExitCode::SUCCESS)
         }
         Ok(lines) => {
             let width = lines.iter().map(|line| line.model.model_id.len()).max().unwrap_or(0).max(5);
-            say(&format!("{:width$}  INVOKED AS", "MODEL"));
+            writeln!(out, "{:width$}  INVOKED AS", "MODEL")?;
             for line in &lines {
                 let sent = match &line.sent {
-                    Ok(identifier) => identifier.clone(),
-                    Err(reason) => format!("- {reason}"),
+                    Sent::As(identifier) => identifier.clone(),
+                    Sent::AsNewProfile => "(a profile is created at the first request)".to_owned(),
+                    Sent::Never(reason) => format!("- {reason}"),
                 };
-                say(&format!("{:width$}  {sent}", line.model.model_id));
+                writeln!(out, "{:width$}  {sent}", line.model.model_id)?;
             }
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
-        Err(reason) => failed(&reason),
+        Err(reason) => Ok(failed(&reason)),
     }
 }
 
@@ -48,13 +50,9 @@ fn as_json(line: &Overview) -> serde_json::Value {
         "modelId": line.model.model_id,
         "modelName": line.model.model_name,
         "providerName": line.model.provider_name,
-        "invokable": line.sent.is_ok(),
-        "invokedAs": line.sent.as_ref().ok(),
-        "reason": line.sent.as_ref().err(),
+        "invokable": line.sent.is_invokable(),
+        "invokedAs": line.sent.identifier(),
+        "createsProfile": line.sent == Sent::AsNewProfile,
+        "reason": line.sent.reason(),
     })
-}
-
-fn failed(reason: &str) -> ExitCode {
-    complain(&format!("bedrock-sidecar: {reason}"));
-    ExitCode::FAILURE
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::complain;
+use super::failed;
 use crate::app::App;
 use crate::lifecycle::Events;
 use crate::settings::Settings;
@@ -46,9 +46,4 @@ fn keep_memory_private() {
     if let Err(error) = limited.and(hidden) {
         tracing::warn!(%error, "core dumps of this process, which would hold the commercial key, cannot be turned off");
     }
-}
-
-fn failed(reason: &str) -> ExitCode {
-    complain(&format!("bedrock-sidecar: {reason}"));
-    ExitCode::FAILURE
 }

@@ -1,28 +1,31 @@
 //! `bedrock-sidecar status`: what the running daemon says of itself, asked on its admin address.
 
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
-use super::{complain, say};
+use super::failed;
+use crate::config::DEFAULT_PATH;
 use crate::settings::Settings;
 
-pub(super) fn status(settings: Settings) -> ExitCode {
+pub(super) fn status(settings: Settings, out: &mut dyn Write) -> io::Result<ExitCode> {
     let asked =
         super::runtime().map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(ask(&settings)));
     match asked {
         Ok((ready, text)) => {
-            say(&text);
-            if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            writeln!(out, "{text}")?;
+            Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(reason) => {
-            complain(&format!(
-                "bedrock-sidecar: no daemon answers on {}: {reason}; systemctl status bedrock-sidecar tells more.",
+            let file = settings.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
+            Ok(failed(&format!(
+                "no daemon answers on {} (listen.admin_address in {file}): {reason}; is it running, with this configuration? If it has stopped, its log says why.",
                 settings.listen.admin_address
-            ));
-            ExitCode::FAILURE
+            )))
         }
     }
 }

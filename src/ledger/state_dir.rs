@@ -17,6 +17,9 @@ use crate::settings;
 const MAX_KEPT: usize = 20;
 const MAX_KEPT_BYTES: u64 = 1 << 30;
 
+/// The `StateDirectory=` of the packages' unit.
+const OF_SERVICE: &str = "/var/lib/bedrock-sidecar";
+
 /// The paths below a state directory.
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -27,19 +30,44 @@ pub struct StateDir {
 impl StateDir {
     /// Where the settings, systemd's `StateDirectory=` or the user's state folder put the ledger. Nothing is created.
     pub fn find(settings: &settings::Audit) -> StateDir {
-        let from_environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let root = settings
-            .state_dir
-            .clone()
-            .or_else(|| {
-                // systemd separates several state directories by colons; ours is the first.
-                let listed = from_environment("STATE_DIRECTORY")?;
-                std::env::split_paths(&listed).next()
-            })
-            .or_else(|| Some(PathBuf::from(from_environment("XDG_STATE_HOME")?).join("bedrock-sidecar")))
-            .or_else(|| Some(PathBuf::from(from_environment("HOME")?).join(".local/state/bedrock-sidecar")))
-            .unwrap_or_else(|| PathBuf::from("/var/lib/bedrock-sidecar"));
+        let root = StateDir::told(settings).or_else(StateDir::of_user).unwrap_or_else(|| PathBuf::from(OF_SERVICE));
         StateDir { root }
+    }
+
+    /// Where a ledger is to be read: the same, but that of the service if none is written where this user's would be.
+    pub(crate) fn find_written(settings: &settings::Audit) -> StateDir {
+        StateDir::find_written_or(settings, Path::new(OF_SERVICE))
+    }
+
+    fn find_written_or(settings: &settings::Audit, of_service: &Path) -> StateDir {
+        let (found, of_service) = (StateDir::find(settings), StateDir { root: of_service.to_owned() });
+        if StateDir::told(settings).is_none() && !found.has_ledger() && of_service.has_ledger() {
+            return of_service;
+        }
+        found
+    }
+
+    /// The folder of root's own state, in which the ledger of a daemon ends up that is run without a user or a directory of
+    /// its own.
+    pub(crate) fn is_in_roots_home(settings: &settings::Audit) -> bool {
+        rustix::process::geteuid().is_root() && StateDir::told(settings).is_none() && StateDir::of_user().is_some()
+    }
+
+    fn told(settings: &settings::Audit) -> Option<PathBuf> {
+        // systemd separates several state directories by colons; ours is the first.
+        let listed = || std::env::split_paths(&from_environment("STATE_DIRECTORY")?).next();
+        settings.state_dir.clone().or_else(listed)
+    }
+
+    fn of_user() -> Option<PathBuf> {
+        let state = from_environment("XDG_STATE_HOME").map(PathBuf::from);
+        let home = || Some(PathBuf::from(from_environment("HOME")?).join(".local/state"));
+        Some(state.or_else(home)?.join("bedrock-sidecar"))
+    }
+
+    /// Whether a daemon has recorded anything here.
+    pub(crate) fn has_ledger(&self) -> bool {
+        self.journal().exists() || self.database().exists()
     }
 
     /// The directory of the journal files.
@@ -183,6 +211,10 @@ impl StateDir {
     }
 }
 
+fn from_environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// Held as long as this process may write in the state directory; the kernel frees it however the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -245,6 +277,21 @@ fn own_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_for_records_without_a_directory_is_shown_those_of_the_service() {
+        // No folder of the environment's that runs the tests has a ledger, unless it names one.
+        let (service, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut settings = settings::Settings::built_in().unwrap().audit;
+        let found = |settings: &_| StateDir::find_written_or(settings, service.path()).root;
+        assert_eq!(found(&settings), StateDir::find(&settings).root, "nobody has written a ledger yet");
+        std::fs::create_dir(service.path().join("journal")).unwrap();
+        if StateDir::told(&settings).is_none() && !StateDir::find(&settings).has_ledger() {
+            assert_eq!(found(&settings), service.path());
+        }
+        settings.state_dir = Some(own.path().to_owned());
+        assert_eq!(found(&settings), own.path(), "what the configuration names is not replaced");
+    }
 
     #[test]
     fn the_same_damage_is_kept_once_and_all_of_it_within_bounds() {

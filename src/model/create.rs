@@ -1,6 +1,7 @@
 //! Making an application inference profile for a model that no usable profile reaches.
 
 use bytes::Bytes;
+use http::Method;
 
 use super::catalogue::{self, Call, CallError, Profile};
 use crate::error::{Refusal, RefusalKind};
@@ -73,13 +74,7 @@ pub(crate) async fn create(
     own: &impl SendRecorded,
 ) -> Result<Made, Refusal> {
     let name = name_for(model);
-    let request = serde_json::json!({
-        "inferenceProfileName": name,
-        "description": "Made by bedrock-sidecar for a model without an inference profile",
-        "clientRequestToken": uuid::Uuid::now_v7().to_string(),
-        "modelSource": { "copyFrom": source_arn },
-    });
-    let body = Bytes::from(request.to_string());
+    let body = request(&name, source_arn);
     match own.send(upstream, source_arn, body).await?.result {
         Ok(created) => {
             let created: serde_json::Value = serde_json::from_slice(&created).unwrap_or_default();
@@ -112,6 +107,30 @@ pub(crate) async fn create(
         }
         Err(error) => Err(failed(model, &error.to_string())),
     }
+}
+
+/// Whether the key may create profiles. It is asked for a profile of a model that does not exist: AWS judges the right
+/// first, and then finds no model, so nothing is created.
+///
+/// # Errors
+/// The key may not (403), or it cannot be found out.
+pub(crate) async fn is_permitted(upstream: &Upstream) -> Result<(), CallError> {
+    let no_model = "bedrock-sidecar.no-such-model-v1:0";
+    let arn = format!("arn:aws:bedrock:{}::foundation-model/{no_model}", upstream.region);
+    match catalogue::call(upstream, Method::POST, PATH, request(&name_for(no_model), &arn)).await {
+        Err(CallError::Answered(400 | 404, _)) | Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn request(name: &str, source_arn: &str) -> Bytes {
+    let request = serde_json::json!({
+        "inferenceProfileName": name,
+        "description": "Made by bedrock-sidecar for a model without an inference profile",
+        "clientRequestToken": uuid::Uuid::now_v7().to_string(),
+        "modelSource": { "copyFrom": source_arn },
+    });
+    Bytes::from(request.to_string())
 }
 
 fn failed(model: &str, why: &str) -> Refusal {

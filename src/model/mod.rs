@@ -132,6 +132,14 @@ impl Models {
         lock(&self.learned).remove(&(account(upstream), name));
     }
 
+    /// Decides what to send for a profile that is read.
+    pub(crate) async fn described_profile(&self, name: &str, upstream: &Upstream) -> Result<Target, Refusal> {
+        if !self.is_listed() {
+            self.refresh_unless_fresh(upstream).await;
+        }
+        resolve::described_profile(name, self.known(self.catalogue.load().as_ref(), None))
+    }
+
     /// Refuses to have a profile created from something that could not be invoked itself.
     pub(crate) async fn check_copy_from(
         &self,
@@ -294,12 +302,12 @@ impl Models {
         let learned = self.learned(account, &model.model_id);
         let known = Known { learned: learned.as_deref(), ..self.known(Some(listed), None) };
         let sent = match resolve::resolve(&model.model_id, known) {
-            Ok(Resolution::Send(target)) if target.is_profile || model.on_demand() => Ok(target.identifier),
-            Ok(Resolution::Send(_)) => Err(format!("it offers {} only", model.inference_types_supported.join(", "))),
-            Ok(Resolution::Create { .. } | Resolution::LookUp { .. }) => {
-                Ok("(a profile is created at the first request)".to_owned())
+            Ok(Resolution::Send(target)) if target.is_profile || model.on_demand() => Sent::As(target.identifier),
+            Ok(Resolution::Send(_)) => {
+                Sent::Never(format!("it offers {} only", model.inference_types_supported.join(", ")))
             }
-            Err(refusal) => Err(refusal.message.into_owned()),
+            Ok(Resolution::Create { .. } | Resolution::LookUp { .. }) => Sent::AsNewProfile,
+            Err(refusal) => Sent::Never(refusal.message.into_owned()),
         };
         Overview { model: model.clone(), sent }
     }
@@ -309,8 +317,38 @@ impl Models {
 #[derive(Debug)]
 pub(crate) struct Overview {
     pub model: catalogue::FoundationModel,
-    /// What would be sent, or why the model cannot be invoked.
-    pub sent: Result<String, String>,
+    pub sent: Sent,
+}
+
+/// What would be sent for a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// This identifier.
+    As(String),
+    /// The ARN of a profile that the daemon creates at the first request.
+    AsNewProfile,
+    /// Nothing: why the model cannot be invoked.
+    Never(String),
+}
+
+impl Sent {
+    pub(crate) fn is_invokable(&self) -> bool {
+        !matches!(self, Sent::Never(_))
+    }
+
+    pub(crate) fn identifier(&self) -> Option<&str> {
+        match self {
+            Sent::As(identifier) => Some(identifier),
+            Sent::AsNewProfile | Sent::Never(_) => None,
+        }
+    }
+
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Sent::Never(reason) => Some(reason),
+            Sent::As(_) | Sent::AsNewProfile => None,
+        }
+    }
 }
 
 /// A profile that bears the daemon's name for a model: it is used only if it is one of exactly that model. Anybody who may

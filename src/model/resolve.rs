@@ -175,16 +175,32 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
 /// GovCloud's own names are translated or refused.
 pub(crate) fn described(name: &str) -> Result<Target, Refusal> {
     let identifier = match read(name, |_| false)? {
-        Identifier::Model { id, .. } if name.starts_with("arn:aws-us-gov:") => id,
-        _ if name.starts_with("us-gov.") => {
+        Identifier::Model { wants_profile: true, .. } => {
             return Err(Refusal::new(
                 RefusalKind::ResourceNotFound,
                 format!("{name} is a GovCloud profile; list the commercial ones with ListInferenceProfiles."),
             ));
         }
+        Identifier::Model { id, .. } => id,
         _ => name,
     };
     Ok(Target { identifier: identifier.to_owned(), is_profile: false, how: How::AsIs })
+}
+
+/// The same for a profile that is read: in the place of a GovCloud one stands the profile that invokes the same model.
+pub(crate) fn described_profile(name: &str, known: Known<'_>) -> Result<Target, Refusal> {
+    let found = match read(name, |_| false)? {
+        Identifier::Model { id, wants_profile: true } => {
+            known.catalogue.and_then(|catalogue| catalogue.system_profile(id, &known.settings.geographies))
+        }
+        _ => None,
+    };
+    match found {
+        Some(profile) => {
+            Ok(Target { identifier: profile.inference_profile_id.clone(), is_profile: true, how: How::Discovered })
+        }
+        None => described(name),
+    }
 }
 
 /// Whether an identifier may be used, by all rules that hold.

@@ -250,10 +250,8 @@ async fn without_a_file_the_built_in_defaults_hold_and_are_announced() {
     assert!(stdout(&check).starts_with("ok    configuration: built-in defaults\n"), "{}", stdout(&check));
     assert!(stdout(&check).contains("info  FIPS module: "));
     let env = command(&["env"], &[]).await;
-    assert_eq!(
-        stdout(&env),
-        "export AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://127.0.0.1:8790\nexport AWS_ENDPOINT_URL_BEDROCK=http://127.0.0.1:8790\nexport ANTHROPIC_BEDROCK_BASE_URL=http://127.0.0.1:8790\nunset AWS_USE_FIPS_ENDPOINT\n"
-    );
+    let begins = "export AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://127.0.0.1:8790\nexport AWS_ENDPOINT_URL_BEDROCK=http://127.0.0.1:8790\nexport ANTHROPIC_BEDROCK_BASE_URL=http://127.0.0.1:8790\n";
+    assert!(stdout(&env).starts_with(begins), "{}", stdout(&env));
 }
 
 #[tokio::test]
@@ -284,7 +282,9 @@ async fn check_online_tries_each_thing_and_invokes_no_model() {
         assert!(text.lines().any(|found| found.starts_with(line)), "no {line:?} in\n{text}");
     }
     let operations: Vec<_> = bedrock.requests().into_iter().filter_map(|one| one.operation).collect();
-    assert!(operations.iter().all(|name| name.starts_with("List")), "{operations:?}");
+    // The one with which the right to create profiles is looked at creates none.
+    let looks = |name: &String| name.starts_with("List") || name == "CreateInferenceProfile";
+    assert!(operations.iter().all(looks), "{operations:?}");
     assert!(!text.contains(simulator::DEFAULT_BEARER_TOKEN));
 }
 
@@ -358,7 +358,7 @@ async fn models_are_listed_as_a_table_and_as_json() {
         *premier,
         json!({
             "modelId": PROFILE_ONLY, "modelName": "Nova Premier", "providerName": "Amazon",
-            "invokable": true, "invokedAs": format!("us.{PROFILE_ONLY}"), "reason": null,
+            "invokable": true, "invokedAs": format!("us.{PROFILE_ONLY}"), "createsProfile": false, "reason": null,
         })
     );
     let output = Setup::alone().command(&["models"]).await;

@@ -1,7 +1,7 @@
 //! What goes upstream, what comes back, and what happens when upstream does not answer.
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use simulator::{Certificate, Effect, Ending, Fault, Options, Simulator, ThrottleText};
 use test_support::*;
 
@@ -414,4 +414,52 @@ async fn each_region_resolves_models_by_its_own_profiles() {
     east.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));
     let second = daemon.post(&converse_path(sonnet), converse("x")).await;
     assert_eq!((second.status, second.header("x-bedrock-sidecar-model")), (200, Some(format!("jp.{sonnet}").as_str())));
+}
+
+/// SDKs show a request's id under AWS's name; and what was sent nowhere has no region.
+#[tokio::test]
+async fn answers_of_our_own_have_an_id_that_sdks_show_and_a_region_only_if_something_was_sent() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[models]\ndeny = [\"cohere.*\"]").ready().await;
+    let ids = |answer: &Answer| {
+        let ours = answer.header("x-bedrock-sidecar-request-id").unwrap().to_owned();
+        (ours, answer.header("x-amzn-requestid").unwrap_or_default().to_owned())
+    };
+    for (path, body, status) in [
+        (converse_path("cohere.command-r-v1:0"), converse("x"), 403),
+        ("/nothing".to_owned(), String::new(), 404),
+        (converse_path("us-gov.us-gov.a.b"), converse("x"), 400),
+        ("/v1/bedrock/invoke-model".to_owned(), "{}".to_owned(), 400),
+        ("/v1/nothing".to_owned(), "{}".to_owned(), 404),
+    ] {
+        let answer = daemon.post(&path, body).await;
+        let (ours, shown) = ids(&answer);
+        assert_eq!((answer.status, &shown), (status, &ours), "{path}");
+        assert_eq!(answer.header("x-bedrock-sidecar-region"), None, "{path}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["statusCode"], &record["upstreamRequestId"]), (&json!(status), &Value::Null), "{record}");
+    }
+    let listing = daemon.get("/v1/bedrock/models").await;
+    assert_eq!((listing.status, listing.header("x-bedrock-sidecar-region")), (200, None), "the daemon's own");
+    assert_eq!(ids(&listing).0, ids(&listing).1);
+
+    // The upstream's own id stays on its answers.
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("x")).await;
+    let (ours, theirs) = ids(&answer);
+    assert_ne!(ours, theirs);
+    assert_eq!(daemon.record_of(&answer).await["upstreamRequestId"], theirs);
+
+    // It may have been received.
+    bedrock.inject(Fault::once(Effect::BreakBeforeHeaders { how: simulator::Ending::Rst }));
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("x")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (503, Some("us-east-1")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "upstream_broke");
+
+    // Nobody was there to receive it.
+    let alone = Setup::alone().start().await;
+    let answer = alone.post(&converse_path(ON_DEMAND), converse("x")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (503, None), "{answer:?}");
+    let (ours, shown) = ids(&answer);
+    assert_eq!(ours, shown);
+    assert_eq!(alone.record_of(&answer).await["outcome"], "upstream_broke");
 }

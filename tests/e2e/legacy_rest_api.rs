@@ -89,6 +89,22 @@ async fn it_walks_the_same_road() {
 }
 
 #[tokio::test]
+async fn a_client_of_openai_or_anthropic_with_the_wrong_base_is_told_the_right_one() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    bedrock.clear();
+    for path in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"] {
+        let answer = daemon.post(path, json!({ "model": ON_DEMAND, "messages": [] }).to_string()).await;
+        let message = failed(&answer, 404, "UnknownOperationException");
+        assert!(message.contains("/openai/v1") && message.contains("/anthropic/v1"), "{path}: {message}");
+        assert_eq!(daemon.record_of(&answer).await["statusCode"], 404);
+    }
+    let message = refused(&daemon.post("/chat/completions", "{}").await, 404, "UnknownOperationException");
+    assert!(message.contains("/openai/v1"), "{message}");
+    assert_eq!(bedrock.requests().len(), 0);
+}
+
+#[tokio::test]
 async fn errors_have_their_true_status_and_the_legacy_shape() {
     let bedrock = bedrock().await;
     let daemon = Setup::tls(&bedrock).with("[limits]\nmax_body_bytes = 2000").ready().await;

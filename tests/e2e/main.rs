@@ -10,6 +10,8 @@
 mod app;
 mod bounds;
 mod callers;
+mod commands;
+mod completions;
 mod connections;
 mod contract;
 mod credentials;

@@ -509,7 +509,9 @@ async fn the_listing_tells_what_can_be_invoked_and_as_what() {
     let of = |id: &str| models.iter().find(|model| model["modelId"] == id).unwrap_or_else(|| panic!("no {id}")).clone();
     assert_eq!((&of(ON_DEMAND)["invokable"], &of(ON_DEMAND)["invokedAs"]), (&json!(true), &json!(ON_DEMAND)));
     assert_eq!(of(PROFILE_ONLY)["invokedAs"], format!("us.{PROFILE_ONLY}"));
-    assert_eq!(of(NEEDS_CREATED_PROFILE)["invokedAs"], "(a profile is created at the first request)");
+    let created = of(NEEDS_CREATED_PROFILE);
+    assert_eq!((&created["invokable"], &created["invokedAs"]), (&json!(true), &Value::Null));
+    assert_eq!((&created["createsProfile"], &of(ON_DEMAND)["createsProfile"]), (&json!(true), &json!(false)));
     for (id, reason) in [
         ("cohere.command-r-v1:0", "models.deny"),
         (GLOBAL_ONLY, "models.geographies"),

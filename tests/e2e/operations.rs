@@ -323,8 +323,40 @@ async fn govcloud_names_are_translated_for_reads_too() {
     assert_eq!((answer.status, &answer.json()["modelDetails"]["modelId"]), (200, &Value::from(ON_DEMAND)));
     assert_eq!(bedrock.requests()[0].path, format!("/foundation-models/{}", encoded(ON_DEMAND)));
 
-    let answer = daemon.get("/inference-profiles/us-gov.amazon.nova-lite-v1%3A0").await;
-    assert!(refused(&answer, 404, "ResourceNotFoundException").contains("is a GovCloud profile"));
+    for (asked, profile) in [
+        (format!("us-gov.{ON_DEMAND}"), format!("us.{ON_DEMAND}")),
+        (
+            format!("arn:aws-us-gov:bedrock:us-gov-west-1:111122223333:inference-profile/us-gov.{PROFILE_ONLY}"),
+            format!("us.{PROFILE_ONLY}"),
+        ),
+    ] {
+        bedrock.clear();
+        let answer = daemon.get(&format!("/inference-profiles/{}", encoded(&asked))).await;
+        assert_eq!(
+            (answer.status, &answer.json()["inferenceProfileId"]),
+            (200, &Value::from(profile.clone())),
+            "{asked}"
+        );
+        assert_eq!(
+            received(&bedrock, "GetInferenceProfile")[0].path,
+            format!("/inference-profiles/{}", encoded(&profile))
+        );
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["modelId"], &record["inferenceProfileUsed"]), (&json!(asked), &json!(profile)), "{record}");
+    }
+    bedrock.clear();
+    for (method, name) in [(Method::GET, "us-gov.no.such-model-v1:0"), (Method::DELETE, "us-gov.amazon.nova-lite-v1:0")]
+    {
+        let path = format!("/inference-profiles/{}", encoded(name));
+        let answer = send(daemon.address(), request(method.clone(), &path, "")).await;
+        if method == Method::GET {
+            assert!(refused(&answer, 404, "ResourceNotFoundException").contains("is a GovCloud profile"), "{name}");
+        } else {
+            refused(&answer, 403, "AccessDeniedException");
+        }
+        assert_eq!(daemon.record_of(&answer).await["modelId"], name);
+    }
+    assert_eq!(bedrock.requests().len(), 0);
     let bound = encoded("arn:aws-us-gov:bedrock:us-gov-west-1:111122223333:application-inference-profile/abc");
     let answer = daemon.get(&format!("/inference-profiles/{bound}")).await;
     assert!(refused(&answer, 400, "ValidationException").contains("belongs to a GovCloud account"));

@@ -149,3 +149,18 @@ async fn errors_are_raised_in_their_own_classes() {
         }
     }
 }
+
+/// As docs/apps.md and `bedrock-sidecar env` say of this SDK.
+#[tokio::test]
+async fn this_sdk_refuses_fips_together_with_an_endpoint() {
+    let config = aws_sdk_bedrockruntime::Config::builder()
+        .behavior_version_latest()
+        .region(aws_sdk_bedrockruntime::config::Region::new("us-gov-west-1"))
+        .credentials_provider(host_role())
+        .endpoint_url("http://127.0.0.1:1")
+        .use_fips(true)
+        .build();
+    let client = aws_sdk_bedrockruntime::Client::from_conf(config);
+    let error = client.converse().model_id(ON_DEMAND).messages(user("x")).send().await.unwrap_err();
+    assert!(format!("{error:?}").contains("FIPS and custom endpoint are not supported"), "{error:?}");
+}

@@ -53,8 +53,10 @@ pub struct List {
     /// How far back.
     #[arg(long, value_enum, default_value = "24h")]
     pub(super) time_range: TimeRange,
+    /// How many records at most.
     #[arg(long, default_value_t = 50)]
     pub(super) limit: usize,
+    /// A table for people, JSON lines or CSV for programs.
     #[arg(long, value_enum, default_value = "table")]
     pub(super) format: Format,
     /// This host's ledger, or the DynamoDB table.
@@ -74,6 +76,7 @@ pub struct Tail {
     /// How many records to begin with.
     #[arg(long, default_value_t = 10)]
     pub(super) limit: usize,
+    /// A table for people, JSON lines or CSV for programs.
     #[arg(long, value_enum, default_value = "table")]
     pub(super) format: Format,
 }
@@ -86,6 +89,7 @@ pub struct Export {
     /// How far back. Only an export of all records can be verified without the ledger.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) time_range: TimeRange,
+    /// JSON lines or CSV for programs, a table for people. Only JSON lines can be verified.
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(super) format: Format,
 }

@@ -27,7 +27,7 @@ pub enum CliError {
     /// The state directory, which holds no ledger.
     #[error("there is no ledger in {}; name the configuration of the daemon with --config, and run as its user", .0.display())]
     NoLedger(PathBuf),
-    /// The export to verify cannot be opened.
+    /// The file to verify cannot be read.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
@@ -35,8 +35,8 @@ pub enum CliError {
         /// What the operating system says.
         source: io::Error,
     },
-    /// The export cannot be read, or the output not be written.
-    #[error("{0}")]
+    /// The output cannot be written.
+    #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
     /// There is no table, or it cannot be read; a sentence.
     #[error("{0}")]

@@ -40,7 +40,7 @@ pub async fn run(
     settings: &settings::Audit,
     out: &mut (dyn Write + Send),
 ) -> Result<bool, CliError> {
-    let state_dir = StateDir::find(settings);
+    let state_dir = StateDir::find_written(settings);
     match command {
         Command::List(args) if args.set_aside => set_aside::list(args, &state_dir, out).map(|()| true),
         Command::List(args) => list(args, settings, &state_dir, out).await.map(|()| true),

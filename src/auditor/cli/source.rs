@@ -6,7 +6,7 @@ use crate::ledger::StateDir;
 use crate::settings;
 
 pub(super) fn open(state_dir: &StateDir) -> Result<Snapshot, CliError> {
-    if !state_dir.journal().exists() && !state_dir.database().exists() {
+    if !state_dir.has_ledger() {
         return Err(CliError::NoLedger(state_dir.root.clone()));
     }
     Snapshot::open(state_dir).map_err(|source| CliError::Ledger { path: state_dir.root.clone(), source })

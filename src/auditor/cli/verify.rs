@@ -49,8 +49,7 @@ pub(crate) async fn verify(
             checker
         }
         VerifySource::Export => {
-            let file = input(args.file.as_deref().unwrap_or(Path::new("-")))?;
-            let (mut checker, of) = export(file, anchors)?;
+            let (mut checker, of) = export(args.file.as_deref().unwrap_or(Path::new("-")), anchors)?;
             checker.judge_starts(&BTreeSet::new(), false, now_ms() / 1000);
             hosts = of;
             checker
@@ -83,7 +82,7 @@ fn read_anchors(path: &Path) -> Result<Anchors, CliError> {
     if path.is_dir() {
         return Anchors::read_directory(path).map_err(|(path, source)| CliError::File { path, source });
     }
-    Anchors::read(input(path)?).map_err(CliError::Output)
+    Anchors::read(input(path)?).map_err(|source| CliError::File { path: path.to_owned(), source })
 }
 
 /// A file, or the standard input for `-`.
@@ -245,7 +244,7 @@ fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliErr
 }
 
 /// Follows the chains of an export, to its closing line. Returns the hosts whose records it has too.
-fn export(lines: impl BufRead, anchors: Option<Anchors>) -> Result<(ChainChecker, BTreeSet<String>), CliError> {
+fn export(path: &Path, anchors: Option<Anchors>) -> Result<(ChainChecker, BTreeSet<String>), CliError> {
     const NO_RECORD: &str = "none: a line of the file that is no record";
     let mut checker = ChainChecker::new("the export");
     checker.anchors = anchors.unwrap_or_default();
@@ -254,8 +253,8 @@ fn export(lines: impl BufRead, anchors: Option<Anchors>) -> Result<(ChainChecker
     let mut count = 0;
     // A line that is no JSON: the last one may have been cut off.
     let mut broken: Option<u64> = None;
-    for (number, line) in (1..).zip(lines.lines()) {
-        let line = line?;
+    for (number, line) in (1..).zip(input(path)?.lines()) {
+        let line = line.map_err(|source| CliError::File { path: path.to_owned(), source })?;
         if line.trim().is_empty() {
             continue;
         }
