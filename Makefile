@@ -1,6 +1,6 @@
 # The daily commands. `tests/run` is what must pass before a change goes in; the rest is for the time before.
 
-.PHONY: help check fmt lint unit test slow docs bench demo release
+.PHONY: help check fmt lint unit test slow docs manual bench demo release
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ slow: ## the same, with the slow tests and the benchmarks
 
 docs: ## the API documentation of the crate, in target/doc
 	cargo doc --locked --no-deps --document-private-items
+
+manual: ## the manual pages, in target/man (man -l target/man/bedrock-sidecar.8)
+	cargo run --locked --example manual -- target/man
 
 bench: ## the benchmarks, in a release build
 	cargo bench --locked --workspace

@@ -7,6 +7,7 @@
 )]
 
 mod callers;
+mod configuration;
 mod docs;
 mod fleet;
 mod ledger;

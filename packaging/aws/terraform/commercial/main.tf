@@ -24,9 +24,9 @@ variable "regions" {
 }
 
 variable "create_profiles" {
-  description = "Whether the daemon may create application inference profiles (models.create_profiles)."
+  description = "Whether the daemon may create application inference profiles, for models that can be invoked through such a one only. If you say false, set models.create_profiles = false in the daemon's configuration."
   type        = bool
-  default     = false
+  default     = true
 }
 
 data "aws_partition" "here" {}
