@@ -100,9 +100,8 @@ async fn list(
 }
 
 /// Says something beside the output, which other programs may read.
-#[expect(clippy::print_stderr, reason = "this is what a command says to a person")]
 fn complain(sentence: &str) {
-    eprintln!("{sentence}");
+    let _ = writeln!(std::io::stderr(), "{sentence}");
 }
 
 async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
