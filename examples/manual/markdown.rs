@@ -7,16 +7,21 @@ pub(crate) fn paragraph(text: &str) -> String {
 
 /// Text with code, emphasis and links; of a link to another page of the documentation only the text stays.
 pub(crate) fn inline(text: &str) -> String {
-    let mut roff = code_spans(&escaped(&without_links(text)));
-    for (mark, on) in [("**", "\\fB"), ("*", "\\fI")] {
-        let parts: Vec<&str> = roff.split(mark).collect();
-        // An odd number of marks is no emphasis: a pattern such as `*`.
-        if parts.len() % 2 == 1 {
-            roff = alternate(&parts, on);
-        }
-    }
+    let text = without_links(text);
+    let spans = text.split('`').map(escaped).enumerate();
+    // Within code, a star is a star.
+    let roff: String =
+        spans.map(|(at, span)| if at % 2 == 0 { emphasised(&span) } else { format!("\\fB{span}\\fR") }).collect();
     // What begins with a dot or an apostrophe would be a request.
     if roff.starts_with(['.', '\'']) { format!("\\&{roff}") } else { roff }
+}
+
+fn emphasised(text: &str) -> String {
+    let mut roff = text.to_owned();
+    for (mark, on) in [("**", "\\fB"), ("*", "\\fI")] {
+        roff = alternate(&roff.split(mark).collect::<Vec<_>>(), on);
+    }
+    roff
 }
 
 /// Sets what stands between backquotes in bold.
@@ -38,13 +43,19 @@ fn alternate(parts: &[&str], on: &str) -> String {
 fn without_links(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
-    while let Some((before, (name, after))) =
-        rest.split_once('[').and_then(|(before, link)| Some((before, link.split_once("](")?)))
-    {
-        let Some((_, after)) = after.split_once(')').filter(|_| !name.contains(['[', ']', '`'])) else { break };
+    while let Some((before, after)) = rest.split_once('[') {
         plain += before;
-        plain += name;
-        rest = after;
+        let link = after.split_once("](").filter(|(name, _)| !name.contains(['[', ']', '`']));
+        match link.and_then(|(name, target)| Some((name, target.split_once(')')?.1))) {
+            Some((name, behind)) => {
+                plain += name;
+                rest = behind;
+            }
+            None => {
+                plain.push('[');
+                rest = after;
+            }
+        }
     }
     plain + rest
 }
