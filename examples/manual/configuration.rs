@@ -44,7 +44,7 @@ fn key(row: &str) -> String {
     let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
     let [key, kind, default, meaning] = cells.as_slice() else { return String::new() };
     let about = match (*kind, *default) {
-        ("", _) => String::new(),
+        ("—", _) => String::new(),
         (kind, "*required*") => format!(" ({kind}, required)"),
         (kind, "none") => format!(" ({kind})"),
         (kind, default) => format!(" ({kind}, default: {default})"),
