@@ -25,10 +25,9 @@ pub(super) fn env(settings: Settings, out: &mut dyn Write) -> io::Result<ExitCod
         writeln!(out, "export {name}=http://{address}")?;
     }
     // With HTTP_PROXY set, clients would ask the proxy for this host's loopback. Some read the one spelling, some the other,
-    // so that both have to name everything.
-    let local = format!("{},localhost", address.ip());
-    writeln!(out, "export NO_PROXY=\"${{NO_PROXY:+$NO_PROXY,}}${{no_proxy:+$no_proxy,}}{local}\"")?;
-    writeln!(out, "export no_proxy=\"$NO_PROXY\"")?;
+    // so that both have to name everything; one command sets both, so that neither sees the other's new value.
+    let direct = format!("\"${{NO_PROXY:+$NO_PROXY,}}${{no_proxy:+$no_proxy,}}{},localhost\"", address.ip());
+    writeln!(out, "export NO_PROXY={direct} no_proxy={direct}")?;
     write!(out, "{REMARKS}")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -349,12 +349,14 @@ async fn govcloud_names_are_translated_for_reads_too() {
     {
         let path = format!("/inference-profiles/{}", encoded(name));
         let answer = send(daemon.address(), request(method.clone(), &path, "")).await;
+        let record = daemon.record_of(&answer).await;
         if method == Method::GET {
             assert!(refused(&answer, 404, "ResourceNotFoundException").contains("is a GovCloud profile"), "{name}");
+            assert_eq!((&record["modelId"], &record["outcome"]), (&json!(name), &json!("refused")));
         } else {
             refused(&answer, 403, "AccessDeniedException");
+            assert_eq!(record["operation"], "DeleteInferenceProfile");
         }
-        assert_eq!(daemon.record_of(&answer).await["modelId"], name);
     }
     assert_eq!(bedrock.requests().len(), 0);
     let bound = encoded("arn:aws-us-gov:bedrock:us-gov-west-1:111122223333:application-inference-profile/abc");

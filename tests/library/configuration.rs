@@ -157,6 +157,7 @@ fn the_example_shows_every_key_with_its_default() {
         if let Some(default) = value(default)
             && is_comment
             && !remark.contains("example")
+            && !remark.contains("default:")
         {
             assert_eq!(written.trim(), default, "{head} {key} in the example, and its default on the page");
         }
