@@ -2,7 +2,7 @@
 
 use std::io;
 
-use clap::Command;
+use clap::{Arg, Command};
 use clap_mangen::Man;
 
 use crate::markdown;
@@ -45,9 +45,27 @@ fn options(command: Command) -> io::Result<String> {
         return Ok(String::new());
     }
     let mut section = Vec::new();
-    Man::new(command).render_options_section(&mut section)?;
+    Man::new(command.mut_args(with_values)).render_options_section(&mut section)?;
     let section = String::from_utf8(section).map_err(io::Error::other)?;
     let (_, options) = section.split_once(".SH OPTIONS\n").ok_or_else(|| io::Error::other("no options"))?;
     // Help texts name keys and commands as Markdown does.
     Ok(markdown::code_spans(options))
+}
+
+/// Has the values that an argument may have in its help, in one sentence instead of a list.
+fn with_values(argument: Arg) -> Arg {
+    let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    let mut help = format!("{}.", help.trim_end_matches('.'));
+    let values: Vec<String> = argument
+        .get_possible_values()
+        .iter()
+        .map(|value| match value.get_help() {
+            Some(meaning) => format!("`{}` ({})", value.get_name(), meaning.to_string().trim_end_matches('.')),
+            None => format!("`{}`", value.get_name()),
+        })
+        .collect();
+    if argument.get_action().takes_values() && !values.is_empty() {
+        help += &format!(" One of {}.", values.join(", "));
+    }
+    argument.help(help.clone()).long_help(help).hide_possible_values(true)
 }

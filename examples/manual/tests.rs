@@ -1,5 +1,4 @@
 //! Whether the pages are whole, and roff that nobody complains about.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests state expectations by unwrapping")]
 
 use std::process::{Command, Stdio};
 
