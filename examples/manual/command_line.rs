@@ -64,8 +64,9 @@ fn with_values(argument: Arg) -> Arg {
             None => format!("`{}`", value.get_name()),
         })
         .collect();
-    if argument.get_action().takes_values() && !values.is_empty() {
+    let hides = argument.get_action().takes_values() && !values.is_empty();
+    if hides {
         help += &format!(" One of {}.", values.join(", "));
     }
-    argument.help(help.clone()).long_help(help).hide_possible_values(true)
+    argument.help(help.clone()).long_help(help).hide_possible_values(hides)
 }
