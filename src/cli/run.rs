@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::failed;
 use crate::app::App;
+use crate::auditor::check::odd_place;
 use crate::lifecycle::Events;
 use crate::settings::Settings;
 use crate::{config, log, panics};
@@ -16,6 +17,9 @@ pub(super) fn run(settings: Settings) -> ExitCode {
     }
     if settings.path.is_none() {
         tracing::info!(default_path = config::DEFAULT_PATH, "no configuration file; running on built-in defaults");
+    }
+    if let Some(sentence) = odd_place(&settings.audit) {
+        tracing::warn!("{sentence}");
     }
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,

@@ -1,7 +1,6 @@
 //! `bedrock-sidecar status`: what the running daemon says of itself, asked on its admin address.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -9,7 +8,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
 use super::failed;
-use crate::config::DEFAULT_PATH;
 use crate::settings::Settings;
 
 pub(super) fn status(settings: Settings, out: &mut dyn Write) -> io::Result<ExitCode> {
@@ -21,7 +19,8 @@ pub(super) fn status(settings: Settings, out: &mut dyn Write) -> io::Result<Exit
             Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(reason) => {
-            let file = settings.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
+            let file =
+                settings.path.as_ref().map_or("the built-in defaults".to_owned(), |path| path.display().to_string());
             Ok(failed(&format!(
                 "no daemon answers on {} (listen.admin_address in {file}): {reason}; is it running, with this configuration? If it has stopped, its log says why.",
                 settings.listen.admin_address
