@@ -203,16 +203,6 @@ async fn no_daemon_is_said_without_a_word_on_units_that_may_not_exist() {
     );
 }
 
-#[tokio::test]
-async fn without_a_file_status_names_the_built_in_defaults() {
-    let output = command(&["--config", "/dev/null", "status"], &[]).await;
-    assert!(stderr(&output).contains("(listen.admin_address in /dev/null)"), "{}", stderr(&output));
-    if !std::path::Path::new("/etc/bedrock-sidecar/config.toml").exists() {
-        let output = command(&["status"], &[]).await;
-        assert!(stderr(&output).contains("(listen.admin_address in the built-in defaults)"), "{}", stderr(&output));
-    }
-}
-
 /// What a shell has after `eval "$(bedrock-sidecar env)"`.
 fn after_eval(printed: &str, before: &[(&str, &str)], names: &[&str]) -> Vec<String> {
     let shown: Vec<String> = names.iter().map(|name| format!("printf '%s\\n' \"${{{name}-unset}}\"")).collect();
