@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::{complain, say};
 use crate::app;
 use crate::auditor::check::{Verdict, check_online};
+use crate::crypto;
 use crate::model::catalogue;
 use crate::road::Region;
 use crate::settings::secrets::exposed;
@@ -18,8 +19,7 @@ pub(super) fn check(settings: Settings, online: bool) -> ExitCode {
     for warning in settings.all_warnings() {
         say(&format!("warn  {warning}"));
     }
-    let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
-    say(&format!("info  FIPS module: {}", if fips { "active" } else { "not built in" }));
+    say(&format!("info  FIPS module: {}", crypto::module()));
     for warning in warnings(&settings) {
         say(&format!("warn  {warning}"));
     }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{ConfigError, DEFAULT_PATH};
+use crate::crypto;
 use crate::settings::Settings;
 
 /// Configuration errors: sysexits.h's EX_CONFIG, which systemd knows by name.
@@ -20,7 +21,7 @@ const EX_CONFIG: u8 = 78;
 
 /// Commercial Amazon Bedrock for AWS GovCloud hosts, behind a Bedrock-compatible endpoint on localhost.
 #[derive(Debug, Parser)]
-#[command(name = "bedrock-sidecar", version, arg_required_else_help = true)]
+#[command(name = "bedrock-sidecar", version, long_version = crypto::long_version(), arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -85,6 +86,10 @@ pub fn main() -> ExitCode {
 }
 
 fn with_settings(config: ConfigPath, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    if let Err(sentence) = crypto::check() {
+        complain(&format!("bedrock-sidecar: {sentence}"));
+        return ExitCode::FAILURE;
+    }
     match load(config.config.as_deref()) {
         Ok(settings) => command(settings),
         Err(error) => {

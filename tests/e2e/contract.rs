@@ -248,7 +248,7 @@ async fn without_a_file_the_built_in_defaults_hold_and_are_announced() {
     let check = command(&["check"], &[]).await;
     assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
     assert!(stdout(&check).starts_with("ok    configuration: built-in defaults\n"), "{}", stdout(&check));
-    assert!(stdout(&check).contains("info  FIPS module: "));
+    assert!(stdout(&check).contains("info  FIPS module: AWS-LC "));
     let env = command(&["env"], &[]).await;
     assert_eq!(
         stdout(&env),
