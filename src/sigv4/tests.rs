@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sigv4::http_request as oracle;
@@ -150,7 +151,8 @@ impl Dice {
         const PATH: [&str; 14] = ["a", "Z", "9", "-", "_", "~", ".x", ":", "%3A", "%2F", "%20", "%C3%BC", "/s", "@"];
         const QUERY: [&str; 16] =
             ["a", "B", "=", "&", "%2F", "%2f", "%3D", "+", "%20", "%C3%A9", "~", "*", ":", "/", "a=1", "b"];
-        const VALUE: [&str; 7] = ["application/json", " ", "  ", ";", "charset=utf-8", "\t", "x"];
+        // No tabs: at the ends of a value HTTP drops them, and AWS's signer does not.
+        const VALUE: [&str; 6] = ["application/json", " ", "  ", ";", "charset=utf-8", "x"];
         let maybe = |dice: &mut Dice, text: fn(&mut Dice) -> String| (dice.below(2) == 0).then(|| text(dice));
         let service = if self.below(3) == 0 { Service::S3 } else { Service::Bedrock };
         Random {
@@ -220,6 +222,11 @@ fn of_aws(random: &Random) -> HeaderMap {
     instructions.headers().map(header).collect()
 }
 
+/// Without the mark that hides what is sensitive.
+fn shown<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a str, &'a str) {
+    (name.as_str(), value.to_str().unwrap())
+}
+
 /// AWS's signer hashes with RustCrypto and shares no code with ours.
 #[test]
 fn the_signer_of_aws_says_the_same_of_any_request() {
@@ -228,7 +235,8 @@ fn the_signer_of_aws_says_the_same_of_any_request() {
     for round in 0..4_000 {
         let random = dice.request();
         with_query += usize::from(random.query.as_ref().is_some_and(|query| query.contains('%')));
-        assert_eq!(ours(&random), of_aws(&random), "round {round}: {random:?}");
+        let text = |headers: &HeaderMap| format!("{:?}", BTreeMap::from_iter(headers.iter().map(shown)));
+        assert_eq!(text(&ours(&random)), text(&of_aws(&random)), "round {round}: {random:?}");
     }
     assert!(with_query > 500, "{with_query}");
 }
