@@ -37,11 +37,14 @@ fn the_documented_example_has_the_documented_values() {
     );
 }
 
+/// Method, query, headers, the signed ones' names, signature.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
+
 /// The published test suite's cases that a request of ours can be: host `example.amazonaws.com`, service `service`.
 #[test]
 fn the_published_test_suite_agrees() {
     let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    let cases: [(&str, &str, &[(&str, &str)], &str, &str); 5] = [
+    let cases: [Case; 5] = [
         // get-vanilla
         ("GET", "", &[], "host;x-amz-date", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
         // get-vanilla-query-order-key-case
