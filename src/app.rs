@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::admin::{self, desk::Desk};
 use crate::caller::{Callers, HostRole, Peers};
 use crate::credentials::Credentials;
+use crate::crypto;
 use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::roll_call::RollCall;
 use crate::lifecycle::{Event, Events, InheritError, Inherited, notify, pulse};
@@ -215,7 +216,7 @@ impl App {
         accepting.spawn(admin.serve(shared, draining, stopping, cutting, loops.add(), admin_service));
         let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
 
-        tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), module = %crypto::module(), "listening");
         let places = names.join(", ");
         notify::ready(&status_line(&built.road, &places));
         let (told_road, told_places) = (Arc::clone(&road), places.clone());

@@ -277,7 +277,7 @@ impl Metrics {
             "When the last anchor was written, in seconds since 1970; 0 when none was",
             metrics.audit_anchor_last.clone(),
         );
-        let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
+        let fips = crate::crypto::is_fips();
         let info = Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("fips", fips.to_string())]);
         registry.register("build", "This program", info);
         metrics

@@ -9,8 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::callers::is_access_key_id;
-
-pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+use crate::sigv4::ALGORITHM;
 
 /// More than any SDK signs.
 const MAX_SIGNED_HEADERS: usize = 128;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::hmac;
 
 use crate::settings::callers::Secret;
+use crate::sigv4::signing_key;
 
 /// Scopes are chosen by the client, within what `sigv4` accepts: two days and a few regions. More push the oldest out.
 const KEPT: usize = 8;
@@ -28,7 +29,7 @@ impl SigningKeys {
         if let Some((_, key)) = derived.iter().find(|(known, _)| known == scope) {
             return key.clone();
         }
-        let key = derive(&self.secret, scope);
+        let key = signing_key(self.secret.expose(), scope);
         if derived.len() >= KEPT {
             derived.remove(0);
         }
@@ -47,13 +48,6 @@ impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SigningKeys(secret)")
     }
-}
-
-fn derive(secret: &Secret, scope: &str) -> hmac::Key {
-    let seed = zeroize::Zeroizing::new(format!("AWS4{}", secret.expose()));
-    scope.split('/').fold(hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes()), |key, part| {
-        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
-    })
 }
 
 #[cfg(test)]

@@ -6,14 +6,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::hmac;
 use http::HeaderMap;
 use subtle::ConstantTimeEq;
 
-use super::authorization::{ALGORITHM, Authorization};
+use super::authorization::Authorization;
 use super::signing_key::SigningKeys;
 use crate::error::{Refusal, RefusalKind};
+use crate::sigv4::{Canonical, encoded_again, format_date, hash, signature, sorted};
 
 /// How far a signature's date may be from ours, either way.
 pub(crate) const SKEW: Duration = Duration::from_secs(300);
@@ -49,15 +48,14 @@ pub(crate) fn verify(
     let date = check_date(authorization, request.headers, now)?;
     check_scope(authorization, &date, request.path, regions)?;
     check_signed_headers(authorization, request.headers)?;
-    let body_hash = hex(digest(&SHA256, request.body).as_ref());
+    let body_hash = hash(request.body);
     check_body_hash(request.headers, &body_hash)?;
 
     let canonical = canonical_request(authorization, request, &body_hash)
         .ok_or_else(|| refuse("A signed header is missing from the request."))?;
-    let to_sign =
-        format!("{ALGORITHM}\n{date}\n{}\n{}", authorization.scope, hex(digest(&SHA256, &canonical).as_ref()));
-    let expected = hmac::sign(&keys.of_scope(&authorization.scope), to_sign.as_bytes());
-    if bool::from(hex(expected.as_ref()).as_bytes().ct_eq(authorization.signature.as_bytes())) {
+    let key = keys.of_scope(&authorization.scope);
+    let expected = signature(&key, &date, &authorization.scope, &canonical);
+    if bool::from(expected.as_bytes().ct_eq(authorization.signature.as_bytes())) {
         return Ok(());
     }
     Err(refuse(
@@ -152,77 +150,22 @@ fn check_body_hash(headers: &HeaderMap, body_hash: &str) -> Result<(), Refusal> 
 
 /// None when a signed header is absent.
 fn canonical_request(authorization: &Authorization<'_>, request: &Request<'_>, body_hash: &str) -> Option<Vec<u8>> {
-    let mut canonical = Vec::with_capacity(1024);
-    canonical.extend_from_slice(request.method.as_bytes());
-    canonical.push(b'\n');
-    push_path(&mut canonical, request.path);
-    canonical.push(b'\n');
-    push_query(&mut canonical, request.query.unwrap_or_default(), authorization.presigned.is_some());
-    canonical.push(b'\n');
-    for name in authorization.signed_headers.split(';') {
-        canonical.extend_from_slice(name.as_bytes());
-        canonical.push(b':');
-        if matches!(name, "host" | ":authority") {
-            canonical.extend_from_slice(request.authority.as_bytes());
-        } else {
-            push_header(&mut canonical, request.headers, name)?;
-        }
-        canonical.push(b'\n');
-    }
-    canonical.push(b'\n');
-    canonical.extend_from_slice(authorization.signed_headers.as_bytes());
-    canonical.push(b'\n');
-    canonical.extend_from_slice(body_hash.as_bytes());
-    Some(canonical)
-}
-
-fn push_path(canonical: &mut Vec<u8>, path: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in path.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => canonical.push(byte),
-            _ => canonical.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]),
-        }
-    }
-}
-
-fn push_query(canonical: &mut Vec<u8>, query: &str, presigned: bool) {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
-    pairs.retain(|(key, _)| !(presigned && *key == "X-Amz-Signature"));
-    pairs.sort_unstable();
-    for (index, (key, value)) in pairs.into_iter().enumerate() {
-        if index > 0 {
-            canonical.push(b'&');
-        }
-        canonical.extend_from_slice(key.as_bytes());
-        canonical.push(b'=');
-        canonical.extend_from_slice(value.as_bytes());
-    }
-}
-
-/// All values of a header, trimmed, runs of spaces made one, joined by commas.
-fn push_header(canonical: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> Option<()> {
-    let mut values = headers.get_all(name).iter().peekable();
-    values.peek()?;
-    for (index, value) in values.enumerate() {
-        if index > 0 {
-            canonical.push(b',');
-        }
-        let mut space = false;
-        for &byte in value.as_bytes().trim_ascii() {
-            if byte != b' ' || !space {
-                canonical.push(byte);
-            }
-            space = byte == b' ';
-        }
-    }
-    Some(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()
+    let query = request.query.unwrap_or_default();
+    let is_signed = |pair: &&str| pair.split('=').next() != Some("X-Amz-Signature");
+    let query = match authorization.presigned {
+        Some(_) => sorted(&query.split('&').filter(is_signed).collect::<Vec<_>>().join("&")),
+        None => sorted(query),
+    };
+    let canonical = Canonical {
+        method: request.method,
+        path: &encoded_again(request.path),
+        query: &query,
+        authority: request.authority,
+        headers: request.headers,
+        signed_headers: &authorization.signed_headers,
+        body_hash,
+    };
+    canonical.text()
 }
 
 /// `YYYYMMDDTHHMMSSZ`.
@@ -239,10 +182,6 @@ fn parse_date(text: &str) -> Option<SystemTime> {
     let date = jiff::civil::DateTime::new(year, month, day, small(9)?, small(11)?, small(13)?, 0).ok()?;
     let seconds = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second();
     UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
-}
-
-fn format_date(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::failed;
 use crate::app;
 use crate::auditor::check::{CheckLine, Verdict, check_online, odd_place};
 use crate::config::DataRetention;
+use crate::crypto;
 use crate::model::{CallError, Sent, catalogue, create, retention};
 use crate::road::Region;
 use crate::settings::secrets::exposed;
@@ -23,8 +24,7 @@ pub(super) fn check(settings: Settings, online: bool, out: &mut dyn Write) -> io
     for warning in settings.all_warnings() {
         writeln!(out, "warn  {warning}")?;
     }
-    let fips = rustls::crypto::aws_lc_rs::default_provider().fips();
-    writeln!(out, "info  FIPS module: {}", if fips { "active" } else { "not built in" })?;
+    writeln!(out, "info  FIPS module: {}", crypto::module())?;
     for warning in warnings(&settings).into_iter().chain(odd_place(&settings.audit)) {
         writeln!(out, "warn  {warning}")?;
     }

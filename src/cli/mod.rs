@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{ConfigError, DEFAULT_PATH};
+use crate::crypto;
 use crate::settings::Settings;
 
 /// Configuration errors: sysexits.h's EX_CONFIG, which systemd knows by name.
@@ -25,7 +26,7 @@ const ENDED_BY_SIGPIPE: u8 = 128 + 13;
 
 /// Commercial Amazon Bedrock for AWS GovCloud hosts, behind a Bedrock-compatible endpoint on localhost.
 #[derive(Debug, Parser)]
-#[command(name = "bedrock-sidecar", version, arg_required_else_help = true)]
+#[command(name = "bedrock-sidecar", version, long_version = crypto::long_version(), arg_required_else_help = true)]
 struct Cli {
     /// The configuration file [default: /etc/bedrock-sidecar/config.toml]
     #[arg(long, value_name = "PATH", global = true)]
@@ -113,6 +114,10 @@ fn with_settings(
     config: Option<&Path>,
     command: impl FnOnce(Settings) -> io::Result<ExitCode>,
 ) -> io::Result<ExitCode> {
+    if let Err(sentence) = crypto::check() {
+        complain(&format!("bedrock-sidecar: {sentence}"));
+        return Ok(ExitCode::FAILURE);
+    }
     match load(config) {
         Ok(settings) => command(settings),
         Err(error) => {

@@ -2,16 +2,10 @@
 
 use std::process::ExitCode;
 
-<<<<<<< ours
 use super::{EX_CONFIG, failed};
 use crate::app::{App, StartError};
-use crate::lifecycle::{Events, Inherited};
-=======
-use super::failed;
-use crate::app::App;
 use crate::auditor::check::odd_place;
-use crate::lifecycle::Events;
->>>>>>> theirs
+use crate::lifecycle::{Events, Inherited};
 use crate::settings::Settings;
 use crate::{config, log, panics};
 

@@ -115,12 +115,10 @@ pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
     loader.load().await
 }
 
-/// The one HTTP stack of the AWS SDKs: rustls on aws-lc-rs.
+/// The HTTP stack of the AWS SDKs: rustls on aws-lc-rs, like ours.
 pub(crate) fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     use aws_smithy_http_client::tls;
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-        .build_https()
+    aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(crate::crypto::SDK_CRYPTO)).build_https()
 }
 
 async fn secret_value(client: &SecretsManager, secret_id: &str, region: &str) -> Result<Zeroizing<String>, String> {

@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::caller::authorization::{ALGORITHM, Authorization, Claim, claim, parse, parse_presigned};
+use crate::caller::authorization::{Authorization, Claim, claim, parse, parse_presigned};
 use crate::caller::signing_key::SigningKeys;
 use crate::caller::sigv4::{self, Request};
 use crate::config::{Config, Source};
@@ -35,6 +35,7 @@ use crate::model::resolve::{Known, Resolution, check, resolve};
 use crate::operation::{SEGMENT, TokenEstimate, check_identifier, find as find_operation, path_with};
 use crate::settings::callers::Secret;
 use crate::settings::{Models, Settings};
+use crate::sigv4::ALGORITHM;
 
 pub use answer::answer;
 pub use head::head;

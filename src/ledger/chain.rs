@@ -7,6 +7,8 @@
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
+use crate::hexadecimal::hexadecimal;
+
 /// The hash before a chain's first record.
 pub(crate) const GENESIS_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -43,17 +45,6 @@ pub(crate) fn chain_hash(previous: &str, canonical: &[&[u8]]) -> String {
         context.update(part);
     }
     hexadecimal(context.finish().as_ref())
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
 }
 
 #[cfg(test)]

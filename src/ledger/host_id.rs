@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest;
 
-use super::chain::hexadecimal;
+use crate::hexadecimal::hexadecimal;
 
 /// The EC2 instance id where the machine tells it without a question to the network; else the host's name and eight
 /// digits drawn from its machine-id, so that clones with one name stay apart.

@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use rustix::fs::{FlockOperation, flock};
 
-use super::chain::hexadecimal;
 use super::error::LedgerError;
+use crate::hexadecimal::hexadecimal;
 use crate::settings;
 
 /// Damaged files that are kept, and their bytes, at most. What was found last is always kept.

@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::callers as written;
 use crate::config::{Address, ConfigError, FilePath, Source};
+use crate::crypto;
 
 /// What `[listen.tls]` means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +104,7 @@ pub(crate) fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
         };
         fail(TlsFile::PrivateKey, &tls.private_key_file, why)
     })?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = crypto::provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| fail(TlsFile::Certificate, &tls.certificate_file, error.to_string()))?;
@@ -128,6 +129,8 @@ pub(crate) fn server_config(tls: &Tls) -> Result<ServerConfig, TlsError> {
         ),
         error => fail(TlsFile::Certificate, &tls.certificate_file, error.to_string()),
     })?;
+    crypto::require(config.fips(), "the TLS listener")
+        .map_err(|why| fail(TlsFile::Certificate, &tls.certificate_file, why))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -199,8 +199,8 @@ impl Upstream {
         request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
         let authority = pool.endpoint().authority();
         let signed = sign::Signed {
-            method: outgoing.method.as_str(),
-            uri: &format!("{}{}", pool.endpoint(), outgoing.path),
+            method: &outgoing.method,
+            path: &outgoing.path,
             authority: &authority,
             region: &self.region,
             body: &outgoing.body,

@@ -2,19 +2,19 @@
 
 use std::time::SystemTime;
 
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 
 use crate::credentials::{Credential, CredentialKind};
+use crate::sigv4::{self, Service, Unsigned};
 
 /// What a signature covers. All else may be changed on the way without breaking it, so nothing else is signed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signed<'a> {
-    pub method: &'a str,
-    /// `https://host/path?query`, encoded once; the signer encodes the path a second time.
-    pub uri: &'a str,
+    pub method: &'a Method,
+    /// Encoded once, as it is sent.
+    pub path: &'a PathAndQuery,
     pub authority: &'a str,
     pub region: &'a str,
     pub body: &'a [u8],
@@ -25,7 +25,7 @@ pub(crate) struct Signed<'a> {
 /// Adds the credential to `headers`.
 ///
 /// # Errors
-/// A sentence; it can only come from a request that `operation` should have refused.
+/// A sentence; it can only come from AWS keys that no header can hold.
 pub(crate) fn authenticate(
     headers: &mut HeaderMap,
     credential: &Credential,
@@ -38,26 +38,16 @@ pub(crate) fn authenticate(
         }
         CredentialKind::AwsKeys(keys) => keys,
     };
-    let identity = keys.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(request.region)
-        .name("bedrock")
-        .time(request.now)
-        .settings(SigningSettings::default())
-        .build()
-        .map_err(|error| error.to_string())?;
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let covered =
-        [(HOST.as_str(), request.authority)].into_iter().chain(content_type.map(|t| (CONTENT_TYPE.as_str(), t)));
-    let signable = SignableRequest::new(request.method, request.uri, covered, SignableBody::Bytes(request.body))
-        .map_err(|error| error.to_string())?;
-    let (instructions, _) = sign(signable, &params.into()).map_err(|error| error.to_string())?.into_parts();
-    for (name, value) in instructions.headers() {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
-        let mut value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    Ok(())
+    let unsigned = Unsigned {
+        service: Service::Bedrock,
+        region: request.region,
+        method: request.method.as_str(),
+        path: request.path.path(),
+        query: request.path.query(),
+        authority: request.authority,
+        covered: &[CONTENT_TYPE],
+        body: request.body,
+        now: request.now,
+    };
+    sigv4::sign(headers, keys, &unsigned)
 }

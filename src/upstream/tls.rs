@@ -5,10 +5,12 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::crypto;
+
 /// A configuration that offers HTTP/2 and HTTP/1.1 and trusts `ca`, or the system's roots.
 ///
 /// # Errors
-/// A sentence for the admin: no usable root certificate was found.
+/// A sentence for the admin: no usable root certificate was found, or a FIPS build is not in FIPS mode.
 pub(crate) fn config(ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match ca {
@@ -31,12 +33,12 @@ pub(crate) fn config(ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<Clien
             }
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(crypto::provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    crypto::require(config.fips(), "TLS towards the upstream")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -251,7 +251,7 @@ async fn without_a_file_the_built_in_defaults_hold_and_are_announced() {
     let check = command(&["check"], &[]).await;
     assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
     assert!(stdout(&check).starts_with("ok    configuration: built-in defaults\n"), "{}", stdout(&check));
-    assert!(stdout(&check).contains("info  FIPS module: "));
+    assert!(stdout(&check).contains("info  FIPS module: AWS-LC "));
     let env = command(&["env"], &[]).await;
     let begins = "export AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://127.0.0.1:8790\nexport AWS_ENDPOINT_URL_BEDROCK=http://127.0.0.1:8790\nexport ANTHROPIC_BEDROCK_BASE_URL=http://127.0.0.1:8790\n";
     assert!(stdout(&env).starts_with(begins), "{}", stdout(&env));

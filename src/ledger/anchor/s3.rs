@@ -6,16 +6,11 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_lc_rs::digest;
-use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
-    sign,
-};
-use aws_sigv4::sign::v4;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
@@ -26,6 +21,7 @@ use crate::ledger::chain::Chain;
 use crate::ledger::item::timestamp;
 use crate::sdk_failure::without_credentials;
 use crate::settings::S3Anchor;
+use crate::sigv4::{self, Service, Unsigned};
 use crate::upstream::pool::{Outgoing, Pool};
 use crate::upstream::tls;
 
@@ -89,55 +85,42 @@ fn request(settings: &S3Anchor, credentials: &Credentials, chain: &Chain, now_ms
     let checksum = STANDARD.encode(digest::digest(&digest::SHA256, &body));
     let bucket = if settings.bucket_in_path { format!("/{}", settings.bucket) } else { String::new() };
     let path = format!("{bucket}/{}", key(settings, chain, now_ms));
-    let uri = format!("{}{}", settings.endpoint, utf8_percent_encode(&path, ENCODED));
-    let authority = settings.endpoint.authority();
-    let mut headers = vec![
-        (CONTENT_TYPE.as_str(), "application/json".to_owned()),
-        ("x-amz-checksum-sha256", checksum),
-        ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
-    ];
+    let path = utf8_percent_encode(&path, ENCODED).to_string();
+    let text = |text: &str| HeaderValue::from_str(text).map_err(|error| error.to_string());
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-amz-checksum-sha256", text(&checksum)?);
+    headers.insert("x-amz-sdk-checksum-algorithm", HeaderValue::from_static("SHA256"));
     if let Some(lock) = settings.lock {
         let mode = match lock.mode {
             ObjectLockMode::Governance => "GOVERNANCE",
             ObjectLockMode::Compliance => "COMPLIANCE",
         };
-        headers.push(("x-amz-object-lock-mode", mode.to_owned()));
+        headers.insert("x-amz-object-lock-mode", HeaderValue::from_static(mode));
         let until = instant(now_ms.saturating_add(i64::from(lock.days) * 86_400_000));
-        headers.push(("x-amz-object-lock-retain-until-date", until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+        let until = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        headers.insert("x-amz-object-lock-retain-until-date", text(&until)?);
     }
 
-    let identity = credentials.clone().into();
-    // S3 wants the path as it is sent, where other services want it encoded once more.
-    let mut signing = SigningSettings::default();
-    signing.percent_encoding_mode = PercentEncodingMode::Single;
-    signing.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
-    signing.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.try_into().unwrap_or(0));
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(&settings.region)
-        .name("s3")
-        .time(now)
-        .settings(signing)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let covered = [(HOST.as_str(), authority.as_str())]
-        .into_iter()
-        .chain(headers.iter().map(|(name, value)| (*name, value.as_str())));
-    let signable = SignableRequest::new("PUT", uri.as_str(), covered, SignableBody::Bytes(&body))
-        .map_err(|error| error.to_string())?;
-    let (instructions, _) = sign(signable, &params.into()).map_err(|error| error.to_string())?.into_parts();
+    let covered: Vec<HeaderName> = headers.keys().cloned().collect();
+    let unsigned = Unsigned {
+        service: Service::S3,
+        region: &settings.region,
+        method: Method::PUT.as_str(),
+        path: &path,
+        query: None,
+        authority: &settings.endpoint.authority(),
+        covered: &covered,
+        body: &body,
+        now: SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.try_into().unwrap_or(0)),
+    };
+    sigv4::sign(&mut headers, credentials, &unsigned)?;
 
+    let uri = format!("{}{path}", settings.endpoint);
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = Method::PUT;
     *request.uri_mut() = uri.parse().map_err(|_| format!("{uri} is no URL"))?;
-    let signed = instructions.headers().map(|(name, value)| (name, value, true));
-    for (name, value, is_secret) in headers.iter().map(|(name, value)| (*name, value.as_str(), false)).chain(signed) {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
-        let mut value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
-        value.set_sensitive(is_secret);
-        request.headers_mut().insert(name, value);
-    }
+    *request.headers_mut() = headers;
     Ok(request)
 }
 

@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
-use aws_smithy_http_client::tls;
+
+use crate::credentials::source::http_client;
 
 use super::amount::Amount;
 use super::store::{Change, LeaseStore, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
@@ -36,12 +37,9 @@ pub struct Dynamo {
 impl Dynamo {
     /// Calls a table in a region. `host` is written beside the lease. Endpoint and credentials as the AWS SDK finds them in environment, profile and instance role.
     pub(crate) async fn connect(table: &str, region: &str, host: &str) -> Dynamo {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-            .build_https();
         let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
             .region(aws_config::Region::new(region.to_owned()))
-            .http_client(http)
+            .http_client(http_client())
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_timeout(CALL).build())
             .load()

@@ -1,0 +1,224 @@
+//! Signature Version 4: the canonical form and the keys, which signing and verifying share, and signing itself. What is
+//! hashed here is hashed by AWS-LC, so that a build with the FIPS module signs and verifies within it.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use crate::hexadecimal::hexadecimal;
+
+pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+
+/// What stays as it is in a query before it is signed.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where a request goes. Services differ in the path that they want signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// The path of the wire, encoded once more.
+    Bedrock,
+    /// The path of the wire as it is, and the body's hash in a header of its own.
+    S3,
+}
+
+/// A request that is about to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unsigned<'a> {
+    pub service: Service,
+    pub region: &'a str,
+    pub method: &'a str,
+    /// As on the wire, encoded once. It has no dot segments and no empty ones.
+    pub path: &'a str,
+    /// As on the wire, without the question mark.
+    pub query: Option<&'a str>,
+    /// The host, and its port unless that is the scheme's own.
+    pub authority: &'a str,
+    /// The headers that the signature covers beside the host and its own, where they are there.
+    pub covered: &'a [HeaderName],
+    pub body: &'a [u8],
+    pub now: SystemTime,
+}
+
+/// Adds the date, the session token and the signature to `headers`, and for S3 the hash of the body.
+///
+/// # Errors
+/// A sentence: a session token or key id that no header can hold.
+pub(crate) fn sign(headers: &mut HeaderMap, keys: &Credentials, request: &Unsigned<'_>) -> Result<(), String> {
+    let secret = |text: &str| {
+        let mut value = HeaderValue::from_str(text).map_err(|_| "the AWS keys hold control characters".to_owned())?;
+        value.set_sensitive(true);
+        Ok::<_, String>(value)
+    };
+    let date = format_date(request.now);
+    let body_hash = hash(request.body);
+    headers.insert(DATE, secret(&date)?);
+    let mut signed = vec![HOST, DATE];
+    if let Some(token) = keys.session_token() {
+        headers.insert(SECURITY_TOKEN, secret(token)?);
+        signed.push(SECURITY_TOKEN);
+    }
+    if request.service == Service::S3 {
+        headers.insert(CONTENT_SHA256, secret(&body_hash)?);
+        signed.push(CONTENT_SHA256);
+    }
+    signed.extend(request.covered.iter().filter(|name| headers.contains_key(*name)).cloned());
+    signed.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    let signed_headers = signed.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(";");
+
+    let path = match request.service {
+        Service::Bedrock => encoded_again(request.path),
+        Service::S3 => Cow::Borrowed(request.path),
+    };
+    let canonical = Canonical {
+        method: request.method,
+        path: &path,
+        query: &sorted(&normalised(request.query.unwrap_or_default())),
+        authority: request.authority,
+        headers,
+        signed_headers: &signed_headers,
+        body_hash: &body_hash,
+    };
+    let service = match request.service {
+        Service::Bedrock => "bedrock",
+        Service::S3 => "s3",
+    };
+    let scope = format!("{}/{}/{service}/aws4_request", date.get(..8).unwrap_or_default(), request.region);
+    let canonical = canonical.text().ok_or("a header that the signature covers is missing")?;
+    let signature = signature(&signing_key(keys.secret_access_key(), &scope), &date, &scope, &canonical);
+    let id = keys.access_key_id();
+    let text = format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={signed_headers}, Signature={signature}");
+    headers.insert(AUTHORIZATION, secret(&text)?);
+    Ok(())
+}
+
+/// The parts of a canonical request, each in its canonical form but for the headers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Canonical<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub query: &'a str,
+    pub authority: &'a str,
+    pub headers: &'a HeaderMap,
+    /// Lowercase names in ascending order, joined by semicolons.
+    pub signed_headers: &'a str,
+    pub body_hash: &'a str,
+}
+
+impl Canonical<'_> {
+    /// None when a signed header is absent.
+    pub(crate) fn text(&self) -> Option<Vec<u8>> {
+        let mut text = Vec::with_capacity(1024);
+        for part in [self.method, self.path, self.query] {
+            text.extend_from_slice(part.as_bytes());
+            text.push(b'\n');
+        }
+        for name in self.signed_headers.split(';') {
+            text.extend_from_slice(name.as_bytes());
+            text.push(b':');
+            if matches!(name, "host" | ":authority") {
+                text.extend_from_slice(self.authority.as_bytes());
+            } else {
+                push_header(&mut text, self.headers, name)?;
+            }
+            text.push(b'\n');
+        }
+        text.push(b'\n');
+        text.extend_from_slice(self.signed_headers.as_bytes());
+        text.push(b'\n');
+        text.extend_from_slice(self.body_hash.as_bytes());
+        Some(text)
+    }
+}
+
+/// The signature over a canonical request, in hexadecimal digits.
+pub(crate) fn signature(key: &hmac::Key, date: &str, scope: &str, canonical: &[u8]) -> String {
+    let to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{}", hash(canonical));
+    hexadecimal(hmac::sign(key, to_sign.as_bytes()).as_ref())
+}
+
+/// The key of a scope, `date/region/service/aws4_request`: four HMACs.
+pub(crate) fn signing_key(secret: &str, scope: &str) -> hmac::Key {
+    let seed = Zeroizing::new(format!("AWS4{secret}"));
+    scope.split('/').fold(hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes()), |key, part| {
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
+    })
+}
+
+/// SHA-256 in hexadecimal digits.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    hexadecimal(digest(&SHA256, bytes).as_ref())
+}
+
+/// A path of the wire, encoded once more: `%3A` becomes `%253A`, a raw `:` becomes `%3A`.
+pub(crate) fn encoded_again(path: &str) -> Cow<'_, str> {
+    const ENCODED: &AsciiSet = &UNRESERVED.remove(b'/');
+    utf8_percent_encode(path, ENCODED).into()
+}
+
+/// A query's parameters in order. Nothing is decoded, so nothing can be read in two ways.
+pub(crate) fn sorted(query: &str) -> String {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+    pairs.sort_unstable();
+    let mut sorted = String::with_capacity(query.len() + 1);
+    for (key, value) in pairs {
+        if !sorted.is_empty() {
+            sorted.push('&');
+        }
+        sorted.push_str(key);
+        sorted.push('=');
+        sorted.push_str(value);
+    }
+    sorted
+}
+
+/// A query in the one encoding that AWS computes its signature over, however a client has written it.
+fn normalised(query: &str) -> String {
+    let part = |part: &str| {
+        let spaced = part.replace('+', " ");
+        utf8_percent_encode(&percent_decode_str(&spaced).decode_utf8_lossy(), UNRESERVED).to_string()
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        format!("{}={}", part(key), part(value))
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// All values of a header, trimmed, runs of spaces made one, joined by commas.
+fn push_header(text: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> Option<()> {
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek()?;
+    for (index, value) in values.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        let mut space = false;
+        for &byte in value.as_bytes().trim_ascii() {
+            if byte != b' ' || !space {
+                text.push(byte);
+            }
+            space = byte == b' ';
+        }
+    }
+    Some(())
+}
+
+/// `YYYYMMDDTHHMMSSZ`.
+pub(crate) fn format_date(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
