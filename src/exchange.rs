@@ -337,8 +337,7 @@ impl Exchange {
         if let Some(model) = target.and_then(|target| HeaderValue::from_str(&target.identifier).ok()) {
             headers.insert(MODEL, model);
         }
-        self.record.upstream_request_id =
-            headers.get(AMZN_REQUEST_ID).and_then(|value| value.to_str().ok()).map(word);
+        self.record.upstream_request_id = headers.get(AMZN_REQUEST_ID).and_then(|value| value.to_str().ok()).map(word);
         self.record.status_code = status.as_u16();
         self.has_answer = status.is_success();
         let meter = Meter::new(status, &headers);

@@ -11,7 +11,7 @@ use crate::app;
 use crate::auditor::check::{CheckLine, Verdict, check_online, odd_place};
 use crate::config::DataRetention;
 use crate::crypto;
-use crate::model::{CallError, Sent, catalogue, create, retention};
+use crate::model::{CallError, Overview, Sent, catalogue, create, retention};
 use crate::road::Region;
 use crate::settings::secrets::exposed;
 use crate::settings::tls::out_of_date;
@@ -101,10 +101,15 @@ async fn contact(settings: &Settings) -> Vec<CheckLine> {
             continue;
         }
         lines.extend(upstream(region, &settings.policy.require_data_retention).await);
-        lines.extend(profile_creation(region, &credentials.account_key()).await);
-        are_all_listed &= region.models.refresh(&region.upstream).await.is_ok();
+        // What cannot be listed has a line of its own.
+        let is_listed = region.models.refresh(&region.upstream).await.is_ok();
+        let overview = region.models.overview(&credentials.account_key());
+        if is_listed {
+            lines.extend(profile_creation(&region.upstream, &overview).await);
+        }
+        are_all_listed &= is_listed;
         names.extend(region.models.names());
-        models.extend(region.models.overview(&credentials.account_key()));
+        models.extend(overview);
     }
     // A model that one region does not tell of may be the one that a pattern is for.
     if are_all_listed {
@@ -161,14 +166,11 @@ async fn data_retention(upstream: &Upstream, required: &[DataRetention]) -> Chec
 }
 
 /// Whether the key may create the profiles without which some of the allowed models cannot be invoked.
-async fn profile_creation(region: &Region, account: &str) -> Option<CheckLine> {
-    let Region { upstream, models } = region;
-    // What could not be listed has a line of its own.
-    models.refresh(upstream).await.ok()?;
-    let mut names = models.overview(account).into_iter().filter(|line| line.sent == Sent::AsNewProfile);
-    let first = names.next()?.model.model_id;
+async fn profile_creation(upstream: &Upstream, models: &[Overview]) -> Option<CheckLine> {
+    let mut names = models.iter().filter(|line| line.sent == Sent::AsNewProfile).map(|line| &line.model.model_id);
+    let first = names.next()?;
     let needed = match names.count() {
-        0 => first,
+        0 => first.clone(),
         more => format!("{first} and {more} more"),
     };
     let what = format!("profiles may be created in {} (CreateInferenceProfile)", upstream.region);

@@ -65,7 +65,7 @@ pub(crate) struct Policy {
 /// A mode of Bedrock's data retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DataRetention {
+pub(crate) enum DataRetention {
     /// Nothing is kept.
     None,
     /// As each model's own terms say.

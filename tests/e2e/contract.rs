@@ -287,8 +287,7 @@ async fn check_online_tries_each_thing_and_invokes_no_model() {
     }
     let operations: Vec<_> = bedrock.requests().into_iter().filter_map(|one| one.operation).collect();
     // The one with which the right to create profiles is looked at creates none.
-    let looks =
-        |name: &String| name.starts_with("List") || name.starts_with("Get") || name == "CreateInferenceProfile";
+    let looks = |name: &String| name.starts_with("List") || name.starts_with("Get") || name == "CreateInferenceProfile";
     assert!(operations.iter().all(looks), "{operations:?}");
     assert!(!text.contains(simulator::DEFAULT_BEARER_TOKEN));
 }

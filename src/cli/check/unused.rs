@@ -66,7 +66,8 @@ fn without_price(settings: &Settings, models: &[Overview]) -> Option<CheckLine> 
     let for_all = in_dollars(&limits.host) || settings.callers.entries.iter().any(|entry| in_dollars(&entry.limits));
     let is_budgeted =
         |id: &str| for_all || limits.models.iter().any(|(pattern, rates)| in_dollars(rates) && fits(pattern, id));
-    let can_be_used = models.iter().filter(|model| model.sent.is_ok()).map(|model| model.model.model_id.as_str());
+    let can_be_used =
+        models.iter().filter(|model| model.sent.is_invokable()).map(|model| model.model.model_id.as_str());
     let free: Vec<&str> =
         can_be_used.filter(|id| is_budgeted(id) && limits.prices.of(|pattern| fits(pattern, id)).is_none()).collect();
     let (first, further) = free.split_at(free.len().min(NAMED));
@@ -87,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::config::Source;
+    use crate::model::Sent;
     use crate::model::catalogue::FoundationModel;
 
     fn told(text: &str, prices: &str) -> Vec<String> {
@@ -97,7 +99,7 @@ mod tests {
         let settings = Settings::from_source(&Source::new(Path::new("c.toml"), text)).unwrap();
         let model = |id: &str, sent: bool| Overview {
             model: FoundationModel { model_id: id.into(), ..FoundationModel::default() },
-            sent: if sent { Ok(id.into()) } else { Err("it is denied".into()) },
+            sent: if sent { Sent::As(id.into()) } else { Sent::Never("it is denied".into()) },
         };
         let models = [model("anthropic.claude-v1", true), model("amazon.nova-v1:0", true), model("meta.llama", false)];
         let names: Vec<String> = models

@@ -86,7 +86,7 @@ async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
     drop(crowd.pop());
     let newcomer = tokio::time::timeout(LOOK * 3, places.free(|| false)).await;
     assert!(newcomer.is_err(), "the line goes first");
-    crowd.push(places.take(places.try_free().unwrap(), User::of(&of(2))).unwrap());
+    crowd.push(places.take(places.try_free().unwrap(), User::Local(2)).unwrap());
     let waiting = tokio::spawn(fourth.place());
     tokio::time::sleep(LOOK * 3).await;
     assert!(!waiting.is_finished());
