@@ -16,8 +16,8 @@ fn every_piece_of_configuration_that_the_pages_show_can_be_read() {
         let text = std::fs::read_to_string(&page).unwrap();
         for block in text.split("```toml\n").skip(1) {
             shown += 1;
-            let block = block.split("```").next().unwrap();
-            let source = Source::new(&page, block.to_owned());
+            let block = block.split("```").next().unwrap().replace("$CREDENTIALS_DIRECTORY", "/run/credentials");
+            let source = Source::new(&page, block.clone());
             let read = if block.contains("[[prices]]") {
                 source.parse::<limits::PriceFile>().map(drop)
             } else {

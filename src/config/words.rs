@@ -22,6 +22,8 @@ pub(super) fn plain(message: &str) -> String {
 /// The message with what to write in the place of a value of the wrong type; other messages as they are.
 pub(super) fn shaped(text: &str, span: &Range<usize>, message: &str) -> String {
     let form = || {
+        // What the reader says where one of several words belongs.
+        let message = if message == "wanted string or table" { "invalid type: no text, expected a string" } else { message };
         let (found, expected) = message.strip_prefix("invalid type: ")?.split_once(", expected ")?;
         let document = DeTable::parse(text).ok()?;
         let path = path_of(document.get_ref(), span)?;

@@ -364,7 +364,7 @@ fn a_value_of_the_wrong_type_is_told_its_right_form() {
         ),
     ]);
     for (text, says) in [
-        ("[log]\nlevel = 3", "level"),
+        ("[log]\nlevel = 3", "expected a text in quotes; write for example level = \"…\""),
         ("[policy]\nrequire_data_retention = \"none\"", "require_data_retention = [\"…\"]"),
         ("[policy]\nrequire_data_retention = [\"non\"]", "did you mean `none`?"),
         ("[listn]", "did you mean `listen`?"),
