@@ -13,7 +13,7 @@ use aws_sdk_bedrockruntime::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_bedrockruntime::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_bedrockruntime::types::{ContentBlock, ContentBlockDelta, ConversationRole, ConverseStreamOutput, Message};
 use bedrock_sidecar::app::App;
-use bedrock_sidecar::lifecycle::{Event, Events};
+use bedrock_sidecar::lifecycle::{Event, Events, Inherited};
 use bedrock_sidecar::settings::Settings;
 use simulator::{DEFAULT_BEARER_TOKEN, Options, Received, Simulator};
 use tokio::sync::mpsc;
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Failure> {
     let port = free_port(if once { 0 } else { 8790 })?;
     let settings = settings(&simulator, directory.path(), port)?;
 
-    let app = App::bind(settings)?;
+    let app = App::bind(settings, Inherited::default())?;
     let admin = app.admin_address();
     let (events, stop) = mpsc::channel(1);
     let daemon = tokio::spawn(app.run(Events::of_channel(stop)));

@@ -13,7 +13,8 @@ use crate::admin::{self, desk::Desk};
 use crate::caller::{Callers, HostRole, Peers};
 use crate::credentials::Credentials;
 use crate::ledger::{Ledger, LedgerError, StateDir};
-use crate::lifecycle::{Event, Events, notify};
+use crate::lifecycle::roll_call::RollCall;
+use crate::lifecycle::{Event, Events, InheritError, Inherited, notify, pulse};
 use crate::limits::fleet::Dynamo;
 use crate::limits::{Limits, Names, SystemClock};
 use crate::listen::places::{self, Kind, Places};
@@ -39,6 +40,9 @@ const SHIPPING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests that are cut off get to write their records.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What the end of the ledger and of the limits may take beside.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
+
 /// The admin address's own places: a flood of requests must not hide the daemon from its admin.
 const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_CONNECTIONS_PER_USER: usize = 32;
@@ -51,6 +55,9 @@ pub enum StartError {
     /// An address or the Unix socket cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// What the service manager passes does not fit `[listen]`.
+    #[error(transparent)]
+    Inherited(#[from] InheritError),
     /// The kernel does not say who connects, and `[[callers]]` go by that.
     #[error(
         "[[callers]] has entries with users or groups, and the kernel does not say which user has connected by TCP ({0}): allow AF_NETLINK in RestrictAddressFamilies=, or serve the unix socket alone."
@@ -105,12 +112,12 @@ struct Built {
 }
 
 impl App {
-    /// Binds what the settings name. Nothing is contacted.
+    /// Listens where the settings say, on sockets that were inherited or else on its own. Nothing is contacted.
     ///
     /// # Errors
-    /// An address or socket that cannot be bound, a file of `[listen.tls]` that cannot be used, or a kernel that does not
-    /// tell what `[[callers]]` need.
-    pub fn bind(settings: Settings) -> Result<App, StartError> {
+    /// An address or socket that cannot be bound, a file of `[listen.tls]` that cannot be used, a kernel that does not
+    /// tell what `[[callers]]` need, or an inherited socket that the settings do not name.
+    pub fn bind(settings: Settings, mut inherited: Inherited) -> Result<App, StartError> {
         let peers = peers(&settings)?;
         let most = settings.listen.max_connections;
         let bounds = requests::Bounds::of(most, settings.listen.max_connections_per_user);
@@ -120,18 +127,19 @@ impl App {
         }
         let mut listeners = Vec::new();
         for address in &settings.listen.addresses {
-            listeners.push(Listener::tcp(*address)?);
+            listeners.push(Listener::tcp(*address, &mut inherited)?);
         }
         if let Some(socket) = &settings.listen.unix_socket {
-            listeners.push(Listener::unix(socket)?);
+            listeners.push(Listener::unix(socket, &mut inherited)?);
         }
         let mut material = None;
         if let Some(tls) = &settings.listen.tls {
             let loaded = Arc::new(Material::load(tls.clone())?);
-            listeners.push(Listener::tls(tls.address, Arc::clone(&loaded))?);
+            listeners.push(Listener::tls(tls.address, Arc::clone(&loaded), &mut inherited)?);
             material = Some(loaded);
         }
-        let admin = Listener::tcp(settings.listen.admin_address)?;
+        let admin = Listener::tcp(settings.listen.admin_address, &mut inherited)?;
+        inherited.finish()?;
         let requests = Requests::new(bounds);
         Ok(App { settings, listeners, material, admin, peers, requests, metrics: Arc::default() })
     }
@@ -180,11 +188,20 @@ impl App {
         );
         let shared = Shared::new(places, listen.timeouts, &peers, &lasting.metrics);
         let mut accepting = JoinSet::new();
+        let mut loops = RollCall::default();
         for listener in listeners {
             let road = Arc::clone(&road);
             let service = move |client, request| service::serve(road.load_full(), client, request);
             let shared = Arc::clone(&shared);
-            accepting.spawn(listener.serve(shared, draining.clone(), stopping.clone(), cutting.clone(), service));
+            let calls = loops.add();
+            accepting.spawn(listener.serve(
+                shared,
+                draining.clone(),
+                stopping.clone(),
+                cutting.clone(),
+                calls,
+                service,
+            ));
         }
         let admin_name = admin.name();
         let admin_road = Arc::clone(&road);
@@ -192,13 +209,16 @@ impl App {
         let places =
             Places::new(Kind::Admin, ADMIN_CONNECTIONS, ADMIN_CONNECTIONS_PER_USER, Arc::clone(&lasting.metrics));
         let shared = Shared::new(places, admin_timeouts(listen.timeouts), &peers, &lasting.metrics);
-        accepting.spawn(admin.serve(shared, draining, stopping, cutting, admin_service));
+        accepting.spawn(admin.serve(shared, draining, stopping, cutting, loops.add(), admin_service));
         let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
 
         tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), "listening");
-        notify::ready(&status_line(&built.road));
+        let places = names.join(", ");
+        notify::ready(&status_line(&built.road, &places));
+        let (told_road, told_places) = (Arc::clone(&road), places.clone());
+        let pulse = tokio::spawn(pulse::keep_telling(loops, move || status_line(&told_road.load(), &told_places)));
         loop {
-            match events.next(&status_line(&built.road)).await {
+            match events.next().await {
                 Event::Stop => break,
                 Event::Reload => {
                     notify::reloading();
@@ -212,12 +232,13 @@ impl App {
                             tracing::error!(%reason, "the new configuration cannot be used; the old one stays in force")
                         }
                     }
-                    notify::ready(&status_line(&built.road));
+                    notify::ready(&status_line(&built.road, &places));
                 }
             }
         }
 
-        notify::stopping();
+        pulse.abort();
+        notify::stopping(settings.drain_timeout + CUT_TIMEOUT + SHIPPING_TIMEOUT + STOP_MARGIN);
         let deadline = Instant::now() + settings.drain_timeout;
         tracing::info!(
             timeout_seconds = settings.drain_timeout.as_secs(),
@@ -375,9 +396,13 @@ async fn prepare(road: &Road) {
     }
 }
 
-fn status_line(road: &Road) -> String {
+/// What `systemctl status` shows.
+fn status_line(road: &Road, places: &str) -> String {
     match admin::not_ready(road).first() {
-        Some(reason) => format!("Not ready: {reason}"),
-        None => format!("Serving commercial Bedrock of {}", road.first_region()),
+        Some(reason) => format!("Not ready: {reason} Listening on {places}"),
+        None => {
+            let credential = road.credentials.status().description.unwrap_or("credential");
+            format!("Ready: commercial Bedrock of {} ({credential}). Listening on {places}", road.first_region())
+        }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::complain;
-use crate::app::App;
-use crate::lifecycle::Events;
+use super::{EX_CONFIG, complain};
+use crate::app::{App, StartError};
+use crate::lifecycle::{Events, Inherited};
 use crate::settings::Settings;
 use crate::{config, log, panics};
 
 pub(super) fn run(settings: Settings) -> ExitCode {
+    // While this is the only thread.
+    let inherited = Inherited::take();
     log::start(settings.log, settings.log_level);
     panics::watch();
     if !settings.core_dumps {
@@ -26,13 +28,13 @@ pub(super) fn run(settings: Settings) -> ExitCode {
             Ok(events) => events,
             Err(error) => return failed(&format!("signals cannot be received: {error}")),
         };
-        let app = match App::bind(settings) {
+        let app = match inherited.map_err(StartError::from).and_then(|inherited| App::bind(settings, inherited)) {
             Ok(app) => app,
-            Err(error) => return failed(&error.to_string()),
+            Err(error) => return not_started(&error),
         };
         match app.run(events).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&error.to_string()),
+            Err(error) => not_started(&error),
         }
     })
 }
@@ -46,6 +48,12 @@ fn keep_memory_private() {
     if let Err(error) = limited.and(hidden) {
         tracing::warn!(%error, "core dumps of this process, which would hold the commercial key, cannot be turned off");
     }
+}
+
+fn not_started(error: &StartError) -> ExitCode {
+    let status = failed(&error.to_string());
+    // Nothing that passes by itself: the service manager shall not try again.
+    if matches!(error, StartError::Inherited(_)) { ExitCode::from(EX_CONFIG) } else { status }
 }
 
 fn failed(reason: &str) -> ExitCode {

@@ -1,10 +1,13 @@
-//! Signals from the admin, and words to the service manager.
+//! Signals from the admin, and what passes between the daemon and the service manager.
 
+mod inherited;
 pub(crate) mod notify;
+pub(crate) mod pulse;
+pub(crate) mod roll_call;
 
 use std::io;
-use std::time::Duration;
 
+pub use inherited::{InheritError, Inherited};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -19,10 +22,7 @@ pub enum Event {
 
 /// Where events come from: the process's signals, or a program that holds the daemon.
 #[derive(Debug)]
-pub struct Events {
-    source: Source,
-    watchdog: Option<Duration>,
-}
+pub struct Events(Source);
 
 #[derive(Debug)]
 enum Source {
@@ -36,34 +36,21 @@ impl Events {
     /// # Errors
     /// The kernel refuses a signal handler.
     pub fn of_signals() -> io::Result<Events> {
-        let source = Source::Signals {
+        Ok(Events(Source::Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-        };
-        Ok(Events { source, watchdog: notify::watchdog_interval() })
+        }))
     }
 
     /// Events from a channel; a closed channel means stop.
     pub fn of_channel(events: mpsc::Receiver<Event>) -> Events {
-        Events { source: Source::Channel(events), watchdog: None }
+        Events(Source::Channel(events))
     }
 
-    /// The next event. While waiting, the service manager's watchdog is told that the daemon lives.
-    pub async fn next(&mut self, status: &str) -> Event {
-        loop {
-            let pause = self.watchdog.unwrap_or(Duration::from_secs(3600));
-            tokio::select! {
-                event = self.source.next() => return event,
-                () = tokio::time::sleep(pause) => if self.watchdog.is_some() { notify::alive(status) },
-            }
-        }
-    }
-}
-
-impl Source {
-    async fn next(&mut self) -> Event {
-        match self {
+    /// The next event.
+    pub async fn next(&mut self) -> Event {
+        match &mut self.0 {
             Source::Signals { terminate, interrupt, hangup } => tokio::select! {
                 _ = terminate.recv() => Event::Stop,
                 _ = interrupt.recv() => Event::Stop,

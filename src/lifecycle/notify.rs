@@ -4,22 +4,32 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The daemon listens.
+/// The daemon listens, or has ended a reload.
 pub(crate) fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+    send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
 pub(crate) fn reloading() {
-    send(&[NotifyState::Reloading]);
+    // For Type=notify-reload, which goes by the time.
+    let now = NotifyState::monotonic_usec_now().ok();
+    let states: Vec<NotifyState<'_>> = [NotifyState::Reloading].into_iter().chain(now).collect();
+    send(&states);
 }
 
-pub(crate) fn stopping() {
-    send(&[NotifyState::Stopping, NotifyState::Status("Draining")]);
+/// It will take so long at most, which may be longer than TimeoutStopSec=.
+pub(crate) fn stopping(longest: Duration) {
+    let extend = format!("EXTEND_TIMEOUT_USEC={}", longest.as_micros());
+    send(&[NotifyState::Stopping, NotifyState::Status("Draining"), NotifyState::Custom(&extend)]);
 }
 
 /// For WatchdogSec=.
-pub(crate) fn alive(status: &str) {
-    send(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+pub(crate) fn alive() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// What `systemctl status` shows.
+pub(crate) fn status(text: &str) {
+    send(&[NotifyState::Status(&one_line(text))]);
 }
 
 /// How often the watchdog wants to hear of us: half of WatchdogSec=.
@@ -30,4 +40,19 @@ pub(crate) fn watchdog_interval() -> Option<Duration> {
 fn send(states: &[NotifyState<'_>]) {
     // Outside systemd there is no socket to write to, which is fine.
     let _ = sd_notify::notify(states);
+}
+
+/// A reason may quote an answer of others. A line of its own would be another word to the service manager.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_status_is_one_line() {
+        assert_eq!(one_line("Not ready: a\nMAINPID=1\r\n"), "Not ready: a MAINPID=1  ");
+    }
 }

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::{http1, http2};
@@ -31,6 +32,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What a client gets to take note that its idle connection ends.
 const GRACE: Duration = Duration::from_secs(2);
+/// What a connection gets for the request that its client is sending while the daemon begins to stop.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// The shortest time between two looks at a connection.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 
@@ -52,7 +55,7 @@ pub(super) async fn serve<F, S, B>(
     accepted: Accepted,
     place: &Place,
     shared: &Shared,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
     service: S,
 ) -> Result<(), Error>
 where
@@ -67,23 +70,30 @@ where
         biased;
         begun = begin(stream, &mut client, tls, timeouts) => begun?,
         () = activity.until_told() => return Ok(()),
-        _ = drain.wait_for(|drain| *drain) => return Ok(()),
+        // Its client has connected, and may be about to send.
+        () = after(drain.clone(), LAST_REQUEST) => return Ok(()),
     };
     let io = Guarded::new(stream, protocol, start).watched(Arc::clone(&activity), timeouts.header);
     let client = Arc::new(client);
     let watched = Arc::clone(&activity);
+    let is_draining = drain.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         if !http_body::Body::is_end_stream(request.body()) {
             request.extensions_mut().insert(watched.arrival());
         }
         let (progress, watched) = (watched.request(), Arc::clone(&watched));
-        let answer = service(Arc::clone(&client), request);
+        let (answer, is_draining) = (service(Arc::clone(&client), request), is_draining.clone());
         async move {
             let watch = |body| Watched::new(body, progress, &watched, protocol);
-            Ok::<_, Infallible>(answer.await.map(watch))
+            let mut answer = answer.await.map(watch);
+            // Thus an HTTP/1 client learns that the connection ends, before it sends one more request.
+            if protocol == Protocol::Http1 && *is_draining.borrow() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
         }
     });
-    let course = Course { activity, shared, ends, drain };
+    let course = Course { activity, shared, ends, drain, protocol };
     match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
@@ -120,6 +130,13 @@ async fn begin(
     }
     let (protocol, start) = head::detect(&mut stream, timeouts.idle, timeouts.header).await?;
     Ok((stream, protocol, start))
+}
+
+/// Waits until the daemon stops, and then so long.
+async fn after(mut drain: watch::Receiver<bool>, pause: Duration) {
+    // A sender that is gone stops too.
+    let _ = drain.wait_for(|drain| *drain).await;
+    tokio::time::sleep(pause).await;
 }
 
 /// A connection of either protocol.
@@ -161,13 +178,21 @@ struct Course<'a> {
     shared: &'a Shared,
     ends: Option<(SocketAddr, SocketAddr)>,
     drain: watch::Receiver<bool>,
+    protocol: Protocol,
 }
 
 impl Course<'_> {
-    async fn follow(mut self, connection: impl Connection) -> Result<(), Error> {
+    async fn follow(self, connection: impl Connection) -> Result<(), Error> {
         let mut connection = pin!(connection);
         let timeouts = self.shared.timeouts;
-        let (mut finishing, mut draining, mut unsent) = (None::<Instant>, false, None);
+        let (mut finishing, mut unsent) = (None::<Instant>, None);
+        // HTTP/2 has words of its own for a client that is just sending.
+        let leave = match self.protocol {
+            Protocol::Http1 => LAST_REQUEST,
+            Protocol::Http2 => Duration::ZERO,
+        };
+        let mut drained = pin!(after(self.drain.clone(), leave));
+        let mut draining = false;
         loop {
             if self.is_stalled(&mut unsent) {
                 self.activity.cut_all();
@@ -191,7 +216,7 @@ impl Course<'_> {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => return Ok(ended?),
-                _ = self.drain.wait_for(|drain| *drain), if !draining => {
+                () = drained.as_mut(), if !draining => {
                     draining = true;
                     connection.as_mut().finish();
                     finishing.get_or_insert_with(Instant::now);

@@ -28,6 +28,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::caller::{NoPeer, Peer, Peers};
+use crate::lifecycle::Inherited;
+use crate::lifecycle::roll_call::Calls;
 use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
@@ -63,6 +65,8 @@ pub(crate) struct Client {
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+    /// A unix socket whose file is the service manager's.
+    InheritedUnix(UnixListener, PathBuf),
     Tls(TcpListener, Arc<Material>),
 }
 
@@ -76,24 +80,35 @@ pub struct BindError {
 }
 
 impl Listener {
-    pub(crate) fn tcp(address: SocketAddr) -> Result<Listener, BindError> {
-        bind_tcp(address).map(Listener::Tcp)
+    pub(crate) fn tcp(address: SocketAddr, inherited: &mut Inherited) -> Result<Listener, BindError> {
+        listen_tcp(address, inherited).map(Listener::Tcp)
     }
 
     /// TLS with material that may be exchanged while it serves.
-    pub(crate) fn tls(address: SocketAddr, material: Arc<Material>) -> Result<Listener, BindError> {
-        bind_tcp(address).map(|listener| Listener::Tls(listener, material))
+    pub(crate) fn tls(
+        address: SocketAddr,
+        material: Arc<Material>,
+        inherited: &mut Inherited,
+    ) -> Result<Listener, BindError> {
+        listen_tcp(address, inherited).map(|listener| Listener::Tls(listener, material))
     }
 
-    /// A socket file with the mode and group that it is to have; what is left of a former life is replaced.
-    pub(crate) fn unix(socket: &UnixSocket) -> Result<Listener, BindError> {
+    /// A socket file with the mode and group that it is to have; what is left of a former life is replaced. An inherited
+    /// one has those that its owner gave it.
+    pub(crate) fn unix(socket: &UnixSocket, inherited: &mut Inherited) -> Result<Listener, BindError> {
         let path = &socket.path;
+        if let Some(passed) = inherited.unix(path) {
+            let listener = unix::adopt(passed);
+            return listener
+                .map(|listener| Listener::InheritedUnix(listener, path.clone()))
+                .map_err(|source| BindError { place: path.display().to_string(), source, hint: "" });
+        }
         unix::bind(socket).map(|listener| Listener::Unix(listener, path.clone())).map_err(|source| {
             let hint = match source.kind() {
                 io::ErrorKind::AddrInUse => "; another process serves it, or it is not a socket",
                 io::ErrorKind::NotFound => "; its directory does not exist (RuntimeDirectory= makes it under systemd)",
                 io::ErrorKind::PermissionDenied if socket.group.is_some() => {
-                    "; its directory must be writable, and the daemon a member of unix_socket_group (SupplementaryGroups= under systemd)"
+                    "; its directory must be writable, and the daemon a member of unix_socket_group (under systemd: SupplementaryGroups= and SystemCallFilter=@chown, or a socket unit with SocketGroup=)"
                 }
                 _ => "",
             };
@@ -107,7 +122,7 @@ impl Listener {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => {
                 listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string())
             }
-            Listener::Unix(_, path) => path.display().to_string(),
+            Listener::Unix(_, path) | Listener::InheritedUnix(_, path) => path.display().to_string(),
         }
     }
 
@@ -119,6 +134,7 @@ impl Listener {
         drain: watch::Receiver<bool>,
         mut stop: watch::Receiver<bool>,
         cut: watch::Receiver<bool>,
+        mut calls: Calls,
         service: S,
     ) where
         S: Fn(Arc<Client>, http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -129,6 +145,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
+                () = calls.answer() => continue,
                 accepted = self.accept(&shared) => accepted,
             };
             match accepted {
@@ -190,7 +207,7 @@ impl Listener {
                 accepted.tls = Some(material.acceptor());
                 accepted
             }
-            Listener::Unix(listener, path) => {
+            Listener::Unix(listener, path) | Listener::InheritedUnix(listener, path) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer::of_unix(&stream, path);
                 let client = Client { transport: Transport::Unix, peer };
@@ -204,7 +221,7 @@ impl Listener {
     fn somebody_waits(&self) -> bool {
         let listener = match self {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => listener.as_fd(),
-            Listener::Unix(listener, _) => listener.as_fd(),
+            Listener::Unix(listener, _) | Listener::InheritedUnix(listener, _) => listener.as_fd(),
         };
         let mut waiting = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
         rustix::event::poll(&mut waiting, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready > 0)
@@ -268,13 +285,19 @@ async fn accept_tcp(
     Ok(Accepted { stream: Box::new(stream), client: Client { transport, peer }, ends: Some((client, server)), tls })
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let bind = || {
+fn listen_tcp(address: SocketAddr, inherited: &mut Inherited) -> Result<TcpListener, BindError> {
+    // What is accepted inherits it.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
+    let probes = probes.with_retries(KEEPALIVE_RETRIES);
+    let mut bind = || {
+        if let Some(passed) = inherited.tcp(address) {
+            passed.set_tcp_keepalive(&probes)?;
+            passed.set_nonblocking(true)?;
+            return TcpListener::from_std(passed.into());
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
-        // What is accepted inherits it.
-        let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&socket).set_tcp_keepalive(&probes.with_retries(KEEPALIVE_RETRIES))?;
+        SockRef::from(&socket).set_tcp_keepalive(&probes)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };

@@ -36,9 +36,18 @@ pub(super) fn bind(socket: &UnixSocket) -> io::Result<UnixListener> {
     bound
 }
 
+/// Takes over a socket that is bound already.
+pub(super) fn adopt(socket: socket2::Socket) -> io::Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket.into())
+}
+
 fn bind_within(here: &Path, socket: &UnixSocket) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(here)?;
-    chown(here, None, socket.group)?;
+    // A sandbox may forbid it altogether.
+    if socket.group.is_some() {
+        chown(here, None, socket.group)?;
+    }
     std::fs::set_permissions(here, std::fs::Permissions::from_mode(socket.mode))?;
     std::fs::rename(here, &socket.path)?;
     Ok(listener)

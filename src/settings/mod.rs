@@ -300,6 +300,8 @@ fn ca_certificates(
     tls::certificates(path).map_err(fail)
 }
 
+const NO_SECRET: &str = "secret_id is empty; write the name of the secret that holds the commercial credential here, or choose another source.";
+
 fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Source) -> Result<Credentials, ConfigError> {
     let Some(credentials) = credentials else {
         return Ok(Credentials { source: SecretLocation::Environment, refresh_interval: Duration::from_secs(300) });
@@ -322,10 +324,10 @@ fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Sourc
     let secret = match written.source {
         CredentialSource::SecretsManager => {
             refuse_stray("secrets_manager", &[("file", has_file), ("profile", has_profile)])?;
-            let secret_id = written
-                .secret_id
-                .filter(|id| !id.get_ref().trim().is_empty())
-                .ok_or_else(|| needs("secret_id", "secrets_manager"))?;
+            let secret_id = written.secret_id.ok_or_else(|| needs("secret_id", "secrets_manager"))?;
+            if secret_id.get_ref().trim().is_empty() {
+                return Err(source.error(secret_id.span(), NO_SECRET));
+            }
             let (secret_id, region) = names::secret(&secret_id, written.region.as_ref(), source)?;
             SecretLocation::SecretsManager { secret_id, region }
         }

@@ -56,11 +56,21 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the program and waits until it listens.
     pub async fn spawn(mut program: Command, environment: BTreeMap<String, String>, directory: TempDir) -> Daemon {
+        program.stdin(Stdio::null()).stdout(Stdio::null());
+        Daemon::spawn_with_files(program, environment, directory).await
+    }
+
+    /// The same, with the standard input and output that the command has been given.
+    pub async fn spawn_with_files(
+        mut program: Command,
+        environment: BTreeMap<String, String>,
+        directory: TempDir,
+    ) -> Daemon {
         let panics = environment.contains_key("BEDROCK_SIDECAR_PANIC");
         let state = directory.path().join("state");
         std::fs::create_dir_all(&state).unwrap();
         program.env_clear().envs(CLOSED).env("STATE_DIRECTORY", &state).env("HOME", directory.path()).envs(environment);
-        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        program.stderr(Stdio::piped());
         let mut child = program.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));

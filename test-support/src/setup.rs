@@ -1,8 +1,9 @@
 //! A configuration, and the directory that a daemon is started in.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use simulator::Simulator;
 use tempfile::TempDir;
@@ -153,6 +154,25 @@ impl Setup {
         let mut program = program();
         program.args(["run", "--config", &config]);
         Daemon::spawn(program, self.environment, self.directory).await
+    }
+
+    /// Starts the daemon with these two sockets, as a service manager passes them: `names` as in LISTEN_FDNAMES. It
+    /// listens when this returns.
+    pub async fn start_with_sockets(self, sockets: [OwnedFd; 2], names: &str) -> Daemon {
+        let program = self.command_with_sockets(sockets, names);
+        Daemon::spawn_with_files(program, self.environment, self.directory).await
+    }
+
+    /// What `start_with_sockets` starts.
+    pub fn command_with_sockets(&self, sockets: [OwnedFd; 2], names: &str) -> Command {
+        let mut shell = Command::new("bash");
+        let [first, second] = sockets;
+        // The process keeps its id when it becomes the daemon.
+        let exec = "exec 3<&0 4<&1 0</dev/null 1>/dev/null; export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=$2; \
+                    exec \"$0\" run --config \"$1\"";
+        shell.args(["-c", exec]).arg(program().get_program()).arg(self.write()).arg(names);
+        shell.stdin(Stdio::from(first)).stdout(Stdio::from(second));
+        shell
     }
 
     /// Starts the daemon; it can serve when this returns.

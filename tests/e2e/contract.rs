@@ -366,13 +366,26 @@ async fn models_are_listed_as_a_table_and_as_json() {
     assert!(stderr(&output).starts_with("bedrock-sidecar: "), "{}", stderr(&output));
 }
 
+/// A fresh install must not listen before somebody has said where the commercial credential is.
 #[tokio::test]
-async fn the_shipped_example_passes_its_own_check() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
-    if !std::path::Path::new(example).exists() {
-        return;
+async fn the_shipped_example_says_what_to_edit_and_is_fine_afterwards() {
+    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml")).unwrap();
+    let setup = Setup::alone();
+    let path = setup.path().join("example.toml");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, &example).unwrap();
+    for words in [["check", "--config"], ["run", "--config"]] {
+        let output = command(&[words[0], words[1], path], &[]).await;
+        assert_eq!(output.status.code(), Some(78), "{words:?}");
+        let line = 1 + example.lines().position(|line| line.starts_with("secret_id =")).unwrap();
+        let expected = format!(
+            "{path}:{line}:13: secret_id is empty; write the name of the secret that holds the commercial credential \
+             here, or choose another source."
+        );
+        assert_eq!(stderr(&output).trim(), expected, "{words:?}");
     }
-    let output = command(&["check", "--config", example], &[("CREDENTIALS_DIRECTORY", "/run/credentials/x")]).await;
+    std::fs::write(path, example.replace("secret_id = \"\"", "secret_id = \"mine\"")).unwrap();
+    let output = command(&["check", "--config", path], &[]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 

@@ -28,5 +28,6 @@ mod opaque;
 mod operations;
 mod panics;
 mod sdk;
+mod service_manager;
 mod streaming;
 mod wire;

@@ -289,6 +289,10 @@ fn is_path(span: &str) -> bool {
 
 /// Whether a file of Rust has a test of this name that every run of the tests runs.
 fn is_test(text: &str, function: &str) -> bool {
+    // Of Python's unittest.
+    if function.starts_with("test_") {
+        return text.lines().any(|line| line.trim_start().starts_with(&format!("def {function}(self)")));
+    }
     let mut attributes = Vec::new();
     for line in text.lines().map(str::trim) {
         if line.starts_with("#[") {
