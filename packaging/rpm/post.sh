@@ -1,5 +1,6 @@
 systemd-sysusers bedrock-sidecar.conf || :
 if [ -d /run/systemd/system ]; then
+    systemd-tmpfiles --create bedrock-sidecar.conf || :
     systemctl daemon-reload || :
     # After an upgrade or downgrade, a daemon that runs is started anew with the new program. Connections wait in the
     # socket unit meanwhile. The reload comes first because the new program checks the configuration in it, under the
