@@ -24,6 +24,9 @@ FILES = """
 /usr/share/doc/bedrock-sidecar/examples/systemd/credential.conf
 /usr/share/doc/bedrock-sidecar/examples/user-data.sh
 /usr/share/fish/vendor_completions.d/bedrock-sidecar.fish
+/usr/share/man/man5/bedrock-sidecar.toml.5.gz
+/usr/share/man/man8/bedrock-sidecar-audit.8.gz
+/usr/share/man/man8/bedrock-sidecar.8.gz
 """.split()
 DEB_FILES = """
 /usr/share/doc/bedrock-sidecar/changelog.Debian.gz
