@@ -35,6 +35,12 @@ class Debian(unittest.TestCase):
         line = 1 + lines.index(next(line for line in lines if line.startswith("secret_id")))
         self.assertIn(f"{CONFIG}:{line}:13: secret_id is empty", said)
         self.assertEqual(host.listens(), [])
+        # The secret's name is all that is missing, as the example of user data puts it there.
+        user_data = host.shell("cat /usr/share/doc/bedrock-sidecar/examples/user-data.sh").splitlines()
+        (edit,) = [line for line in user_data if line.startswith("sed ")]
+        host.shell(f"secret=mine; {edit}; bedrock-sidecar check")
+        host.shell("systemctl start bedrock-sidecar")
+        self.assertEqual((host.states(), host.listens()), (["active", "active"], ["8790", "8791"]))
 
     def test_an_upgrade_and_a_downgrade_under_load_lose_no_request(self) -> None:
         host = self.host
