@@ -78,6 +78,12 @@ class Host(Machine):
         self.put("/etc/bedrock-sidecar/credential", KEY, 0o600)
         until("the simulator", lambda: ":9000 " in self.shell("ss -Hltn"))
 
+    def start(self) -> None:
+        """Enables and starts it as README says, and waits until it is ready."""
+        done = self.run("systemctl", "enable", "--now", "bedrock-sidecar")
+        assert done.returncode == 0, done.stdout + self.shell(f"journalctl -u {SERVICE} -u {SOCKET} -o short-precise")
+        until("readiness", lambda: self.run("curl", "-sf", "http://127.0.0.1:8791/ready").returncode == 0)
+
     def ask(self) -> int:
         """One request of the app: its status."""
         done = self.run(

@@ -20,8 +20,7 @@ class Debian(unittest.TestCase):
 
     def start(self) -> None:
         self.host.configure()
-        self.host.shell("systemctl enable --now bedrock-sidecar")
-        until("readiness", lambda: self.host.run("curl", "-sf", "http://127.0.0.1:8791/ready").returncode == 0)
+        self.host.start()
 
     def test_a_fresh_install_listens_nowhere_and_says_what_to_edit(self) -> None:
         host = self.host

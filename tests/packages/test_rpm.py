@@ -35,8 +35,7 @@ class Rpm(unittest.TestCase):
         self.assertEqual(host.enabled(), ["disabled", "disabled"])
         host.shell("id bedrock-sidecar")
         host.configure()
-        host.shell("systemctl enable --now bedrock-sidecar")
-        until("readiness", lambda: host.run("curl", "-sf", "http://127.0.0.1:8791/ready").returncode == 0)
+        host.start()
         pids = [host.show("MainPID")]
         with Load(host) as load:
             for which in ("second", "first"):
