@@ -37,5 +37,5 @@ bench: ## the benchmarks, in a release build
 demo: ## the daemon in front of a simulated Bedrock
 	cargo run --locked --example demo
 
-release: ## the binary to install, in target/release
-	cargo build --release --locked
+release: ## the packages to install (deb and rpm), in target/package
+	packaging/build
