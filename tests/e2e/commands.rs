@@ -160,6 +160,25 @@ async fn check_online_says_whether_the_key_may_create_profiles_and_creates_none(
     );
     assert!(line.contains(NEEDS_CREATED_PROFILE) && line.contains("create_profiles = false"), "{line}");
 
+    // A right is judged before a name; what others have worded is one line.
+    bedrock.clear_faults();
+    for (status, expected) in [(409, "ok    "), (500, "warn  ")] {
+        bedrock.inject(
+            Fault::once(Effect::Error {
+                status,
+                error_type: "SomeException".into(),
+                message: format!("one\n{}\u{1b}[31m", "x".repeat(5_000)),
+                capital: false,
+                headers: Default::default(),
+            })
+            .on("CreateInferenceProfile"),
+        );
+        let output = Setup::tls(&bedrock).command(&["check", "--online"]).await;
+        let (_, line) = found(&output);
+        assert!(line.starts_with(expected) && line.len() < 1_000, "{line}");
+        assert!(stdout(&output).lines().all(|line| line.get(5..6) == Some(" ")), "{}", stdout(&output));
+    }
+
     let none = Setup::tls(&bedrock).with("[models]\ncreate_profiles = false");
     assert_eq!(found(&none.command(&["check", "--online"]).await), (Some(0), String::new()));
 }
@@ -174,6 +193,21 @@ async fn check_warns_of_a_ledger_in_roots_home() {
     assert_eq!(stdout(&output).contains(&warning), is_root, "{}", stdout(&output));
     let output = command(&["check"], &[("HOME", home_text), ("STATE_DIRECTORY", home_text)]).await;
     assert!(!stdout(&output).contains("run by root"), "{}", stdout(&output));
+}
+
+/// A daemon that was tried out leaves a ledger in the home of whoever asks: no verdict on that shall pass for one on the
+/// service's.
+#[tokio::test]
+async fn audit_says_which_ledger_it_reads_where_nobody_has_named_one() {
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join(".local/state/bedrock-sidecar");
+    std::fs::create_dir_all(state.join("journal")).unwrap();
+    let home = home.path().to_str().unwrap();
+    let output = command(&["audit", "verify"], &[("HOME", home)]).await;
+    let note = format!("note: this host's ledger is taken to be {}\n", state.display());
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), note), "{output:?}");
+    let output = command(&["audit", "verify"], &[("HOME", home), ("STATE_DIRECTORY", state.to_str().unwrap())]).await;
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{output:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use http::Method;
 use serde_json::{Value, json};
-use simulator::{Effect, Fault};
+use simulator::{Effect, Fault, ROTATED_BEARER_TOKEN};
 use test_support::*;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -282,6 +282,7 @@ async fn check_online_tries_each_thing_and_invokes_no_model() {
         "ok    inference profiles of us-east-1 (ListInferenceProfiles): ",
         "ok    data retention of the account in us-east-1 (GetAccountDataRetention): inherit: nothing is set in this region",
         "ok    clock against us-east-1: no correction was needed",
+        &format!("ok    host for inference in us-east-1 ({}): it answers", bedrock.tls_endpoint()),
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "no {line:?} in\n{text}");
     }
@@ -318,6 +319,10 @@ async fn check_online_says_what_is_wrong_and_what_to_do() {
             "FAIL  key accepted by us-east-1 (ListFoundationModels): AccessDeniedException (403): Authentication failed",
         ),
         (Setup::plain(&bedrock).secret("nonsense"), "FAIL  credentials file "),
+        (
+            Setup::alone().upstreams(&format!("[[upstreams]]\nregion = \"us-east-1\"\nruntime_endpoint = \"http://127.0.0.1:1\"\ncontrol_endpoint = \"{}\"\n", bedrock.plain_endpoint())),
+            "FAIL  host for inference in us-east-1 (http://127.0.0.1:1): the upstream gave no answer: no connection to http://127.0.0.1:1",
+        ),
         (
             Setup::alone(),
             "FAIL  key accepted by us-east-1 (ListFoundationModels): the upstream gave no answer: no connection to http://127.0.0.1:1",
@@ -497,6 +502,34 @@ async fn a_mode_that_cannot_be_read_is_none_that_the_policy_names() {
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("allow bedrock:GetAccountDataRetention"), "{}", ready.text());
     bedrock.clear_faults();
+    daemon.until_ready().await;
+}
+
+/// A new key may be refused for seconds, until every part of AWS knows it.
+#[tokio::test]
+async fn readiness_that_a_new_key_has_taken_comes_back_soon() {
+    let bedrock = bedrock().await;
+    bedrock.set_data_retention("none");
+    let daemon = Setup::plain(&bedrock).with("[policy]\nrequire_data_retention = [\"none\"]").ready().await;
+    bedrock.inject(
+        Fault::once(Effect::Error {
+            status: 403,
+            error_type: "AccessDeniedException".into(),
+            message: "not authorized".into(),
+            capital: false,
+            headers: Default::default(),
+        })
+        .on("GetAccountDataRetention"),
+    );
+    bedrock.clear();
+    std::fs::write(daemon.secret_path(), ROTATED_BEARER_TOKEN).unwrap();
+    bedrock.set_bearer_tokens(vec![ROTATED_BEARER_TOKEN.into()]);
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+    let asked = || received(&bedrock, "GetAccountDataRetention").into_iter().filter_map(|one| one.status).collect();
+    let asked: Vec<u16> = until("a second question", || Some(asked()).filter(|asked: &Vec<u16>| asked.len() > 1)).await;
+    assert_eq!(asked, [403, 200]);
     daemon.until_ready().await;
 }
 

@@ -83,6 +83,14 @@ fn faults(framing: &Framing, seen: &Seen, sent: Option<&Received>) -> Vec<String
     faults
 }
 
+/// Gives the daemon a connection that stays. Some framings close theirs, and a request that is sent before the daemon has
+/// seen that cannot be repeated: the next framing must not be blamed for it.
+async fn settle(bedrock: &Simulator, daemon: &Daemon, client_http2: bool, path: &str) {
+    bedrock.set_framing(Some(Choice::Always(Framing::PLAIN)));
+    let answered = || async { (ask(daemon, client_http2, path).await.status == 200).then_some(()) };
+    until_async("a connection that stays", answered).await;
+}
+
 /// All framings that fit, for an answer in one piece and for a stream.
 async fn matrix(http2: bool, client_http2: bool) {
     let (bedrock, daemon) = pair(http2).await;
@@ -90,10 +98,8 @@ async fn matrix(http2: bool, client_http2: bool) {
     let mut wrong = Vec::new();
     for (path, event_stream) in [(converse_path(ON_DEMAND), false), (stream_path(ON_DEMAND), true)] {
         for framing in ALL.iter().filter(|framing| framing.fits(http2, true, event_stream)) {
-            let once = matches!(framing.verdict(), Verdict::Unprocessed);
-            if once {
-                bedrock.set_framing(Some(Choice::Always(Framing::PLAIN)));
-                ask(&daemon, client_http2, &path).await;
+            settle(&bedrock, &daemon, client_http2, &path).await;
+            if matches!(framing.verdict(), Verdict::Unprocessed) {
                 bedrock.inject(Fault::once(Effect::Framing { variant: *framing }));
             } else {
                 bedrock.set_framing(Some(Choice::Always(*framing)));
@@ -103,11 +109,6 @@ async fn matrix(http2: bool, client_http2: bool) {
             let sent = bedrock.requests().into_iter().skip(before).rfind(|one| one.path == path);
             let what = format!("{framing:?} upstream h2={http2} client h2={client_http2} {path}");
             let faults = faults(framing, &seen, sent.as_ref());
-            if framing.verdict() == Verdict::NextUnprocessed {
-                // The connection is closed under the next request: a POST that may have been received is not repeated.
-                bedrock.set_framing(Some(Choice::Always(Framing::PLAIN)));
-                ask(&daemon, client_http2, &path).await;
-            }
             if !faults.is_empty() {
                 let Seen { status, bytes, ended, record } = &seen;
                 let error = &record["errorMessage"];
