@@ -44,7 +44,7 @@ pub(crate) struct Unsigned<'a> {
     pub query: Option<&'a str>,
     /// The host, and its port unless that is the scheme's own.
     pub authority: &'a str,
-    /// The headers that the signature covers beside the host and its own, where they are there.
+    /// The headers that the signature covers beside the host and its own, where they are there and plain text.
     pub covered: &'a [HeaderName],
     pub body: &'a [u8],
     pub now: SystemTime,
@@ -72,7 +72,7 @@ pub(crate) fn sign(headers: &mut HeaderMap, keys: &Credentials, request: &Unsign
         headers.insert(CONTENT_SHA256, secret(&body_hash)?);
         signed.push(CONTENT_SHA256);
     }
-    signed.extend(request.covered.iter().filter(|name| headers.contains_key(*name)).cloned());
+    signed.extend(request.covered.iter().filter(|name| is_plain(headers, name)).cloned());
     signed.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     let signed_headers = signed.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(";");
 
@@ -194,6 +194,11 @@ fn normalised(query: &str) -> String {
         format!("{}={}", part(key), part(value))
     });
     pairs.collect::<Vec<_>>().join("&")
+}
+
+/// Whether a header is there and visible ASCII. Servers differ in what text they take other bytes for.
+fn is_plain(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.contains_key(name) && headers.get_all(name).iter().all(|value| value.to_str().is_ok())
 }
 
 /// All values of a header, trimmed, runs of spaces made one, joined by commas.

@@ -6,17 +6,22 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+
 use super::failed;
 use crate::app;
 use crate::auditor::check::{CheckLine, Verdict, check_online, odd_place};
 use crate::config::DataRetention;
 use crate::crypto;
 use crate::model::{CallError, Overview, Sent, catalogue, create, retention};
+use crate::operation::Plane;
 use crate::road::Region;
 use crate::settings::secrets::exposed;
 use crate::settings::tls::out_of_date;
 use crate::settings::{SecretLocation, Settings};
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, UpstreamRequest};
 
 pub(super) fn check(settings: Settings, online: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
@@ -125,7 +130,7 @@ async fn upstream(region: &Region, required: &[DataRetention]) -> Vec<CheckLine>
     let name = &upstream.region;
     let mut lines = Vec::new();
     let what = format!("key accepted by {name} (ListFoundationModels)");
-    let models = catalogue::call(upstream, http::Method::GET, "/foundation-models", bytes::Bytes::new()).await;
+    let models = catalogue::call(upstream, Method::GET, "/foundation-models", Bytes::new()).await;
     lines.push(match models {
         Ok(_) => good(&what, "yes"),
         Err(error) => {
@@ -138,12 +143,31 @@ async fn upstream(region: &Region, required: &[DataRetention]) -> Vec<CheckLine>
         Err(why) => bad(&what, &why.to_string()).remedy("allow bedrock:ListInferenceProfiles"),
     });
     lines.push(data_retention(upstream, required).await);
+    lines.push(runtime_host(upstream).await);
     let what = format!("clock against {name}");
     lines.push(match upstream.clock_offset() {
         0 => good(&what, "no correction was needed"),
         offset => bad(&what, &format!("off by {} s", offset / 1000)).remedy("synchronise it (chronyc tracking)"),
     });
     lines
+}
+
+/// Whether the host answers that invokes models. No model is invoked: asynchronous invocations are listed, and whether the
+/// key may do that makes no difference here.
+async fn runtime_host(upstream: &Upstream) -> CheckLine {
+    let what = format!("host for inference in {} ({})", upstream.region, upstream.endpoint(Plane::Runtime));
+    let question = UpstreamRequest {
+        plane: Plane::Runtime,
+        method: Method::GET,
+        path: PathAndQuery::from_static("/async-invoke?maxResults=1"),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+    };
+    match upstream.exchange(&question).await.result {
+        Ok(_) => good(&what, "it answers"),
+        Err(failure) => bad(&what, failure.refusal().message.trim_end_matches('.'))
+            .remedy("look at names, routes, security groups and VPC endpoints on the way to it (docs/network.md)"),
+    }
 }
 
 async fn data_retention(upstream: &Upstream, required: &[DataRetention]) -> CheckLine {

@@ -18,7 +18,7 @@ pub enum LedgerError {
     },
     /// The state directory cannot be created, made private or locked.
     #[error(
-        "the state directory {} cannot be used: {source}; set audit.state_dir to a directory that this user may write to",
+        "the state directory {} cannot be used: {source}; set audit.state_dir to a directory that this user may write to, or give this one and all that is in it to this user (chown -R)",
         path.display()
     )]
     Directory {

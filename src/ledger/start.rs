@@ -69,8 +69,10 @@ pub(crate) fn start(
         }
     };
     let state = index.as_ref().map(|index| index.state).unwrap_or_default();
-    let mut found = recover(&state_dir, state.position)
-        .map_err(|error| LedgerError::Unusable { path: state_dir.journal(), reason: error.to_string() })?;
+    let mut found = recover(&state_dir, state.position).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => LedgerError::Directory { path: state_dir.root.clone(), source: error },
+        _ => LedgerError::Unusable { path: state_dir.journal(), reason: error.to_string() },
+    })?;
 
     let host_id = host_id();
     // One that was rebuilt is to be filled from the journal's beginning, and may lack the newest records.

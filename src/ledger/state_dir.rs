@@ -53,6 +53,11 @@ impl StateDir {
         rustix::process::geteuid().is_root() && StateDir::told(settings).is_none() && StateDir::of_user().is_some()
     }
 
+    /// Whether the settings or the environment name the directory, and not the user's home or the service's habit.
+    pub(crate) fn is_told(settings: &settings::Audit) -> bool {
+        StateDir::told(settings).is_some()
+    }
+
     fn told(settings: &settings::Audit) -> Option<PathBuf> {
         // systemd separates several state directories by colons; ours is the first.
         let listed = || std::env::split_paths(&from_environment("STATE_DIRECTORY")?).next();
@@ -290,7 +295,7 @@ fn own_entries(directory: &Path) -> io::Result<()> {
         if owner != own && owner != 0 {
             let path = entry.path();
             return Err(io::Error::other(format!(
-                "{} belongs to user {owner}; find out why, and remove it",
+                "{} belongs to user {owner}, and the daemon runs as user {own}; unless a daemon of that user wrote it, find out why it is there, and remove it",
                 path.display()
             )));
         }

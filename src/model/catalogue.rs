@@ -9,6 +9,7 @@ use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Plane, SEGMENT};
+use crate::sdk_failure::bounded;
 use crate::upstream::answer::{AwsError, word};
 use crate::upstream::{Upstream, UpstreamRequest};
 
@@ -236,7 +237,7 @@ pub(crate) async fn profile(upstream: &Upstream, name: &str) -> Result<Profile, 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// The upstream answered with this status and error.
-    #[error("{} ({}): {}", .1.error_type, .0, .1.message)]
+    #[error("{} ({}): {}", .1.error_type, .0, bounded(&.1.message))]
     Answered(u16, AwsError),
     /// No answer came, or none that could be read.
     #[error("{0}")]

@@ -118,7 +118,7 @@ pub(crate) async fn is_permitted(upstream: &Upstream) -> Result<(), CallError> {
     let no_model = "bedrock-sidecar.no-such-model-v1:0";
     let arn = format!("arn:aws:bedrock:{}::foundation-model/{no_model}", upstream.region);
     match catalogue::call(upstream, Method::POST, PATH, request(&name_for(no_model), &arn)).await {
-        Err(CallError::Answered(400 | 404, _)) | Ok(_) => Ok(()),
+        Err(CallError::Answered(400 | 404 | 409, _)) | Ok(_) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -61,13 +61,15 @@ impl Retention {
     pub(crate) async fn keep_fresh(&self, upstream: &Upstream) {
         let mut changed = upstream.credentials().subscribe();
         changed.mark_unchanged();
-        let mut pause = if self.mode().is_some() { EVERY } else { FIRST_RETRY };
+        let mut is_fresh = self.mode().is_some();
+        let mut retry = FIRST_RETRY;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(if is_fresh { EVERY } else { retry }) => {}
                 _ = changed.changed() => {}
             }
-            pause = if self.refresh(upstream).await { EVERY } else { (pause * 2).min(EVERY) };
+            is_fresh = self.refresh(upstream).await;
+            retry = if is_fresh { FIRST_RETRY } else { (retry * 2).min(EVERY) };
         }
     }
 

@@ -97,12 +97,15 @@ impl Own {
     }
 }
 
-/// Who but the daemon and root has rights to a file. A file of root or of the daemon may be open to the daemon's group.
+/// Who but the daemon and root has rights to a file. A file of root or of the daemon may be open to the daemon's group. Root's
+/// group is nobody else; where systemd lets the daemon's user read a credential by an access control list, the mode shows
+/// that as a right of root's group.
 fn readers(mode: u32, (owner, group): (u32, u32), own: &Own) -> Option<String> {
     if mode & 0o007 != 0 {
         return Some("every user of this host".to_owned());
     }
-    let is_own = (owner == 0 || owner == own.user) && (group == own.group || Some(group) == own.packaged);
+    let is_own_group = group == 0 || group == own.group || Some(group) == own.packaged;
+    let is_own = (owner == 0 || owner == own.user) && is_own_group;
     (mode & 0o070 != 0 && !is_own).then(|| format!("group {group}"))
 }
 

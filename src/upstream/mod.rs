@@ -188,10 +188,7 @@ impl Upstream {
         offset: i64,
         attempts: &mut u32,
     ) -> Result<Answer, Failure> {
-        let pool = match outgoing.plane {
-            Plane::Runtime => &self.runtime,
-            Plane::Control => &self.control,
-        };
+        let pool = self.pool(outgoing.plane);
         let mut request = http::Request::new(Full::new(outgoing.body.clone()));
         *request.method_mut() = outgoing.method.clone();
         *request.uri_mut() = http::Uri::from(outgoing.path.clone());
@@ -230,6 +227,18 @@ impl Upstream {
             _ => AnswerBody::Passing(body),
         };
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    fn pool(&self, plane: Plane) -> &Arc<Pool> {
+        match plane {
+            Plane::Runtime => &self.runtime,
+            Plane::Control => &self.control,
+        }
+    }
+
+    /// Where requests of this kind go.
+    pub(crate) fn endpoint(&self, plane: Plane) -> &crate::config::Endpoint {
+        self.pool(plane).endpoint()
     }
 
     /// Takes over the upstream's clock. True if that changes the date of an attempt that was signed with the offset `used`:

@@ -41,6 +41,10 @@ pub async fn run(
     out: &mut (dyn Write + Send),
 ) -> Result<bool, CliError> {
     let state_dir = StateDir::find_written(settings);
+    if !StateDir::is_told(settings) && state_dir.has_ledger() {
+        // There may be another one, of a daemon that was tried out.
+        complain(&format!("note: this host's ledger is taken to be {}", state_dir.root.display()));
+    }
     match command {
         Command::List(args) if args.set_aside => set_aside::list(args, &state_dir, out).map(|()| true),
         Command::List(args) => list(args, settings, &state_dir, out).await.map(|()| true),
