@@ -51,7 +51,12 @@ pub(crate) fn without_credentials(error: &CredentialsError) -> String {
         CredentialsError::ProviderTimedOut(_) => {
             "this host's AWS credentials did not come in time; look at the way to the instance metadata (IMDS), or to what else gives them".to_owned()
         }
-        other => format!("this host's AWS credentials cannot be had ({})", deepest(other)),
+        other => {
+            let cause = deepest(other);
+            // What a credential_process has written to its standard error may be keys, and callers are told this sentence.
+            let told = cause.split(" Stderr:").next().unwrap_or_default();
+            format!("this host's AWS credentials cannot be had ({told})")
+        }
     }
 }
 
@@ -94,6 +99,10 @@ mod tests {
         let io = |kind, text: &str| std::io::Error::new(kind, text.to_owned());
         let none = CredentialsError::not_loaded("no providers in chain provided credentials");
         let broken = CredentialsError::provider_error(io(std::io::ErrorKind::Other, "profile \"x\" is not\ndefined"));
+        // As the SDK words it.
+        let process = CredentialsError::provider_error(
+            "Error retrieving credentials: external process exited with code exit status: 3. Stderr: SECRET",
+        );
         let refused = io(std::io::ErrorKind::ConnectionRefused, "Connection refused (os error 111)");
         for (error, lacks, says) in [
             (Failed::dispatch_failure(ConnectorError::other(none.into(), None)), true, "give it a role"),
@@ -102,6 +111,11 @@ mod tests {
                 Failed::dispatch_failure(ConnectorError::other(broken.into(), None)),
                 true,
                 "this host's AWS credentials cannot be had (profile \"x\" is not\\ndefined)",
+            ),
+            (
+                Failed::dispatch_failure(ConnectorError::other(process.into(), None)),
+                true,
+                "cannot be had (Error retrieving credentials: external process exited with code exit status: 3.)",
             ),
             (Failed::timeout_error("x"), false, "it gave no answer in time"),
             (Failed::dispatch_failure(ConnectorError::timeout("x".into())), false, "it gave no answer in time"),
@@ -115,7 +129,7 @@ mod tests {
             let Unanswered { sentence, lacks_credentials } = unanswered(&error);
             assert!(sentence.contains(says), "{sentence}");
             assert_eq!(lacks_credentials, lacks, "{sentence}");
-            for chain in ["dispatch failure", "other:", "an error occurred", "\n"] {
+            for chain in ["dispatch failure", "other:", "an error occurred", "\n", "SECRET"] {
                 assert!(!sentence.contains(chain), "{sentence}");
             }
         }
