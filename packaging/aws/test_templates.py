@@ -1,14 +1,25 @@
-"""CloudFormation and Terraform say the same, and the policies hold what the daemon calls. `packaging/aws/test.sh` runs it."""
+"""CloudFormation and Terraform say the same, the policies hold what the daemon calls, and the examples for containers have
+the shape that ECS and Kubernetes take. `packaging/aws/test.sh` runs it."""
 
+import json
+import os
 import re
+import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
+import botocore.session
 import hcl2
+import kubernetes_validate
 import yaml
+from botocore.validate import ParamValidator
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+EXAMPLES = ROOT / "packaging/examples"
+PROGRAM = Path(os.environ.get("BEDROCK_SIDECAR_BINARIES", ROOT / "target/debug")) / "bedrock-sidecar"
 CALLS = re.compile(r"\bself\s*\.client\s*\.(\w+)\(\)")
 
 # The tags of CloudFormation, as (name, value).
@@ -112,6 +123,50 @@ class Templates(unittest.TestCase):
         ])
         for name in ("HostCa", "HostRole", "HostProfile"):
             self.assertEqual(resources[name]["Condition"], "WithCertificates")
+
+
+class Examples(unittest.TestCase):
+    def accepts(self, configuration: str) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write(configuration)
+            file.flush()
+            done = subprocess.run([PROGRAM, "check", "--config", file.name], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_ecs_takes_the_task_and_the_daemon_its_configuration(self) -> None:
+        task = json.loads((EXAMPLES / "ecs-task.json").read_text())
+        ecs = botocore.session.get_session().get_service_model("ecs")
+        report = ParamValidator().validate(task, ecs.operation_model("RegisterTaskDefinition").input_shape)
+        self.assertFalse(report.has_errors(), report.generate_report())
+        (configuration,) = [
+            variable["value"]
+            for container in task["containerDefinitions"]
+            for variable in container["environment"]
+            if variable["name"] == "CONFIG"
+        ]
+        self.accepts(configuration)
+
+    def test_kubernetes_takes_the_manifest_and_the_daemon_its_configuration(self) -> None:
+        documents = list(yaml.safe_load_all((EXAMPLES / "kubernetes.yaml").read_text()))
+        for document in documents:
+            kubernetes_validate.validate(document, "1.29", strict=True)
+        _, configuration, deployment = documents
+        self.accepts(configuration["data"]["config.toml"])
+        pod = deployment["spec"]["template"]["spec"]
+        mounts = {v["name"] for c in pod["initContainers"] + pod["containers"] for v in c["volumeMounts"]}
+        self.assertEqual(mounts, {volume["name"] for volume in pod["volumes"]})
+
+    def test_the_document_of_systems_manager_asks_for_what_it_uses(self) -> None:
+        text = (HERE / "ssm/install.yaml").read_text()
+        document = yaml.safe_load(text)
+        used = set(re.findall(r"\{\{ *(\w+) *\}\}", text))
+        self.assertEqual(used, set(document["parameters"]))
+        # They stand in a shell script as they are.
+        for parameter in document["parameters"].values():
+            pattern = parameter["allowedPattern"]
+            self.assertRegex(pattern, r"^\^.*\$$")
+            for text in ("'", '"', "$(true)", "`true`", ";", "&", "|", "\n", "\\", " "):
+                self.assertIsNone(re.search(pattern, f"s3://bucket/a{text}a.deb"), f"{pattern} takes {text}")
 
 
 if __name__ == "__main__":

@@ -42,12 +42,12 @@ class Containers(unittest.TestCase):
 
     def start(self, host: Host, command: list[str], environment: dict[str, str]) -> None:
         """Starts the daemon's container."""
-        # Read-only but for its volumes, without rights, as the files say.
+        # Read-only but for its volumes, without rights, and with a user that has no name, as the files say.
         sandbox = ["ProtectSystem=strict", "ReadWritePaths=/run/bedrock-sidecar /var/lib/bedrock-sidecar"]
-        sandbox += ["NoNewPrivileges=yes", "CapabilityBoundingSet=", f"User={DAEMON}", f"Group={DAEMON}"]
+        user = ["setpriv", f"--reuid={DAEMON}", f"--regid={DAEMON}", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]
         options = [f"--property={line}" for line in sandbox]
         options += [f"--setenv={name}={value}" for name, value in environment.items()]
-        done = host.run("systemd-run", "--quiet", "--unit=container", *options, *command)
+        done = host.run("systemd-run", "--quiet", "--unit=container", *options, *user, *command)
         self.assertEqual(done.returncode, 0, done.stdout)
 
     def ask(self, host: Host, uid: int, *how: str) -> int:
@@ -83,7 +83,7 @@ class Containers(unittest.TestCase):
         self.assertEqual(endpoints, {"http://127.0.0.1:8790"})
         self.assertEqual((self.ask(host, APP), self.ask(host, OTHER)), (200, 403))
         until("two records", lambda: len(self.callers(host)) == 2)
-        self.assertEqual(self.callers(host), [(APP, "my-app", "completed"), (OTHER, None, "denied")])
+        self.assertEqual(self.callers(host), [(APP, "my-app", "completed"), (OTHER, None, "refused")])
 
     def test_the_pod_of_kubernetes_serves_its_app_by_loopback_and_by_the_socket(self) -> None:
         text = (EXAMPLES / "kubernetes.yaml").read_text()
@@ -104,7 +104,7 @@ class Containers(unittest.TestCase):
         self.assertEqual(answers, [200, 200, 403])
         until("three records", lambda: len(self.callers(host)) == 3)
         admitted = (APP, "my-app", "completed")
-        self.assertEqual(self.callers(host), [admitted, admitted, (OTHER, None, "denied")])
+        self.assertEqual(self.callers(host), [admitted, admitted, (OTHER, None, "refused")])
 
     def test_the_image_holds_what_its_containers_need(self) -> None:
         text = (EXAMPLES / "Containerfile").read_text().replace("\\\n", " ")

@@ -5,7 +5,7 @@ import re
 import textwrap
 import unittest
 
-from installed import CONFIG, KEY, Host
+from installed import CONFIG, Host
 from packages import DEB, ROOT
 
 DOCUMENT = ROOT / "packaging/aws/ssm/install.yaml"
@@ -51,10 +51,9 @@ class Document(unittest.TestCase):
 
     def test_an_upgrade_without_a_name_leaves_the_configuration_alone(self) -> None:
         host = self.host
-        self.run_document("first", "mine")
+        host.shell(f"DEBIAN_FRONTEND=noninteractive apt-get install --yes /packages/first/{DEB['first'].name}")
         host.configure()
         host.start()
-        host.shell("systemctl restart bedrock-sidecar")
         before = host.shell(f"cat {CONFIG}")
         code, said = self.run_document("second")
         self.assertEqual(host.shell(f"cat {CONFIG}"), before)
