@@ -19,8 +19,12 @@ FILES = """
 /usr/share/doc/bedrock-sidecar/THIRD-PARTY-NOTICES.gz
 /usr/share/doc/bedrock-sidecar/bedrock-sidecar.cdx.json.gz
 /usr/share/doc/bedrock-sidecar/changelog.gz
+/usr/share/doc/bedrock-sidecar/examples/Containerfile
 /usr/share/doc/bedrock-sidecar/examples/config.toml
+/usr/share/doc/bedrock-sidecar/examples/ecs-task.json
+/usr/share/doc/bedrock-sidecar/examples/kubernetes.yaml
 /usr/share/doc/bedrock-sidecar/examples/nftables.conf
+/usr/share/doc/bedrock-sidecar/examples/ssm/install.yaml
 /usr/share/doc/bedrock-sidecar/examples/systemd/credential.conf
 /usr/share/doc/bedrock-sidecar/examples/user-data.sh
 /usr/share/fish/vendor_completions.d/bedrock-sidecar.fish

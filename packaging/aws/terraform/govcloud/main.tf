@@ -1,5 +1,6 @@
-# bedrock-sidecar in GovCloud: the table of requests, the secret that holds the commercial credential, and the policies of
-# hosts and auditors. The secret's value is set by hand, so that it never stands in a state file.
+# bedrock-sidecar in GovCloud: the table of requests, the secret that holds the commercial credential, the table of the
+# fleet's limits, and the policies of hosts and auditors. The secret's value is set by hand, so that it never stands in a
+# state file.
 
 terraform {
   required_version = ">= 1.3"
@@ -24,7 +25,7 @@ variable "secret_name" {
 }
 
 variable "kms_key_arn" {
-  description = "A customer managed key for table and secret; null for the keys that AWS manages."
+  description = "A customer managed key for tables and secret; null for the keys that AWS manages."
   type        = string
   default     = null
 }
@@ -46,8 +47,14 @@ variable "timestamp_index" {
   default     = false
 }
 
+variable "fleet_table" {
+  description = "fleet.table of the daemon's configuration, usually bedrock-sidecar-fleet; null if no hosts keep limits together."
+  type        = string
+  default     = null
+}
+
 variable "anchor_bucket" {
-  description = "audit.anchor.bucket of the daemon's configuration, a bucket that exists; null if no anchors go to S3. Keep it in another account, or turn on Object Lock."
+  description = "audit.anchor.bucket of the daemon's configuration, a bucket that exists; null if no anchors go to S3. The module anchors makes one."
   type        = string
   default     = null
 }
@@ -130,6 +137,27 @@ resource "aws_dynamodb_table" "requests" {
   }
 }
 
+# It holds leases that last minutes: nothing to keep, to expire or to restore.
+resource "aws_dynamodb_table" "fleet" {
+  count        = var.fleet_table == null ? 0 : 1
+  name         = var.fleet_table
+  billing_mode = "PAY_PER_REQUEST"
+  hash_key     = "id"
+
+  attribute {
+    name = "id"
+    type = "S"
+  }
+
+  dynamic "server_side_encryption" {
+    for_each = local.own_key ? [var.kms_key_arn] : []
+    content {
+      enabled     = true
+      kms_key_arn = server_side_encryption.value
+    }
+  }
+}
+
 resource "aws_secretsmanager_secret" "commercial" {
   name        = var.secret_name
   description = "The commercial Bedrock credential that bedrock-sidecar uses."
@@ -157,6 +185,21 @@ data "aws_iam_policy_document" "host" {
       "dynamodb:DescribeContinuousBackups",
     ]
     resources = [aws_dynamodb_table.requests.arn]
+  }
+
+  dynamic "statement" {
+    for_each = aws_dynamodb_table.fleet
+    content {
+      sid = "KeepTheLimitsOfTheFleet"
+      actions = [
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:Scan",
+      ]
+      resources = [statement.value.arn]
+    }
   }
 
   dynamic "statement" {
