@@ -18,7 +18,7 @@ pub enum LedgerError {
     },
     /// The state directory cannot be created, made private or locked.
     #[error(
-        "the state directory {} cannot be used: {source}; set audit.state_dir to a directory that this user may write to",
+        "the state directory {} cannot be used: {source}; run the daemon as the user that it belongs to, or set audit.state_dir to a directory that this user may write to",
         path.display()
     )]
     Directory {
