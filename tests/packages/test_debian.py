@@ -106,6 +106,11 @@ class Debian(unittest.TestCase):
         self.assertEqual(refused.returncode, 1)
         sentence = "/var/lib/bedrock-sidecar cannot be read: Permission denied (os error 13); run the command as root"
         self.assertIn(sentence, refused.stdout)
+        # What root can read is not what the service can.
+        by_path = host.shell(f"cat {CONFIG}").replace("$CREDENTIALS_DIRECTORY/bedrock", "/etc/bedrock-sidecar/credential")
+        host.put("/tmp/by-path.toml", by_path)
+        checked = host.shell("bedrock-sidecar check --config /tmp/by-path.toml")
+        self.assertIn("warn  only root can read the secret /etc/bedrock-sidecar/credential", checked)
         host.shell(f"systemctl stop {SOCKET} {SERVICE}")
         stopped = host.run("bedrock-sidecar", "check")
         self.assertEqual(stopped.returncode, 78)
