@@ -9,12 +9,20 @@ if [ -d /run/systemd/system ]; then
         if ! systemctl reload bedrock-sidecar.service; then
             {
                 echo "bedrock-sidecar: this version does not accept the configuration, so the former one goes on running:"
-                CREDENTIALS_DIRECTORY=/run/credentials/bedrock-sidecar.service /usr/bin/bedrock-sidecar check 2>&1 >/dev/null |
+                /usr/bin/bedrock-sidecar check 2>&1 >/dev/null |
                     sed "s/^/    /"
                 echo "bedrock-sidecar: correct it, then run: systemctl restart bedrock-sidecar"
             } >&2
         elif ! systemctl restart bedrock-sidecar.service; then
             echo "bedrock-sidecar: the daemon did not start again; journalctl -u bedrock-sidecar says why" >&2
+        fi
+    elif [ "$1" -eq 1 ]; then
+        if missing=$(/usr/bin/bedrock-sidecar check 2>&1 >/dev/null); then
+            echo "bedrock-sidecar: to start it, run: systemctl enable --now bedrock-sidecar"
+        else
+            echo "bedrock-sidecar: it is not started, because its configuration cannot be used yet:"
+            echo "$missing" | sed "s/^/    /"
+            echo "bedrock-sidecar: correct it, then run: systemctl enable --now bedrock-sidecar"
         fi
     fi
 fi

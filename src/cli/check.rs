@@ -18,7 +18,7 @@ use crate::crypto;
 use crate::model::{CallError, Overview, Sent, catalogue, create, retention};
 use crate::operation::Plane;
 use crate::road::Region;
-use crate::settings::secrets::exposed;
+use crate::settings::secrets::{closed_to_service, exposed};
 use crate::settings::tls::out_of_date;
 use crate::settings::{SecretLocation, Settings};
 use crate::upstream::{Upstream, UpstreamRequest};
@@ -66,7 +66,7 @@ fn warnings(settings: &Settings) -> Vec<String> {
         warnings.extend(out_of_date(std::path::Path::new(&place), ca, now));
     }
     if let SecretLocation::File(path) = &settings.credentials.source {
-        warnings.extend(exposed(path));
+        warnings.extend(exposed(path).or_else(|| closed_to_service(path)));
     }
     warnings
 }

@@ -76,6 +76,15 @@ impl<'de> Deserialize<'de> for LoopbackAddress {
     }
 }
 
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// Where systemd keeps the credentials of the packaged unit, while it runs. Commands that an admin types, such as
+/// `audit list`, read the same configuration as the service and lack its environment.
+fn credentials_of_service() -> Option<PathBuf> {
+    let directory = PathBuf::from("/run/credentials/bedrock-sidecar.service");
+    directory.is_dir().then_some(directory)
+}
+
 /// A path that starts at the root, or with `$NAME/` for a directory that systemd names in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePath(pub PathBuf);
@@ -93,12 +102,18 @@ impl<'de> Deserialize<'de> for FilePath {
                 return Ok(FilePath(PathBuf::from(text)));
             };
             let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
-            match std::env::var_os(name) {
-                Some(base) if !base.is_empty() => Ok(FilePath(PathBuf::from(base).join(below))),
-                _ => Err(format!(
-                    "\"{text}\" names the environment variable {name}, which is not set; systemd sets CREDENTIALS_DIRECTORY for a unit with LoadCredential="
-                )),
-            }
+            let base = std::env::var_os(name).filter(|base| !base.is_empty()).map(PathBuf::from);
+            let base = base.or_else(|| (name == CREDENTIALS_DIRECTORY).then(credentials_of_service).flatten());
+            base.map(|base| FilePath(base.join(below))).ok_or_else(|| {
+                let by_hand = if name == CREDENTIALS_DIRECTORY {
+                    ", and a command by hand finds it while bedrock-sidecar.service runs"
+                } else {
+                    ""
+                };
+                format!(
+                    "\"{text}\" names the environment variable {name}, which is not set; systemd sets {CREDENTIALS_DIRECTORY} for a unit with LoadCredential={by_hand}"
+                )
+            })
         })
     }
 }

@@ -18,7 +18,7 @@ pub enum LedgerError {
     },
     /// The state directory cannot be created, made private or locked.
     #[error(
-        "the state directory {} cannot be used: {source}; set audit.state_dir to a directory that this user may write to, or give this one and all that is in it to this user (chown -R)",
+        "the state directory {} cannot be used: {source}; run the daemon as the user that it belongs to, give it and all that is in it to this user (chown -R), or set audit.state_dir to a directory that this user may write to",
         path.display()
     )]
     Directory {

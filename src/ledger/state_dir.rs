@@ -41,7 +41,9 @@ impl StateDir {
 
     fn find_written_or(settings: &settings::Audit, of_service: &Path) -> StateDir {
         let (found, of_service) = (StateDir::find(settings), StateDir { root: of_service.to_owned() });
-        if StateDir::told(settings).is_none() && !found.has_ledger() && of_service.has_ledger() {
+        // One that this user may not look into is there all the same.
+        let is_there = |directory: &StateDir| directory.has_ledger().unwrap_or(true);
+        if StateDir::told(settings).is_none() && !is_there(&found) && is_there(&of_service) {
             return of_service;
         }
         found
@@ -67,8 +69,11 @@ impl StateDir {
     }
 
     /// Whether a daemon has recorded anything here.
-    pub(crate) fn has_ledger(&self) -> bool {
-        self.journal().exists() || self.database().exists()
+    ///
+    /// # Errors
+    /// This user may not look.
+    pub(crate) fn has_ledger(&self) -> io::Result<bool> {
+        Ok(self.journal().try_exists()? || self.database().try_exists()?)
     }
 
     /// The directory of the journal files.
@@ -273,7 +278,7 @@ fn own_directory(path: &Path) -> io::Result<()> {
     if owner == own {
         return Ok(());
     }
-    Err(io::Error::other(format!("it belongs to user {owner}, and the daemon runs as user {own}")))
+    Err(io::Error::other(format!("{} belongs to user {owner}, and the daemon runs as user {own}", path.display())))
 }
 
 /// Refuses what somebody else has put there while the directory was open to others: a link that leads elsewhere, or a file
@@ -311,7 +316,7 @@ mod tests {
         let found = |settings: &_| StateDir::find_written_or(settings, service.path()).root;
         assert_eq!(found(&settings), StateDir::find(&settings).root, "nobody has written a ledger yet");
         std::fs::create_dir(service.path().join("journal")).unwrap();
-        if StateDir::told(&settings).is_none() && !StateDir::find(&settings).has_ledger() {
+        if StateDir::told(&settings).is_none() && !StateDir::find(&settings).has_ledger().unwrap() {
             assert_eq!(found(&settings), service.path());
         }
         settings.state_dir = Some(own.path().to_owned());
@@ -377,7 +382,14 @@ mod tests {
         std::os::unix::fs::chown(&state_dir.root, Some(61_001), None).unwrap();
         let refused = state_dir.occupy().unwrap_err();
         let text = format!("{refused}");
-        assert!(text.contains("belongs to user 61001"), "{text}");
+        let root = state_dir.root.display();
+        assert!(text.contains(&format!("{root} belongs to user 61001, and the daemon runs as user 0")), "{text}");
+        // As after `chown` without -R: the one that is to be mended is named.
+        std::os::unix::fs::chown(&state_dir.root, Some(0), None).unwrap();
+        std::fs::create_dir(state_dir.journal()).unwrap();
+        std::os::unix::fs::chown(state_dir.journal(), Some(61_001), None).unwrap();
+        let text = state_dir.occupy().unwrap_err().to_string();
+        assert!(text.contains(&format!("{root}/journal belongs to user 61001")), "{text}");
 
         let own = directory.path().join("own");
         std::fs::create_dir(&own).unwrap();

@@ -79,6 +79,21 @@ fn exposure(path: &Path, file: &Metadata) -> Option<String> {
     ))
 }
 
+/// A sentence if root, who checks, can read a file with a secret and the packages' service cannot.
+pub(crate) fn closed_to_service(path: &Path) -> Option<String> {
+    let file = std::fs::metadata(path).ok()?;
+    is_for_root_alone(file.permissions().mode(), file.uid(), &Own::of_process()).then(|| {
+        format!(
+            "only root can read the secret {}, and the service runs as the user {PACKAGED_GROUP}; give it that group and run chmod 0640 on it, or pass it on by LoadCredential=",
+            path.display()
+        )
+    })
+}
+
+fn is_for_root_alone(mode: u32, owner: u32, own: &Own) -> bool {
+    own.user == 0 && own.packaged.is_some() && owner == 0 && mode & 0o077 == 0
+}
+
 /// Who the daemon is.
 struct Own {
     user: u32,
@@ -147,5 +162,17 @@ mod tests {
         ] {
             assert_eq!(readers(mode, of, &own), expected, "{mode:o} {of:?}");
         }
+    }
+
+    #[test]
+    fn what_root_alone_can_read_is_none_of_the_services() {
+        let root = |packaged| Own { user: 0, group: 0, packaged };
+        assert!(is_for_root_alone(0o100_600, 0, &root(Some(981))));
+        // The service's own, or open to its group.
+        assert!(!is_for_root_alone(0o100_600, 990, &root(Some(981))));
+        assert!(!is_for_root_alone(0o100_640, 0, &root(Some(981))));
+        // In a container the daemon may be root, and who is not root reads for itself.
+        assert!(!is_for_root_alone(0o100_600, 0, &root(None)));
+        assert!(!is_for_root_alone(0o100_600, 0, &Own { user: 990, group: 980, packaged: Some(980) }));
     }
 }

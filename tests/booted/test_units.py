@@ -312,6 +312,18 @@ class Units(unittest.TestCase):
         filled = {event["address"]: event["name"] for event in self.events("listening on a socket of the service manager")}
         self.assertEqual(filled, {"127.0.0.1:8790": "listen", "127.0.0.1:8791": "listen"})
 
+    def test_clients_of_a_daemon_that_cannot_start_are_refused_soon(self) -> None:
+        machine.shell(f"systemctl start {SOCKET}")
+        put(CONFIG, CONFIGURED + "[listen2]\n")
+        refused = machine.run("curl", "-sS", "--max-time", "50", "http://127.0.0.1:8790/")
+        self.assertIn(refused.returncode, (7, 52, 56), refused.stdout)
+        until("the end of the tries", lambda: show("Result", SOCKET) == "trigger-limit-hit")
+        self.assertEqual(self.said().count("unknown field `listen2`"), 5)
+        put(CONFIG, CONFIGURED)
+        machine.shell(f"systemctl start {SOCKET} {SERVICE}")
+        self.assertEqual(ask()[0], 200)
+        self.assertEqual([record["outcome"] for record in self.records()], ["completed"])
+
     def test_sockets_and_configuration_must_name_the_same(self) -> None:
         put(CONFIG, '[listen]\naddresses = ["127.0.0.1:8795"]\n' + CONFIGURED)
         machine.shell(f"systemctl start {SOCKET}")

@@ -16,7 +16,7 @@ def package(which: str) -> str:
 class Debian(unittest.TestCase):
     def setUp(self) -> None:
         self.host = self.enterContext(Host())
-        self.host.shell(f"{INSTALL} {package('first')}")
+        self.said = self.host.shell(f"{INSTALL} {package('first')} 2>&1")
 
     def start(self) -> None:
         self.host.configure()
@@ -33,6 +33,7 @@ class Debian(unittest.TestCase):
         lines = host.shell(f"cat {CONFIG}").splitlines()
         line = 1 + lines.index(next(line for line in lines if line.startswith("secret_id")))
         self.assertIn(f"{CONFIG}:{line}:13: secret_id is empty", said)
+        self.assertRegex(self.said, rf"(?s){CONFIG}:{line}:13: secret_id is empty.*systemctl enable --now bedrock-sidecar")
         self.assertEqual(host.listens(), [])
         # The secret's name is all that is missing, as the example of user data puts it there.
         user_data = host.shell("cat /usr/share/doc/bedrock-sidecar/examples/user-data.sh").splitlines()
@@ -89,6 +90,44 @@ class Debian(unittest.TestCase):
         host.shell(f"{INSTALL} {package('second')}")
         self.assertIn("install ok installed", host.shell("dpkg-query -W -f '${Status}' bedrock-sidecar"))
 
+    def test_commands_find_what_the_service_has(self) -> None:
+        host = self.host
+        self.start()
+        self.assertEqual(host.ask(), 200)
+        (record,) = host.records()
+        app = f"setpriv --reuid={APP} --regid={APP} --clear-groups"
+        # The configuration names $CREDENTIALS_DIRECTORY, which systemd sets for the service only.
+        self.assertIn("ok    ", host.shell("bedrock-sidecar check"))
+        self.assertIn(record["requestId"], host.shell("bedrock-sidecar audit list"))
+        self.assertIn("AWS_ENDPOINT_URL", host.shell(f"{app} bedrock-sidecar env"))
+        self.assertIn('"ready": true', host.shell(f"{app} bedrock-sidecar status"))
+        # Records are for root and the daemon's user alone.
+        refused = host.run("sh", "-c", f"{app} bedrock-sidecar audit list")
+        self.assertEqual(refused.returncode, 1)
+        sentence = "/var/lib/bedrock-sidecar cannot be read: Permission denied (os error 13); run the command as root"
+        self.assertIn(sentence, refused.stdout)
+        # What root can read is not what the service can.
+        by_path = host.shell(f"cat {CONFIG}").replace("$CREDENTIALS_DIRECTORY/bedrock", "/etc/bedrock-sidecar/credential")
+        host.put("/tmp/by-path.toml", by_path)
+        checked = host.shell("bedrock-sidecar check --config /tmp/by-path.toml")
+        self.assertIn("warn  only root can read the secret /etc/bedrock-sidecar/credential", checked)
+        host.shell(f"systemctl stop {SOCKET} {SERVICE}")
+        stopped = host.run("bedrock-sidecar", "check")
+        self.assertEqual(stopped.returncode, 78)
+        self.assertIn("a command by hand finds it while bedrock-sidecar.service runs", stopped.stdout)
+
+    def test_a_purge_empties_a_disk_that_holds_the_state(self) -> None:
+        host = self.host
+        state = "/var/lib/bedrock-sidecar"
+        host.shell(f"mkdir {state}; mount -t tmpfs state {state}")
+        self.start()
+        self.assertEqual(host.ask(), 200)
+        self.assertEqual([record["outcome"] for record in host.records()], ["completed"])
+        said = host.shell("apt-get purge --yes bedrock-sidecar 2>&1")
+        self.assertIn(f"{state} stays", said)
+        self.assertEqual(host.shell(f"ls -A {state}"), "")
+        self.assertNotEqual(host.run("dpkg-query", "-W", "bedrock-sidecar").returncode, 0)
+
     def test_remove_keeps_what_purge_clears(self) -> None:
         host = self.host
         self.start()
@@ -103,8 +142,7 @@ class Debian(unittest.TestCase):
         host.shell(f"{INSTALL} {package('first')}")
         self.assertEqual(host.enabled(), ["enabled", "enabled"])
         host.shell(f"systemctl start {SERVICE}")
-        listed = host.shell(f"CREDENTIALS_DIRECTORY=/run/credentials/{SERVICE} bedrock-sidecar audit list")
-        self.assertIn(record["requestId"], listed)
+        self.assertIn(record["requestId"], host.shell("bedrock-sidecar audit list"))
 
         host.shell("apt-get purge --yes bedrock-sidecar")
         self.assertEqual(host.listens(), [])

@@ -30,7 +30,8 @@ class Rpm(unittest.TestCase):
 
     def test_install_upgrade_downgrade_and_erase(self) -> None:
         host = self.host
-        self.rpm("-i", "--nodeps", RPM["first"])
+        said = self.rpm("-i", "--nodeps", RPM["first"])
+        self.assertRegex(said, rf"(?s){CONFIG}:\d+:13: secret_id is empty.*systemctl enable --now bedrock-sidecar")
         self.assertEqual((host.states(), host.listens()), (["inactive", "inactive"], []))
         self.assertEqual(host.enabled(), ["disabled", "disabled"])
         host.shell("id bedrock-sidecar")

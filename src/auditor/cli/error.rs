@@ -27,6 +27,14 @@ pub enum CliError {
     /// The state directory, which holds no ledger.
     #[error("there is no ledger in {}; name the configuration of the daemon with --config, and run as its user", .0.display())]
     NoLedger(PathBuf),
+    /// This user may not look into the state directory.
+    #[error("{} cannot be read: {source}; run the command as root, or as the daemon's user", path.display())]
+    Closed {
+        /// The state directory.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// The file to verify cannot be read.
     #[error("{}: {source}", path.display())]
     File {

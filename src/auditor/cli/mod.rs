@@ -41,7 +41,7 @@ pub async fn run(
     out: &mut (dyn Write + Send),
 ) -> Result<bool, CliError> {
     let state_dir = StateDir::find_written(settings);
-    if StateDir::told(settings).is_none() && state_dir.has_ledger() {
+    if StateDir::told(settings).is_none() && state_dir.has_ledger().unwrap_or(true) {
         // There may be another one, of a daemon that was tried out.
         complain(&format!("note: this host's ledger is taken to be {}", state_dir.root.display()));
     }

@@ -6,8 +6,10 @@ use crate::ledger::StateDir;
 use crate::settings;
 
 pub(super) fn open(state_dir: &StateDir) -> Result<Snapshot, CliError> {
-    if !state_dir.has_ledger() {
-        return Err(CliError::NoLedger(state_dir.root.clone()));
+    match state_dir.has_ledger() {
+        Ok(true) => {}
+        Ok(false) => return Err(CliError::NoLedger(state_dir.root.clone())),
+        Err(source) => return Err(CliError::Closed { path: state_dir.root.clone(), source }),
     }
     Snapshot::open(state_dir).map_err(|source| CliError::Ledger { path: state_dir.root.clone(), source })
 }
