@@ -23,7 +23,8 @@ pub(super) fn plain(message: &str) -> String {
 pub(super) fn shaped(text: &str, span: &Range<usize>, message: &str) -> String {
     let form = || {
         // What the reader says where one of several words belongs.
-        let message = if message == "wanted string or table" { "invalid type: no text, expected a string" } else { message };
+        let message =
+            if message == "wanted string or table" { "invalid type: no text, expected a string" } else { message };
         let (found, expected) = message.strip_prefix("invalid type: ")?.split_once(", expected ")?;
         let document = DeTable::parse(text).ok()?;
         let path = path_of(document.get_ref(), span)?;

@@ -28,7 +28,8 @@ use crate::settings::listen::Timeouts;
 
 const MAX_STREAMS: u32 = 256;
 /// The HTTP library answers a longer head itself, and nothing of it can be recorded. So it gets twice what is served.
-const MAX_HEADER_LIST: u32 = 2 * head::MAX_HEAD as u32;
+const MAX_HEADER_LIST: u32 = 128 * 1024;
+const _: () = assert!(MAX_HEADER_LIST as usize == 2 * head::MAX_HEAD);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pings of an HTTP/2 connection on which nothing comes.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
