@@ -56,7 +56,7 @@ def rust(folder, program):
 def claude_code(folder, program):
     """The block only sets the environment. What else Claude Code would ask the internet for is left out."""
     start = f'exec "{CACHE}/claude-code/node_modules/.bin/claude" --model {SONNET} --print Hello'
-    return ["sh", "-euc", f"{program}\nexport CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1\n{start}"]
+    return ["sh", "-euc", f"{program}\nexport CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 HOME="$PWD"\n{start}"]
 
 
 def written(folder, name, text):
@@ -114,9 +114,7 @@ def app(daemons, endpoint_variables, tmp_path):
         _, how, *_ = RUN[name]
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        environment = clean_environment(
-            **GOV_KEYS, **endpoint_variables, **variables, HOME=str(folder)
-        )
+        environment = clean_environment(**GOV_KEYS, **endpoint_variables, **variables)
         start = len(daemon.lines)
         command = how(folder, BLOCKS[name].replace(ADDRESS, daemon.endpoint))
         ran = subprocess.run(
