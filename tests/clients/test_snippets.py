@@ -55,8 +55,9 @@ def rust(folder, program):
 
 def claude_code(folder, program):
     """The block only sets the environment. What else Claude Code would ask the internet for is left out."""
-    start = f'exec "{CACHE}/claude-code/node_modules/.bin/claude" --model {SONNET} --print Hello'
-    return ["sh", "-euc", f"{program}\nexport CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 HOME="$PWD"\n{start}"]
+    program += 'export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 HOME="$PWD"\n'
+    program += f'exec "{CACHE}/claude-code/node_modules/.bin/claude" --model {SONNET} --print Hello\n'
+    return ["sh", "-euc", program]
 
 
 def written(folder, name, text):
