@@ -205,8 +205,8 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         self.state = state or folder / "state"
         self.state.mkdir(exist_ok=True)
-        config = folder / "config.toml"
-        config.write_text(
+        self.config = folder / "config.toml"
+        self.config.write_text(
             f"""
 [listen]
 addresses = ["127.0.0.1:0"]
@@ -247,7 +247,7 @@ operations = ["*", "*InferenceProfile"]
             AWS_ENDPOINT_URL_STS=secrets.endpoint,
         )
         self.process = subprocess.Popen(
-            [BINARIES / "bedrock-sidecar", "run", "--config", config],
+            [BINARIES / "bedrock-sidecar", "run", "--config", self.config],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
