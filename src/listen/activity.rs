@@ -116,11 +116,6 @@ impl Activity {
         InProgress(Arc::clone(self))
     }
 
-    /// Whether an answer has not ended.
-    pub(super) fn has_requests(&self) -> bool {
-        self.requests.load(Relaxed) > 0
-    }
-
     /// For how long no request has been in progress; none while one is, or while the end of an answer is being sent.
     pub(crate) fn idle(&self) -> Option<Duration> {
         let busy = self.requests.load(Relaxed) > 0 || self.blocked.load(Relaxed) > 0;

@@ -72,7 +72,7 @@ pub(crate) async fn detect<T: AsyncRead + Unpin>(
 /// A connection whose HTTP/1 heads are checked; HTTP/2 passes, its frames have no such ambiguities.
 ///
 /// A client of HTTP/1 may finish sending and wait for its answer. To the HTTP library that looks as if it had left, which
-/// would end its request. So the library hears of the end only when no request is in progress, or when the kernel says that
+/// would end its request. So the library hears of the end only when every answer has been taken, or when the kernel says that
 /// the client has gone.
 #[derive(Debug)]
 pub(crate) struct Guarded<T: Duplex> {
@@ -291,7 +291,8 @@ impl<T: Duplex> Guarded<T> {
     /// The client has finished sending. Ready when that is its end.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let has_left = |io: &T| self.peers.as_ref().is_none_or(|peers| io.has_left(peers));
-        if !self.activity.has_requests() {
+        // Not while a request is in progress, nor while the last bytes of an answer wait for the client to take them.
+        if self.activity.idle().is_some() {
             return Poll::Ready(());
         }
         let look = match &mut self.finished {

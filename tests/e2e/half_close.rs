@@ -67,6 +67,35 @@ async fn who_has_finished_sending_gets_the_answer() {
     daemon.record("half a request", |record| record["outcome"] == "refused" && record["statusCode"] == 400).await;
 }
 
+/// The last bytes of an answer wait for a client that takes its time, after its request has ended.
+#[tokio::test]
+async fn who_has_finished_sending_may_take_the_answer_slowly() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    // However much the kernel holds, of some of these the last bytes are the daemon's to send.
+    let mut clients = tokio::task::JoinSet::new();
+    for bytes in (0..24).map(|step| 100_000 + step * 200_000) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        let mut stream = socket.connect(daemon.address()).await.unwrap();
+        let request = raw::converse(daemon.address(), ON_DEMAND, &format!("repeat {bytes}"), "");
+        clients.spawn(async move {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // Longer than between two looks at the client.
+            tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+            let mut answer = Vec::new();
+            let end = within("the end of the answer", stream.read_to_end(&mut answer)).await;
+            assert!(end.is_ok() && answer.ends_with(b"}"), "{bytes}: {} came, {end:?}", answer.len());
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    let records = until("the records", || Some(daemon.records()).filter(|all| all.len() >= 24)).await;
+    assert!(records.iter().all(|record| record["outcome"] == "completed"), "{records:?}");
+}
+
 #[tokio::test]
 async fn over_a_unix_socket_too() {
     let bedrock = bedrock().await;

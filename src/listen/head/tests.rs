@@ -111,3 +111,23 @@ async fn the_preface_tells_http2() {
     let (protocol, start) = detect(&mut near, HEADER_TIMEOUT, HEADER_TIMEOUT).await.unwrap();
     assert_eq!((protocol, &start[..]), (Protocol::Http1, &b"PRI /"[..]));
 }
+
+/// The client has finished sending. The last bytes of its answer may wait for it when the request has ended long since.
+#[tokio::test]
+async fn the_end_of_sending_is_hidden_until_the_answer_is_taken() {
+    let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
+    let activity = Activity::new();
+    let mut guarded = Guarded::new(near, Protocol::Http1, BytesMut::new()).watched(
+        Arc::clone(&activity),
+        Arc::new(Peers::blind()),
+        HEADER_TIMEOUT,
+    );
+    tokio::io::AsyncWriteExt::shutdown(&mut far).await.unwrap();
+    activity.waits();
+    let mut bytes = [0; 8];
+    let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
+    let mut end = std::future::poll_fn(|cx| Pin::new(&mut guarded).poll_read(cx, buffer.unfilled()));
+    assert!(tokio::time::timeout(LOOK * 3, &mut end).await.is_err(), "it is still being sent");
+    activity.wrote(1);
+    tokio::time::timeout(Duration::from_secs(10), end).await.unwrap().unwrap();
+}
