@@ -9,8 +9,8 @@ use crate::settings::Settings;
 /// What no line here can decide, because it depends on the app. Comments stand behind the variables, so that they do no harm
 /// if a shell reads all lines as one.
 const REMARKS: &str = "\
-# AWS_USE_FIPS_ENDPOINT: the SDKs for JavaScript, Java and Rust refuse it together with an endpoint of one's own, and so
-#   does JavaScript with AWS_USE_DUALSTACK_ENDPOINT. Unset it for such an app, if the app needs it for no other service.
+# AWS_USE_FIPS_ENDPOINT: the SDKs for JavaScript, Java, Go and Rust refuse it together with an endpoint of one's own, and
+#   so does JavaScript with AWS_USE_DUALSTACK_ENDPOINT. Unset it for such an app, if the app needs it for no other service.
 #   boto3, the AWS CLI and Claude Code work with it. The daemon itself calls FIPS hosts.
 # AWS_BEARER_TOKEN_BEDROCK: boto3 and Go do not send it over http, even if AWS keys are there too. Unset it for such an app,
 #   or use [listen.tls] and name its CA in AWS_CA_BUNDLE.

@@ -177,7 +177,7 @@ def can(*names):
     return pytest.mark.parametrize("name", [name for name in names if name in CAN_RUN])
 
 
-@can("Python, boto3", "OpenAI's SDK", "Anthropic's SDK", "Java, SDK v2", "Claude Code")
+@can("Python, boto3", "OpenAI's SDK", "Anthropic's SDK", "Java, SDK v2")
 def test_a_proxy_of_the_environment_gets_the_requests_unless_no_proxy_names_the_daemon(app, proxy, name):
     succeeded, output, records = app(name, **proxy.variables)
     assert not succeeded, output
@@ -188,12 +188,18 @@ def test_a_proxy_of_the_environment_gets_the_requests_unless_no_proxy_names_the_
     assert proxy.asked == []
 
 
-@can("Python, boto3", "AWS CLI", "Go, SDK v2", "Vercel AI SDK", "Claude Code")
+@can("Claude Code")
+def test_the_block_itself_keeps_a_proxy_out(app, proxy, name):
+    answered(name, app(name, **proxy.variables))
+    assert proxy.asked == []
+
+
+@can("Python, boto3", "AWS CLI", "Vercel AI SDK", "Claude Code")
 def test_these_ignore_the_fips_setting_where_an_endpoint_is_given(app, name):
     answered(name, app(name, AWS_USE_FIPS_ENDPOINT="true"))
 
 
-@can("JavaScript, SDK v3", "Java, SDK v2", "Rust")
+@can("JavaScript, SDK v3", "Java, SDK v2", "Go, SDK v2", "Rust")
 def test_these_refuse_the_fips_setting_together_with_an_endpoint(app, name):
     succeeded, output, records = app(name, AWS_USE_FIPS_ENDPOINT="true")
     assert not succeeded and "fips" in output.lower(), output
