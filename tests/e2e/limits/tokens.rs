@@ -92,7 +92,15 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
     assert_eq!((answer.status, today().await), (429, spent), "{answer:?}");
     bedrock.refuse_connections(true);
-    let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
+    // A connection that was kept open may take a request with it as it dies. Nobody knows whether that one arrived, so it
+    // stays as reserved.
+    let answer = loop {
+        let answer = daemon.post(&converse_path(ON_DEMAND), body.clone()).await;
+        if !answer.text().contains("broke before an answer") {
+            break answer;
+        }
+        spent += reserved;
+    };
     assert_eq!((answer.status, today().await), (503, spent), "{answer:?}");
     bedrock.refuse_connections(false);
 }
