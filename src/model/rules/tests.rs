@@ -111,6 +111,63 @@ fn no_spelling_of_a_denied_model_is_sent() {
     assert!(refused > 12_000 && looked > 50, "{refused} {looked}");
 }
 
+/// What docs/models.md recommends, against what it says that it does.
+#[test]
+fn the_recipes_of_the_documentation_do_what_they_say() {
+    let page = include_str!("../../../docs/models.md");
+    let shown = |start: &str| {
+        let text = page.split_once(&format!("\n{start}")).unwrap_or_else(|| panic!("no recipe: {start}")).1;
+        text.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0
+    };
+    let (claude, nova, llama) = (OPUS, "amazon.nova-lite-v1:0", "meta.llama3-3-70b-instruct-v1:0");
+    for (recipe, refused, allowed) in [
+        (
+            "Only what has been approved.",
+            vec![llama, "deepseek.r1-v1:0", "amazon.titan-embed-text-v2:0"],
+            vec![claude, nova],
+        ),
+        (
+            "Everything but some vendors.",
+            vec!["deepseek.r1-v1:0", "qwen.qwen3-32b-v1:0", "moonshotai.kimi-k2", "minimax.minimax-m2", "zai.glm-4.7"],
+            vec![claude, nova, llama],
+        ),
+        ("One vendor, in any generation:", vec![llama, "meta.llama4-scout-17b-instruct-v1:0"], vec![claude, nova]),
+        (
+            "No image or video models:",
+            vec![
+                "stability.sd3-5-large-v1:0",
+                "amazon.nova-canvas-v1:0",
+                "amazon.nova-reel-v1:0",
+                "amazon.titan-image-generator-v2:0",
+                "luma.ray-v2:0",
+                "twelvelabs.pegasus-1-2-v1:0",
+            ],
+            vec![claude, nova, llama],
+        ),
+        (
+            "No model that may be served outside the United States.",
+            vec!["global.anthropic.x", "eu.anthropic.x"],
+            vec![],
+        ),
+    ] {
+        let settings = settings(shown(recipe));
+        let judge = |name: &str| rules(&settings).judge(name, Facts::default()).map_err(|refusal| refusal.kind);
+        let spelled = |name: &&str| [(*name).to_owned(), format!("us.{name}")];
+        for name in refused.iter().flat_map(spelled) {
+            assert!(judge(&name).is_err(), "{recipe} {name}");
+        }
+        for name in allowed.iter().flat_map(spelled) {
+            assert_eq!(judge(&name), Ok(Verdict::Allowed), "{recipe} {name}");
+        }
+    }
+    let settings = settings(shown("The most expensive models for one team only:"));
+    for (at, opus) in [(0, true), (1, false)] {
+        let rules = Rules::new(&settings.models, Some(&settings.callers.entries[at]));
+        assert_eq!(rules.judge(OPUS, Facts::default()).is_ok(), opus);
+        assert!(rules.judge(nova, Facts::default()).is_ok());
+    }
+}
+
 #[test]
 fn what_may_be_a_geography_fails_closed() {
     let settings = settings("[models]\ngeographies = [\"us\", \"ca\"]\n");
