@@ -14,7 +14,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::operation::Plane;
 use crate::record::{Outcome, Record};
+use crate::upstream::breaker::Position;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Text(std::borrow::Cow<'static, str>);
@@ -80,6 +82,12 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakerLabels {
+    region: Text,
+    plane: &'static str,
+}
+
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 
 /// All counters of the daemon.
@@ -90,6 +98,7 @@ pub(crate) struct Metrics {
     durations: Histograms,
     first_bytes: Histograms,
     attempts: Family<AttemptLabels, Counter>,
+    breakers: Family<BreakerLabels, Gauge>,
     tokens: Family<TokenLabels, Counter>,
     bytes: Family<DirectionLabel, Counter>,
     resolutions: Family<HowLabel, Counter>,
@@ -120,12 +129,21 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    pub breakers: Vec<BreakerReading>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
     /// Bytes that the bodies of requests take in memory.
     pub buffered: usize,
     pub audit: crate::ledger::Status,
+}
+
+/// Where one breaker stands.
+#[derive(Debug)]
+pub(crate) struct BreakerReading {
+    pub region: String,
+    pub plane: Plane,
+    pub position: Position,
 }
 
 /// Counts one request while it is in flight.
@@ -152,6 +170,7 @@ impl Metrics {
             durations: histograms(),
             first_bytes: histograms(),
             attempts: Family::default(),
+            breakers: Family::default(),
             tokens: Family::default(),
             bytes: Family::default(),
             resolutions: Family::default(),
@@ -190,6 +209,11 @@ impl Metrics {
             metrics.first_bytes.clone(),
         );
         registry.register("upstream_attempts", "Requests that were sent upstream", metrics.attempts.clone());
+        registry.register(
+            "upstream_breaker_state",
+            "0 closed, 1 half-open, 2 open: requests go to other upstreams first",
+            metrics.breakers.clone(),
+        );
         registry.register("tokens", "Tokens that the upstream reported", metrics.tokens.clone());
         registry.register("bytes", "Bytes of request and answer bodies", metrics.bytes.clone());
         registry.register(
@@ -369,10 +393,21 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { operation, model, status: record.status_code }).inc();
     }
 
+    /// Those of upstreams that a reload has removed go. Of two upstreams of one region the worse counts.
+    fn set_breakers(&self, breakers: &[BreakerReading]) {
+        self.breakers.clear();
+        for BreakerReading { region, plane, position } in breakers {
+            let labels = BreakerLabels { region: Text(region.clone().into()), plane: plane.name() };
+            let gauge = self.breakers.get_or_create(&labels);
+            gauge.set(gauge.get().max(position.number()));
+        }
+    }
+
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, disbelieved_clocks, panics, limits, buffered, audit } = readings;
+        let Readings { credential, breakers, disbelieved_clocks, panics, limits, buffered, audit } = readings;
         self.buffered.set(i64::try_from(*buffered).unwrap_or(i64::MAX));
+        self.set_breakers(breakers);
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
@@ -464,13 +499,17 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let readings = Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
+        let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
+        let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
+        let readings =
+            Readings { credential: status, breakers, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
         let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 1",
             "bedrock_sidecar_first_byte_seconds_count{operation=\"Converse\"} 1",
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
+            "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_in_flight 1",
             "bedrock_sidecar_buffered_bytes 9",

@@ -4,7 +4,7 @@ pub(crate) mod dashboard;
 pub(crate) mod desk;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -17,8 +17,11 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
 use crate::metrics;
+use crate::operation::Plane;
 use crate::panics;
 use crate::road::Road;
+use crate::upstream::Upstream;
+use crate::upstream::breaker::{Breaker, Position};
 
 /// Answers on the admin address.
 pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
@@ -40,6 +43,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
@@ -68,7 +72,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
 
 /// What the daemon knows of itself, for `bedrock-sidecar status`.
 fn status(road: &Road) -> serde_json::Value {
-    let reasons = not_ready(road);
+    let (reasons, now) = (not_ready(road), Instant::now());
     let credential = road.credentials.status();
     let audit = road.audit.status();
     json!({
@@ -84,7 +88,8 @@ fn status(road: &Road) -> serde_json::Value {
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
-            "paused": region.upstream.is_paused(),
+            "paused": region.upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
+            "breakers": Plane::ALL.map(|plane| breaker(region.upstream.breaker(plane), plane, now)),
             "dataRetention": region.retention.mode(),
         })).collect::<Vec<_>>(),
         "audit": {
@@ -101,6 +106,27 @@ fn status(road: &Road) -> serde_json::Value {
         },
         "limits": road.limits.status(),
     })
+}
+
+fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> serde_json::Value {
+    let status = breaker.status(now);
+    json!({
+        "plane": plane.name(),
+        "state": status.position.word(),
+        "reason": status.reason,
+        "probeInSeconds": status.probe_in.map(|pause| pause.as_secs()),
+    })
+}
+
+/// Where all breakers stand.
+fn breakers(road: &Road) -> Vec<metrics::BreakerReading> {
+    let now = Instant::now();
+    let of = |upstream: &Upstream, plane| metrics::BreakerReading {
+        region: upstream.region.clone(),
+        plane,
+        position: upstream.breaker(plane).status(now).position,
+    };
+    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
 }
 
 /// The process lives; nothing else is claimed.
