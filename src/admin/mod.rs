@@ -118,6 +118,15 @@ fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> serde_json::Value {
     })
 }
 
+/// The upstreams that requests to models are not sent to as long as there is another one, for the service manager's line.
+pub(crate) fn passed_over(road: &Road) -> String {
+    let now = Instant::now();
+    let is_open = |upstream: &&Upstream| upstream.breaker(Plane::Runtime).status(now).position != Position::Closed;
+    let upstreams = road.regions.iter().map(|region| &region.upstream).filter(is_open);
+    let regions: Vec<&str> = upstreams.map(|upstream| upstream.region.as_str()).collect();
+    if regions.is_empty() { String::new() } else { format!("; failing now: {}", regions.join(", ")) }
+}
+
 /// Where all breakers stand.
 fn breakers(road: &Road) -> Vec<metrics::BreakerReading> {
     let now = Instant::now();
