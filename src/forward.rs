@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered};
-use crate::model::{self, How, Target};
-use crate::operation::{self, ModelPlace, Plane};
+use crate::model::{self, How, Models, Target};
+use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road, arn_region};
@@ -42,8 +42,9 @@ pub(crate) async fn forward(
         }
         let tried = try_region(road, region, &mut exchange, received, &headers).await;
         drop(probe);
-        remember_throttle(region, case.name, &tried);
-        match leads_to(Outcome::of(&tried), case.doubt(&line, best.as_ref(), region), case.may_repeat) {
+        let outcome = Outcome::of(&tried, &region.models);
+        remember(region, case.name, outcome, &tried);
+        match leads_to(outcome, case.doubt(&line, best.as_ref(), region), case.may_repeat) {
             Lead::Client => return tried.map_err(|stop| stop.refusal(&mut exchange)),
             Lead::Next(worth) => {
                 failed = Some((region, reason(&tried)));
@@ -66,6 +67,8 @@ enum Outcome {
     Answered(StatusCode),
     /// 401 or 403, because the upstream does not know the key, also after a refresh.
     CredentialRefused,
+    /// 400, because the model needs a profile, and the upstream's profiles could not be listed.
+    ProfilesUnknown,
     /// There is no key, or none that is valid there.
     NoCredential,
     /// Nothing was sent.
@@ -103,7 +106,7 @@ enum Lead {
 /// How much an outcome tells the client; the last is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
-    /// This upstream does not have what another one may have.
+    /// This upstream does not have, or does not find, what another one may have.
     Absent,
     /// The key is for the admin to mend.
     Credential,
@@ -126,6 +129,7 @@ fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
             _ => Lead::Client,
         },
         Outcome::CredentialRefused | Outcome::NoCredential => Lead::Next(Worth::Credential),
+        Outcome::ProfilesUnknown => Lead::Next(Worth::Absent),
         Outcome::NotSent | Outcome::Unresolved => Lead::Next(Worth::Unsent),
         Outcome::Broke if may_repeat => Lead::Next(Worth::Broken),
         Outcome::Broke => Lead::Client,
@@ -149,7 +153,7 @@ fn has_answer(best: Option<&(Worth, Tried)>) -> bool {
 #[derive(Debug)]
 struct Case<'a> {
     plane: Plane,
-    /// What throttles are remembered by: the model after aliases, or else the operation.
+    /// What throttles are remembered by: the model that runs, after aliases, or else the operation.
     name: &'a str,
     /// The region of the ARN that the request names.
     home: Option<String>,
@@ -170,7 +174,7 @@ impl<'a> Case<'a> {
         };
         Case {
             plane: operation.plane,
-            name: model.unwrap_or(operation.name),
+            name: model.filter(|_| operation.tokens == TokenEstimate::FromBody).unwrap_or(operation.name),
             home,
             invokes_model: received.invoked_model().is_some(),
             may_repeat: received.method.is_safe() || road.settings.upstreams_policy.retry_after_send,
@@ -249,10 +253,13 @@ impl Stop {
 }
 
 impl Outcome {
-    fn of(tried: &Tried) -> Outcome {
+    fn of(tried: &Tried, models: &Models) -> Outcome {
         match tried {
-            Ok(Answered { answer, .. }) if answer.remedy() == Remedy::Credential => Outcome::CredentialRefused,
-            Ok(Answered { answer, .. }) => Outcome::Answered(answer.status),
+            Ok(Answered { answer, .. }) => match answer.remedy() {
+                Remedy::Credential => Outcome::CredentialRefused,
+                Remedy::Profile if !models.is_listed() => Outcome::ProfilesUnknown,
+                _ => Outcome::Answered(answer.status),
+            },
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
             Err(Stop::Failed(Failure::NotSent(_))) => Outcome::NotSent,
             Err(Stop::Failed(Failure::Broke(_))) => Outcome::Broke,
@@ -271,14 +278,17 @@ fn reason(tried: &Tried) -> String {
     }
 }
 
-/// Requests for the same name go to another upstream first for a while.
-fn remember_throttle(region: &Region, name: &str, tried: &Tried) {
-    let Ok(Answered { answer, .. }) = tried else { return };
-    if answer.status == StatusCode::TOO_MANY_REQUESTS {
-        let after = retry_after(&answer.headers, SystemTime::now());
-        region.upstream.throttled.note(name, after, Instant::now());
-    } else if answer.status.is_success() {
-        region.upstream.throttled.forget(name);
+/// For a while, requests for the same name go to another upstream first, or all do as long as there is no other key.
+fn remember(region: &Region, name: &str, outcome: Outcome, tried: &Tried) {
+    let upstream = &region.upstream;
+    match (outcome, tried) {
+        (Outcome::Answered(StatusCode::TOO_MANY_REQUESTS), Ok(Answered { answer, .. })) => {
+            let after = retry_after(&answer.headers, SystemTime::now());
+            upstream.throttled.note(name, after, Instant::now());
+        }
+        (Outcome::Answered(status), _) if status.is_success() => upstream.throttled.forget(name),
+        (Outcome::CredentialRefused, _) => upstream.note_refused_key(Instant::now()),
+        _ => {}
     }
 }
 
@@ -404,6 +414,7 @@ mod tests {
                 (answered(504), Client, Next(Worth::Answer)),
                 (Outcome::CredentialRefused, Next(Worth::Credential), Next(Worth::Credential)),
                 (Outcome::NoCredential, Next(Worth::Credential), Next(Worth::Credential)),
+                (Outcome::ProfilesUnknown, Next(Worth::Absent), Next(Worth::Absent)),
                 (Outcome::NotSent, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Unresolved, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Broke, Client, Next(Worth::Broken)),

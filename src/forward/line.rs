@@ -1,5 +1,6 @@
 //! Which upstream is asked next. Those that are well come first, in the order of the file or spread by weight. Those that
-//! are passed over stand behind them: whose breaker is open, and who throttles what is asked for.
+//! are passed over stand behind them: who throttles what is asked for, whose breaker is open, and who has just refused the
+//! key that there is.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ enum Reason {
     /// Until then.
     Throttles(Instant),
     BreakerOpen,
+    RefusesKey,
 }
 
 /// The upstream whose turn it is.
@@ -53,6 +55,10 @@ impl<'a> Line<'a> {
             let region = &self.regions[at];
             if let Some(until) = region.upstream.throttled.until(self.name, now) {
                 self.passed_over.push((Reason::Throttles(until), at));
+                continue;
+            }
+            if region.upstream.refuses_key(now) {
+                self.passed_over.push((Reason::RefusesKey, at));
                 continue;
             }
             match region.upstream.breaker(self.plane).turn(now) {
@@ -160,8 +166,8 @@ mod tests {
     fn a_throttle_that_ends_sooner_is_tried_before_a_later_one_and_before_an_open_breaker() {
         let now = Instant::now();
         let later = Reason::Throttles(now + std::time::Duration::from_secs(1));
-        let mut reasons = [Reason::BreakerOpen, later, Reason::Throttles(now)];
+        let mut reasons = [Reason::RefusesKey, Reason::BreakerOpen, later, Reason::Throttles(now)];
         reasons.sort();
-        assert_eq!(reasons, [Reason::Throttles(now), later, Reason::BreakerOpen]);
+        assert_eq!(reasons, [Reason::Throttles(now), later, Reason::BreakerOpen, Reason::RefusesKey]);
     }
 }

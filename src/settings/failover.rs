@@ -39,7 +39,7 @@ pub(super) fn policy(
         warnings.push(source.error(written.strategy.span(), sentence).to_string());
     }
     let weights = upstreams.iter().filter_map(|upstream| upstream.get_ref().weight.as_ref());
-    for weight in weights.filter(|_| strategy == Strategy::Ordered) {
+    for weight in weights.filter(|weight| strategy == Strategy::Ordered && *weight.get_ref() != 1) {
         let sentence = "weight has no effect, because requests go to the upstreams in their order; write strategy = \"spread\" under [upstreams_policy], or remove it.";
         warnings.push(source.error(weight.span(), sentence).to_string());
     }
@@ -84,7 +84,7 @@ mod tests {
         let one = "[[upstreams]]\nregion = \"us-east-1\"\n[upstreams_policy]\nstrategy = \"spread\"";
         let alone = "config.toml:4:12: strategy = \"spread\" has one upstream only, which gets all requests.";
         assert_eq!(warnings(one), [alone]);
-        assert!(warnings(TWO).is_empty());
+        assert!(warnings(&format!("{TWO}weight = 1")).is_empty(), "as without it");
     }
 
     #[test]

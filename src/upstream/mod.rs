@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -40,6 +41,9 @@ const MOST_SKEW_MS: i64 = 24 * 3600 * 1000;
 /// How often the log says that an upstream's clock is not believed.
 const DISBELIEF_EVERY_MS: u64 = 60_000;
 
+/// A key that was refused is tried again after this long, unless another one has taken its place.
+const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
+
 /// A commercial region that requests can be sent to.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -49,6 +53,8 @@ pub(crate) struct Upstream {
     /// What it has no room for at the moment.
     pub throttled: Throttled,
     credentials: Arc<Credentials>,
+    /// The fingerprint of the key that it has refused last, and until when that is remembered.
+    refused_key: ArcSwapOption<([u8; 32], Instant)>,
     runtime: Arc<Pool>,
     control: Arc<Pool>,
     runtime_breaker: Breaker,
@@ -126,6 +132,7 @@ impl Upstream {
             weight: upstream.weight,
             throttled: Throttled::default(),
             credentials,
+            refused_key: ArcSwapOption::empty(),
             runtime: pool(&upstream.runtime)?,
             control: pool(&upstream.control)?,
             runtime_breaker: Breaker::new(&upstream.region, Plane::Runtime, now),
@@ -140,6 +147,19 @@ impl Upstream {
     /// The credential that requests to this upstream are authenticated with.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Takes down that the current key was refused.
+    pub(crate) fn note_refused_key(&self, now: Instant) {
+        let key = self.credentials.current(SystemTime::now()).ok();
+        self.refused_key.store(key.map(|key| Arc::new((key.fingerprint, now + KEY_REFUSED_FOR))));
+    }
+
+    /// The key that would be used was refused a moment ago.
+    pub(crate) fn refuses_key(&self, now: Instant) -> bool {
+        let Some((fingerprint, until)) = self.refused_key.load().as_deref().copied() else { return false };
+        let is_current = || self.credentials.current(SystemTime::now()).is_ok_and(|key| key.fingerprint == fingerprint);
+        now < until && is_current()
     }
 
     /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated

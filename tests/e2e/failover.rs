@@ -178,7 +178,6 @@ fn two(east: &Simulator, west: &Simulator) -> Setup {
 #[tokio::test]
 async fn a_credential_that_one_upstream_refuses_leads_to_the_next() {
     let (east, west, _) = regions().await;
-    let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
     for effect in [
         Effect::UnrecognizedClient,
         Effect::ExpiredToken,
@@ -192,6 +191,7 @@ async fn a_credential_that_one_upstream_refuses_leads_to_the_next() {
         },
     ] {
         let kind = effect.kind();
+        let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
         east.inject(Fault::once(effect.clone()).times(0).on("Converse"));
         west.clear();
         let answer = send(daemon.address(), ask()).await;
@@ -202,21 +202,47 @@ async fn a_credential_that_one_upstream_refuses_leads_to_the_next() {
         assert!(record["attempts"].as_u64().unwrap() >= 2, "{kind}: {record}");
         assert_eq!(received(&west, "Converse").len(), 1, "{kind}");
 
-        // Where all refuse it, the client gets what the last one said.
+        // Where all refuse it, the client hears so.
         west.inject(Fault::once(effect).times(0).on("Converse"));
         let answer = send(daemon.address(), ask()).await;
-        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (403, Some("us-west-2")), "{kind}");
-        assert_eq!(daemon.record_of(&answer).await["outcome"], "upstream_error", "{kind}");
+        assert_eq!(answer.status, 403, "{kind}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("upstream_error"), &json!(403)), "{record}");
         east.clear_faults();
         west.clear_faults();
     }
     // What the key may not do is an answer, and not the key's fault.
+    let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
     west.clear();
     east.inject(error(403, "AccessDeniedException"));
     let answer = send(daemon.address(), ask()).await;
     assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (403, Some("us-east-1")));
     assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
     assert!(received(&west, "Converse").is_empty());
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_the_key_is_passed_over_until_there_is_another_key() {
+    let (east, west, _) = regions().await;
+    let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
+    east.set_aws_keys(Vec::new());
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert!(daemon.record_of(&answer).await["attempts"].as_u64().unwrap() >= 2);
+    east.clear();
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
+    assert!(received(&east, "Converse").is_empty());
+
+    let key = simulator::DEFAULT_BEARER_TOKEN;
+    std::fs::write(daemon.secret_path(), key).unwrap();
+    let answer = until_async("the new key", || async {
+        let answer = send(daemon.address(), ask()).await;
+        (answer.header("x-bedrock-sidecar-region") == Some("us-east-1")).then_some(answer)
+    })
+    .await;
+    assert_eq!((answer.status, &daemon.record_of(&answer).await["attempts"]), (200, &json!(1)));
 }
 
 #[tokio::test]
@@ -258,6 +284,12 @@ async fn a_control_plane_that_is_gone_leads_to_the_next_upstream_and_leaves_infe
     // What the daemon tried itself is recorded.
     let own = daemon.record("the profile", |record| record["operation"] == "CreateInferenceProfile").await;
     assert_eq!((&own["outcome"], &own["destinationRegion"]), (&json!("upstream_broke"), &json!("us-east-1")), "{own}");
+
+    // Nor does it tell which profiles there are, because it was away from the start.
+    let daemon = planes(&east, &control, &west).ready().await;
+    let answer = daemon.post(&converse_path(PROFILE_ONLY), converse("hello")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["inferenceProfileUsed"], format!("us.{PROFILE_ONLY}"));
 
     // A key that the control plane refuses, too.
     let refusing = bedrock().await;
