@@ -103,7 +103,7 @@ struct Line<'a> {
 }
 
 /// One line with the fields of the audit item.
-pub(crate) fn request(record: &Record, host_id: &str) {
+pub(crate) fn request(record: &Record, _timings: &crate::timings::Timings, host_id: &str) {
     let level = if record.status_code >= 500 { tracing::Level::WARN } else { tracing::Level::INFO };
     match FORMAT.get() {
         None => {}

@@ -43,8 +43,13 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
-                buffered: road.buffered.taken(),
+                bodies: metrics::Bodies {
+                    taken: road.buffered.taken(),
+                    most: road.settings.max_buffered_bytes,
+                    refused: road.buffered.refused(),
+                },
                 audit: road.audit.status(),
+                log_dropped: 0,
             };
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)

@@ -26,6 +26,7 @@ mod hostile;
 mod ledger;
 mod legacy_rest_api;
 mod limits;
+mod log;
 mod metering;
 mod models;
 mod opaque;
