@@ -35,4 +35,5 @@ mod panics;
 mod sdk;
 mod service_manager;
 mod streaming;
+mod telling;
 mod wire;
