@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 use tracing::field::Field;
-use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::record::Record;
@@ -21,15 +21,13 @@ use crate::record::Record;
 const MOST_OF_A_FIELD: usize = 16 * 1024;
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+/// What is logged, exchangeable while the daemon runs.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// Starts logging; what was set first stays.
 pub(crate) fn start(format: LogFormat, level: LogLevel) {
-    let filter = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let _ = LEVEL.set(handle);
     // The levels are ours: libraries may show keys and texts at debug level.
     let ours = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("bedrock_sidecar"));
     let stderr = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -44,6 +42,22 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
     };
     let _ = FORMAT.set(format);
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter).with_filter(ours)).try_init();
+}
+
+/// Logs this level and above from now on.
+pub(crate) fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        let _ = handle.reload(filter(level));
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
 }
 
 /// The fields of a text line. Some hold what clients or upstreams chose: that must neither begin a line of its own nor
