@@ -354,6 +354,8 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
             let region = &fresh.regions[index];
             region.models.keep_fresh(&region.upstream).await;
         });
+        let probed = Arc::clone(&road);
+        tasks.spawn(async move { probed.regions[index].upstream.keep_probing().await });
         if !settings.policy.require_data_retention.is_empty() {
             let fresh = Arc::clone(&road);
             tasks.spawn(async move {

@@ -65,6 +65,11 @@ struct ResultLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RegionLabel {
+    region: Text,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabels {
     limit: &'static str,
     scope: &'static str,
@@ -97,7 +102,9 @@ pub(crate) struct Metrics {
     in_flight_gauge: Gauge,
     buffered: Gauge,
     credential_age: Gauge<f64, AtomicU64>,
+    credential_expires: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     disbelieved_clocks: Counter,
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
@@ -120,6 +127,8 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    /// Each upstream's region, and how long ago its models were listed.
+    pub listings: Vec<(String, Option<Duration>)>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -159,7 +168,9 @@ impl Metrics {
             in_flight_gauge: Gauge::default(),
             buffered: Gauge::default(),
             credential_age: Gauge::default(),
+            credential_expires: Gauge::default(),
             credential_refreshes: Family::default(),
+            listing_ages: Family::default(),
             disbelieved_clocks: Counter::default(),
             panics: Counter::default(),
             limited: Family::default(),
@@ -207,6 +218,16 @@ impl Metrics {
             "credential_age_seconds",
             "Since the source last confirmed the commercial credential",
             metrics.credential_age.clone(),
+        );
+        registry.register(
+            "credential_expires_seconds",
+            "Until the commercial credential expires; NaN while that is not known",
+            metrics.credential_expires.clone(),
+        );
+        registry.register(
+            "models_listing_age_seconds",
+            "Since the models of an upstream were listed; NaN when they never were",
+            metrics.listing_ages.clone(),
         );
         registry.register(
             "credential_refresh",
@@ -371,12 +392,17 @@ impl Metrics {
 
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, disbelieved_clocks, panics, limits, buffered, audit } = readings;
+        let Readings { credential, listings, disbelieved_clocks, panics, limits, buffered, audit } = readings;
         self.buffered.set(i64::try_from(*buffered).unwrap_or(i64::MAX));
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        for (region, age) in listings {
+            let labels = RegionLabel { region: Text(region.clone().into()) };
+            self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        }
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
             catch_up(&self.credential_refreshes.get_or_create(&ResultLabel { result }), total);
         }
@@ -438,6 +464,7 @@ mod tests {
             available: true,
             description: None,
             age: Some(Duration::from_secs(1)),
+            expires_in: Some(Duration::from_secs(90)),
             problem: None,
             successes: 2,
             failures: 1,
@@ -464,7 +491,9 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let readings = Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
+        let listings = vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))];
+        let readings =
+            Readings { credential: status, listings, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
         let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
@@ -476,6 +505,8 @@ mod tests {
             "bedrock_sidecar_buffered_bytes 9",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
+            "bedrock_sidecar_credential_expires_seconds 90.0",
+            "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 12.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_disbelieved_clocks_total 3",
             "bedrock_sidecar_panics_total 1",

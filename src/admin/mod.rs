@@ -4,7 +4,6 @@ pub(crate) mod dashboard;
 pub(crate) mod desk;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -40,6 +39,11 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                listings: road
+                    .regions
+                    .iter()
+                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .collect(),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
@@ -79,11 +83,14 @@ fn status(road: &Road) -> serde_json::Value {
         "credential": {
             "kind": credential.description,
             "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
+            "expiresInSeconds": credential.expires_in.map(|left| left.as_secs()),
             "problem": credential.problem,
         },
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
+            "objection": region.upstream.objection(),
             "modelsListed": region.models.is_listed(),
+            "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
             "paused": region.upstream.is_paused(),
             "dataRetention": region.retention.mode(),
         })).collect::<Vec<_>>(),
@@ -123,12 +130,18 @@ fn ready(road: &Road) -> Response<Body> {
     respond(status, "application/json", body.to_string())
 }
 
+/// Why no upstream would serve, as far as is known; nothing while one of them would.
+fn no_upstream(road: &Road) -> Vec<String> {
+    let objections: Option<Vec<String>> = road.regions.iter().map(|region| region.upstream.objection()).collect();
+    let mut objections = objections.unwrap_or_default();
+    // Upstreams may share a credential.
+    objections.dedup();
+    objections
+}
+
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
-        reasons.push(refusal.message.into_owned());
-    }
+    let mut reasons = no_upstream(road);
     let required = &road.settings.policy.require_data_retention;
     reasons
         .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
