@@ -6,7 +6,7 @@ pub(crate) mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -59,6 +59,11 @@ async fn answer(
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                listings: road
+                    .regions
+                    .iter()
+                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .collect(),
                 breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
@@ -106,6 +111,7 @@ fn status(road: &Road) -> serde_json::Value {
         json!({
             "kind": status.description,
             "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+            "expiresInSeconds": status.expires_in.map(|left| left.as_secs()),
             "problem": status.problem,
         })
     };
@@ -120,11 +126,12 @@ fn status(road: &Road) -> serde_json::Value {
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
+            "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
             "paused": region.upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
             "breakers": Plane::ALL.map(|plane| breaker(region.upstream.breaker(plane), plane, now)),
             "dataRetention": region.retention.mode(),
             "credential": kept(region.upstream.credentials()),
-            "objection": region.objection(&road.settings.policy, SystemTime::now()),
+            "objection": region.objection(&road.settings.policy),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -194,8 +201,7 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let now = SystemTime::now();
-    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy, now));
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy));
     // One region that can be used is enough: requests go there.
     let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
     reasons.dedup();

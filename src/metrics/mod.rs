@@ -146,6 +146,7 @@ mod tests {
             available: true,
             description: None,
             age: Some(Duration::from_secs(1)),
+            expires_in: Some(Duration::from_secs(90)),
             problem: None,
             successes: 2,
             failures: 1,
@@ -172,11 +173,12 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
+        let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
         let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
-        let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let readings = Readings {
             credential: status,
+            listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
             breakers,
             disbelieved_clocks: 3,
             panics: 1,
@@ -211,6 +213,8 @@ mod tests {
             "bedrock_sidecar_requests_full_total 1",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
+            "bedrock_sidecar_credential_expires_seconds 90.0",
+            "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 12.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_disbelieved_clocks_total 3",
             "bedrock_sidecar_panics_total 1",
