@@ -115,7 +115,7 @@ impl Lookups {
         };
         match answer {
             // What was found before holds until the upstream says otherwise.
-            Err(refusal) if says_nothing(&refusal) => self.recall_stale(name).map_or(Err(refusal), Ok),
+            Err(refusal) if says_nothing(&refusal) => self.recall_stale(name).ok_or(refusal),
             answer => answer,
         }
     }
@@ -148,7 +148,7 @@ impl Lookups {
         };
         match of(&self.found).or_else(|| of(&self.missed))? {
             // It could not be asked a moment ago.
-            Err(refusal) if says_nothing(&refusal) => Some(self.recall_stale(name).map_or(Err(refusal), Ok)),
+            Err(refusal) if says_nothing(&refusal) => Some(self.recall_stale(name).ok_or(refusal)),
             known => Some(known),
         }
     }

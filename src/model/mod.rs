@@ -35,22 +35,24 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A catalogue is not read again so soon because a model was not found in it, however the last reading ended.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The models of one upstream, as far as they are known.
-#[derive(Debug)]
+/// The models of one upstream, as far as they are known. Clones know the same.
+#[derive(Debug, Clone)]
 pub(crate) struct Models {
     settings: settings::Models,
-    catalogue: ArcSwapOption<Listed>,
+    catalogue: Arc<ArcSwapOption<Listed>>,
     /// By (account, model); the region is the upstream's.
-    learned: Mutex<HashMap<(String, String), Learned>>,
+    learned: Arc<Mutex<HashMap<(String, String), Learned>>>,
     /// What stands behind ARNs that do not tell.
-    lookups: Lookups,
+    lookups: Arc<Lookups>,
     /// One creation at a time for each model, and how the last one has failed.
-    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<FailedCreation>>>>>,
+    busy: Arc<Mutex<HashMap<String, LastCreation>>>,
     /// Held during a listing; when the last one began.
-    refreshing: tokio::sync::Mutex<Option<Instant>>,
+    refreshing: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// The upstream no longer knows what the catalogue holds.
-    is_outdated: Notify,
+    is_outdated: Arc<Notify>,
 }
+
+type LastCreation = Arc<tokio::sync::Mutex<Option<FailedCreation>>>;
 
 /// Who waited for a creation while it failed shares its outcome.
 #[derive(Debug)]
@@ -77,13 +79,20 @@ impl Models {
     pub(crate) fn new(settings: settings::Models) -> Models {
         Models {
             settings,
-            catalogue: ArcSwapOption::empty(),
-            learned: Mutex::default(),
-            lookups: Lookups::default(),
-            busy: Mutex::default(),
-            refreshing: tokio::sync::Mutex::default(),
-            is_outdated: Notify::new(),
+            catalogue: Arc::default(),
+            learned: Arc::default(),
+            lookups: Arc::default(),
+            busy: Arc::default(),
+            refreshing: Arc::default(),
+            is_outdated: Arc::default(),
         }
+    }
+
+    /// The same models under other rules. Profiles that were learned under other geographies are not carried over.
+    pub(crate) fn under(&self, settings: settings::Models) -> Models {
+        let learned =
+            if settings.geographies == self.settings.geographies { Arc::clone(&self.learned) } else { Arc::default() };
+        Models { settings, learned, ..self.clone() }
     }
 
     /// Decides what to send for `asked`; creates a profile, or looks one up, where that is needed.
