@@ -69,10 +69,10 @@ pub(crate) struct Account {
 }
 
 impl Region {
-    /// Why requests cannot be sent there at present, as far as is known.
+    /// Why requests cannot be sent there at present.
     pub(crate) fn objection(&self, policy: &settings::callers::Policy) -> Option<String> {
-        let of_retention = || self.retention.objection(&policy.require_data_retention, &self.upstream.region);
-        self.upstream.objection().or_else(of_retention)
+        let kept = || self.retention.objection(&policy.require_data_retention, &self.upstream.region);
+        self.upstream.objection().or_else(kept)
     }
 }
 

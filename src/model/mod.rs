@@ -45,14 +45,15 @@ pub(crate) struct Models {
     /// What stands behind ARNs that do not tell.
     lookups: Arc<Lookups>,
     /// One creation at a time for each model, and how the last one has failed.
-    busy: Arc<Mutex<HashMap<String, LastCreation>>>,
+    busy: Arc<Mutex<HashMap<String, Creation>>>,
     /// Held during a listing; when the last one began.
     refreshing: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// The upstream no longer knows what the catalogue holds.
     is_outdated: Arc<Notify>,
 }
 
-type LastCreation = Arc<tokio::sync::Mutex<Option<FailedCreation>>>;
+/// Held during a creation.
+type Creation = Arc<tokio::sync::Mutex<Option<FailedCreation>>>;
 
 /// Who waited for a creation while it failed shares its outcome.
 #[derive(Debug)]
@@ -296,7 +297,11 @@ impl Models {
             return;
         }
         *began = Some(Instant::now());
-        if let Err(reason) = self.fetch(upstream).await {
+        let fetched = match catalogue::turn(upstream) {
+            Ok(_turn) => self.fetch(upstream).await,
+            Err(unreachable) => Err(unreachable),
+        };
+        if let Err(reason) = fetched {
             tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
         }
     }
