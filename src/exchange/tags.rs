@@ -33,8 +33,7 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
             tags.insert(name.as_str().to_owned(), Value::from(text));
         }
     }
-    type Judge = fn(&str) -> bool;
-    let traces: [(HeaderName, Judge); 2] =
+    let traces: [(HeaderName, fn(&str) -> bool); 2] =
         [(trace::TRACEPARENT, trace::is_traceparent), (trace::AMZN_TRACE_ID, trace::is_amzn_trace_id)];
     for (name, is_good) in traces {
         if tags.len() < MOST
