@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::credentials::Credentials;
+use crate::credentials::{self, Credentials};
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
@@ -58,7 +58,11 @@ async fn answer(
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
-                credential: road.credentials.status(),
+                credential: credentials::Status {
+                    // Of whichever expires first.
+                    expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
+                    ..road.credentials.status()
+                },
                 listings: road
                     .regions
                     .iter()

@@ -44,9 +44,6 @@ async fn a_process_that_gives_the_same_keys_with_a_later_end_is_believed() {
     let config = format!("[profile commercial]\ncredential_process = {}\n", script.display());
     std::fs::write(directory.path().join("config"), config).unwrap();
     let daemon = on_profile(&bedrock, directory.path()).ready().await;
-    let page = daemon.metrics().await;
-    let left = metric(&page, "bedrock_sidecar_credential_expires_seconds").unwrap();
-    assert!((0.0..=4.0).contains(&left), "{left}");
     until_async("the third end", || async {
         let answer = ask(&daemon).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -54,6 +51,9 @@ async fn a_process_that_gives_the_same_keys_with_a_later_end_is_believed() {
         (refreshes(&daemon.metrics().await) >= 3.0).then_some(())
     })
     .await;
+    let page = daemon.metrics().await;
+    let left = metric(&page, "bedrock_sidecar_credential_expires_seconds").unwrap();
+    assert!((0.0..=4.0).contains(&left), "{left}");
 }
 
 #[tokio::test]
@@ -129,16 +129,34 @@ async fn a_file_that_blocks_holds_up_neither_requests_nor_the_end() {
     let of_secret = Setup::plain(&bedrock);
     std::fs::remove_file(of_secret.secret_path()).unwrap();
     fifo(&of_secret.secret_path());
+    let mut daemon = of_secret.start().await;
+    let answer = ask(&daemon).await;
+    let sentence = refused(&answer, 503, "ServiceUnavailableException");
+    assert!(sentence.contains("cannot be read: it is not a regular file"), "{sentence}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "refused");
+    assert_eq!(daemon.admin_get("/ready").await.status, 503);
+    daemon.signal("TERM");
+    assert!(daemon.ended().await.success());
+
+    // The files of a profile, which the AWS SDK would read.
     let directory = tempfile::tempdir().unwrap();
-    fifo(&directory.path().join("config"));
-    for setup in [of_secret, on_profile(&bedrock, directory.path())] {
-        let mut daemon = setup.start().await;
-        let answer = ask(&daemon).await;
-        let sentence = refused(&answer, 503, "ServiceUnavailableException");
-        assert!(sentence.contains("cannot be read: it is not a regular file"), "{sentence}");
-        assert_eq!(daemon.record_of(&answer).await["outcome"], "refused");
-        assert_eq!(daemon.admin_get("/ready").await.status, 503);
-        daemon.signal("TERM");
-        assert!(daemon.ended().await.success());
-    }
+    std::fs::write(directory.path().join("config"), "").unwrap();
+    let credentials = directory.path().join("credentials");
+    let text = format!(
+        "[commercial]\naws_access_key_id = {DEFAULT_ACCESS_KEY_ID}\naws_secret_access_key = {DEFAULT_SECRET_ACCESS_KEY}\n"
+    );
+    std::fs::write(&credentials, text).unwrap();
+    let mut daemon = on_profile(&bedrock, directory.path()).ready().await;
+    std::fs::remove_file(&credentials).unwrap();
+    fifo(&credentials);
+    let line = daemon.says("the commercial credential could not be read; trying again").await;
+    assert!(
+        line["reason"].as_str().unwrap().contains("credentials cannot be read: it is not a regular file"),
+        "{line}"
+    );
+    let answer = ask(&daemon).await;
+    assert_eq!(answer.status, 200, "the keys that it has work: {answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+    daemon.signal("TERM");
+    assert!(daemon.ended().await.success());
 }
