@@ -5,6 +5,7 @@ pub(crate) mod desk;
 pub(crate) mod thread;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::credentials::Credentials;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
@@ -95,23 +97,29 @@ async fn answer(
 /// What the daemon knows of itself, for `bedrock-sidecar status`.
 fn status(road: &Road) -> serde_json::Value {
     let reasons = not_ready(road);
-    let credential = road.credentials.status();
+    let kept = |credentials: &Credentials| {
+        let status = credentials.status();
+        json!({
+            "kind": status.description,
+            "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+            "problem": status.problem,
+        })
+    };
     let audit = road.audit.status();
     json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "version": env!("CARGO_PKG_VERSION"),
         "configuration": road.settings.path,
-        "credential": {
-            "kind": credential.description,
-            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
-            "problem": credential.problem,
-        },
+        "reloadRefused": road.reload_refused.load().as_deref(),
+        "credential": kept(&road.credentials),
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
             "paused": region.upstream.is_paused(),
             "dataRetention": region.retention.mode(),
+            "credential": kept(region.upstream.credentials()),
+            "objection": region.objection(&road.settings.policy, SystemTime::now()),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -151,13 +159,14 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
-        reasons.push(refusal.message.into_owned());
+    let now = SystemTime::now();
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy, now));
+    // One region that can be used is enough: requests go there.
+    let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
+    reasons.dedup();
+    if road.stopping.load(Ordering::Relaxed) {
+        reasons.insert(0, "the daemon is stopping.".to_owned());
     }
-    let required = &road.settings.policy.require_data_retention;
-    reasons
-        .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
     let audit = road.audit.status();
     if !audit.ledger_writable {
         let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());

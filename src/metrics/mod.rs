@@ -61,6 +61,11 @@ impl Metrics {
         InFlight(Arc::clone(&self.in_flight))
     }
 
+    /// How many requests are in flight.
+    pub(crate) fn in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     /// Waits until no request is in flight.
     pub(crate) async fn until_idle(&self) {
         while self.in_flight.load(Ordering::Relaxed) > 0 {
