@@ -16,7 +16,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
 use readings::Shown;
-pub(crate) use readings::{Bodies, Readings};
+pub(crate) use readings::{Bodies, BreakerReading, Readings};
 use requests::Requests;
 
 /// All counters of the daemon.
@@ -104,8 +104,10 @@ fn add_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, me
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Plane;
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
+    use crate::upstream::breaker::Position;
 
     #[test]
     fn names_are_those_of_the_contract() {
@@ -144,6 +146,7 @@ mod tests {
             available: true,
             description: None,
             age: Some(Duration::from_secs(1)),
+            expires_in: Some(Duration::from_secs(90)),
             problem: None,
             successes: 2,
             failures: 1,
@@ -171,8 +174,19 @@ mod tests {
             table_reachable: None,
         };
         let bodies = Bodies { taken: 9, most: 10, refused: 11 };
-        let readings =
-            Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, bodies, audit, log_dropped: 12 };
+        let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
+        let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
+        let readings = Readings {
+            credential: status,
+            listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
+            breakers,
+            disbelieved_clocks: 3,
+            panics: 1,
+            limits,
+            bodies,
+            audit,
+            log_dropped: 12,
+        };
         let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 2",
@@ -183,6 +197,7 @@ mod tests {
             "bedrock_sidecar_connecting_seconds_count 2",
             "bedrock_sidecar_connecting_seconds_sum 0.003",
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
+            "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_read\"} 11",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_write\"} 13",
@@ -198,6 +213,8 @@ mod tests {
             "bedrock_sidecar_requests_full_total 1",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
+            "bedrock_sidecar_credential_expires_seconds 90.0",
+            "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 12.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_disbelieved_clocks_total 3",
             "bedrock_sidecar_panics_total 1",

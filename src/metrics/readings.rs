@@ -1,6 +1,7 @@
 //! What others count, read when a scraper asks.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,12 +9,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::labels::{LimitLabels, ResultLabel};
+use super::labels::{LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text};
+use crate::operation::Plane;
+use crate::upstream::breaker::Position;
 
 /// The numbers of the moment.
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    /// Each upstream's region, and how long ago its models were listed.
+    pub listings: Vec<(String, Option<Duration>)>,
+    pub breakers: Vec<BreakerReading>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -21,6 +27,14 @@ pub(crate) struct Readings {
     pub audit: crate::ledger::Status,
     /// Lines that the log could not take.
     pub log_dropped: u64,
+}
+
+/// Where one breaker stands.
+#[derive(Debug)]
+pub(crate) struct BreakerReading {
+    pub region: String,
+    pub plane: Plane,
+    pub position: Position,
 }
 
 /// The memory for bodies.
@@ -41,7 +55,10 @@ pub(super) struct Shown {
     buffered_max: Gauge,
     buffer_full: Counter,
     credential_age: Gauge<f64, AtomicU64>,
+    credential_expires: Gauge<f64, AtomicU64>,
+    listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    breakers: Family<PlaneLabels, Gauge>,
     disbelieved_clocks: Counter,
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
@@ -80,7 +97,22 @@ impl Shown {
                 "credential_age_seconds",
                 "Since the source last confirmed the commercial credential, in seconds; NaN when it never has",
             ),
+            credential_expires: add(
+                registry,
+                "credential_expires_seconds",
+                "Until the commercial credential expires, in seconds; NaN while that is not known",
+            ),
+            listing_ages: add(
+                registry,
+                "models_listing_age_seconds",
+                "Since the models of an upstream were listed, in seconds; NaN when they never were",
+            ),
             credential_refreshes: add(registry, "credential_refresh", "Reads of the credential's source"),
+            breakers: add(
+                registry,
+                "upstream_breaker_state",
+                "0 closed, 1 half-open, 2 open: requests go to other upstreams first",
+            ),
             disbelieved_clocks: add(
                 registry,
                 "disbelieved_clocks",
@@ -130,15 +162,22 @@ impl Shown {
     }
 
     pub(super) fn show(&self, readings: &Readings) {
-        let Readings { credential, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } = readings;
+        let Readings { credential, listings, breakers, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } =
+            readings;
         let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
         catch_up(&self.buffer_full, bodies.refused);
+        self.set_breakers(breakers);
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        for (region, age) in listings {
+            let labels = RegionLabel { region: Text::of(region) };
+            self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        }
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
             catch_up(&self.credential_refreshes.get_or_create(&ResultLabel { result }), total);
         }
@@ -155,6 +194,18 @@ impl Shown {
         catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
         catch_up(&self.audit_anchor_failures, audit.anchor_failures_total);
         self.audit_anchor_last.set(audit.anchored_ms as f64 / 1000.0);
+    }
+}
+
+impl Shown {
+    /// Those of upstreams that a reload has removed go. Of two upstreams of one region the worse counts.
+    fn set_breakers(&self, breakers: &[BreakerReading]) {
+        self.breakers.clear();
+        for BreakerReading { region, plane, position } in breakers {
+            let labels = PlaneLabels { region: Text::of(region), plane: plane.name() };
+            let gauge = self.breakers.get_or_create(&labels);
+            gauge.set(gauge.get().max(position.number()));
+        }
     }
 }
 
