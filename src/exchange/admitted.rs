@@ -95,7 +95,7 @@ impl AdmittedExchange<'_> {
 impl OpenExchange<'_> {
     /// Sends the request. Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
     pub(crate) async fn send(self, upstream: &Upstream, request: &UpstreamRequest) -> Result<Answer, Failure> {
-        let Exchange { road, record, opened, .. } = self.0;
+        let Exchange { road, record, opened, connecting, .. } = self.0;
         let before = record.attempts.saturating_sub(1);
         let sent = upstream
             .exchange_telling(request, |attempts| {
@@ -106,6 +106,7 @@ impl OpenExchange<'_> {
             })
             .await;
         record.attempts = before + sent.attempts;
+        *connecting += sent.connecting;
         sent.result
     }
 }

@@ -12,9 +12,6 @@ const MOST: usize = 8;
 /// Longest value that is kept, in bytes.
 const MAX_VALUE: usize = 256;
 
-/// Whether a header's value has the form that it should have.
-type IsGood = fn(&str) -> bool;
-
 /// The values of the headers that are to be kept, as a JSON object in text: records are flat, in the ledger as in DynamoDB.
 /// Several headers of one name are joined as HTTP joins them.
 pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
@@ -36,12 +33,10 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
             tags.insert(name.as_str().to_owned(), Value::from(text));
         }
     }
-    let traces: [(HeaderName, IsGood); 2] =
-        [(trace::TRACEPARENT, trace::is_traceparent), (trace::AMZN_TRACE_ID, trace::is_amzn_trace_id)];
-    for (name, is_good) in traces {
+    for name in trace::IDS {
         if tags.len() < MOST
             && !names.contains(&name)
-            && let Some(value) = only(headers, &name).filter(|value| is_good(value))
+            && let Some(value) = only(headers, &name).filter(|value| trace::is_good(&name, value))
         {
             tags.insert(name.as_str().to_owned(), Value::from(value));
         }

@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full};
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use breaker::{Breaker, Seen};
-use pool::{Pool, SendError};
+use pool::{Effort, Pool, SendError};
 use standing::Standing;
 use throttled::Throttled;
 
@@ -100,6 +100,8 @@ pub(crate) enum AnswerBody {
 pub(crate) struct Exchanged {
     /// How often the request was sent, the answer's own attempt included.
     pub attempts: u32,
+    /// How long it waited for connections.
+    pub connecting: Duration,
     pub result: Result<Answer, Failure>,
 }
 
@@ -172,16 +174,16 @@ impl Upstream {
 
     /// The same. Before the request is repeated, `tell` gets the number of the attempt.
     pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
-        let mut attempts = 0;
-        let result = self.answer(request, &mut attempts, tell).await;
+        let mut effort = Effort::default();
+        let result = self.answer(request, &mut effort, tell).await;
         self.standing.learn(request.plane, &result);
-        Exchanged { attempts, result }
+        Exchanged { attempts: effort.attempts, connecting: effort.connecting, result }
     }
 
     async fn answer(
         &self,
         request: &UpstreamRequest,
-        attempts: &mut u32,
+        effort: &mut Effort,
         mut tell: impl FnMut(u32) + Send,
     ) -> Result<Answer, Failure> {
         let mut credential = self.credentials.obtain().await.map_err(Failure::NoCredential)?;
@@ -189,12 +191,12 @@ impl Upstream {
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
-            *attempts += 1;
-            if *attempts > 1 {
-                tell(*attempts);
+            effort.attempts += 1;
+            if effort.attempts > 1 {
+                tell(effort.attempts);
             }
             let offset = self.clock_offset();
-            let answer = self.attempt(request, &credential, offset, attempts).await;
+            let answer = self.attempt(request, &credential, offset, effort).await;
             self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
             let answer = answer?;
             match answer.remedy() {
@@ -218,7 +220,7 @@ impl Upstream {
         outgoing: &UpstreamRequest,
         credential: &Credential,
         offset: i64,
-        attempts: &mut u32,
+        effort: &mut Effort,
     ) -> Result<Answer, Failure> {
         let pool = self.pool(outgoing.plane);
         let mut request = http::Request::new(Full::new(outgoing.body.clone()));
@@ -236,7 +238,7 @@ impl Upstream {
             now: answer::shifted(SystemTime::now(), offset),
         };
         sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
-        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, attempts)).await;
+        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, effort)).await;
         let (response, lease) = match sent {
             Ok(Ok(answered)) => answered,
             Ok(Err(error @ (SendError::Connect { .. } | SendError::NotTaken { .. }))) => {

@@ -83,6 +83,15 @@ pub(crate) enum SendError {
     Broke { endpoint: String, reason: String },
 }
 
+/// What it took to have a request answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Effort {
+    /// How often the request was sent. The pool counts repeats alone.
+    pub attempts: u32,
+    /// How long it waited for connections.
+    pub connecting: Duration,
+}
+
 /// A connection in use; goes back to the pool with the end of the answer.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -129,17 +138,19 @@ impl Pool {
 
     /// Sends one request on a connection of the pool. A pooled connection that turns out to be closed before it took the
     /// request is replaced, and so is a stream that the peer refused unread; both a few times at most. A request that may
-    /// have been processed is never sent twice. Each repeat of a request that had left is counted in `attempts`.
+    /// have been processed is never sent twice. Each repeat of a request that had left is counted in `effort`.
     pub(crate) async fn send(
         self: &Arc<Pool>,
         mut request: Outgoing,
-        attempts: &mut u32,
+        effort: &mut Effort,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let mut repeats = 0;
         loop {
             // The pool may hold many connections that the peer has closed; a new one is not of those.
-            let connection = if repeats < MAX_REPEATS { self.connection().await? } else { self.fresh().await? };
-            let mut lease = Lease { pool: Arc::clone(self), connection: Some(connection) };
+            let began = Instant::now();
+            let connection = if repeats < MAX_REPEATS { self.connection().await } else { self.fresh().await };
+            effort.connecting += began.elapsed();
+            let mut lease = Lease { pool: Arc::clone(self), connection: Some(connection?) };
             // Bodies are shared, so this copies the head alone, and only where a peer can say what it did not process.
             let copy = matches!(lease.connection, Some(Connection::Stream(_))).then(|| request.clone());
             let sent = match &mut lease.connection {
@@ -164,7 +175,7 @@ impl Pool {
                 return Err(self.not_taken(reason));
             }
             repeats += 1;
-            *attempts += u32::from(had_left);
+            effort.attempts += u32::from(had_left);
             request = unprocessed;
         }
     }

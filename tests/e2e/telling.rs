@@ -1,12 +1,18 @@
 //! What the daemon tells of its requests: metrics, as docs/metrics.md lists them, and how long a request waited for what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::Value;
 use test_support::users::own_uid;
 use test_support::*;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What docs/metrics.md says of one metric.
 #[derive(Debug)]
@@ -72,7 +78,8 @@ async fn every_metric_is_documented_with_its_type_labels_and_help() {
     let limited = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
     assert_eq!(daemon.record_of(&limited).await["statusCode"], 429);
     let documented = documented();
-    let shown = shown(&daemon.metrics().await);
+    let page = daemon.metrics().await;
+    let shown = shown(&page);
     assert!(shown.len() > 25, "{shown:#?}");
     for (name, row) in &shown {
         let page = documented.get(name).unwrap_or_else(|| panic!("docs/metrics.md lacks {name}: {row:?}"));
@@ -157,4 +164,72 @@ async fn the_time_in_the_queue_is_told() {
     let page = daemon.metrics().await;
     assert_eq!(metric(&page, "bedrock_sidecar_queued_seconds_count"), Some(3.0));
     assert!(metric(&page, "bedrock_sidecar_queued_seconds_sum").unwrap() >= 2.0 * WAIT.as_secs_f64());
+}
+
+/// Forwards connections, and holds back the first bytes of new ones while it is held.
+struct Dialled {
+    address: SocketAddr,
+    held: watch::Sender<bool>,
+    /// New connections that wait for their first bytes.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Dialled {
+    async fn to(target: SocketAddr) -> Dialled {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (held, hold) = watch::channel(false);
+        let waiting = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&waiting);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (mut hold, counted) = (hold.clone(), Arc::clone(&counted));
+                tokio::spawn(async move {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    let free = hold.wait_for(|held| !held).await.is_ok();
+                    counted.fetch_sub(1, Ordering::Relaxed);
+                    if free && let Ok(mut far) = TcpStream::connect(target).await {
+                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        Dialled { address, held, waiting }
+    }
+}
+
+#[tokio::test]
+async fn the_time_in_which_a_connection_is_made_is_told() {
+    const WAIT: Duration = Duration::from_millis(60);
+    let bedrock = bedrock().await;
+    let target: u16 = bedrock.tls_endpoint().rsplit_once(':').unwrap().1.parse().unwrap();
+    let dialled = Dialled::to(SocketAddr::from(([127, 0, 0, 1], target))).await;
+    let endpoint = bedrock.tls_endpoint().replace(&target.to_string(), &dialled.address.port().to_string());
+    let setup = Setup::tls(&bedrock);
+    let ca = setup.path().join("ca-0.pem");
+    let connect = "[upstream_timeouts]\nconnect = \"60s\"";
+    let daemon = setup.upstreams(&upstream("us-east-1", &endpoint, Some(&ca))).with(connect).ready().await;
+    let address = daemon.address();
+    let ask = || tokio::spawn(async move { post(address, &converse_path(ON_DEMAND), converse("hello")).await });
+
+    dialled.held.send_replace(true);
+    let first = ask();
+    eventually("a connection to be made", || dialled.waiting.load(Ordering::Relaxed) > 0).await;
+    let since = Instant::now();
+    eventually("the time to pass", || since.elapsed() >= WAIT).await;
+    dialled.held.send_replace(false);
+    let first = within("the first", first).await.unwrap();
+    let second = within("the second", ask()).await.unwrap();
+    // The stand-in takes no request for another port than its own; it has answered all the same.
+    assert_eq!([first.status, second.status], [400, 400]);
+    let [first, second] = [daemon.record_of(&first).await, daemon.record_of(&second).await];
+    let told = |record: &Value| record["connectingMs"].as_u64().unwrap();
+    assert!(
+        Duration::from_millis(told(&first)) >= WAIT && told(&first) <= first["latency"].as_u64().unwrap(),
+        "{first}"
+    );
+    assert!(told(&second) < told(&first), "a connection is there: {second}");
+    let page = daemon.metrics().await;
+    assert_eq!(metric(&page, "bedrock_sidecar_connecting_seconds_count"), Some(2.0));
+    assert!(metric(&page, "bedrock_sidecar_connecting_seconds_sum").unwrap() >= WAIT.as_secs_f64());
 }

@@ -22,7 +22,7 @@ use crate::ledger::item::timestamp;
 use crate::sdk_failure::without_credentials;
 use crate::settings::S3Anchor;
 use crate::sigv4::{self, Service, Unsigned};
-use crate::upstream::pool::{Outgoing, Pool};
+use crate::upstream::pool::{Effort, Outgoing, Pool};
 use crate::upstream::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,8 +64,11 @@ impl Bucket {
             format!("S3 cannot be asked for the bucket {}: {}", self.settings.bucket, without_credentials(&error))
         })?;
         let request = request(&self.settings, &credentials, chain, now_ms)?;
-        let (response, lease) =
-            self.pool.send(request, &mut 0).await.map_err(|error| format!("{}: {error}", self.settings.bucket))?;
+        let (response, lease) = self
+            .pool
+            .send(request, &mut Effort::default())
+            .await
+            .map_err(|error| format!("{}: {error}", self.settings.bucket))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         if status == StatusCode::OK {
