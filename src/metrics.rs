@@ -1,6 +1,7 @@
 //! Counters in Prometheus's text format, under the names of the contract. Label values are bounded: operations come from the
 //! table, models from the catalogue.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::record::{Outcome, Record};
+use crate::upstream::pool::PoolStatus;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Text(std::borrow::Cow<'static, str>);
@@ -76,6 +78,20 @@ struct ListenerLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamConnectionLabels {
+    region: Text,
+    plane: &'static str,
+    protocol: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    region: Text,
+    plane: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
 }
@@ -102,6 +118,8 @@ pub(crate) struct Metrics {
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
+    upstream_connections: Family<UpstreamConnectionLabels, Gauge>,
+    upstream_handshakes: Family<HandshakeLabels, Counter>,
     connections_full: Family<ListenerLabel, Counter>,
     connections_refused: Family<ReasonLabel, Counter>,
     connections_cut: Family<ReasonLabel, Counter>,
@@ -120,6 +138,8 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
+    /// Region, plane and connections of each pool.
+    pub pools: Vec<(String, &'static str, PoolStatus)>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -164,6 +184,8 @@ impl Metrics {
             panics: Counter::default(),
             limited: Family::default(),
             connections: Family::default(),
+            upstream_connections: Family::default(),
+            upstream_handshakes: Family::default(),
             connections_full: Family::default(),
             connections_refused: Family::default(),
             connections_cut: Family::default(),
@@ -225,6 +247,16 @@ impl Metrics {
         );
         registry.register("limited", "Requests that a limit has refused", metrics.limited.clone());
         registry.register("connections", "Connections of clients", metrics.connections.clone());
+        registry.register(
+            "upstream_connections",
+            "Connections to the upstreams",
+            metrics.upstream_connections.clone(),
+        );
+        registry.register(
+            "upstream_handshakes",
+            "Attempts to open a connection to an upstream, TLS included",
+            metrics.upstream_handshakes.clone(),
+        );
         registry.register(
             "connections_full",
             "How often a new connection had to wait because all were taken",
@@ -369,9 +401,31 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { operation, model, status: record.status_code }).inc();
     }
 
+    /// Several upstreams may be of one region.
+    fn read_pools(&self, pools: &[(String, &'static str, PoolStatus)]) {
+        let mut connections: HashMap<UpstreamConnectionLabels, i64> = HashMap::new();
+        for (region, plane, status) in pools {
+            let region = Text(region.clone().into());
+            for (protocol, count) in [("http1", status.http1), ("http2", status.http2)] {
+                let labels = UpstreamConnectionLabels { region: region.clone(), plane, protocol };
+                *connections.entry(labels).or_default() += count;
+            }
+            for (result, count) in [("success", status.succeeded), ("failure", status.failed)] {
+                let labels = HandshakeLabels { region: region.clone(), plane, result };
+                self.upstream_handshakes.get_or_create(&labels).inc_by(count);
+            }
+        }
+        // An upstream that a reload has removed is shown no longer.
+        self.upstream_connections.clear();
+        for (labels, count) in connections {
+            self.upstream_connections.get_or_create(&labels).set(count);
+        }
+    }
+
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
-        let Readings { credential, disbelieved_clocks, panics, limits, buffered, audit } = readings;
+        let Readings { credential, pools, disbelieved_clocks, panics, limits, buffered, audit } = readings;
+        self.read_pools(pools);
         self.buffered.set(i64::try_from(*buffered).unwrap_or(i64::MAX));
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
@@ -464,7 +518,9 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let readings = Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
+        let pool = |failed| PoolStatus { http1: 2, http2: 0, succeeded: 5, failed };
+        let pools = vec![("us-east-1".to_owned(), "runtime", pool(1)), ("us-east-1".to_owned(), "runtime", pool(2))];
+        let readings = Readings { credential: status, pools, disbelieved_clocks: 3, panics: 1, limits, buffered: 9, audit };
         let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 1",
@@ -482,6 +538,8 @@ mod tests {
             "bedrock_sidecar_profile_resolutions_total{how=\"discovered\"} 1",
             "bedrock_sidecar_limited_total{limit=\"requests_per_minute\",scope=\"host\"} 3",
             "bedrock_sidecar_connections{listener=\"main\"} 1",
+            "bedrock_sidecar_upstream_connections{region=\"us-east-1\",plane=\"runtime\",protocol=\"http1\"} 4",
+            "bedrock_sidecar_upstream_handshakes_total{region=\"us-east-1\",plane=\"runtime\",result=\"failure\"} 3",
             "bedrock_sidecar_connections_full_total{listener=\"admin\"} 1",
             "bedrock_sidecar_connections_refused_total{reason=\"user\"} 1",
             "bedrock_sidecar_connections_cut_total{reason=\"idle\"} 1",

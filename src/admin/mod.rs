@@ -19,6 +19,8 @@ use crate::listen::{self, Client};
 use crate::metrics;
 use crate::panics;
 use crate::road::Road;
+use crate::upstream::Upstream;
+use crate::upstream::pool::PoolStatus;
 
 /// Answers on the admin address.
 pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
@@ -40,6 +42,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                pools: pools(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
@@ -138,6 +141,14 @@ pub(crate) fn not_ready(road: &Road) -> Vec<String> {
         reasons.push(format!("requests cannot be recorded: {why}."));
     }
     reasons
+}
+
+/// The connections of every upstream's planes.
+fn pools(road: &Road) -> Vec<(String, &'static str, PoolStatus)> {
+    let of = |upstream: &Upstream| {
+        upstream.take_pool_status().map(|(plane, status)| (upstream.region.clone(), plane, status))
+    };
+    road.regions.iter().flat_map(|region| of(&region.upstream)).collect()
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

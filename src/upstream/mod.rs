@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
-use pool::{Pool, SendError};
+use pool::{Effort, Pool, PoolStatus, SendError};
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
@@ -89,6 +89,8 @@ pub(crate) enum AnswerBody {
 pub(crate) struct Exchanged {
     /// How often the request was sent, the answer's own attempt included.
     pub attempts: u32,
+    /// How long it waited for connections, in all its attempts.
+    pub connecting: Duration,
     pub result: Result<Answer, Failure>,
 }
 
@@ -143,15 +145,15 @@ impl Upstream {
 
     /// The same. Before the request is repeated, `tell` gets the number of the attempt.
     pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
-        let mut attempts = 0;
-        let result = self.answer(request, &mut attempts, tell).await;
-        Exchanged { attempts, result }
+        let mut effort = Effort::default();
+        let result = self.answer(request, &mut effort, tell).await;
+        Exchanged { attempts: effort.attempts, connecting: effort.connecting, result }
     }
 
     async fn answer(
         &self,
         request: &UpstreamRequest,
-        attempts: &mut u32,
+        effort: &mut Effort,
         mut tell: impl FnMut(u32) + Send,
     ) -> Result<Answer, Failure> {
         let mut credential = self.credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
@@ -159,12 +161,12 @@ impl Upstream {
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
-            *attempts += 1;
-            if *attempts > 1 {
-                tell(*attempts);
+            effort.attempts += 1;
+            if effort.attempts > 1 {
+                tell(effort.attempts);
             }
             let offset = self.clock_offset();
-            let answer = self.attempt(request, &credential, offset, attempts).await?;
+            let answer = self.attempt(request, &credential, offset, effort).await?;
             match answer.remedy() {
                 Remedy::Credential if may_refresh => {
                     may_refresh = false;
@@ -186,36 +188,21 @@ impl Upstream {
         outgoing: &UpstreamRequest,
         credential: &Credential,
         offset: i64,
-        attempts: &mut u32,
+        effort: &mut Effort,
     ) -> Result<Answer, Failure> {
         let pool = self.pool(outgoing.plane);
-        let mut request = http::Request::new(Full::new(outgoing.body.clone()));
-        *request.method_mut() = outgoing.method.clone();
-        *request.uri_mut() = http::Uri::from(outgoing.path.clone());
-        *request.headers_mut() = outgoing.headers.clone();
-        request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
-        let authority = pool.endpoint().authority();
-        let signed = sign::Signed {
-            method: &outgoing.method,
-            path: &outgoing.path,
-            authority: &authority,
-            region: &self.region,
-            body: &outgoing.body,
-            now: answer::shifted(SystemTime::now(), offset),
-        };
-        sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
-        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, attempts)).await;
-        let (response, lease) = match sent {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(error @ SendError::Connect { .. })) => {
+        let signed = || self.signed(outgoing, credential, offset);
+        let (response, lease) = match pool.send(self.timeouts.first_byte, effort, signed).await {
+            Ok(answered) => answered,
+            Err(error @ SendError::Connect { .. }) => {
                 self.connect_failed();
                 return Err(Failure::NotSent(error.to_string()));
             }
-            Ok(Err(error @ SendError::NotTaken { .. })) => return Err(Failure::NotSent(error.to_string())),
-            Ok(Err(error @ SendError::Broke { .. })) => return Err(Failure::Broke(error.to_string())),
-            Err(_) => {
-                let seconds = self.timeouts.first_byte.as_secs_f32();
-                return Err(Failure::Broke(format!("{} gave no answer within {seconds} s", pool.endpoint())));
+            Err(error @ (SendError::NotMade(_) | SendError::NotTaken { .. })) => {
+                return Err(Failure::NotSent(error.to_string()));
+            }
+            Err(error @ (SendError::Broke { .. } | SendError::Silent { .. })) => {
+                return Err(Failure::Broke(error.to_string()));
             }
         };
         self.connect_failures.store(0, Ordering::Relaxed);
@@ -227,6 +214,36 @@ impl Upstream {
             _ => AnswerBody::Passing(body),
         };
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// The request with its credential. A signature carries the time of this moment.
+    fn signed(
+        &self,
+        outgoing: &UpstreamRequest,
+        credential: &Credential,
+        offset: i64,
+    ) -> Result<http::Request<Full<Bytes>>, String> {
+        let mut request = http::Request::new(Full::new(outgoing.body.clone()));
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = http::Uri::from(outgoing.path.clone());
+        *request.headers_mut() = outgoing.headers.clone();
+        request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
+        let authority = self.pool(outgoing.plane).endpoint().authority();
+        let signed = sign::Signed {
+            method: &outgoing.method,
+            path: &outgoing.path,
+            authority: &authority,
+            region: &self.region,
+            body: &outgoing.body,
+            now: answer::shifted(SystemTime::now(), offset),
+        };
+        sign::authenticate(request.headers_mut(), credential, signed)?;
+        Ok(request)
+    }
+
+    /// The connections to the hosts of both planes; what came of opening them is told once.
+    pub(crate) fn take_pool_status(&self) -> [(&'static str, PoolStatus); 2] {
+        [("runtime", self.runtime.take_status()), ("control", self.control.take_status())]
     }
 
     fn pool(&self, plane: Plane) -> &Arc<Pool> {

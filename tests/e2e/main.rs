@@ -34,4 +34,5 @@ mod panics;
 mod sdk;
 mod service_manager;
 mod streaming;
+mod upstream_connections;
 mod wire;
