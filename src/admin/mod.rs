@@ -2,9 +2,11 @@
 
 pub(crate) mod dashboard;
 pub(crate) mod desk;
+pub(crate) mod thread;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -12,50 +14,83 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
+use crate::credentials::Credentials;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
+use crate::log;
 use crate::metrics;
-use crate::panics;
+use crate::operation::Plane;
+use crate::panics::{self, Panicked};
 use crate::road::Road;
 use crate::upstream::Upstream;
-use crate::upstream::pool::PoolStatus;
+use crate::upstream::breaker::{Breaker, Position};
 
-/// Answers on the admin address.
-pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
-    panics::contained(answer(road, client, request)).await.unwrap_or_else(|_panicked| {
+/// Answers on the admin address. What may take long runs on the `main` runtime.
+async fn serve(
+    main: Handle,
+    road: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    panics::contained(answer(main, road, client, request)).await.and_then(|answer| answer).unwrap_or_else(|_panicked| {
         let sentence = "an error in the daemon's own code ended this request; its log says where.";
         Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
     })
 }
 
-async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    main: Handle,
+    road: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Panicked> {
     let (head, _) = request.into_parts();
     if let Err(refusal) = listen::guard::check(&client, &head) {
-        return refusal.response().map(Body::whole);
+        return Ok(refusal.response().map(Body::whole));
     }
     let road = road.load_full();
-    match (&head.method, head.uri.path()) {
+    Ok(match (&head.method, head.uri.path()) {
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
                 pools: pools(&road),
+                listings: road
+                    .regions
+                    .iter()
+                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .collect(),
+                breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
-                buffered: road.buffered.taken(),
+                bodies: metrics::Bodies {
+                    taken: road.buffered.taken(),
+                    most: road.settings.max_buffered_bytes,
+                    refused: road.buffered.refused(),
+                },
                 audit: road.audit.status(),
+                log_dropped: log::dropped(),
             };
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
         (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status(&road).to_string()),
         (&Method::GET, dashboard::PATH) => {
-            let query = head.uri.query().unwrap_or_default();
-            match dashboard::answer(&road, &client.peer, None, query).await {
+            let question = async move {
+                let query = head.uri.query().unwrap_or_default();
+                dashboard::answer(&road, &client.peer, None, query).await
+            };
+            // Dropped with the set, when its client leaves.
+            let mut asked = JoinSet::new();
+            asked.spawn_on(panics::contained(question), &main);
+            let answered = asked.join_next().await.and_then(Result::ok).unwrap_or(Err(Panicked))?;
+            match answered {
                 Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),
                 Err(refusal) => refusal.response().map(Body::whole),
             }
@@ -66,29 +101,38 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         )
         .response()
         .map(Body::whole),
-    }
+    })
 }
 
 /// What the daemon knows of itself, for `bedrock-sidecar status`.
 fn status(road: &Road) -> serde_json::Value {
-    let reasons = not_ready(road);
-    let credential = road.credentials.status();
+    let (reasons, now) = (not_ready(road), Instant::now());
+    let kept = |credentials: &Credentials| {
+        let status = credentials.status();
+        json!({
+            "kind": status.description,
+            "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+            "expiresInSeconds": status.expires_in.map(|left| left.as_secs()),
+            "problem": status.problem,
+        })
+    };
     let audit = road.audit.status();
     json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "version": env!("CARGO_PKG_VERSION"),
         "configuration": road.settings.path,
-        "credential": {
-            "kind": credential.description,
-            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
-            "problem": credential.problem,
-        },
+        "reloadRefused": road.reload_refused.load().as_deref(),
+        "credential": kept(&road.credentials),
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
-            "paused": region.upstream.is_paused(),
+            "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
+            "paused": region.upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
+            "breakers": Plane::ALL.map(|plane| breaker(region.upstream.breaker(plane), plane, now)),
             "dataRetention": region.retention.mode(),
+            "credential": kept(region.upstream.credentials()),
+            "objection": region.objection(&road.settings.policy),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -104,6 +148,36 @@ fn status(road: &Road) -> serde_json::Value {
         },
         "limits": road.limits.status(),
     })
+}
+
+fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> serde_json::Value {
+    let status = breaker.status(now);
+    json!({
+        "plane": plane.name(),
+        "state": status.position.word(),
+        "reason": status.reason,
+        "probeInSeconds": status.probe_in.map(|pause| pause.as_secs()),
+    })
+}
+
+/// The upstreams that requests to models are not sent to as long as there is another one, for the service manager's line.
+pub(crate) fn passed_over(road: &Road) -> String {
+    let now = Instant::now();
+    let is_open = |upstream: &&Upstream| upstream.breaker(Plane::Runtime).status(now).position != Position::Closed;
+    let upstreams = road.regions.iter().map(|region| &*region.upstream).filter(is_open);
+    let regions: Vec<&str> = upstreams.map(|upstream| upstream.region.as_str()).collect();
+    if regions.is_empty() { String::new() } else { format!("; failing now: {}", regions.join(", ")) }
+}
+
+/// Where all breakers stand.
+fn breakers(road: &Road) -> Vec<metrics::BreakerReading> {
+    let now = Instant::now();
+    let of = |upstream: &Upstream, plane| metrics::BreakerReading {
+        region: upstream.region.clone(),
+        plane,
+        position: upstream.breaker(plane).status(now).position,
+    };
+    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
 }
 
 /// The process lives; nothing else is claimed.
@@ -128,13 +202,13 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
-        reasons.push(refusal.message.into_owned());
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy));
+    // One region that can be used is enough: requests go there.
+    let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
+    reasons.dedup();
+    if road.stopping.load(Ordering::Relaxed) {
+        reasons.insert(0, "the daemon is stopping.".to_owned());
     }
-    let required = &road.settings.policy.require_data_retention;
-    reasons
-        .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
     let audit = road.audit.status();
     if !audit.ledger_writable {
         let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());
@@ -144,11 +218,13 @@ pub(crate) fn not_ready(road: &Road) -> Vec<String> {
 }
 
 /// The connections of every upstream's planes.
-fn pools(road: &Road) -> Vec<(String, &'static str, PoolStatus)> {
-    let of = |upstream: &Upstream| {
-        upstream.take_pool_status().map(|(plane, status)| (upstream.region.clone(), plane, status))
+fn pools(road: &Road) -> Vec<metrics::PoolReading> {
+    let of = |upstream: &Upstream, plane| metrics::PoolReading {
+        region: upstream.region.clone(),
+        plane,
+        status: upstream.take_pool_status(plane),
     };
-    road.regions.iter().flat_map(|region| of(&region.upstream)).collect()
+    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

@@ -1,5 +1,5 @@
-//! What an upstream's error answer asks for: another credential, another clock, a profile, another upstream (failover), or
-//! nothing.
+//! What an upstream's error answer asks for: another credential, another clock, a profile, or nothing. Which answers lead to
+//! another upstream is told in `forward.rs`.
 
 use std::time::{Duration, SystemTime};
 
@@ -91,6 +91,23 @@ impl AwsError {
         if by_type || by_text { Remedy::Credential } else { Remedy::None }
     }
 
+    /// It says that the model or profile that was named is not there, and not that the request is wrong otherwise. Other texts
+    /// of 400 may quote the request, so these are looked for at the beginning.
+    pub(crate) fn blames_model(&self, status: StatusCode) -> bool {
+        let text = self.message.to_ascii_lowercase();
+        let begins = |start: &str| text.starts_with(start);
+        match status {
+            StatusCode::NOT_FOUND => self.error_type == "ResourceNotFoundException",
+            StatusCode::BAD_REQUEST => {
+                self.error_type == "ValidationException"
+                    && (begins("the provided model identifier is invalid")
+                        || begins("the provided inference profile")
+                        || begins("the requested inference profile"))
+            }
+            _ => false,
+        }
+    }
+
     /// What the ledger keeps. Texts of 400 and 424 may quote the prompt, so only their type is kept.
     pub(crate) fn for_record(&self, status: StatusCode) -> String {
         let may_quote_input = matches!(status.as_u16(), 400 | 422 | 424);
@@ -102,11 +119,6 @@ impl AwsError {
         text.truncate(text.floor_char_boundary(LONGEST_FOR_RECORD));
         text
     }
-}
-
-/// Failover: answers for which another upstream may do better, because this one is throttled, broken or unavailable.
-pub(crate) fn leads_to_failover(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 500 | 503)
 }
 
 fn date(headers: &HeaderMap) -> Option<SystemTime> {
@@ -171,6 +183,29 @@ mod tests {
             remedy(429, "ThrottlingException", "Too many tokens, please wait before trying again."),
             Remedy::None
         );
+    }
+
+    #[test]
+    fn only_what_names_the_model_blames_it() {
+        for (status, error_type, message, expected) in [
+            (404, "ResourceNotFoundException", "The requested inference profile could not be found.", true),
+            (
+                404,
+                "ResourceNotFoundException",
+                "Could not resolve the foundation model from the model identifier.",
+                true,
+            ),
+            (404, "UnknownOperationException", "", false),
+            (400, "ValidationException", "The provided model identifier is invalid.", true),
+            (400, "ValidationException", "Malformed input: \"the provided model identifier is invalid\"", false),
+            (400, "ValidationException", "Malformed input request: #: required key [prompt] not found", false),
+            (400, "SerializationException", "", false),
+            (403, "AccessDeniedException", "The provided model identifier is invalid.", false),
+            (429, "ThrottlingException", "Too many tokens", false),
+        ] {
+            let error = AwsError { error_type: error_type.into(), message: message.into() };
+            assert_eq!(error.blames_model(StatusCode::from_u16(status).unwrap()), expected, "{status} {message}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod app;
 mod bounds;
+mod breakers;
 mod callers;
 mod commands;
 mod completions;
@@ -26,6 +27,7 @@ mod hostile;
 mod ledger;
 mod legacy_rest_api;
 mod limits;
+mod log;
 mod metering;
 mod models;
 mod opaque;
@@ -34,5 +36,6 @@ mod panics;
 mod sdk;
 mod service_manager;
 mod streaming;
+mod telling;
 mod upstream_connections;
 mod wire;

@@ -198,7 +198,8 @@ impl State {
     pub(super) fn drop_stale(&mut self, idle: Duration) {
         let now = Instant::now();
         self.shared.retain(|shared| {
-            let is_wanted = if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
+            let is_wanted =
+                if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
             is_wanted && !shared.sender.is_closed()
         });
         self.idle.retain(|own| !own.sender.is_closed() && own.life.is_fresh(now, idle));

@@ -321,7 +321,8 @@ async fn a_connection_of_age_takes_no_more_requests_but_ends_what_it_has() {
         let pool = Arc::clone(&pool);
         more += 1;
         assert!(more < 2000, "the first connection is used for ever");
-        let asked = tokio::spawn(async move { pool.send(Duration::from_millis(5), &mut Effort::default(), make).await.err() });
+        let asked =
+            tokio::spawn(async move { pool.send(Duration::from_millis(5), &mut Effort::default(), make).await.err() });
         let _ = asked.await.unwrap();
     }
     seen.answers.add_permits(10_000);
