@@ -18,13 +18,13 @@ use tokio_rustls::TlsConnector;
 use super::dial::dial;
 use super::socket::{Pending, Socket};
 use super::status::Protocol;
-use super::{MAX_STREAMS, Pool};
+use super::Pool;
 use crate::panics;
 
 /// What one stream may have in flight; a slow client stops its own stream and no other.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// What all streams of one connection may have in flight: the windows of `MAX_STREAMS` streams.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// A ping goes out when nothing has come for so long, streams or none: a path that has silently gone is found out before
 /// a request is sent into it.
 const PING_AFTER: Duration = Duration::from_secs(10);
