@@ -9,16 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
-use hyper::rt::Executor as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsConnector;
 
+use super::Pool;
 use super::dial::dial;
 use super::socket::{Pending, Socket};
 use super::status::Protocol;
-use super::Pool;
 use crate::panics;
 
 /// What one stream may have in flight; a slow client stops its own stream and no other.
