@@ -149,7 +149,8 @@ impl State {
             let was_used = std::mem::replace(&mut shared.life.was_used, true);
             return Some(Connection::Stream { id: shared.id, sender: shared.sender.clone(), was_used });
         }
-        while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready()) {
+        // One that has carried nothing takes its first request before its driver has run.
+        while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready() || !own.life.was_used) {
             let own = self.idle.swap_remove(at);
             // Before a request, a server has nothing to say but that it ends the connection; a new one may have sent
             // session tickets.
