@@ -128,6 +128,12 @@ fn forget(payload: Box<dyn Any + Send>) -> Panicked {
     Panicked
 }
 
+/// Whether a panic at this place would be contained.
+#[cfg(test)]
+pub(crate) fn is_contained() -> bool {
+    CONTAINED.get()
+}
+
 /// Panics where a test asks for it: `BEDROCK_SIDECAR_PANIC=PLACE:WHAT`. Optimised builds do not have it.
 #[cfg(debug_assertions)]
 #[allow(clippy::panic, reason = "this is what it is for")]

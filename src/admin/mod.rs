@@ -63,6 +63,7 @@ async fn answer(
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
                     ..road.credentials.status()
                 },
+                pools: pools(&road),
                 listings: road
                     .regions
                     .iter()
@@ -218,6 +219,16 @@ pub(crate) fn not_ready(road: &Road) -> Vec<String> {
         reasons.push(format!("requests cannot be recorded: {why}."));
     }
     reasons
+}
+
+/// The connections of every upstream's planes.
+fn pools(road: &Road) -> Vec<metrics::PoolReading> {
+    let of = |upstream: &Upstream, plane| metrics::PoolReading {
+        region: upstream.region.clone(),
+        plane,
+        status: upstream.take_pool_status(plane),
+    };
+    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
 use readings::Shown;
-pub(crate) use readings::{Bodies, BreakerReading, Readings};
+pub(crate) use readings::{Bodies, BreakerReading, PoolReading, Readings};
 use requests::Requests;
 
 /// All counters of the daemon.
@@ -108,6 +108,7 @@ mod tests {
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
     use crate::upstream::breaker::Position;
+    use crate::upstream::pool::PoolStatus;
 
     #[test]
     fn names_are_those_of_the_contract() {
@@ -176,8 +177,14 @@ mod tests {
         let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
         let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
+        let pool = |failed| PoolReading {
+            region: "us-east-1".to_owned(),
+            plane: Plane::Runtime,
+            status: PoolStatus { http1: 2, http2: 0, succeeded: 5, failed },
+        };
         let readings = Readings {
             credential: status,
+            pools: vec![pool(1), pool(2)],
             listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
             breakers,
             disbelieved_clocks: 3,
@@ -189,6 +196,8 @@ mod tests {
         };
         let text = metrics.text(&readings);
         for line in [
+            "bedrock_sidecar_upstream_connections{region=\"us-east-1\",plane=\"runtime\",protocol=\"http1\"} 4",
+            "bedrock_sidecar_upstream_handshakes_total{region=\"us-east-1\",plane=\"runtime\",result=\"failure\"} 3",
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 2",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_first_byte_seconds_count{operation=\"Converse\"} 3",

@@ -1,5 +1,6 @@
 //! What others count, read when a scraper asks.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -9,9 +10,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::labels::{LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text};
+use super::labels::{
+    HandshakeLabels, LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text, UpstreamConnectionLabels,
+};
 use crate::operation::Plane;
 use crate::upstream::breaker::Position;
+use crate::upstream::pool::PoolStatus;
 
 /// The numbers of the moment.
 #[derive(Debug)]
@@ -20,6 +24,7 @@ pub(crate) struct Readings {
     /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,
     pub breakers: Vec<BreakerReading>,
+    pub pools: Vec<PoolReading>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -35,6 +40,14 @@ pub(crate) struct BreakerReading {
     pub region: String,
     pub plane: Plane,
     pub position: Position,
+}
+
+/// The connections to one plane of an upstream.
+#[derive(Debug)]
+pub(crate) struct PoolReading {
+    pub region: String,
+    pub plane: Plane,
+    pub status: PoolStatus,
 }
 
 /// The memory for bodies.
@@ -59,6 +72,8 @@ pub(super) struct Shown {
     listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     credential_refreshes: Family<ResultLabel, Counter>,
     breakers: Family<PlaneLabels, Gauge>,
+    upstream_connections: Family<UpstreamConnectionLabels, Gauge>,
+    upstream_handshakes: Family<HandshakeLabels, Counter>,
     disbelieved_clocks: Counter,
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
@@ -113,6 +128,12 @@ impl Shown {
                 "upstream_breaker_state",
                 "0 closed, 1 half-open, 2 open: requests go to other upstreams first",
             ),
+            upstream_connections: add(registry, "upstream_connections", "Connections to the upstreams"),
+            upstream_handshakes: add(
+                registry,
+                "upstream_handshakes",
+                "Attempts to open a connection to an upstream, TLS included",
+            ),
             disbelieved_clocks: add(
                 registry,
                 "disbelieved_clocks",
@@ -162,13 +183,14 @@ impl Shown {
     }
 
     pub(super) fn show(&self, readings: &Readings) {
-        let Readings { credential, listings, breakers, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } =
+        let Readings { credential, listings, disbelieved_clocks, panics, limits, bodies, audit, log_dropped, .. } =
             readings;
         let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
         catch_up(&self.buffer_full, bodies.refused);
-        self.set_breakers(breakers);
+        self.set_breakers(&readings.breakers);
+        self.set_pools(&readings.pools);
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
@@ -205,6 +227,29 @@ impl Shown {
             let labels = PlaneLabels { region: Text::of(region), plane: plane.name() };
             let gauge = self.breakers.get_or_create(&labels);
             gauge.set(gauge.get().max(position.number()));
+        }
+    }
+}
+
+impl Shown {
+    /// Several upstreams may be of one region: their connections are added up.
+    fn set_pools(&self, pools: &[PoolReading]) {
+        let mut connections: HashMap<UpstreamConnectionLabels, i64> = HashMap::new();
+        for PoolReading { region, plane, status } in pools {
+            let (region, plane) = (Text::of(region), plane.name());
+            for (protocol, count) in [("http1", status.http1), ("http2", status.http2)] {
+                let labels = UpstreamConnectionLabels { region: region.clone(), plane, protocol };
+                *connections.entry(labels).or_default() += count;
+            }
+            for (result, count) in [("success", status.succeeded), ("failure", status.failed)] {
+                let labels = HandshakeLabels { region: region.clone(), plane, result };
+                self.upstream_handshakes.get_or_create(&labels).inc_by(count);
+            }
+        }
+        // Those of upstreams that a reload has removed go.
+        self.upstream_connections.clear();
+        for (labels, count) in connections {
+            self.upstream_connections.get_or_create(&labels).set(count);
         }
     }
 }

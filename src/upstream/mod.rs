@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full};
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use breaker::{Breaker, Seen};
-use pool::{Effort, Pool, SendError};
+use pool::{Effort, Pool, PoolStatus, SendError};
 use standing::Standing;
 use throttled::Throttled;
 
@@ -100,7 +100,7 @@ pub(crate) enum AnswerBody {
 pub(crate) struct Exchanged {
     /// How often the request was sent, the answer's own attempt included.
     pub attempts: u32,
-    /// How long it waited for connections.
+    /// How long it waited for connections, in all its attempts.
     pub connecting: Duration,
     pub result: Result<Answer, Failure>,
 }
@@ -223,31 +223,14 @@ impl Upstream {
         effort: &mut Effort,
     ) -> Result<Answer, Failure> {
         let pool = self.pool(outgoing.plane);
-        let mut request = http::Request::new(Full::new(outgoing.body.clone()));
-        *request.method_mut() = outgoing.method.clone();
-        *request.uri_mut() = http::Uri::from(outgoing.path.clone());
-        *request.headers_mut() = outgoing.headers.clone();
-        request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
-        let authority = pool.endpoint().authority();
-        let signed = sign::Signed {
-            method: &outgoing.method,
-            path: &outgoing.path,
-            authority: &authority,
-            region: &self.region,
-            body: &outgoing.body,
-            now: answer::shifted(SystemTime::now(), offset),
-        };
-        sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
-        let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, effort)).await;
-        let (response, lease) = match sent {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(error @ (SendError::Connect { .. } | SendError::NotTaken { .. }))) => {
+        let signed = || self.signed(outgoing, credential, offset);
+        let (response, lease) = match pool.send(self.timeouts.first_byte, effort, signed).await {
+            Ok(answered) => answered,
+            Err(error @ (SendError::Connect { .. } | SendError::NotMade(_) | SendError::NotTaken { .. })) => {
                 return Err(Failure::NotSent(error.to_string()));
             }
-            Ok(Err(error @ SendError::Broke { .. })) => return Err(Failure::Broke(error.to_string())),
-            Err(_) => {
-                let seconds = self.timeouts.first_byte.as_secs_f32();
-                return Err(Failure::Broke(format!("{} gave no answer within {seconds} s", pool.endpoint())));
+            Err(error @ (SendError::Broke { .. } | SendError::Silent { .. })) => {
+                return Err(Failure::Broke(error.to_string()));
             }
         };
         let (head, incoming) = response.into_parts();
@@ -258,6 +241,36 @@ impl Upstream {
             _ => AnswerBody::Passing(body),
         };
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// The request with its credential. A signature carries the time of this moment.
+    fn signed(
+        &self,
+        outgoing: &UpstreamRequest,
+        credential: &Credential,
+        offset: i64,
+    ) -> Result<http::Request<Full<Bytes>>, String> {
+        let mut request = http::Request::new(Full::new(outgoing.body.clone()));
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = http::Uri::from(outgoing.path.clone());
+        *request.headers_mut() = outgoing.headers.clone();
+        request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
+        let authority = self.pool(outgoing.plane).endpoint().authority();
+        let signed = sign::Signed {
+            method: &outgoing.method,
+            path: &outgoing.path,
+            authority: &authority,
+            region: &self.region,
+            body: &outgoing.body,
+            now: answer::shifted(SystemTime::now(), offset),
+        };
+        sign::authenticate(request.headers_mut(), credential, signed)?;
+        Ok(request)
+    }
+
+    /// The connections to the host of a plane; what came of opening them is told once.
+    pub(crate) fn take_pool_status(&self, plane: Plane) -> PoolStatus {
+        self.pool(plane).take_status()
     }
 
     fn pool(&self, plane: Plane) -> &Arc<Pool> {

@@ -37,4 +37,5 @@ mod sdk;
 mod service_manager;
 mod streaming;
 mod telling;
+mod upstream_connections;
 mod wire;

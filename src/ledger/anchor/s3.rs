@@ -26,6 +26,7 @@ use crate::upstream::pool::{Effort, Outgoing, Pool};
 use crate::upstream::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// S3's errors are far smaller.
 const MAX_ANSWER: usize = 64 * 1024;
 /// What S3 leaves as it is in a path before it checks a signature.
@@ -63,12 +64,9 @@ impl Bucket {
         let credentials = self.credentials.provide_credentials().await.map_err(|error| {
             format!("S3 cannot be asked for the bucket {}: {}", self.settings.bucket, without_credentials(&error))
         })?;
-        let request = request(&self.settings, &credentials, chain, now_ms)?;
-        let (response, lease) = self
-            .pool
-            .send(request, &mut Effort::default())
-            .await
-            .map_err(|error| format!("{}: {error}", self.settings.bucket))?;
+        let request = || request(&self.settings, &credentials, chain, now_ms);
+        let sent = self.pool.send(ANSWER_TIMEOUT, &mut Effort::default(), request).await;
+        let (response, lease) = sent.map_err(|error| format!("{}: {error}", self.settings.bucket))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         if status == StatusCode::OK {

@@ -1,0 +1,395 @@
+//! Connections to one host: opened when needed, kept while they are good, HTTP/2 or HTTP/1.1 as ALPN decides.
+//!
+//! An HTTP/1.1 connection carries one request at a time and waits here in between. An HTTP/2 connection carries many, but
+//! no more than the peer allows: a thousand streams that last for minutes must not queue behind one connection.
+//!
+//! A request that finds no connection waits in line. As many connections are opened as those in line are expected to need,
+//! and whatever becomes free first, a new connection or one that another request gave back, goes to who has waited longest.
+
+mod dial;
+mod open;
+mod socket;
+mod state;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::sync::oneshot;
+
+use crate::config::Endpoint;
+use state::{Connection, State, Waiter};
+use status::Counts;
+pub(crate) use status::PoolStatus;
+
+/// A request as it goes upstream: its body is in memory, because the signature needs its hash and a retry its bytes.
+pub(crate) type Outgoing = Request<Full<Bytes>>;
+
+/// Idle connections are dropped before servers commonly close them (60 s and up).
+const IDLE: Duration = Duration::from_secs(50);
+/// After so long, and up to a fifth more, a connection takes no further requests. New ones follow the name to other
+/// addresses; and the h2 crate ends a connection that has brought 100 empty DATA frames in its life.
+const AGE: Duration = Duration::from_secs(5 * 60);
+/// A request that no peer has processed is sent again so often at most, on other connections or streams.
+const MAX_REPEATS: u32 = 3;
+/// The pause before the first repeat; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Streams on one HTTP/2 connection, unless the peer allows fewer.
+const MAX_STREAMS: usize = 100;
+
+/// The connections to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    endpoint: Endpoint,
+    scheme: Scheme,
+    authority: Authority,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    times: Times,
+    counts: Arc<Counts>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// How long a request waits for its connection, in all.
+    connect: Duration,
+    idle: Duration,
+    age: Duration,
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// Nothing was sent.
+    #[error("no connection to {endpoint}: {reason}")]
+    Connect { endpoint: String, reason: String },
+    /// Nothing was sent: the request could not be made.
+    #[error("{0}")]
+    NotMade(String),
+    /// Peers said, or closed the connection in such a way, that they did nothing with the request.
+    #[error("{endpoint} did not take the request: {reason}")]
+    NotTaken { endpoint: String, reason: String },
+    /// The request may have been received.
+    #[error("the connection to {endpoint} broke before an answer: {reason}")]
+    Broke { endpoint: String, reason: String },
+    /// The request may have been received.
+    #[error("{endpoint} gave no answer within {seconds} s")]
+    Silent { endpoint: String, seconds: f32 },
+}
+
+/// What it took to have a request answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Effort {
+    /// How often the request was sent. The pool counts repeats alone.
+    pub attempts: u32,
+    /// How long it waited for connections, pauses between repeats included.
+    pub connecting: Duration,
+}
+
+/// A connection in use; goes back to the pool with the end of the answer.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    connection: Option<Connection>,
+    /// A request was sent on it. What no request has touched can go to another one.
+    has_been_used: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        tls: Option<Arc<ClientConfig>>,
+        connect_timeout: Duration,
+    ) -> Result<Arc<Pool>, String> {
+        Pool::with(endpoint, tls, Times { connect: connect_timeout, idle: IDLE, age: AGE })
+    }
+
+    fn with(endpoint: Endpoint, tls: Option<Arc<ClientConfig>>, times: Times) -> Result<Arc<Pool>, String> {
+        let tls = match tls {
+            Some(config) => {
+                let host = endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let name = ServerName::try_from(host).map_err(|_| format!("{endpoint} has no valid host name"))?;
+                Some((config, name))
+            }
+            None => None,
+        };
+        let authority = Authority::try_from(endpoint.authority()).map_err(|error| format!("{endpoint}: {error}"))?;
+        let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
+        let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
+        let state = Mutex::new(State::new(carries));
+        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts: Arc::default(), state }))
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How many connections there are, and what came of opening them since this was last asked.
+    pub(crate) fn take_status(&self) -> PoolStatus {
+        self.counts.take()
+    }
+
+    /// Sends one request on a connection of the pool. `make` makes it once there is a connection, so that a signature's
+    /// date is fresh. What a connection did not take before it closed is sent on another one, and so is a stream that the
+    /// peer refused unread; both a few times at most. A request that may have been processed is never sent twice. All
+    /// waiting for connections takes no longer than one connect time-out, the answer's head no longer than `first_byte`.
+    pub(crate) async fn send(
+        self: &Arc<Pool>,
+        first_byte: Duration,
+        effort: &mut Effort,
+        mut make: impl FnMut() -> Result<Outgoing, String>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let mut patience = self.times.connect;
+        let mut answer_by = None;
+        let mut repeats = 0;
+        loop {
+            let began = Instant::now();
+            let lease = self.lease(patience).await;
+            let waited = began.elapsed();
+            effort.connecting += waited;
+            patience = patience.saturating_sub(waited);
+            let mut lease = lease?;
+            let request = make().map_err(SendError::NotMade)?;
+            let answer_by = *answer_by.get_or_insert_with(|| tokio::time::Instant::now() + first_byte);
+            let mut error = match tokio::time::timeout_at(answer_by, lease.try_send(request)).await {
+                Ok(Some(Ok(response))) => return Ok((response, lease)),
+                Ok(Some(Err(error))) => error,
+                Ok(None) => return Err(self.not_taken("there is no connection".to_owned())),
+                Err(_) => {
+                    let seconds = first_byte.as_secs_f32();
+                    return Err(SendError::Silent { endpoint: self.endpoint.to_string(), seconds });
+                }
+            };
+            let reason = describe(error.error());
+            let is_unsent = error.take_message().is_some();
+            let refused = refused_unread(error.error());
+            let was_kept = lease.was_used();
+            lease.discard(is_unsent || refused == Some(Refused::Connection));
+            if !is_unsent && refused.is_none() {
+                return Err(SendError::Broke { endpoint: self.endpoint.to_string(), reason });
+            }
+            if repeats == MAX_REPEATS {
+                return Err(self.not_taken(reason));
+            }
+            effort.attempts += u32::from(!is_unsent);
+            // A kept connection that has just ended says nothing about the peer; the next one may be used at once.
+            if !(is_unsent && was_kept) {
+                let pause = (PAUSE * 2_u32.pow(repeats)).min(patience);
+                patience -= pause;
+                effort.connecting += pause;
+                tokio::time::sleep(pause).await;
+            }
+            repeats += 1;
+            if repeats == MAX_REPEATS {
+                // The peer may have closed all that are kept.
+                self.lock().close_idle();
+            }
+        }
+    }
+
+    fn not_taken(&self, reason: String) -> SendError {
+        SendError::NotTaken { endpoint: self.endpoint.to_string(), reason }
+    }
+
+    /// Origin form and a `Host` header.
+    fn for_http1(&self, mut request: Outgoing) -> Outgoing {
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = Uri::from(path);
+        }
+        if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
+            request.headers_mut().insert(HOST, host);
+        }
+        request
+    }
+
+    /// `:scheme` and `:authority`, which hyper takes from an absolute URI.
+    fn for_http2(&self, mut request: Outgoing) -> Outgoing {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        request.headers_mut().remove(HOST);
+        request
+    }
+
+    /// A connection for one request, which waits for it no longer than `patience`.
+    async fn lease(self: &Arc<Pool>, patience: Duration) -> Result<Lease, SendError> {
+        let waiting = {
+            let mut state = self.lock();
+            state.forget_the_gone();
+            if state.waiting.is_empty()
+                && let Some(connection) = state.take(self.times.idle)
+            {
+                return Ok(self.leased(connection));
+            }
+            let (place, waiting) = oneshot::channel();
+            let came = state.begun;
+            state.waiting.push_back(Waiter { came, place });
+            self.settle(&mut state);
+            waiting
+        };
+        let failed = |reason| SendError::Connect { endpoint: self.endpoint.to_string(), reason };
+        match tokio::time::timeout(patience, waiting).await {
+            Ok(Ok(outcome)) => outcome.map_err(failed),
+            Ok(Err(_)) | Err(_) => Err(failed(self.too_late())),
+        }
+    }
+
+    fn too_late(&self) -> String {
+        format!("no handshake within {} s", self.times.connect.as_secs_f32())
+    }
+
+    fn leased(self: &Arc<Pool>, connection: Connection) -> Lease {
+        Lease { pool: Arc::clone(self), connection: Some(connection), has_been_used: false }
+    }
+
+    /// Serves those in line with what there is, and opens as many connections as the others need.
+    fn settle(self: &Arc<Pool>, state: &mut State) {
+        state.forget_the_gone();
+        while !state.waiting.is_empty()
+            && let Some(connection) = state.take(self.times.idle)
+            && let Some(waiter) = state.waiting.pop_front()
+        {
+            if let Err(Ok(mut unwanted)) = waiter.place.send(Ok(self.leased(connection)))
+                && let Some(connection) = unwanted.connection.take()
+            {
+                state.put_back(connection, false);
+            }
+        }
+        let needed = state.waiting.len().div_ceil(state.carries);
+        while state.opening < needed {
+            state.opening += 1;
+            state.begun += 1;
+            tokio::spawn(Arc::clone(self).attempt(state.begun));
+        }
+    }
+
+    /// Closes connections that are old or have nothing to do, as long as there are connections.
+    fn sweep_from_now_on(self: &Arc<Pool>, state: &mut State) {
+        if std::mem::replace(&mut state.is_swept, true) {
+            return;
+        }
+        let (pool, idle) = (Arc::downgrade(self), self.times.idle);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(idle / 5).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let mut state = pool.lock();
+                state.drop_stale(idle);
+                if state.is_empty() {
+                    state.is_swept = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing between lock and unlock can leave the lists in a bad state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// It is one stream of an HTTP/2 connection.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.connection, Some(Connection::Stream { .. }))
+    }
+
+    /// Gives the connection back after a whole answer.
+    pub(crate) fn give_back(mut self) {
+        self.end(true);
+    }
+
+    async fn try_send(&mut self, request: Outgoing) -> Option<Result<Response<Incoming>, TrySendError<Outgoing>>> {
+        self.has_been_used = true;
+        match self.connection.as_mut()? {
+            Connection::Own(own) => Some(own.sender.try_send_request(self.pool.for_http1(request)).await),
+            Connection::Stream { sender, .. } => Some(sender.try_send_request(self.pool.for_http2(request)).await),
+        }
+    }
+
+    fn was_used(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::was_used)
+    }
+
+    /// The connection carried a failure. If that `concerns_all`, no other request is begun on it.
+    fn discard(mut self, concerns_all: bool) {
+        if concerns_all && let Some(Connection::Stream { id, .. }) = &self.connection {
+            self.pool.lock().retire(*id);
+        }
+        self.end(false);
+    }
+
+    fn end(&mut self, is_whole: bool) {
+        let Some(connection) = self.connection.take() else { return };
+        let mut state = self.pool.lock();
+        match connection {
+            Connection::Stream { id, .. } => state.stream_ended(id),
+            connection if is_whole || !self.has_been_used => state.put_back(connection, self.has_been_used),
+            Connection::Own(_) => return,
+        }
+        if !state.waiting.is_empty() {
+            self.pool.settle(&mut state);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
+/// What a peer has refused unread: one stream, or all that follows on the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Stream,
+    Connection,
+}
+
+/// The peer has said that it did nothing with the request: it was refused as a stream, or came after a graceful GOAWAY
+/// (RFC 9113, 8.7).
+fn refused_unread(error: &(dyn std::error::Error + 'static)) -> Option<Refused> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return match error.reason() {
+                _ if !error.is_remote() => None,
+                Some(h2::Reason::NO_ERROR) if error.is_go_away() => Some(Refused::Connection),
+                Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => Some(Refused::Stream),
+                _ => None,
+            };
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The innermost cause: the outer ones only say that something failed.
+pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    match deepest.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the peer closed the connection".to_owned(),
+        _ => deepest.to_string(),
+    }
+}

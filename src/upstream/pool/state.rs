@@ -1,0 +1,236 @@
+//! What a pool holds: connections that can take a request, and requests that wait for one.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use tokio::sync::{oneshot, watch};
+
+use super::open::Opened;
+use super::socket::{Pending, Socket};
+use super::{Lease, MAX_STREAMS, Times};
+
+const MAX_IDLE: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct State {
+    idle: Vec<Own>,
+    shared: Vec<Shared>,
+    /// The oldest comes first.
+    pub waiting: VecDeque<Waiter>,
+    /// Attempts to open a connection that run now, and all that have begun so far.
+    pub opening: usize,
+    pub begun: u64,
+    /// How many requests the next connection is expected to carry at once: as many as the last one.
+    pub carries: usize,
+    last_id: u64,
+    /// The task that closes old connections runs.
+    pub is_swept: bool,
+}
+
+/// A request that waits for a connection.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// How many attempts to open one had begun when it came.
+    pub came: u64,
+    pub place: oneshot::Sender<Result<Lease, String>>,
+}
+
+/// A connection that a request has been given.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Own(Own),
+    /// One stream of the connection `id`.
+    Stream {
+        id: u64,
+        sender: http2::SendRequest<Full<Bytes>>,
+        was_used: bool,
+    },
+}
+
+/// An HTTP/1.1 connection.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub sender: http1::SendRequest<Full<Bytes>>,
+    socket: Socket,
+    life: Life,
+}
+
+/// An HTTP/2 connection. It ends when it is no longer held here and its streams have ended.
+#[derive(Debug)]
+struct Shared {
+    id: u64,
+    sender: http2::SendRequest<Full<Bytes>>,
+    socket: Socket,
+    life: Life,
+    streams: usize,
+    most: watch::Receiver<usize>,
+}
+
+#[derive(Debug)]
+struct Life {
+    /// When it becomes too old for further requests.
+    until: Instant,
+    /// When its last request ended.
+    idle_since: Instant,
+    was_used: bool,
+}
+
+impl Life {
+    fn new(times: &Times) -> Life {
+        // So that connections that were opened together do not end together.
+        let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
+        let now = Instant::now();
+        Life { until: now + times.age.mul_f64(1.0 + jitter / 5.0), idle_since: now, was_used: false }
+    }
+
+    fn is_young(&self, now: Instant) -> bool {
+        now < self.until
+    }
+
+    fn is_fresh(&self, now: Instant, idle: Duration) -> bool {
+        self.is_young(now) && now.duration_since(self.idle_since) < idle
+    }
+}
+
+impl Connection {
+    /// It has carried a request before this one.
+    pub(super) fn was_used(&self) -> bool {
+        match self {
+            Connection::Own(own) => own.life.was_used,
+            Connection::Stream { was_used, .. } => *was_used,
+        }
+    }
+}
+
+impl State {
+    /// `carries`: what is expected of the first connection.
+    pub(super) fn new(carries: usize) -> State {
+        State {
+            idle: Vec::new(),
+            shared: Vec::new(),
+            waiting: VecDeque::new(),
+            opening: 0,
+            begun: 0,
+            carries,
+            last_id: 0,
+            is_swept: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, opened: Opened, times: &Times) {
+        let life = Life::new(times);
+        match opened {
+            Opened::Http1(sender, socket) => {
+                self.carries = 1;
+                self.idle.push(Own { sender, socket, life });
+            }
+            Opened::Http2(sender, socket, most) => {
+                self.carries = (*most.borrow()).clamp(1, MAX_STREAMS);
+                self.last_id += 1;
+                self.shared.push(Shared { id: self.last_id, sender, socket, life, streams: 0, most });
+            }
+        }
+    }
+
+    /// A connection, or a stream of one, that can take a request now.
+    pub(super) fn take(&mut self, idle: Duration) -> Option<Connection> {
+        self.drop_stale(idle);
+        while let Some(at) = self.shared.iter().position(Shared::has_room) {
+            let shared = &mut self.shared[at];
+            // The end of a connection in use is noticed by its driver, which is awake.
+            if shared.streams == 0 && shared.socket.pending() == Pending::End {
+                self.shared.remove(at);
+                continue;
+            }
+            shared.streams += 1;
+            let was_used = std::mem::replace(&mut shared.life.was_used, true);
+            return Some(Connection::Stream { id: shared.id, sender: shared.sender.clone(), was_used });
+        }
+        // One that has carried nothing takes its first request before its driver has run.
+        while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready() || !own.life.was_used) {
+            let own = self.idle.swap_remove(at);
+            // Before a request, a server has nothing to say but that it ends the connection; a new one may have sent
+            // session tickets.
+            match own.socket.pending() {
+                Pending::Bytes if own.life.was_used => {}
+                Pending::End => {}
+                Pending::Nothing | Pending::Bytes => return Some(Connection::Own(own)),
+            }
+        }
+        None
+    }
+
+    /// Takes back what `take` gave, after a whole answer or unused.
+    pub(super) fn put_back(&mut self, connection: Connection, has_been_used: bool) {
+        let now = Instant::now();
+        match connection {
+            Connection::Own(mut own) => {
+                own.life.was_used |= has_been_used;
+                own.life.idle_since = now;
+                if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < MAX_IDLE {
+                    self.idle.push(own);
+                }
+            }
+            Connection::Stream { id, .. } => self.stream_ended(id),
+        }
+    }
+
+    pub(super) fn stream_ended(&mut self, id: u64) {
+        if let Some(shared) = self.shared.iter_mut().find(|shared| shared.id == id) {
+            shared.streams -= 1;
+            shared.life.idle_since = Instant::now();
+        }
+    }
+
+    /// The connection takes no further requests.
+    pub(super) fn retire(&mut self, id: u64) {
+        self.shared.retain(|shared| shared.id != id);
+    }
+
+    /// Closes the HTTP/1.1 connections that wait.
+    pub(super) fn close_idle(&mut self) {
+        self.idle.clear();
+    }
+
+    /// Lets go of connections that have ended, are too old, or have long had nothing to do.
+    pub(super) fn drop_stale(&mut self, idle: Duration) {
+        let now = Instant::now();
+        self.shared.retain(|shared| {
+            let is_wanted =
+                if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
+            is_wanted && !shared.sender.is_closed()
+        });
+        self.idle.retain(|own| !own.sender.is_closed() && own.life.is_fresh(now, idle));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.is_empty() && self.idle.is_empty()
+    }
+
+    /// An attempt has failed. It fails the oldest of those who came before it began, as many as it would have served; who
+    /// came later has another attempt made for it.
+    pub(super) fn fail(&mut self, attempt: u64, reason: &str) {
+        self.forget_the_gone();
+        for _ in 0..self.carries {
+            if self.waiting.front().is_none_or(|waiter| waiter.came >= attempt) {
+                return;
+            }
+            if let Some(waiter) = self.waiting.pop_front() {
+                let _ = waiter.place.send(Err(reason.to_owned()));
+            }
+        }
+    }
+
+    pub(super) fn forget_the_gone(&mut self) {
+        self.waiting.retain(|waiter| !waiter.place.is_closed());
+    }
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        self.streams < (*self.most.borrow()).min(MAX_STREAMS)
+    }
+}

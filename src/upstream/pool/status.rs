@@ -1,0 +1,61 @@
+//! What the pool counts for the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    http1: AtomicI64,
+    http2: AtomicI64,
+    /// Attempts to open a connection, up to the peer's SETTINGS in HTTP/2.
+    pub succeeded: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+/// How many connections a pool has, and what came of opening them since this was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PoolStatus {
+    pub http1: i64,
+    pub http2: i64,
+    pub succeeded: u64,
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Counts a connection as long as its driver runs.
+    pub(super) fn connection(self: &Arc<Counts>, protocol: Protocol) -> Counted {
+        self.of(protocol).fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self), protocol)
+    }
+
+    pub(super) fn take(&self) -> PoolStatus {
+        PoolStatus {
+            http1: self.http1.load(Ordering::Relaxed),
+            http2: self.http2.load(Ordering::Relaxed),
+            succeeded: self.succeeded.swap(0, Ordering::Relaxed),
+            failed: self.failed.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    fn of(&self, protocol: Protocol) -> &AtomicI64 {
+        match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Counts>, Protocol);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.of(self.1).fetch_sub(1, Ordering::Relaxed);
+    }
+}
