@@ -31,6 +31,7 @@ mod models;
 mod opaque;
 mod operations;
 mod panics;
+mod reload;
 mod sdk;
 mod service_manager;
 mod streaming;

@@ -6,6 +6,7 @@ mod memory;
 mod rotation;
 mod short_term;
 mod sources;
+mod upstreams;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
