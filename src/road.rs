@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 
@@ -21,6 +21,7 @@ use crate::model::retention::Retention;
 use crate::receive::budget::Budget;
 use crate::record::Record;
 use crate::settings::{self, Settings};
+use crate::timings::Timings;
 use crate::upstream::Upstream;
 
 /// Everything that the request pipeline (`proxy.rs`) works with, built from one reading of the configuration.
@@ -94,11 +95,11 @@ impl Road {
     }
 
     /// Counts a request that has ended, and writes its log line unless it is one of a flood that the ledger tells of.
-    pub(crate) fn ended(&self, record: &Record, took: Duration, is_told: bool) {
+    pub(crate) fn ended(&self, record: &Record, timings: &Timings, is_told: bool) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
-        self.metrics.ended(record, label.as_deref(), took);
+        self.metrics.ended(record, label.as_deref(), timings);
         if is_told {
-            log::request(record, self.audit.host_id());
+            log::request(record, timings, self.audit.host_id());
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
-use crate::admin;
+use crate::admin::thread;
 use crate::lifecycle::roll_call::RollCall;
 use crate::lifecycle::{InheritError, Inherited};
 use crate::listen::farewell::Farewell;
@@ -173,7 +173,10 @@ impl Front {
     }
 
     /// Begins to accept.
-    pub(super) fn open(&mut self, bound: Bound) {
+    ///
+    /// # Errors
+    /// The admin address gets no thread.
+    pub(super) fn open(&mut self, bound: Bound) -> Result<(), StartError> {
         let Bound { place, listener, is_inherited, material } = bound;
         let name = listener.name();
         let farewell = Arc::new(Farewell::default());
@@ -181,8 +184,8 @@ impl Front {
         let mut tasks = JoinSet::new();
         let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&farewell));
         if matches!(place, Place::Admin(_)) {
-            let service = move |client, request| admin::serve(Arc::clone(&road), client, request);
-            tasks.spawn(listener.serve(Arc::clone(&self.admin), farewells, cutting, calls, service));
+            let accepting = thread::serve(listener, Arc::clone(&self.admin), farewells, cutting, calls, road);
+            tasks.spawn(accepting.map_err(StartError::AdminThread)?);
         } else {
             let service = move |client, request| service::serve(road.load_full(), client, request);
             tasks.spawn(listener.serve(Arc::clone(&self.main), farewells, cutting, calls, service));
@@ -191,6 +194,7 @@ impl Front {
             tasks.spawn(async move { material.follow().await });
         }
         self.open.push(Open { place, name, is_inherited, material, tasks, farewell, roll });
+        Ok(())
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -207,8 +211,11 @@ impl Front {
             material.exchange(loaded);
         }
         for bound in new {
-            tracing::info!(address = %bound.name(), "listening here too now");
-            self.open(bound);
+            let address = bound.name();
+            match self.open(bound) {
+                Ok(()) => tracing::info!(%address, "listening here too now"),
+                Err(error) => tracing::error!(%error, %address, "nothing listens here"),
+            }
         }
         self.leaving.retain(|told| !told.is_closed());
         for place in gone {

@@ -73,6 +73,9 @@ pub enum StartError {
     /// The saved use of daily limits and budgets cannot be read.
     #[error("limits.json in the state directory cannot be used: {0}.")]
     Limits(#[from] std::io::Error),
+    /// The admin address gets no thread of its own.
+    #[error("the thread of the admin address cannot start: {0}.")]
+    AdminThread(std::io::Error),
     /// The HTTP client for an upstream cannot be built; the text says why.
     #[error("{0}.")]
     Upstream(String),
@@ -177,7 +180,7 @@ impl App {
             Places::new(Kind::Admin, ADMIN_CONNECTIONS, ADMIN_CONNECTIONS_PER_USER, Arc::clone(&lasting.metrics));
         let mut front = Front::new(road, shared(places), shared(admin), watch::Sender::new(false));
         for bound in bound {
-            front.open(bound);
+            front.open(bound)?;
         }
         tracing::info!(%addresses, %admin_address, version = env!("CARGO_PKG_VERSION"), module = %crypto::module(), "listening");
         let built = serve(events, &lasting, &mut front, built).await;

@@ -49,6 +49,7 @@ impl Prepared {
     /// Has everything that outlives a road go by the new settings.
     pub(super) fn apply(&self, lasting: &Lasting) {
         let settings = &self.built.road.settings;
+        log::set_format(settings.log);
         log::set_level(settings.log_level);
         lasting.audit.apply(&settings.audit);
         lasting.limits.apply(&settings.limits);
@@ -70,10 +71,10 @@ fn keep_back(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
         keep(was.group != is.group, "listen.unix_socket_group");
         *is = was.clone();
     }
-    keep(old.log != new.log, "log.format");
-    new.log = old.log;
     keep(old.core_dumps != new.core_dumps, "process.core_dumps");
     new.core_dumps = old.core_dumps;
+    keep(old.threads != new.threads, "runtime.threads");
+    new.threads = old.threads;
     keep(new.limits.fleet.is_some() && old.limits.fleet.is_none(), "[fleet]");
     kept
 }
