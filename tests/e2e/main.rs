@@ -34,6 +34,7 @@ mod opaque;
 mod operations;
 mod panics;
 mod reload;
+mod retention;
 mod sdk;
 mod service_manager;
 mod streaming;
