@@ -14,6 +14,8 @@ const BESIDE: usize = 64;
 /// So many bytes are written at once at most, unless one line has more: what a pipe takes in one piece (`PIPE_BUF`), so that
 /// lines stay whole where several programs write to it.
 const AT_ONCE: usize = 4096;
+/// The writer looks again after this time before it waits to be woken: waking it costs more than writing a line.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where a line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +39,12 @@ pub(super) struct Queue {
 struct Waiting {
     lines: VecDeque<(To, Vec<u8>)>,
     bytes: usize,
-    /// The writer sleeps.
+    /// The writer has to be woken.
     idle: bool,
+    /// The writer has written since its last pause.
+    pause_due: bool,
+    /// The process is about to end: no more pauses.
+    in_haste: bool,
     /// The writer has taken lines that it has not written yet.
     writing: bool,
     /// Lines that were lost since the log last said so.
@@ -47,7 +53,15 @@ struct Waiting {
 
 impl Queue {
     pub(super) const fn new() -> Queue {
-        let waiting = Waiting { lines: VecDeque::new(), bytes: 0, idle: false, writing: false, unsaid: 0 };
+        let waiting = Waiting {
+            lines: VecDeque::new(),
+            bytes: 0,
+            idle: false,
+            pause_due: false,
+            in_haste: false,
+            writing: false,
+            unsaid: 0,
+        };
         Queue {
             waiting: Mutex::new(waiting),
             filled: Condvar::new(),
@@ -80,8 +94,11 @@ impl Queue {
 
     /// Waits until everything is written, no longer than `patience`.
     pub(super) fn finish(&self, patience: Duration) {
+        let mut waiting = self.lock();
+        waiting.in_haste = true;
+        self.filled.notify_one();
         let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
-        drop(self.emptied.wait_timeout_while(self.lock(), patience, unwritten));
+        drop(self.emptied.wait_timeout_while(waiting, patience, unwritten));
     }
 
     /// Writes what comes, for ever. Once half of the room is free again, `say` is told how many lines were lost.
@@ -116,8 +133,13 @@ impl Queue {
                 }
                 return (to, count);
             }
-            waiting.idle = true;
-            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = if std::mem::take(&mut waiting.pause_due) {
+                let paused = self.filled.wait_timeout_while(waiting, PAUSE, |waiting| !waiting.in_haste);
+                paused.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                waiting.idle = true;
+                self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner)
+            };
         }
     }
 
@@ -125,6 +147,7 @@ impl Queue {
     fn wrote(&self, well: bool, count: u64) -> Option<u64> {
         let mut waiting = self.lock();
         waiting.writing = false;
+        waiting.pause_due = true;
         if !well {
             waiting.unsaid += count;
             self.dropped.fetch_add(count, Ordering::Relaxed);
