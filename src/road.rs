@@ -69,6 +69,11 @@ pub(crate) struct Account {
 }
 
 impl Region {
+    /// Whether its data retention is known, and such as the policy allows.
+    pub(crate) fn keeps_little(&self, policy: &settings::callers::Policy) -> bool {
+        self.retention.objection(&policy.require_data_retention, &self.upstream.region).is_none()
+    }
+
     /// Why requests cannot be sent there at present.
     pub(crate) fn objection(&self, policy: &settings::callers::Policy) -> Option<String> {
         let kept = || self.retention.objection(&policy.require_data_retention, &self.upstream.region);

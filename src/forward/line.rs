@@ -45,7 +45,12 @@ impl<'a> Line<'a> {
         let home = regions.iter().position(|region| case.is_bound_to(&region.upstream.region));
         let is_spread = case.invokes_model && road.settings.upstreams_policy.strategy == Strategy::Spread;
         let number = is_spread.then(|| REQUESTS.fetch_add(1, Ordering::Relaxed));
-        let ready = order(regions.len(), |at| regions[at].settings.weight, home, number);
+        let mut ready = order(regions.len(), |at| regions[at].settings.weight, home, number);
+        // Where more is kept of prompts than the policy allows, nothing is sent as long as there is another region.
+        let keeps_little = |at: &usize| regions[*at].keeps_little(&road.settings.policy);
+        if ready.iter().any(keeps_little) {
+            ready.retain(keeps_little);
+        }
         Line { regions, plane: case.plane, name: case.name, ready, passed_over: Vec::new() }
     }
 

@@ -33,6 +33,8 @@ mod models;
 mod opaque;
 mod operations;
 mod panics;
+mod reload;
+mod retention;
 mod sdk;
 mod service_manager;
 mod streaming;

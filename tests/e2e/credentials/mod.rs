@@ -8,6 +8,7 @@ mod renewal;
 mod rotation;
 mod short_term;
 mod sources;
+mod upstreams;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,6 @@
 //! sd_notify(3): what the daemon says of itself.
 
+use http::Method;
 use test_support::*;
 use tokio::net::UnixDatagram;
 
@@ -44,15 +45,22 @@ async fn start_watchdog_reload_and_stop_are_told() {
     }
 
     let good = std::fs::read_to_string(daemon.config_path()).unwrap();
-    for (text, said) in [
-        (good.as_str(), "configuration reloaded"),
-        ("[listen]\naddresses = 1", "the new configuration cannot be used; the old one stays in force"),
+    let refused = format!(
+        "{}. The last reload was refused: {}:2:13: invalid type: integer `1`, expected a list; write for example addresses = [\"…\"]\n",
+        ready.trim_end(),
+        daemon.config_path().display()
+    );
+    let bad = "[listen]\naddresses = 1";
+    for (text, said, status) in [
+        (good.as_str(), "configuration reloaded", &ready),
+        (bad, "the new configuration cannot be used; the old one stays in force", &refused),
+        (&good, "configuration reloaded", &ready),
     ] {
         std::fs::write(daemon.config_path(), text).unwrap();
         daemon.signal("HUP");
         let reloading = manager.hears("RELOADING=1").await;
         assert!(reloading.contains("\nMONOTONIC_USEC="), "Type=notify-reload goes by it: {reloading}");
-        assert_eq!(manager.hears("READY=1").await, ready, "{said}");
+        assert_eq!(manager.hears("READY=1").await, *status, "{said}");
         daemon.says(said).await;
     }
 
@@ -60,6 +68,59 @@ async fn start_watchdog_reload_and_stop_are_told() {
     let stopping = manager.hears("STOPPING=1").await;
     // 30 s of drain.timeout, and what follows.
     assert!(stopping.contains("\nEXTEND_TIMEOUT_USEC=47000000\n"), "{stopping}");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
+/// A stream is waited for: the manager hears again and again for how long, and that the daemon lives.
+#[tokio::test]
+async fn a_drain_asks_for_time_as_long_as_it_lasts() {
+    let bedrock = bedrock().await;
+    let (manager, setup) = Manager::of(Setup::plain(&bedrock).env("WATCHDOG_USEC", "200000"));
+    let mut daemon = setup.ready().await;
+    bedrock.gate().close();
+    let mut connection = Http1::to(daemon.address()).await;
+    let asked = request(Method::POST, &stream_path(ON_DEMAND), converse("events 12"));
+    let mut stream = Reader::new(connection.start(asked).await.unwrap());
+    daemon.signal("TERM");
+    let stopping = manager.hears("STOPPING=1").await;
+    assert!(stopping.contains("\nSTATUS=Draining: 1 requests in progress, for 30 s at most\n"), "{stopping}");
+    let mut longest = 47_000_000;
+    for _ in 0..3 {
+        let message = manager.hears("EXTEND_TIMEOUT_USEC=").await;
+        assert!(message.contains("STATUS=Draining: 1 requests in progress, for 2") && message.contains("WATCHDOG=1"));
+        let line = message.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
+        let left: u64 = line.unwrap().parse().unwrap();
+        assert!((17_000_000..longest).contains(&left), "{message}");
+        longest = left;
+    }
+    bedrock.gate().open();
+    stream.end().await.unwrap();
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert_eq!(daemon.record_with_id(&stream.request_id).await["outcome"], "completed");
+}
+
+/// A service manager that does not read for a while stops nothing: no reload, no request, no end.
+#[tokio::test]
+async fn a_manager_that_does_not_read_stops_nothing() {
+    let bedrock = bedrock().await;
+    let (manager, setup) = Manager::of(Setup::plain(&bedrock).env("WATCHDOG_USEC", "200000"));
+    let path = setup.path().join("notify");
+    let mut daemon = setup.ready().await;
+    manager.hears("READY=1").await;
+    // Its queue is full, and what the daemon sends now would wait.
+    let crowd = UnixDatagram::unbound().unwrap();
+    crowd.connect(&path).unwrap();
+    let reloads =
+        |daemon: &Daemon| daemon.lines().iter().filter(|line| line["message"] == "configuration reloaded").count();
+    for number in 1..=3 {
+        while crowd.try_send(b"X=1").is_ok() {}
+        daemon.signal("HUP");
+        eventually("the reload", || reloads(&daemon) == number).await;
+    }
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("x")).await;
+    assert_eq!(answer.status, 200);
+    daemon.record_of(&answer).await;
+    daemon.signal("TERM");
     assert_eq!(daemon.ended().await.code(), Some(0));
 }
 

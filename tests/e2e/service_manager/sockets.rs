@@ -140,3 +140,54 @@ async fn children_inherit_nothing_of_it() {
     assert!(seen.contains("STATE_DIRECTORY=") && seen.contains("/dev/null"), "{seen}");
     assert!(!seen.contains("LISTEN_") && !seen.contains("socket:["), "{seen}");
 }
+
+/// While the daemon drains, the service manager's sockets are the next daemon's: whoever connects waits for it.
+#[tokio::test]
+async fn who_comes_during_a_drain_is_served_by_the_next_daemon() {
+    let bedrock = bedrock().await;
+    let (main, address) = tcp();
+    let (other, second) = tcp();
+    let copies = || [copy(main.try_clone().unwrap()), copy(other.try_clone().unwrap())];
+    let setup = || Setup::plain(&bedrock).listen(&listen(&[&address, &second], None));
+    let mut first = setup().start_with_sockets(copies(), "a:b").await;
+    first.until_ready().await;
+    bedrock.gate().close();
+    let mut connection = Http1::to(address.parse().unwrap()).await;
+    let asked = request(Method::POST, &stream_path(ON_DEMAND), converse("events 12"));
+    let mut stream = Reader::new(connection.start(asked).await.unwrap());
+    first.signal("TERM");
+    first.says("draining").await;
+    let mut queued = Http1::to(address.parse().unwrap()).await;
+    let waiting =
+        tokio::spawn(async move { queued.send(request(Method::POST, &converse_path(ON_DEMAND), converse("x"))).await });
+    bedrock.gate().open();
+    stream.end().await.unwrap();
+    assert_eq!(first.ended().await.code(), Some(0));
+    assert_eq!(first.record_with_id(&stream.request_id).await["outcome"], "completed");
+    assert_eq!(first.records().iter().filter(|record| record["operation"] == "Converse").count(), 0);
+    let next = setup().start_with_sockets(copies(), "a:b").await;
+    let answer = within("the answer of the next daemon", waiting).await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(next.record_of(&answer).await["outcome"], "completed");
+}
+
+/// Its clients would wait for ever, as at a start.
+#[tokio::test]
+async fn a_reload_does_not_give_up_a_socket_of_the_service_manager() {
+    let bedrock = bedrock().await;
+    let (main, address) = tcp();
+    let (other, second) = tcp();
+    let both = listen(&[&address, &second], None);
+    let setup = Setup::plain(&bedrock).listen(&both);
+    let daemon = setup.start_with_sockets([copy(main), copy(other)], "a:b").await;
+    daemon.until_ready().await;
+    let text = std::fs::read_to_string(daemon.config_path()).unwrap();
+    std::fs::write(daemon.config_path(), text.replace(&both, &listen(&[&address], None))).unwrap();
+    daemon.signal("HUP");
+    let line = daemon.says("the new configuration cannot be used; the old one stays in force").await;
+    let expected = format!("the service manager passes a socket for {second}, which [listen] does not name");
+    assert!(line["reason"].as_str().unwrap().starts_with(&expected), "{line}");
+    let answer = post(second.parse().unwrap(), &converse_path(ON_DEMAND), converse("x")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+}

@@ -1,0 +1,204 @@
+//! A reload while the source of the credential is away.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+use simulator::{DEFAULT_BEARER_TOKEN, ROTATED_BEARER_TOKEN};
+use test_support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::{Load, REFUSED, RELOADED, ask, count};
+
+/// A stand-in for Secrets Manager that can go away: it takes questions then, and keeps silent.
+struct SecretsManager {
+    address: SocketAddr,
+    away: Arc<AtomicBool>,
+    back: Arc<Notify>,
+    asked: Arc<AtomicUsize>,
+    _serving: JoinSet<()>,
+}
+
+impl SecretsManager {
+    async fn start() -> SecretsManager {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (away, back) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut serving = JoinSet::new();
+        let (is_away, is_back, counted) = (Arc::clone(&away), Arc::clone(&back), Arc::clone(&asked));
+        serving.spawn(async move {
+            let mut clients = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                clients.spawn(answer(stream, Arc::clone(&is_away), Arc::clone(&is_back), Arc::clone(&counted)));
+            }
+        });
+        SecretsManager { address, away, back, asked, _serving: serving }
+    }
+
+    fn go_away(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    fn come_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
+        self.back.notify_waiters();
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The daemon reads `name` from here.
+    fn section(name: &str) -> String {
+        format!("[credentials]\nsource = \"secrets_manager\"\nsecret_id = \"{name}\"\nregion = \"us-gov-west-1\"\n")
+    }
+
+    fn in_front_of(&self, setup: Setup) -> Setup {
+        setup
+            .credentials(&SecretsManager::section("commercial"))
+            .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", format!("http://{}", self.address))
+            .env("AWS_ACCESS_KEY_ID", "AKIAHOST")
+            .env("AWS_SECRET_ACCESS_KEY", "of-this-host")
+    }
+}
+
+/// Secrets that do not exist are called `missing`.
+async fn answer(mut stream: TcpStream, away: Arc<AtomicBool>, back: Arc<Notify>, asked: Arc<AtomicUsize>) {
+    let mut waiting = VecDeque::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok(read @ 1..) = stream.read(&mut buffer).await else { return };
+        waiting.extend(&buffer[..read]);
+        let text = String::from_utf8_lossy(waiting.make_contiguous()).into_owned();
+        if !text.contains("\"SecretId\"") || !text.ends_with('}') {
+            continue;
+        }
+        waiting.clear();
+        asked.fetch_add(1, Ordering::SeqCst);
+        let returning = back.notified();
+        if away.load(Ordering::SeqCst) {
+            returning.await;
+        }
+        let (status, body) = if text.contains("\"missing\"") {
+            ("400 Bad Request", json!({ "__type": "ResourceNotFoundException", "message": "x" }))
+        } else {
+            ("200 OK", json!({ "Name": "commercial", "SecretString": DEFAULT_BEARER_TOKEN }))
+        };
+        let body = body.to_string();
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        if stream.write_all(format!("{head}{body}").as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The headline: an admin changes a limit while Secrets Manager is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_while_secrets_manager_is_away_fails_no_request() {
+    let bedrock = bedrock().await;
+    let manager = SecretsManager::start().await;
+    let daemon = manager.in_front_of(Setup::tls(&bedrock)).with("[limits]\nconcurrent_requests = 99").ready().await;
+    let load = Load::start(&daemon).await;
+    manager.go_away();
+    daemon.reload("concurrent_requests = 99", "concurrent_requests = 98").await;
+    load.goes_on().await;
+    assert_eq!(daemon.admin_get("/ready").await.status, 200);
+    load.ends_well(&daemon).await;
+    let limits = daemon.admin_get("/status").await.json()["limits"].to_string();
+    assert!(limits.contains("98"), "{limits}");
+}
+
+/// A file that breaks, and not only a service that hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_with_a_broken_secret_keeps_the_key_that_works() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).with("[limits]\nconcurrent_requests = 99").ready().await;
+    let load = Load::start(&daemon).await;
+    std::fs::remove_file(daemon.secret_path()).unwrap();
+    daemon.reload("concurrent_requests = 99", "concurrent_requests = 98").await;
+    load.goes_on().await;
+    load.ends_well(&daemon).await;
+    // SIGHUP still reads the source: a new key is in use right after it.
+    bedrock.set_bearer_tokens(vec![DEFAULT_BEARER_TOKEN.into(), ROTATED_BEARER_TOKEN.into()]);
+    std::fs::write(daemon.secret_path(), ROTATED_BEARER_TOKEN).unwrap();
+    daemon.reload("concurrent_requests = 98", "concurrent_requests = 97").await;
+    bedrock.clear();
+    let answer = send(daemon.address(), ask("after")).await;
+    assert_eq!(answer.status, 200);
+    daemon.record_of(&answer).await;
+    let sent = received(&bedrock, "Converse").pop().unwrap();
+    assert_eq!(sent.header("authorization"), Some(&*format!("Bearer {ROTATED_BEARER_TOKEN}")));
+}
+
+/// The new file names a secret that cannot be read: the old one goes on, and the daemon says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_would_lose_a_working_credential_is_refused() {
+    let bedrock = bedrock().await;
+    let manager = SecretsManager::start().await;
+    let daemon = manager.in_front_of(Setup::tls(&bedrock)).ready().await;
+    let load = Load::start(&daemon).await;
+    let good = std::fs::read_to_string(daemon.config_path()).unwrap();
+    let lost = good.replace("\"commercial\"", "\"missing\"");
+    std::fs::write(daemon.config_path(), lost).unwrap();
+    daemon.signal("HUP");
+    let line = daemon.says(REFUSED).await;
+    let reason = line["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("us-east-1 would lose the credential that it has: "), "{reason}");
+    assert!(reason.contains("the secret missing in us-gov-west-1 does not exist"), "{reason}");
+    let status = daemon.admin_get("/status").await.json();
+    assert_eq!((&status["reloadRefused"], &status["ready"]), (&json!(reason), &json!(true)), "{status}");
+    load.goes_on().await;
+    load.ends_well(&daemon).await;
+
+    std::fs::write(daemon.config_path(), good).unwrap();
+    daemon.signal("HUP");
+    daemon.says(RELOADED).await;
+    assert_eq!(daemon.admin_get("/status").await.json()["reloadRefused"], json!(null));
+}
+
+/// A reload waits for a secret. Until it comes, nothing else does: requests, the watchdog, another SIGHUP, SIGTERM.
+#[tokio::test]
+async fn whatever_happens_during_a_reload_is_attended_to() {
+    let bedrock = bedrock().await;
+    let manager = SecretsManager::start().await;
+    let mut daemon = manager.in_front_of(Setup::plain(&bedrock)).ready().await;
+    let good = std::fs::read_to_string(daemon.config_path()).unwrap();
+    let of = |name: &str| good.replace("\"commercial\"", &format!("\"{name}\""));
+
+    // The second SIGHUP comes while the first one waits, and is not lost: the file that it was sent for is read.
+    manager.go_away();
+    let before = manager.asked();
+    std::fs::write(daemon.config_path(), of("second")).unwrap();
+    daemon.signal("HUP");
+    eventually("the new secret to be asked for", || manager.asked() > before).await;
+    let answer = send(daemon.address(), ask("meanwhile")).await;
+    assert_eq!(answer.status, 200);
+    daemon.record_of(&answer).await;
+    std::fs::write(daemon.config_path(), format!("{}[models]\ndeny = [\"amazon.nova-lite*\"]\n", of("third"))).unwrap();
+    daemon.signal("HUP");
+    manager.come_back();
+    eventually("both reloads", || count(&daemon, RELOADED) == 2).await;
+    let denied = send(daemon.address(), ask("denied")).await;
+    assert!(refused(&denied, 403, "AccessDeniedException").contains("models.deny"));
+    assert_eq!(daemon.record_of(&denied).await["outcome"], "refused");
+
+    // SIGTERM does not wait for it either.
+    manager.go_away();
+    let before = manager.asked();
+    std::fs::write(daemon.config_path(), of("fourth")).unwrap();
+    daemon.signal("HUP");
+    eventually("the fourth secret to be asked for", || manager.asked() > before).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert_eq!((count(&daemon, RELOADED), count(&daemon, REFUSED)), (2, 0), "the third reload had not ended");
+}
