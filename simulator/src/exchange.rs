@@ -337,6 +337,9 @@ fn received(
         headers: arrived.headers.clone(),
         body: arrived.body.clone(),
         body_length: arrived.body_length,
+        arrived_us: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
         http_version: format!("{version:?}"),
         tls: connection.tls,
         connection: connection.number,
@@ -351,6 +354,7 @@ fn received(
         error_type: None,
         request_id: request_id.to_owned(),
         bytes_sent: 0,
+        sent_crc32: 0,
         ended: Ended::Open,
         framing: None,
         stream: None,
