@@ -1,6 +1,6 @@
 //! One request, in order: record, route, fault, leaks, credentials, operation, answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -226,7 +226,7 @@ fn decide(
     effect: Option<&Effect>,
     record: &Open,
 ) -> Result<Reply, AwsError> {
-    let own_ports: Vec<u16> = state.addresses.iter().map(|address| address.port()).collect();
+    let own_ports = state.ports.read().unwrap_or_else(PoisonError::into_inner).clone();
     let mut leaks = leaks::find(&arrived.target, &arrived.headers, &arrived.body, &own_ports);
     leaks.extend(leaks::foreign(&arrived.headers, &state.added_headers));
     if !leaks.is_empty() {

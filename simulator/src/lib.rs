@@ -32,7 +32,7 @@ mod wire;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -133,7 +133,7 @@ impl Simulator {
             connections: AtomicU64::new(0),
             framing: framing::Framings::new(options.framing, options.calm_after_resets),
             tally: framing::Tally::default(),
-            addresses: plain_address.into_iter().chain(tls_address).collect(),
+            ports: RwLock::new(plain_address.iter().chain(&tls_address).map(SocketAddr::port).collect()),
             region: options.region,
             account: options.account,
             page_size: options.page_size.max(1),
@@ -170,6 +170,11 @@ impl Simulator {
     /// It cannot be made.
     pub fn show_certificate(&self, certificate: Certificate) -> io::Result<()> {
         self.identity.show(certificate)
+    }
+
+    /// Clients know it under this port too, which is a proxy's.
+    pub fn reached_by(&self, port: u16) {
+        self.state.ports.write().unwrap_or_else(PoisonError::into_inner).push(port);
     }
 
     /// Everything received so far, refused requests too, oldest first.

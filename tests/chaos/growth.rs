@@ -15,8 +15,6 @@ pub(crate) struct Sample {
     threads: usize,
     /// Resident, in KiB.
     memory: u64,
-    /// Nothing was in flight, and no client connected.
-    idle: bool,
 }
 
 /// How long the load runs between the two looks at the end.
@@ -26,14 +24,14 @@ const SLACK: usize = 24;
 /// What allocators and 20 MB bodies may leave resident.
 const MEMORY_SLACK: u64 = 256 * 1024;
 
-fn of(daemon: &Daemon, idle: bool) -> Sample {
+fn of(daemon: &Daemon) -> Sample {
     let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).unwrap().count();
-    Sample { pid: daemon.pid(), descriptors: count("fd"), threads: count("task"), memory: daemon.memory().0, idle }
+    Sample { pid: daemon.pid(), descriptors: count("fd"), threads: count("task"), memory: daemon.memory().0 }
 }
 
 /// Takes a sample under load.
 pub(crate) async fn sample(stage: &Stage) {
-    let sample = stage.with_daemon(async |daemon| of(daemon, false)).await;
+    let sample = stage.with_daemon(async |daemon| of(daemon)).await;
     stage.samples.lock().unwrap().push(sample);
 }
 
@@ -57,7 +55,7 @@ pub(crate) async fn idle(stage: &Stage) {
         (all == [0.0; 3]).then_some(())
     })
     .await;
-    let sample = stage.with_daemon(async |daemon| of(daemon, true)).await;
+    let sample = stage.with_daemon(async |daemon| of(daemon)).await;
     stage.samples.lock().unwrap().push(sample);
 }
 

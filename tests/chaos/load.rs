@@ -178,9 +178,9 @@ impl Load {
     /// One request on a connection of its own: the region that has served it, or what came instead.
     pub(crate) async fn probe(&self) -> Result<String, String> {
         let number = self.probes.fetch_add(1, Ordering::SeqCst);
-        let protocol = if number % 2 == 0 { Protocol::Http1 } else { Protocol::Http2 };
+        let protocol = if number.is_multiple_of(2) { Protocol::Http1 } else { Protocol::Http2 };
         let (operation, verb) = [UNARY[0], STREAMS[0], UNARY[1], STREAMS[1]][usize::try_from(number % 4).unwrap()];
-        let model = if number % 3 == 0 { PROFILE_ONLY } else { ON_DEMAND };
+        let model = if number.is_multiple_of(3) { PROFILE_ONLY } else { ON_DEMAND };
         let prompt = "events 3".to_owned();
         let question = Question { operation, verb, model, caller: "local", prompt, length: 0, manner: Manner::Reads };
         let mut line = None;

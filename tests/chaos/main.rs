@@ -5,7 +5,6 @@
 //! load meets also from the machine's timing. The seed is printed, so that a run can be repeated.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     reason = "tests state expectations by unwrapping, and print what was done"
@@ -15,6 +14,7 @@ mod ask;
 mod book;
 mod growth;
 mod load;
+mod partition;
 mod plan;
 mod proxy;
 mod random;

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -84,6 +85,9 @@ impl Stage {
         let bedrocks = [bedrock(REGIONS[0]).await, bedrock(REGIONS[1]).await];
         let target = |bedrock: &Simulator| bedrock.tls_endpoint().trim_start_matches("https://").parse().unwrap();
         let networks = [Proxy::before(target(&bedrocks[0])).await, Proxy::before(target(&bedrocks[1])).await];
+        for (bedrock, network) in bedrocks.iter().zip(&networks) {
+            bedrock.reached_by(network.address.port());
+        }
         dynamodb::create_table(table_name, &["requestId", "timestamp"]).await;
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("ledger")).unwrap();
@@ -91,7 +95,9 @@ impl Stage {
             std::fs::write(directory.path().join(format!("ca-{at}.pem")), bedrock.ca_pem()).unwrap();
         }
         for (name, _) in CALLERS {
-            std::fs::write(directory.path().join(name), token(name)).unwrap();
+            let file = directory.path().join(name);
+            std::fs::write(&file, token(name)).unwrap();
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         let stage = Stage {
             bedrocks,

@@ -143,15 +143,17 @@ impl Evidence {
             let context = format!("{length}: {entry:?}");
             match saw {
                 Saw::Left => {}
-                Saw::Hung(_) => self.fail(format!("hung: {context}")),
-                Saw::Unconnected(_) => self.fail(format!("sockets that outlive the daemon refuse nobody: {context}")),
-                Saw::Nothing(_) => {
+                Saw::Hung(missing) => self.fail(format!("hung, {missing}: {context}")),
+                Saw::Unconnected(why) => {
+                    self.fail(format!("sockets that outlive the daemon refuse nobody: {why}: {context}"))
+                }
+                Saw::Nothing(why) => {
                     let changes = self.changes_during(entry.began, *ended).count();
                     // A kept connection may end as the next request is sent on it.
                     let excused = self.died(entry.began, *ended)
                         || (changes > 0 && entry.reused && !self.received.contains_key(&length));
                     if !excused {
-                        self.fail(format!("no answer, though the daemon lived: {context}"));
+                        self.fail(format!("no answer ({why}), though the daemon lived: {context}"));
                     }
                 }
                 Saw::Answer(answer) => {
