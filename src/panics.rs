@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use crate::log;
+
 /// The message of the log's line.
 pub(crate) const MESSAGE: &str = "an error in the daemon's own code";
 
@@ -38,6 +40,7 @@ pub(crate) fn watch() {
             "{MESSAGE}"
         );
         if !contained {
+            log::finish();
             std::process::abort();
         }
     }));
@@ -134,6 +137,20 @@ pub(crate) fn inject(place: &str, what: &str) {
         panic!("a test asked for it");
     }
 }
+
+/// Blocks the thread for ever where a test asks for it: `BEDROCK_SIDECAR_BLOCK=WHAT`. Optimised builds do not have it.
+#[cfg(debug_assertions)]
+pub(crate) fn block(what: &str) {
+    if std::env::var("BEDROCK_SIDECAR_BLOCK").is_ok_and(|wanted| wanted == what) {
+        tracing::warn!("a test has blocked this thread");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) fn block(_what: &str) {}
 
 #[cfg(not(debug_assertions))]
 pub(crate) fn inject(_place: &str, _what: &str) {}

@@ -2,8 +2,10 @@
 
 pub(crate) mod dashboard;
 pub(crate) mod desk;
+pub(crate) mod thread;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -12,29 +14,43 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
+use crate::credentials::Credentials;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
+use crate::log;
 use crate::metrics;
-use crate::panics;
+use crate::panics::{self, Panicked};
 use crate::road::Road;
 
-/// Answers on the admin address.
-pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
-    panics::contained(answer(road, client, request)).await.unwrap_or_else(|_panicked| {
+/// Answers on the admin address. What may take long runs on the `main` runtime.
+async fn serve(
+    main: Handle,
+    road: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    panics::contained(answer(main, road, client, request)).await.and_then(|answer| answer).unwrap_or_else(|_panicked| {
         let sentence = "an error in the daemon's own code ended this request; its log says where.";
         Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
     })
 }
 
-async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    main: Handle,
+    road: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Panicked> {
     let (head, _) = request.into_parts();
     if let Err(refusal) = listen::guard::check(&client, &head) {
-        return refusal.response().map(Body::whole);
+        return Ok(refusal.response().map(Body::whole));
     }
     let road = road.load_full();
-    match (&head.method, head.uri.path()) {
+    Ok(match (&head.method, head.uri.path()) {
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
@@ -43,16 +59,28 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
-                buffered: road.buffered.taken(),
+                bodies: metrics::Bodies {
+                    taken: road.buffered.taken(),
+                    most: road.settings.max_buffered_bytes,
+                    refused: road.buffered.refused(),
+                },
                 audit: road.audit.status(),
+                log_dropped: log::dropped(),
             };
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
         (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status(&road).to_string()),
         (&Method::GET, dashboard::PATH) => {
-            let query = head.uri.query().unwrap_or_default();
-            match dashboard::answer(&road, &client.peer, None, query).await {
+            let question = async move {
+                let query = head.uri.query().unwrap_or_default();
+                dashboard::answer(&road, &client.peer, None, query).await
+            };
+            // Dropped with the set, when its client leaves.
+            let mut asked = JoinSet::new();
+            asked.spawn_on(panics::contained(question), &main);
+            let answered = asked.join_next().await.and_then(Result::ok).unwrap_or(Err(Panicked))?;
+            match answered {
                 Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),
                 Err(refusal) => refusal.response().map(Body::whole),
             }
@@ -63,29 +91,35 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         )
         .response()
         .map(Body::whole),
-    }
+    })
 }
 
 /// What the daemon knows of itself, for `bedrock-sidecar status`.
 fn status(road: &Road) -> serde_json::Value {
     let reasons = not_ready(road);
-    let credential = road.credentials.status();
+    let kept = |credentials: &Credentials| {
+        let status = credentials.status();
+        json!({
+            "kind": status.description,
+            "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+            "problem": status.problem,
+        })
+    };
     let audit = road.audit.status();
     json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "version": env!("CARGO_PKG_VERSION"),
         "configuration": road.settings.path,
-        "credential": {
-            "kind": credential.description,
-            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
-            "problem": credential.problem,
-        },
+        "reloadRefused": road.reload_refused.load().as_deref(),
+        "credential": kept(&road.credentials),
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
             "paused": region.upstream.is_paused(),
             "dataRetention": region.retention.mode(),
+            "credential": kept(region.upstream.credentials()),
+            "objection": region.objection(&road.settings.policy, SystemTime::now()),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -125,13 +159,14 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
-        reasons.push(refusal.message.into_owned());
+    let now = SystemTime::now();
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy, now));
+    // One region that can be used is enough: requests go there.
+    let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
+    reasons.dedup();
+    if road.stopping.load(Ordering::Relaxed) {
+        reasons.insert(0, "the daemon is stopping.".to_owned());
     }
-    let required = &road.settings.policy.require_data_retention;
-    reasons
-        .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
     let audit = road.audit.status();
     if !audit.ledger_writable {
         let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());

@@ -26,7 +26,11 @@ use super::{Answer, Client, Shared, tls};
 use crate::panics;
 use crate::settings::listen::Timeouts;
 
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 100;
+/// What one HTTP/2 stream's answer takes while its client does not read, and what an HTTP/1 connection reads or writes at
+/// once.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+const MAX_BUFFER: usize = 128 * 1024;
 /// The HTTP library answers a longer head itself, and nothing of it can be recorded. So it gets twice what is served.
 const MAX_HEADER_LIST: u32 = 128 * 1024;
 const _: () = assert!(MAX_HEADER_LIST as usize == 2 * head::MAX_HEAD);
@@ -68,7 +72,7 @@ where
 {
     let Accepted { stream, mut client, ends, tls } = accepted;
     let activity = Arc::clone(&place.activity);
-    let timeouts = shared.timeouts;
+    let timeouts = shared.timeouts();
     let (stream, protocol, start) = tokio::select! {
         biased;
         begun = begin(stream, &mut client, tls, timeouts) => begun?,
@@ -100,11 +104,11 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
-    let course = Course { activity, shared, ends, drain, protocol };
+    let course = Course { activity, shared, timeouts, ends, drain, protocol };
     match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(None);
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_BUFFER);
             course.follow(builder.serve_connection(io, service)).await
         }
         Protocol::Http2 => {
@@ -112,6 +116,7 @@ where
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
+                .max_send_buf_size(MAX_SEND_BUFFER)
                 .initial_stream_window_size(1024 * 1024)
                 .initial_connection_window_size(2 * 1024 * 1024)
                 .max_header_list_size(MAX_HEADER_LIST)
@@ -183,6 +188,7 @@ where
 struct Course<'a> {
     activity: Arc<Activity>,
     shared: &'a Shared,
+    timeouts: Timeouts,
     ends: Option<(SocketAddr, SocketAddr)>,
     drain: watch::Receiver<bool>,
     protocol: Protocol,
@@ -191,7 +197,7 @@ struct Course<'a> {
 impl Course<'_> {
     async fn follow(self, connection: impl Connection) -> Result<(), Error> {
         let mut connection = pin!(connection);
-        let timeouts = self.shared.timeouts;
+        let timeouts = self.timeouts;
         let (mut finishing, mut unsent) = (None::<Instant>, None);
         // HTTP/2 has words of its own for a client that is just sending.
         let leave = match self.protocol {
@@ -253,12 +259,12 @@ impl Course<'_> {
         if moves {
             self.activity.moves();
         }
-        !moves && blocked >= self.shared.timeouts.write
+        !moves && blocked >= self.timeouts.write
     }
 
     /// Until something may have to be done.
     fn wait(&self, idle: Option<Duration>, finishing: bool) -> Duration {
-        let timeouts = self.shared.timeouts;
+        let timeouts = self.timeouts;
         let look = timeouts.write / 4;
         let wait = match idle {
             Some(_) if finishing => GRACE / 4,

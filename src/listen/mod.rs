@@ -4,10 +4,12 @@ pub(crate) mod activity;
 mod answer;
 mod connection;
 pub(crate) mod descriptors;
+pub(crate) mod farewell;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod places;
 pub(crate) mod requests;
+mod shares;
 pub(crate) mod stream;
 pub(crate) mod tls;
 mod unix;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use rustix::event::{PollFd, PollFlags};
 use socket2::{SockRef, TcpKeepalive};
@@ -34,11 +37,13 @@ use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
 use connection::Accepted;
+use farewell::Farewell;
 use places::{Permit, Places, Seat, Seldom};
 use tls::Material;
 
-/// The queue of connections that the kernel completes before they are accepted.
-const BACKLOG: u32 = 1024;
+/// The queue of connections that the kernel completes before they are accepted, up to its own net.core.somaxconn. When it
+/// is full, whoever connects is dropped and tries again after 1, 3, 7 and 15 s.
+const BACKLOG: u32 = 4096;
 /// A host that has gone without a word is noticed after about two minutes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -126,13 +131,22 @@ impl Listener {
         }
     }
 
-    /// Accepts until `stop` says so; drops its connections when `cut` does. A connection takes its place before it is
-    /// accepted, so that what cannot be served waits in the kernel's queue.
+    /// A TCP socket for the runtime that is entered, instead of the one that it was bound on.
+    ///
+    /// # Errors
+    /// There is no descriptor for it.
+    pub(crate) fn moved(self) -> io::Result<Listener> {
+        let Listener::Tcp(listener) = &self else { return Ok(self) };
+        let socket: std::net::TcpListener = listener.as_fd().try_clone_to_owned()?.into();
+        TcpListener::from_std(socket).map(Listener::Tcp)
+    }
+
+    /// Accepts until it is dropped. Its connections end when `farewell` says so, and are dropped when `cut` does. Where
+    /// not even a newcomer could be seated, nothing is accepted: connections then wait in the kernel's queue.
     pub(crate) async fn serve<F, S, B>(
         self,
         shared: Arc<Shared>,
-        drain: watch::Receiver<bool>,
-        mut stop: watch::Receiver<bool>,
+        farewell: Arc<Farewell>,
         cut: watch::Receiver<bool>,
         mut calls: Calls,
         service: S,
@@ -144,7 +158,6 @@ impl Listener {
         let mut pause = Duration::from_millis(50);
         loop {
             let accepted = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
                 () = calls.answer() => continue,
                 accepted = self.accept(&shared) => accepted,
             };
@@ -156,7 +169,7 @@ impl Listener {
                     if matches!(seat, Seat::Refused) {
                         continue;
                     }
-                    let (service, shared, mut drain) = (service.clone(), Arc::clone(&shared), drain.clone());
+                    let (service, shared, mut drain) = (service.clone(), Arc::clone(&shared), farewell.heard());
                     let mut cut = cut.clone();
                     let connection = async move {
                         let place = tokio::select! {
@@ -199,7 +212,7 @@ impl Listener {
     }
 
     async fn accept(&self, shared: &Shared) -> Result<(Accepted, Permit), NotAccepted> {
-        let permit = shared.places.free(|| self.somebody_waits()).await;
+        let permit = shared.places.open(|| self.somebody_waits()).await;
         let accepted = match self {
             Listener::Tcp(listener) => accept_tcp(listener, shared, Transport::Tcp, None).await?,
             Listener::Tls(listener, material) => {
@@ -232,7 +245,7 @@ impl Listener {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub places: Arc<Places>,
-    pub timeouts: Timeouts,
+    timeouts: ArcSwap<Timeouts>,
     pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
     unidentified_logged: Seldom,
@@ -246,7 +259,18 @@ impl Shared {
         metrics: &Arc<Metrics>,
     ) -> Arc<Shared> {
         let (peers, metrics) = (Arc::clone(peers), Arc::clone(metrics));
+        let timeouts = ArcSwap::from_pointee(timeouts);
         Arc::new(Shared { places, timeouts, peers, metrics, unidentified_logged: Seldom::default() })
+    }
+
+    /// For a connection that begins now.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        **self.timeouts.load()
+    }
+
+    /// Connections that are there keep those that they began with.
+    pub(crate) fn set_timeouts(&self, timeouts: Timeouts) {
+        self.timeouts.store(Arc::new(timeouts));
     }
 }
 

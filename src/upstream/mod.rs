@@ -131,7 +131,7 @@ impl Upstream {
     }
 
     /// The credential that requests to this upstream are authenticated with.
-    pub(crate) fn credentials(&self) -> &Credentials {
+    pub(crate) fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
     }
 

@@ -1,0 +1,52 @@
+//! The admin address has a thread and a runtime of its own: neither load nor a blocked worker of the main runtime hides how
+//! the daemon is.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
+
+use crate::lifecycle::roll_call::Calls;
+use crate::listen::farewell::Farewell;
+use crate::listen::{Listener, Shared};
+use crate::road::Road;
+
+/// Serves the admin address, as [`Listener::serve`] does, until the future is dropped. The thread ends with its last
+/// connection.
+///
+/// # Errors
+/// The kernel gives no thread, or no descriptor for its events.
+pub(crate) fn serve(
+    listener: Listener,
+    shared: Arc<Shared>,
+    farewell: Arc<Farewell>,
+    cut: watch::Receiver<bool>,
+    calls: Calls,
+    road: Arc<ArcSwap<Road>>,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        listener.moved()?
+    };
+    let main = Handle::current();
+    let (connections, connection) = watch::channel(());
+    let service = move |client, request| {
+        // Each connection has a clone of it until it ends.
+        let _connection = &connection;
+        super::serve(main.clone(), Arc::clone(&road), client, request)
+    };
+    let (mut accepting, no_longer) = oneshot::channel::<()>();
+    let run = async move {
+        tokio::select! {
+            () = listener.serve(shared, farewell, cut, calls, service) => {}
+            _ = no_longer => {}
+        }
+        connections.closed().await;
+    };
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(run))?;
+    Ok(async move { accepting.closed().await })
+}
