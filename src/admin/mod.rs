@@ -6,7 +6,6 @@ pub(crate) mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -56,6 +55,11 @@ async fn answer(
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                listings: road
+                    .regions
+                    .iter()
+                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .collect(),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
@@ -116,10 +120,11 @@ fn status(road: &Road) -> serde_json::Value {
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
+            "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
             "paused": region.upstream.is_paused(),
             "dataRetention": region.retention.mode(),
             "credential": kept(region.upstream.credentials()),
-            "objection": region.objection(&road.settings.policy, SystemTime::now()),
+            "objection": region.objection(&road.settings.policy),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -159,8 +164,7 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let now = SystemTime::now();
-    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy, now));
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy));
     // One region that can be used is enough: requests go there.
     let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
     reasons.dedup();

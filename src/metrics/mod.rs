@@ -144,6 +144,7 @@ mod tests {
             available: true,
             description: None,
             age: Some(Duration::from_secs(1)),
+            expires_in: Some(Duration::from_secs(90)),
             problem: None,
             successes: 2,
             failures: 1,
@@ -171,8 +172,16 @@ mod tests {
             table_reachable: None,
         };
         let bodies = Bodies { taken: 9, most: 10, refused: 11 };
-        let readings =
-            Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, bodies, audit, log_dropped: 12 };
+        let readings = Readings {
+            credential: status,
+            listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
+            disbelieved_clocks: 3,
+            panics: 1,
+            limits,
+            bodies,
+            audit,
+            log_dropped: 12,
+        };
         let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 2",
@@ -198,6 +207,8 @@ mod tests {
             "bedrock_sidecar_requests_full_total 1",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
+            "bedrock_sidecar_credential_expires_seconds 90.0",
+            "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 12.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_disbelieved_clocks_total 3",
             "bedrock_sidecar_panics_total 1",
