@@ -1,8 +1,8 @@
 //! What the daemon holds: descriptors, threads, memory, connections, requests.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use test_support::{Daemon, metric, until_async};
+use test_support::{DEADLINE, Daemon, metric};
 
 use crate::load::Load;
 use crate::stage::Stage;
@@ -48,13 +48,17 @@ pub(crate) async fn settle(stage: &Stage, load: &Load) {
 /// Waits until nothing is held that belongs to a request or a client.
 pub(crate) async fn idle(stage: &Stage) {
     let names = ["in_flight", "connections{listener=\"main\"}", "buffered_bytes"];
-    until_async("nothing to be in flight, connected or buffered", || async {
+    let start = Instant::now();
+    loop {
         let page = stage.with_daemon(async |daemon| daemon.metrics().await).await;
-        let held = |name: &str| metric(&page, &format!("bedrock_sidecar_{name}")).unwrap_or_default();
-        let all = names.map(held);
-        (all == [0.0; 3]).then_some(())
-    })
-    .await;
+        // What is not there at all is no zero.
+        let held = names.map(|name| metric(&page, &format!("bedrock_sidecar_{name}")));
+        if held == [Some(0.0); 3] {
+            break;
+        }
+        assert!(start.elapsed() < 2 * DEADLINE, "{names:?} are still {held:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let sample = stage.with_daemon(async |daemon| of(daemon)).await;
     stage.samples.lock().unwrap().push(sample);
 }

@@ -56,10 +56,10 @@ fn large(random: &mut Random) -> Question {
 
 /// More than the buffers between take: those who do not read hold up the daemon.
 fn slow(random: &mut Random) -> Question {
-    let pause = Duration::from_millis(random.within(5, 40));
+    let pause = Duration::from_millis(random.within(1, 10));
     let stall = Duration::from_millis(random.within(1000, 12_000));
     let manner = if random.one_in(3) { Manner::Stalls(stall) } else { Manner::Slowly(pause) };
-    let prompt = format!("repeat {}", random.within(1_000_000, 12_000_000));
+    let prompt = format!("repeat {}", random.within(1_000_000, 6_000_000));
     let (operation, verb) = random.of(&[UNARY[0], UNARY[1], STREAMS[0]]);
     Question { operation, verb, prompt, manner, ..unary(random) }
 }
