@@ -6,6 +6,7 @@ pub(crate) mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -22,8 +23,11 @@ use crate::exchange::Body;
 use crate::listen::{self, Client};
 use crate::log;
 use crate::metrics;
+use crate::operation::Plane;
 use crate::panics::{self, Panicked};
 use crate::road::Road;
+use crate::upstream::Upstream;
+use crate::upstream::breaker::{Breaker, Position};
 
 /// Answers on the admin address. What may take long runs on the `main` runtime.
 async fn serve(
@@ -60,6 +64,7 @@ async fn answer(
                     .iter()
                     .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
                     .collect(),
+                breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
@@ -100,12 +105,13 @@ async fn answer(
 
 /// What the daemon knows of itself, for `bedrock-sidecar status`.
 fn status(road: &Road) -> serde_json::Value {
-    let reasons = not_ready(road);
+    let (reasons, now) = (not_ready(road), Instant::now());
     let kept = |credentials: &Credentials| {
         let status = credentials.status();
         json!({
             "kind": status.description,
             "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+            "expiresInSeconds": status.expires_in.map(|left| left.as_secs()),
             "problem": status.problem,
         })
     };
@@ -121,7 +127,8 @@ fn status(road: &Road) -> serde_json::Value {
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
             "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
-            "paused": region.upstream.is_paused(),
+            "paused": region.upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
+            "breakers": Plane::ALL.map(|plane| breaker(region.upstream.breaker(plane), plane, now)),
             "dataRetention": region.retention.mode(),
             "credential": kept(region.upstream.credentials()),
             "objection": region.objection(&road.settings.policy),
@@ -140,6 +147,36 @@ fn status(road: &Road) -> serde_json::Value {
         },
         "limits": road.limits.status(),
     })
+}
+
+fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> serde_json::Value {
+    let status = breaker.status(now);
+    json!({
+        "plane": plane.name(),
+        "state": status.position.word(),
+        "reason": status.reason,
+        "probeInSeconds": status.probe_in.map(|pause| pause.as_secs()),
+    })
+}
+
+/// The upstreams that requests to models are not sent to as long as there is another one, for the service manager's line.
+pub(crate) fn passed_over(road: &Road) -> String {
+    let now = Instant::now();
+    let is_open = |upstream: &&Upstream| upstream.breaker(Plane::Runtime).status(now).position != Position::Closed;
+    let upstreams = road.regions.iter().map(|region| &*region.upstream).filter(is_open);
+    let regions: Vec<&str> = upstreams.map(|upstream| upstream.region.as_str()).collect();
+    if regions.is_empty() { String::new() } else { format!("; failing now: {}", regions.join(", ")) }
+}
+
+/// Where all breakers stand.
+fn breakers(road: &Road) -> Vec<metrics::BreakerReading> {
+    let now = Instant::now();
+    let of = |upstream: &Upstream, plane| metrics::BreakerReading {
+        region: upstream.region.clone(),
+        plane,
+        position: upstream.breaker(plane).status(now).position,
+    };
+    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
 }
 
 /// The process lives; nothing else is claimed.

@@ -95,6 +95,12 @@ pub(super) struct RegionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PlaneLabels {
+    pub region: Text,
+    pub plane: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LimitLabels {
     pub limit: &'static str,
     pub scope: &'static str,

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
 use readings::Shown;
-pub(crate) use readings::{Bodies, Readings};
+pub(crate) use readings::{Bodies, BreakerReading, Readings};
 use requests::Requests;
 
 /// All counters of the daemon.
@@ -104,8 +104,10 @@ fn add_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, me
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Plane;
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
+    use crate::upstream::breaker::Position;
 
     #[test]
     fn names_are_those_of_the_contract() {
@@ -172,9 +174,12 @@ mod tests {
             table_reachable: None,
         };
         let bodies = Bodies { taken: 9, most: 10, refused: 11 };
+        let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
+        let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
         let readings = Readings {
             credential: status,
             listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
+            breakers,
             disbelieved_clocks: 3,
             panics: 1,
             limits,
@@ -192,6 +197,7 @@ mod tests {
             "bedrock_sidecar_connecting_seconds_count 2",
             "bedrock_sidecar_connecting_seconds_sum 0.003",
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
+            "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_read\"} 11",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_write\"} 13",

@@ -9,7 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::labels::{LimitLabels, RegionLabel, ResultLabel, Text};
+use super::labels::{LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text};
+use crate::operation::Plane;
+use crate::upstream::breaker::Position;
 
 /// The numbers of the moment.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
     /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,
+    pub breakers: Vec<BreakerReading>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -24,6 +27,14 @@ pub(crate) struct Readings {
     pub audit: crate::ledger::Status,
     /// Lines that the log could not take.
     pub log_dropped: u64,
+}
+
+/// Where one breaker stands.
+#[derive(Debug)]
+pub(crate) struct BreakerReading {
+    pub region: String,
+    pub plane: Plane,
+    pub position: Position,
 }
 
 /// The memory for bodies.
@@ -47,6 +58,7 @@ pub(super) struct Shown {
     credential_expires: Gauge<f64, AtomicU64>,
     listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    breakers: Family<PlaneLabels, Gauge>,
     disbelieved_clocks: Counter,
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
@@ -96,6 +108,11 @@ impl Shown {
                 "Since the models of an upstream were listed, in seconds; NaN when they never were",
             ),
             credential_refreshes: add(registry, "credential_refresh", "Reads of the credential's source"),
+            breakers: add(
+                registry,
+                "upstream_breaker_state",
+                "0 closed, 1 half-open, 2 open: requests go to other upstreams first",
+            ),
             disbelieved_clocks: add(
                 registry,
                 "disbelieved_clocks",
@@ -145,12 +162,13 @@ impl Shown {
     }
 
     pub(super) fn show(&self, readings: &Readings) {
-        let Readings { credential, listings, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } =
+        let Readings { credential, listings, breakers, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } =
             readings;
         let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
         catch_up(&self.buffer_full, bodies.refused);
+        self.set_breakers(breakers);
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
@@ -176,6 +194,18 @@ impl Shown {
         catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
         catch_up(&self.audit_anchor_failures, audit.anchor_failures_total);
         self.audit_anchor_last.set(audit.anchored_ms as f64 / 1000.0);
+    }
+}
+
+impl Shown {
+    /// Those of upstreams that a reload has removed go. Of two upstreams of one region the worse counts.
+    fn set_breakers(&self, breakers: &[BreakerReading]) {
+        self.breakers.clear();
+        for BreakerReading { region, plane, position } in breakers {
+            let labels = PlaneLabels { region: Text::of(region), plane: plane.name() };
+            let gauge = self.breakers.get_or_create(&labels);
+            gauge.set(gauge.get().max(position.number()));
+        }
     }
 }
 

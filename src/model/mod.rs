@@ -297,7 +297,11 @@ impl Models {
             return;
         }
         *began = Some(Instant::now());
-        if let Err(reason) = self.fetch(upstream).await {
+        let fetched = match catalogue::turn(upstream) {
+            Ok(_turn) => self.fetch(upstream).await,
+            Err(unreachable) => Err(unreachable),
+        };
+        if let Err(reason) = fetched {
             tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
         }
     }

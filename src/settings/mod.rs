@@ -4,6 +4,7 @@
 pub(crate) mod accounts;
 pub(crate) mod anchor;
 pub(crate) mod callers;
+pub(crate) mod failover;
 pub(crate) mod guardrails;
 pub(crate) mod headers;
 pub mod limits;
@@ -42,6 +43,7 @@ pub struct Settings {
     pub(crate) upstreams: Vec<Upstream>,
     /// No `[[upstreams]]` is configured: a region that the credential names replaces the default one.
     pub(crate) upstream_is_default: bool,
+    pub(crate) upstreams_policy: failover::UpstreamsPolicy,
     pub(crate) timeouts: Timeouts,
     pub(crate) credentials: Credentials,
     pub(crate) models: Models,
@@ -76,6 +78,8 @@ pub(crate) struct Upstream {
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// The top-level ones, unless it has its own.
     pub credentials: Credentials,
+    /// Its share of the requests, where they are spread.
+    pub weight: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +192,8 @@ impl Settings {
         let callers = callers::callers(config.callers, &around, &mut warnings)?;
         let timeout = |key, written, longest| at_most(key, written, longest, source);
         let audit = audit(config.audit, &mut warnings, source)?;
+        let written = config.upstreams.as_ref().map(|upstreams| upstreams.get_ref().as_slice());
+        let upstreams_policy = failover::policy(&config.upstreams_policy, written, &mut warnings, source);
         let of_its_own = config.credentials.as_ref().map(Spanned::span);
         let credentials = credentials(config.credentials, "[credentials]", source)?;
         let upstreams = upstreams(config.upstreams, &credentials, source)?;
@@ -202,6 +208,7 @@ impl Settings {
             listen,
             upstreams,
             upstream_is_default,
+            upstreams_policy,
             timeouts: Timeouts {
                 connect: timeout("connect", &config.upstream_timeouts.connect, DAY / 144)?,
                 first_byte: timeout("first_byte", &config.upstream_timeouts.first_byte, DAY)?,
@@ -315,6 +322,7 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
     let own =
         upstream.credentials.map(|own| credentials(Some(own), "the upstream's credentials", source)).transpose()?;
+    let weight = failover::weight(upstream.weight.as_ref(), source)?;
     Ok(Upstream {
         runtime: upstream
             .runtime_endpoint
@@ -324,6 +332,7 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         region,
         ca,
         credentials: own.unwrap_or_else(|| shared.clone()),
+        weight,
     })
 }
 
@@ -337,6 +346,7 @@ impl Upstream {
             control: host("bedrock", region, fips),
             ca: None,
             credentials: credentials.clone(),
+            weight: 1,
         }
     }
 }
