@@ -199,10 +199,14 @@ async fn client(shared: Arc<Shared>, kind: Arc<Kind>, mut random: Random) {
     let door = shared.doors[usize::from(kind.local)].clone();
     let mut line = None;
     while !shared.stopped.load(Ordering::SeqCst) {
-        tokio::time::sleep(Duration::from_millis(random.within(kind.pause / 4, kind.pause))).await;
-        if shared.paused.load(Ordering::SeqCst) {
+        let next = Instant::now() + Duration::from_millis(random.within(kind.pause / 4, kind.pause));
+        while Instant::now() < next && !shared.rests() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if shared.rests() {
             // An idle client has no connection, so that what is still there then is a leak.
             line = None;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         }
         let questions: Vec<Question> = (0..kind.parallel).map(|_| (kind.question)(&mut random)).collect();
@@ -226,6 +230,11 @@ async fn client(shared: Arc<Shared>, kind: Arc<Kind>, mut random: Random) {
 }
 
 impl Shared {
+    /// Whether nothing new shall begin.
+    fn rests(&self) -> bool {
+        self.paused.load(Ordering::SeqCst) || self.stopped.load(Ordering::SeqCst)
+    }
+
     /// Puts a question on the line, or on a new one where that has ended; notes what was seen.
     async fn put(&self, line: &mut Option<Line>, door: &Door, protocol: Protocol, question: &Question) -> Saw {
         let Question { operation, verb, model, caller, prompt, length, manner } = question;

@@ -163,7 +163,9 @@ impl Evidence {
                     // A kept connection may end as the next request is sent on it.
                     // The end of an answer that breaks off at once may overtake its head, above all on HTTP/2.
                     let broke = self.items.values().any(|item| {
-                        item["requestSize"] == length && item["outcome"] == "upstream_broke" && item["statusCode"] != 503
+                        item["requestSize"] == length
+                            && item["outcome"] == "upstream_broke"
+                            && item["statusCode"] != 503
                     });
                     let excused = broke
                         || self.died(entry.began, *ended)
