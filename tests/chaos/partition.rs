@@ -174,9 +174,11 @@ async fn a_partition_is_survived() {
     client.until("the first upstream to serve", 200, Some(REGIONS[0])).await;
 
     // Amid an answer, and while nothing is under way.
-    let request = client.converse("converse-stream", "events 100000 pace 20");
+    let request = client.converse("converse-stream", "events 3000 pace 20");
     let mut stream = Http1::on(UnixStream::connect(&socket).await.unwrap(), "localhost").await;
-    let mut reader = Reader::new(stream.start(request).await.unwrap());
+    let response = stream.start(request).await.unwrap();
+    assert_eq!(response.status(), 200, "the stream has begun");
+    let mut reader = Reader::new(response);
     reader.until(1).await.unwrap();
     let port = bedrocks[0].tls_endpoint().rsplit(':').next().unwrap().parse().unwrap();
     namespace.cut(port);
