@@ -78,7 +78,7 @@ impl ReplyBody {
 
     fn send(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(record) = &self.record {
-            record.sent(bytes.len());
+            record.sent(&bytes);
         }
         if let Some(left) = &mut self.exact_length {
             *left -= bytes.len() as u64;

@@ -1,6 +1,6 @@
 //! One request, in order: record, route, fault, leaks, credentials, operation, answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -226,7 +226,7 @@ fn decide(
     effect: Option<&Effect>,
     record: &Open,
 ) -> Result<Reply, AwsError> {
-    let own_ports: Vec<u16> = state.addresses.iter().map(|address| address.port()).collect();
+    let own_ports = state.ports.read().unwrap_or_else(PoisonError::into_inner).clone();
     let mut leaks = leaks::find(&arrived.target, &arrived.headers, &arrived.body, &own_ports);
     leaks.extend(leaks::foreign(&arrived.headers, &state.added_headers));
     if !leaks.is_empty() {
@@ -337,6 +337,9 @@ fn received(
         headers: arrived.headers.clone(),
         body: arrived.body.clone(),
         body_length: arrived.body_length,
+        arrived_us: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
         http_version: format!("{version:?}"),
         tls: connection.tls,
         connection: connection.number,
@@ -351,6 +354,7 @@ fn received(
         error_type: None,
         request_id: request_id.to_owned(),
         bytes_sent: 0,
+        sent_crc32: 0,
         ended: Ended::Open,
         framing: None,
         stream: None,

@@ -32,11 +32,10 @@ mod wire;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 pub use auth::short_term_key;
 pub use faults::{Effect, Fault, ThrottleText};
@@ -64,8 +63,12 @@ pub struct Options {
     pub account: String,
     /// The TLS listener's certificate. Default: a good one.
     pub certificate: Certificate,
+    /// Names or addresses that a good certificate is for beside localhost. Default: none.
+    pub certificate_names: Vec<String>,
     /// How many requests the record keeps; 0 keeps none, for benchmarks. Default: 10,000.
     pub record_limit: usize,
+    /// The longest body that the record keeps, in bytes; of others it knows the length. Default: any.
+    pub longest_recorded_body: usize,
     /// The most inference profiles on a page, whatever `maxResults` asks. Default: 5, so that paging is exercised.
     pub page_size: usize,
     /// Headers, in lower case, that the daemon is configured to send beside those that Bedrock defines. Default: none.
@@ -89,7 +92,9 @@ impl Default for Options {
             http2: true,
             account: "123456789012".to_owned(),
             certificate: Certificate::Good,
+            certificate_names: Vec::new(),
             record_limit: 10_000,
+            longest_recorded_body: usize::MAX,
             page_size: 5,
             added_headers: Vec::new(),
             profile_quota: 50,
@@ -105,14 +110,14 @@ pub struct Simulator {
     state: Arc<state::State>,
     plain: Option<SocketAddr>,
     tls: Option<SocketAddr>,
-    ca_pem: String,
+    identity: Arc<tls::Identity>,
     _tasks: JoinSet<()>,
 }
 
 impl Simulator {
     /// Binds both listeners and serves them on the current tokio runtime. Fails when an address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Simulator> {
-        let identity = tls::identity(options.certificate, options.http2)?;
+        let identity = Arc::new(tls::Identity::new(options.certificate, options.http2, options.certificate_names)?);
         let plain = bind(options.plain_address).await?;
         let secure = bind(options.tls_address).await?;
         let (plain_address, tls_address) = (plain.as_ref().map(|(_, at)| *at), secure.as_ref().map(|(_, at)| *at));
@@ -123,12 +128,12 @@ impl Simulator {
             async_invokes: Mutex::default(),
             faults: faults::Faults::default(),
             gate: Gate::default(),
-            record: record::Record::new(options.record_limit),
+            record: record::Record::new(options.record_limit, options.longest_recorded_body),
             refusing: watch::Sender::new(false),
             connections: AtomicU64::new(0),
             framing: framing::Framings::new(options.framing, options.calm_after_resets),
             tally: framing::Tally::default(),
-            addresses: plain_address.into_iter().chain(tls_address).collect(),
+            ports: RwLock::new(plain_address.iter().chain(&tls_address).map(SocketAddr::port).collect()),
             region: options.region,
             account: options.account,
             page_size: options.page_size.max(1),
@@ -139,10 +144,9 @@ impl Simulator {
             tasks.spawn(server::serve(Arc::clone(&state), listener, address, None));
         }
         if let Some((listener, address)) = secure {
-            let acceptor = TlsAcceptor::from(identity.config);
-            tasks.spawn(server::serve(Arc::clone(&state), listener, address, Some(acceptor)));
+            tasks.spawn(server::serve(Arc::clone(&state), listener, address, Some(Arc::clone(&identity))));
         }
-        Ok(Simulator { state, plain: plain_address, tls: tls_address, ca_pem: identity.ca_pem, _tasks: tasks })
+        Ok(Simulator { state, plain: plain_address, tls: tls_address, identity, _tasks: tasks })
     }
 
     /// `http://127.0.0.1:PORT`; empty when there is no plain listener.
@@ -157,7 +161,20 @@ impl Simulator {
 
     /// The CA by which the TLS endpoint is to be verified.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        self.identity.ca_pem()
+    }
+
+    /// Shows this certificate to TLS connections that come from now on.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn show_certificate(&self, certificate: Certificate) -> io::Result<()> {
+        self.identity.show(certificate)
+    }
+
+    /// Clients know it under this port too, which is a proxy's.
+    pub fn reached_by(&self, port: u16) {
+        self.state.ports.write().unwrap_or_else(PoisonError::into_inner).push(port);
     }
 
     /// Everything received so far, refused requests too, oldest first.

@@ -104,6 +104,7 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         profile_quota: arguments.profile_quota,
         framing: arguments.framing,
         calm_after_resets: arguments.calm_after_resets,
+        ..Options::default()
     })
     .await?;
     if let Some(file) = &arguments.ca_out {

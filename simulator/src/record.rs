@@ -21,7 +21,9 @@ pub struct Received {
     pub path: String,
     /// Headers in order. HTTP/2's `:authority` is listed first, as `:authority`.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// When all of it had arrived, in microseconds since 1970, so that requests to several simulators can be put in order.
+    pub arrived_us: u64,
+    /// The body; empty when it was too large to keep.
     #[serde(serialize_with = "as_base64")]
     pub body: Bytes,
     /// The body's length, also when it was too large to keep.
@@ -54,6 +56,8 @@ pub struct Received {
     pub request_id: String,
     /// Bytes of body handed to the connection.
     pub bytes_sent: u64,
+    /// The CRC-32 of those bytes.
+    pub sent_crc32: u32,
     /// How the exchange ended, seen from here.
     pub ended: Ended,
     /// How the answer was written, where the simulator framed it by hand (see the `framing` module).
@@ -107,6 +111,7 @@ pub(crate) struct Record(Arc<Mutex<Kept>>);
 struct Kept {
     requests: VecDeque<Received>,
     limit: usize,
+    longest_body: usize,
     bytes: usize,
     next_number: u64,
 }
@@ -114,8 +119,9 @@ struct Kept {
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 impl Record {
-    pub(crate) fn new(limit: usize) -> Record {
-        Record(Arc::new(Mutex::new(Kept { requests: VecDeque::new(), limit, bytes: 0, next_number: 1 })))
+    pub(crate) fn new(limit: usize, longest_body: usize) -> Record {
+        let kept = Kept { requests: VecDeque::new(), limit, longest_body, bytes: 0, next_number: 1 };
+        Record(Arc::new(Mutex::new(kept)))
     }
 
     pub(crate) fn open(&self, mut received: Received) -> Open {
@@ -123,6 +129,9 @@ impl Record {
         let number = kept.next_number;
         kept.next_number += 1;
         received.number = number;
+        if received.body.len() > kept.longest_body {
+            received.body = Bytes::new();
+        }
         if kept.limit > 0 {
             kept.bytes += received.body.len();
             kept.requests.push_back(received);
@@ -168,8 +177,13 @@ impl Open {
         }
     }
 
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.update(|received| received.bytes_sent += bytes as u64);
+    pub(crate) fn sent(&self, bytes: &[u8]) {
+        self.update(|received| {
+            received.bytes_sent += bytes.len() as u64;
+            let mut crc = crc32fast::Hasher::new_with_initial(received.sent_crc32);
+            crc.update(bytes);
+            received.sent_crc32 = crc.finalize();
+        });
     }
 
     pub(crate) fn close(self, how: Ended) {

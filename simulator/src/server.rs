@@ -17,10 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::exchange::{self, Connection};
 use crate::framing;
 use crate::state::State;
+use crate::tls::Identity;
 use crate::wire::{Control, Socket, Talker};
 
 /// Serves one address until its task is aborted, which also ends every connection.
-pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, address: SocketAddr, tls: Option<TlsAcceptor>) {
+pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, address: SocketAddr, tls: Option<Arc<Identity>>) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     let mut refusing = state.refusing.subscribe();
@@ -43,7 +44,8 @@ pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, address: Soc
         tokio::select! {
             accepted = open.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(Arc::clone(&state), stream, tls.clone()));
+                    let tls = tls.as_ref().map(|identity| identity.acceptor());
+                    connections.spawn(connection(Arc::clone(&state), stream, tls));
                 }
                 // Out of descriptors, say: not a reason to stop.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -1,6 +1,5 @@
 //! What all exchanges of one simulator share.
 
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -31,7 +30,8 @@ pub(crate) struct State {
     /// True while both listeners are shut.
     pub(crate) refusing: watch::Sender<bool>,
     pub(crate) connections: AtomicU64,
-    pub(crate) addresses: Vec<SocketAddr>,
+    /// Under which clients know it.
+    pub(crate) ports: RwLock<Vec<u16>>,
     pub(crate) framing: Framings,
     pub(crate) tally: Tally,
 }

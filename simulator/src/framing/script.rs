@@ -65,7 +65,7 @@ impl Account {
         Account { record, control }
     }
 
-    pub(crate) fn sent(&self, bytes: usize) {
+    pub(crate) fn sent(&self, bytes: &[u8]) {
         if let Some(record) = &self.record {
             record.sent(bytes);
         }

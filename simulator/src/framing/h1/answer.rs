@@ -76,7 +76,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
     loop {
         match script.next().await {
             Next::Piece(piece, last) => {
-                account.sent(piece.len());
+                account.sent(&piece);
                 writer.frame(&mut bytes, &piece, body, last && shape.end == H1End::Stop(H1Stop::InChunk));
                 if last {
                     break;

@@ -169,7 +169,7 @@ impl Answer<'_> {
         self.ended = ends;
         let block = hpack::encode(Some(status), &fields, self.shape.hpack);
         hpack::put_headers(&mut self.out, self.id, block, self.shape.block, self.shape.adorned, ends);
-        self.note_sent(0);
+        self.note_sent(&[]);
     }
 
     /// Sends the script's bytes, but leaves the last of them to go out with the end. False when a fault ended it.
@@ -222,7 +222,7 @@ impl Answer<'_> {
                 granted = self.link.window(self.id, least, overhead + wanted).await;
             }
             let bytes = piece.split_to(granted - overhead);
-            self.note_sent(bytes.len());
+            self.note_sent(&bytes);
             let ends = last && piece.is_empty() && matches!(self.shape.end, H2End::OnData | H2End::EndThenReset(_));
             self.ended |= ends;
             let flags = if ends { END_STREAM } else { 0 };
@@ -250,9 +250,9 @@ impl Answer<'_> {
         }
     }
 
-    fn note_sent(&mut self, bytes: usize) {
+    fn note_sent(&mut self, bytes: &[u8]) {
         self.account.sent(bytes);
-        self.sent += bytes;
+        self.sent += bytes.len();
         if self.sent == self.length {
             self.link.update(self.id, |stream| stream.body_sent = true);
         }
