@@ -47,4 +47,5 @@ mod service;
 pub mod service_tier;
 pub mod settings;
 mod sigv4;
+mod timings;
 mod upstream;

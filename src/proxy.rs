@@ -95,8 +95,7 @@ pub(crate) async fn identified(
             return Err(if left.ended { refusal } else { refusal.closing() });
         }
     };
-    let held = road.buffered.hold(exchange.user);
-    let body = receive::body(body, bounds, held, head.extensions.get().cloned()).await?;
+    let body = receive::body(body, bounds, exchange.hold(), head.extensions.get().cloned()).await?;
     exchange.record.request_size = body.len() as u64;
     let caller = match known {
         Some(caller) => caller,
@@ -165,7 +164,9 @@ pub(crate) async fn process(
         estimate,
         tier,
     };
+    let queued = exchange.queued.measure();
     let admission = admit(road, permit, asked).await?;
+    drop(queued);
     forward::forward(road, exchange.admitted(admission), received).await
 }
 

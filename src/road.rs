@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::admin::desk::Desk;
 use crate::caller::Callers;
@@ -18,7 +19,8 @@ use crate::model::Models;
 use crate::model::retention::Retention;
 use crate::receive::budget::Budget;
 use crate::record::Record;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
+use crate::timings::Timings;
 use crate::upstream::Upstream;
 
 /// Everything that the request pipeline (`proxy.rs`) works with, built from one reading of the configuration.
@@ -26,6 +28,9 @@ use crate::upstream::Upstream;
 pub(crate) struct Road {
     /// In the order in which they are tried; never empty.
     pub regions: Vec<Region>,
+    /// Every source of credentials that a region uses.
+    pub accounts: Vec<Account>,
+    /// The top-level source of credentials; the first region's, if none uses that.
     pub credentials: Arc<Credentials>,
     pub callers: Callers,
     pub limits: Arc<Limits>,
@@ -40,14 +45,35 @@ pub(crate) struct Road {
     pub requests: Arc<Requests>,
     /// The daemon is about to drop the requests that are still under way: they end by its own doing.
     pub cut_off: Arc<AtomicBool>,
+    /// The daemon has been told to stop.
+    pub stopping: Arc<AtomicBool>,
+    /// Why the last reload was refused; none if it was not.
+    pub reload_refused: Arc<ArcSwapOption<String>>,
 }
 
-/// One upstream, and what is known of its models and of what it keeps.
-#[derive(Debug)]
+/// One upstream, and what is known of its models and of what it keeps. Clones share it.
+#[derive(Debug, Clone)]
 pub(crate) struct Region {
-    pub upstream: Upstream,
-    pub models: Models,
-    pub retention: Retention,
+    /// What it was built from.
+    pub settings: settings::Upstream,
+    pub upstream: Arc<Upstream>,
+    pub models: Arc<Models>,
+    pub retention: Arc<Retention>,
+}
+
+/// A source of credentials, for all upstreams that name the same. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub settings: settings::Credentials,
+    pub credentials: Arc<Credentials>,
+}
+
+impl Region {
+    /// Why requests cannot be sent there at present.
+    pub(crate) fn objection(&self, policy: &settings::callers::Policy) -> Option<String> {
+        let kept = || self.retention.objection(&policy.require_data_retention, &self.upstream.region);
+        self.upstream.objection().or_else(kept)
+    }
 }
 
 impl Road {
@@ -64,11 +90,11 @@ impl Road {
     }
 
     /// Counts a request that has ended, and writes its log line unless it is one of a flood that the ledger tells of.
-    pub(crate) fn ended(&self, record: &Record, took: Duration, is_told: bool) {
+    pub(crate) fn ended(&self, record: &Record, timings: &Timings, is_told: bool) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
-        self.metrics.ended(record, label.as_deref(), took);
+        self.metrics.ended(record, label.as_deref(), timings);
         if is_told {
-            log::request(record, self.audit.host_id());
+            log::request(record, timings, self.audit.host_id());
         }
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod desk;
 pub(crate) mod thread;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -16,9 +16,11 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::credentials::Credentials;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
+use crate::log;
 use crate::metrics;
 use crate::panics::{self, Panicked};
 use crate::road::Road;
@@ -53,11 +55,21 @@ async fn answer(
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
                 credential: road.credentials.status(),
+                listings: road
+                    .regions
+                    .iter()
+                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .collect(),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
-                buffered: road.buffered.taken(),
+                bodies: metrics::Bodies {
+                    taken: road.buffered.taken(),
+                    most: road.settings.max_buffered_bytes,
+                    refused: road.buffered.refused(),
+                },
                 audit: road.audit.status(),
+                log_dropped: log::dropped(),
             };
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
@@ -89,23 +101,30 @@ async fn answer(
 /// What the daemon knows of itself, for `bedrock-sidecar status`.
 fn status(road: &Road) -> serde_json::Value {
     let reasons = not_ready(road);
-    let credential = road.credentials.status();
+    let kept = |credentials: &Credentials| {
+        let status = credentials.status();
+        json!({
+            "kind": status.description,
+            "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+            "problem": status.problem,
+        })
+    };
     let audit = road.audit.status();
     json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "version": env!("CARGO_PKG_VERSION"),
         "configuration": road.settings.path,
-        "credential": {
-            "kind": credential.description,
-            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
-            "problem": credential.problem,
-        },
+        "reloadRefused": road.reload_refused.load().as_deref(),
+        "credential": kept(&road.credentials),
         "upstreams": road.regions.iter().map(|region| json!({
             "region": region.upstream.region,
             "modelsListed": region.models.is_listed(),
+            "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
             "paused": region.upstream.is_paused(),
             "dataRetention": region.retention.mode(),
+            "credential": kept(region.upstream.credentials()),
+            "objection": region.objection(&road.settings.policy),
         })).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
@@ -145,13 +164,13 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
-        reasons.push(refusal.message.into_owned());
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy));
+    // One region that can be used is enough: requests go there.
+    let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
+    reasons.dedup();
+    if road.stopping.load(Ordering::Relaxed) {
+        reasons.insert(0, "the daemon is stopping.".to_owned());
     }
-    let required = &road.settings.policy.require_data_retention;
-    reasons
-        .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
     let audit = road.audit.status();
     if !audit.ledger_writable {
         let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());

@@ -72,6 +72,7 @@ pub(crate) struct Upstream {
     pub runtime_endpoint: Option<Spanned<Endpoint>>,
     pub control_endpoint: Option<Spanned<Endpoint>>,
     pub ca_file: Option<Spanned<FilePath>>,
+    pub credentials: Option<Spanned<Credentials>>,
 }
 
 #[derive(Debug, Deserialize)]

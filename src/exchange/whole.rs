@@ -33,7 +33,7 @@ pub(crate) struct NotWhole {
 impl Whole {
     /// A part of the memory for bodies, for what is made of the answer.
     pub(crate) fn hold(&self) -> (Held, usize) {
-        self.exchange.hold()
+        (self.exchange.hold(), self.exchange.road.settings.max_buffered_bytes)
     }
 
     /// The client is refused after all.
@@ -76,17 +76,13 @@ impl Exchange {
         Box::new(NotWhole { exchange: self, headers, refusal })
     }
 
-    fn hold(&self) -> (Held, usize) {
-        (self.road.buffered.hold(self.user), self.road.settings.max_buffered_bytes)
-    }
-
     /// The body's bytes, with their part of the memory for bodies.
     async fn collect(&mut self, mut body: UpstreamBody, most: usize) -> Result<Bytes, Refusal> {
         let announced = body.size_hint().lower();
         if announced > most as u64 {
             return Err(too_long(most));
         }
-        let (held, budget) = self.hold();
+        let (held, budget) = (self.hold(), self.road.settings.max_buffered_bytes);
         let mut whole = Gathered::new(held, usize::try_from(announced).unwrap_or(0), most, budget).await?;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {

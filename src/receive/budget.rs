@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::caller::User;
 use crate::error::{Refusal, RefusalKind};
+use crate::timings::Waited;
 
 /// A body waits so long for others to be sent.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ struct Taken {
     total: usize,
     /// Nobody with nothing is in it.
     users: HashMap<User, usize>,
+    /// How often there was no room.
+    refused: u64,
 }
 
 /// The part of the budget that one body has; dropping it gives it back. It grows before the body does.
@@ -37,6 +40,8 @@ pub(crate) struct Held {
     budget: Arc<Budget>,
     user: User,
     bytes: usize,
+    /// What it waits for room is added to this.
+    waited: Option<Waited>,
 }
 
 /// Bytes in memory, with their part of the budget.
@@ -54,12 +59,17 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Kept<B> {
 impl Budget {
     /// For a body of this user, of which nothing has come yet.
     pub(crate) fn hold(self: &Arc<Budget>, user: User) -> Held {
-        Held { budget: Arc::clone(self), user, bytes: 0 }
+        Held { budget: Arc::clone(self), user, bytes: 0, waited: None }
     }
 
     /// Bytes that are taken now.
     pub(crate) fn taken(&self) -> usize {
         self.lock().total
+    }
+
+    /// How many bodies have found no room so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.lock().refused
     }
 
     fn try_take(&self, user: User, more: usize, most: usize) -> bool {
@@ -80,6 +90,12 @@ impl Budget {
 }
 
 impl Held {
+    /// What it waits for room is added to `waited`.
+    pub(crate) fn waiting_in(mut self, waited: &Waited) -> Held {
+        self.waited = Some(waited.clone());
+        self
+    }
+
     /// Bytes that may be in memory for it.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -100,13 +116,18 @@ impl Held {
     pub(crate) async fn grow_to(&mut self, bytes: usize, most: usize) -> Result<(), Refusal> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
         let until = Instant::now() + LONGEST_WAIT;
+        let mut waiting = None;
         loop {
             let freed = self.budget.freed.notified();
             if self.budget.try_take(self.user, more, most) {
                 self.bytes = bytes;
                 return Ok(());
             }
+            if waiting.is_none() {
+                waiting = self.waited.as_ref().map(Waited::measure);
+            }
             if tokio::time::timeout_at(until, freed).await.is_err() {
+                self.budget.lock().refused += 1;
                 return Err(Refusal::new(
                     RefusalKind::ServiceUnavailable,
                     "the bodies of other requests take all the memory there is for them, or for this user's (limits.max_buffered_bytes); try again in 1 s.",
@@ -154,7 +175,7 @@ mod tests {
         let mut unknown = budget.hold(User::Unknown);
         assert!(unknown.grow_to(13, 100).await.is_err());
         unknown.grow_to(12, 100).await.unwrap();
-        assert_eq!(budget.taken(), 87);
+        assert_eq!((budget.taken(), budget.refused()), (87, 3));
         drop((one, other, unknown));
         assert_eq!(budget.taken(), 0);
         assert!(budget.lock().users.is_empty());
@@ -178,11 +199,25 @@ mod tests {
         let budget = Arc::new(Budget::default());
         let mut first = budget.hold(User::Local(1));
         first.grow_to(50, 100).await.unwrap();
-        let waiting = Arc::clone(&budget);
-        let waiter = tokio::spawn(async move { waiting.hold(User::Local(1)).grow_to(40, 100).await });
+        let (waiting, waited) = (Arc::clone(&budget), Waited::default());
+        let told = waited.clone();
+        let waiter = tokio::spawn(async move { waiting.hold(User::Local(1)).waiting_in(&told).grow_to(40, 100).await });
         tokio::time::sleep(LONGEST_WAIT / 2).await;
         assert!(!waiter.is_finished());
         drop(first);
         waiter.await.unwrap().unwrap();
+        assert!(waited.total() >= LONGEST_WAIT / 2, "{waited:?}");
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_has_waited_all_the_same() {
+        let budget = Arc::new(Budget::default());
+        let mut first = budget.hold(User::Local(1));
+        first.grow_to(50, 100).await.unwrap();
+        assert!(first.waited.is_none());
+        let waited = Waited::default();
+        let mut second = budget.hold(User::Local(1)).waiting_in(&waited);
+        let left = tokio::time::timeout(LONGEST_WAIT / 10, second.grow_to(40, 100)).await;
+        assert!(left.is_err() && waited.total() >= LONGEST_WAIT / 10, "{waited:?}");
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod pool;
 pub(crate) mod sign;
+mod standing;
 pub(crate) mod strip;
 pub(crate) mod tls;
 
@@ -19,6 +20,7 @@ use http_body_util::{BodyExt, Full};
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use pool::{Pool, SendError};
+use standing::Standing;
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
@@ -53,6 +55,7 @@ pub(crate) struct Upstream {
     disbelieved_clocks: AtomicU64,
     /// Milliseconds of the Unix clock when the log last said so.
     disbelief_said: AtomicU64,
+    standing: Standing,
     connect_failures: AtomicU32,
     /// Milliseconds of the Unix clock until which the upstream is passed over.
     paused_until: AtomicU64,
@@ -116,6 +119,7 @@ impl Upstream {
         let pool = |endpoint: &crate::config::Endpoint| {
             Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
         };
+        credentials.is_for(&upstream.region);
         Ok(Upstream {
             region: upstream.region.clone(),
             credentials,
@@ -125,13 +129,14 @@ impl Upstream {
             clock_offset: AtomicI64::new(0),
             disbelieved_clocks: AtomicU64::new(0),
             disbelief_said: AtomicU64::new(0),
+            standing: Standing::default(),
             connect_failures: AtomicU32::new(0),
             paused_until: AtomicU64::new(0),
         })
     }
 
     /// The credential that requests to this upstream are authenticated with.
-    pub(crate) fn credentials(&self) -> &Credentials {
+    pub(crate) fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
     }
 
@@ -145,6 +150,7 @@ impl Upstream {
     pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
         let mut attempts = 0;
         let result = self.answer(request, &mut attempts, tell).await;
+        self.standing.learn(request.plane, &result);
         Exchanged { attempts, result }
     }
 
@@ -154,7 +160,7 @@ impl Upstream {
         attempts: &mut u32,
         mut tell: impl FnMut(u32) + Send,
     ) -> Result<Answer, Failure> {
-        let mut credential = self.credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
+        let mut credential = self.credentials.obtain().await.map_err(Failure::NoCredential)?;
         let (mut may_refresh, mut may_shift) = (true, true);
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,6 +43,8 @@ pub async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output
 pub struct Daemon {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Nobody reads the log for now.
+    unread: Arc<(Mutex<bool>, Condvar)>,
     /// As the daemon names them: `127.0.0.1:PORT`, or a path.
     pub places: Vec<String>,
     /// The admin address, as bound.
@@ -73,17 +75,22 @@ impl Daemon {
         program.stderr(Stdio::piped());
         let mut child = program.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        let unread: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let (stderr, lines, pause) = (child.stderr.take().unwrap(), Arc::clone(&log), Arc::clone(&unread));
         std::thread::spawn(move || {
             let mut stderr = BufReader::new(stderr);
             let mut line = Vec::new();
-            while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            loop {
+                drop(pause.1.wait_while(pause.0.lock().unwrap(), |unread| *unread).unwrap());
+                if !stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                    break;
+                }
                 lines.lock().unwrap().push(String::from_utf8_lossy(&line).trim_end().to_owned());
                 line.clear();
             }
         });
         let placeholder = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Daemon { child, log, places: Vec::new(), admin: placeholder, panics, directory };
+        let mut daemon = Daemon { child, log, unread, places: Vec::new(), admin: placeholder, panics, directory };
         let line = until("the daemon to listen", || {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", daemon.log_text());
@@ -175,6 +182,12 @@ impl Daemon {
     /// Whether the process has not ended yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Whether the log is read. A pipe that is not read takes 64 KiB; of those, a line or two may still be read.
+    pub fn read_log(&self, read: bool) {
+        *self.unread.0.lock().unwrap() = !read;
+        self.unread.1.notify_all();
     }
 
     /// The whole log so far.

@@ -1,0 +1,158 @@
+//! The body of an answer on its way to the client, and the end of the exchange with it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::Exchange;
+use crate::listen;
+use crate::meter::{Meter, Metered};
+use crate::panics;
+use crate::record::Outcome;
+use crate::upstream::body::{BodyError, UpstreamBody};
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub(crate) struct Body(BodyKind);
+
+#[derive(Debug)]
+enum BodyKind {
+    Whole(Option<Bytes>),
+    Relay(Box<Relay>),
+}
+
+/// Bytes that pass from upstream, with the exchange that ends when they do.
+#[derive(Debug)]
+struct Relay {
+    body: UpstreamBody,
+    /// Taken at the end; what is left when the relay is dropped belongs to a client that has gone.
+    passage: Option<Passage>,
+}
+
+#[derive(Debug)]
+struct Passage {
+    exchange: Exchange,
+    meter: Meter,
+}
+
+impl Body {
+    pub(crate) fn whole(bytes: Bytes) -> Body {
+        Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// What comes from upstream, with the exchange that ends when it does.
+    pub(super) fn relay(body: UpstreamBody, exchange: Exchange, meter: Meter) -> Body {
+        let mut relay = Box::new(Relay { body, passage: Some(Passage { exchange, meter }) });
+        // An answer without a body has ended before its first frame.
+        if relay.body.is_end_stream() {
+            relay.end();
+        }
+        Body(BodyKind::Relay(relay))
+    }
+
+    /// Bytes, as far as they are known.
+    pub(crate) fn length(&self) -> usize {
+        usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Relay {
+    /// The next frame, taken down as it passes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.passed(data);
+                }
+                // hyper does not ask again after the last frame of a body whose length it knows.
+                if self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => self.broke(error),
+            Poll::Ready(None) => self.end(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn passed(&mut self, data: &Bytes) {
+        let Some(Passage { exchange, meter }) = &mut self.passage else { return };
+        panics::inject("relay", &exchange.record.model_id);
+        if exchange.record.first_byte_latency.is_none() && !data.is_empty() {
+            exchange.record.first_byte_latency = Some(exchange.elapsed());
+        }
+        exchange.record.response_size += data.len() as u64;
+        meter.feed(data);
+    }
+
+    fn end(&mut self) {
+        if let Some(Passage { mut exchange, meter }) = self.passage.take() {
+            exchange.complete(meter);
+        }
+    }
+
+    fn broke(&mut self, error: &BodyError) {
+        if let Some(Passage { mut exchange, meter }) = self.passage.take() {
+            let Metered { exception, .. } = exchange.metered(meter);
+            exchange.record.error_message = Some(exception.unwrap_or_else(|| error.to_string()));
+            let status = exchange.record.status_code;
+            exchange.close(Outcome::UpstreamBroke, status);
+        }
+    }
+}
+
+impl listen::Answer for Body {
+    fn client_stalled(&mut self) {
+        let BodyKind::Relay(relay) = &mut self.0 else { return };
+        let Some(Passage { mut exchange, meter }) = relay.passage.take() else { return };
+        exchange.metered(meter);
+        exchange.record.error_message =
+            Some("bedrock-sidecar: the client took no byte of its answer for listen.write_timeout, or for 5 s while others needed its connection".to_owned());
+        let status = exchange.record.status_code;
+        exchange.close(Outcome::ClientStalled, status);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(Passage { mut exchange, meter }) = self.passage.take() {
+            exchange.metered(meter);
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let relay = match &mut self.0 {
+            BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyKind::Relay(relay) => relay,
+        };
+        panics::contain(|| relay.poll_next(cx)).unwrap_or_else(|_panicked| {
+            if let Some(passage) = relay.passage.take().as_mut() {
+                passage.exchange.panicked = true;
+            }
+            Poll::Ready(Some(Err(BodyError::Panicked)))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            BodyKind::Whole(bytes) => bytes.is_none(),
+            BodyKind::Relay(relay) => relay.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            BodyKind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            BodyKind::Relay(relay) => relay.body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What others count, read when a scraper asks.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::add;
+use super::labels::{LimitLabels, RegionLabel, ResultLabel, Text};
+
+/// The numbers of the moment.
+#[derive(Debug)]
+pub(crate) struct Readings {
+    pub credential: crate::credentials::Status,
+    /// Each upstream's region, and how long ago its models were listed.
+    pub listings: Vec<(String, Option<Duration>)>,
+    pub disbelieved_clocks: u64,
+    pub panics: u64,
+    pub limits: crate::limits::Status,
+    pub bodies: Bodies,
+    pub audit: crate::ledger::Status,
+    /// Lines that the log could not take.
+    pub log_dropped: u64,
+}
+
+/// The memory for bodies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bodies {
+    /// Bytes that are taken.
+    pub taken: usize,
+    /// Bytes that there are.
+    pub most: usize,
+    /// Bodies that found no room.
+    pub refused: u64,
+}
+
+/// Where the readings are shown.
+#[derive(Debug)]
+pub(super) struct Shown {
+    buffered: Gauge,
+    buffered_max: Gauge,
+    buffer_full: Counter,
+    credential_age: Gauge<f64, AtomicU64>,
+    credential_expires: Gauge<f64, AtomicU64>,
+    listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
+    credential_refreshes: Family<ResultLabel, Counter>,
+    disbelieved_clocks: Counter,
+    panics: Counter,
+    limited: Family<LimitLabels, Counter>,
+    log_dropped: Counter,
+    audit_pending: Gauge,
+    audit_bytes: Gauge,
+    audit_max_bytes: Gauge,
+    audit_shipped: Counter,
+    audit_failures: Counter,
+    audit_unrecorded: Counter,
+    audit_refusals_coalesced: Counter,
+    audit_anchor_failures: Counter,
+    audit_anchor_last: Gauge<f64, AtomicU64>,
+}
+
+impl Shown {
+    pub(super) fn new(registry: &mut Registry) -> Shown {
+        Shown {
+            buffered: add(
+                registry,
+                "buffered_bytes",
+                "What the bodies of requests take in memory, of limits.max_buffered_bytes, in bytes",
+            ),
+            buffered_max: add(
+                registry,
+                "buffered_max_bytes",
+                "The most that buffered_bytes may be: limits.max_buffered_bytes, in bytes",
+            ),
+            buffer_full: add(
+                registry,
+                "buffer_full",
+                "Bodies that were refused because there was no room in limits.max_buffered_bytes",
+            ),
+            credential_age: add(
+                registry,
+                "credential_age_seconds",
+                "Since the source last confirmed the commercial credential, in seconds; NaN when it never has",
+            ),
+            credential_expires: add(
+                registry,
+                "credential_expires_seconds",
+                "Until the commercial credential expires, in seconds; NaN while that is not known",
+            ),
+            listing_ages: add(
+                registry,
+                "models_listing_age_seconds",
+                "Since the models of an upstream were listed, in seconds; NaN when they never were",
+            ),
+            credential_refreshes: add(registry, "credential_refresh", "Reads of the credential's source"),
+            disbelieved_clocks: add(
+                registry,
+                "disbelieved_clocks",
+                "Answers whose time was more than a day away from this host's",
+            ),
+            panics: add(registry, "panics", "Errors in the daemon's own code that ended a request or task"),
+            limited: add(registry, "limited", "Requests that a limit has refused"),
+            log_dropped: add(
+                registry,
+                "log_lines_dropped",
+                "Lines of the log that were lost because nobody read it, or it could not be written",
+            ),
+            audit_pending: add(registry, "audit_pending", "Records that DynamoDB has not confirmed"),
+            audit_bytes: add(
+                registry,
+                "audit_ledger_bytes",
+                "What the records that are in no table take on the disk, in bytes",
+            ),
+            audit_max_bytes: add(
+                registry,
+                "audit_ledger_max_bytes",
+                "The most that audit_ledger_bytes may be: audit.max_ledger_bytes, in bytes",
+            ),
+            audit_shipped: add(registry, "audit_shipped", "Records that DynamoDB has confirmed"),
+            audit_failures: add(registry, "audit_failures", "Failed attempts to write or to ship records"),
+            audit_unrecorded: add(
+                registry,
+                "audit_unrecorded",
+                "Requests that were answered and could not be recorded",
+            ),
+            audit_refusals_coalesced: add(
+                registry,
+                "audit_refusals_coalesced",
+                "Refused requests without a record of their own, which another record counts",
+            ),
+            audit_anchor_failures: add(
+                registry,
+                "audit_anchor_failures",
+                "Anchors of the hash chain that could not be written",
+            ),
+            audit_anchor_last: add(
+                registry,
+                "audit_anchor_last_timestamp_seconds",
+                "When the last anchor was written, in seconds since 1970; 0 when none was",
+            ),
+        }
+    }
+
+    pub(super) fn show(&self, readings: &Readings) {
+        let Readings { credential, listings, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } =
+            readings;
+        let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.buffered.set(bytes(bodies.taken));
+        self.buffered_max.set(bytes(bodies.most));
+        catch_up(&self.buffer_full, bodies.refused);
+        catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
+        catch_up(&self.panics, *panics);
+        catch_up(&self.log_dropped, *log_dropped);
+        self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        for (region, age) in listings {
+            let labels = RegionLabel { region: Text::of(region) };
+            self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        }
+        for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
+            catch_up(&self.credential_refreshes.get_or_create(&ResultLabel { result }), total);
+        }
+        for limited in &limits.limited {
+            let labels = LimitLabels { limit: limited.limit, scope: limited.scope };
+            catch_up(&self.limited.get_or_create(&labels), limited.count);
+        }
+        self.audit_pending.set(audit.pending.cast_signed());
+        self.audit_bytes.set(audit.bytes.cast_signed());
+        self.audit_max_bytes.set(audit.max_bytes.cast_signed());
+        catch_up(&self.audit_shipped, audit.shipped_total);
+        catch_up(&self.audit_failures, audit.failures_total);
+        catch_up(&self.audit_unrecorded, audit.unrecorded_total);
+        catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
+        catch_up(&self.audit_anchor_failures, audit.anchor_failures_total);
+        self.audit_anchor_last.set(audit.anchored_ms as f64 / 1000.0);
+    }
+}
+
+/// A counter that is kept elsewhere only ever grows.
+fn catch_up(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
