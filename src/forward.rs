@@ -5,6 +5,7 @@ use http::HeaderMap;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered};
+use crate::large;
 use crate::model::{self, How, Target};
 use crate::operation::{self, ModelPlace};
 use crate::own_call::OwnCalls;
@@ -188,7 +189,8 @@ async fn invoke(
     loop {
         exchange.sent_as(&target);
         road.metrics.resolved(target.how.as_str());
-        let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
+        let made = || received.to_upstream(headers.clone(), Some(&target.identifier));
+        let request = large::work(received.body.len(), made).await?;
         let answer = send(road, region, exchange, &request).await?;
         if answer.remedy() == Remedy::Profile && may_retry {
             may_retry = false;

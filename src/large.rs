@@ -37,7 +37,7 @@ mod tests {
         let (ran, running) = std::sync::mpsc::channel();
         let worked = tokio::spawn(async move {
             tokio::spawn(async move { ran.send(()) });
-            work(LARGE + 1, || running.recv_timeout(Duration::from_secs(60))).await
+            work(LARGE + 1, move || running.recv_timeout(Duration::from_secs(60))).await
         });
         worked.await.unwrap().expect("the other task runs");
     }

@@ -24,6 +24,7 @@ use standing::Standing;
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
+use crate::large;
 use crate::operation::Plane;
 use crate::settings;
 
@@ -209,7 +210,8 @@ impl Upstream {
             body: &outgoing.body,
             now: answer::shifted(SystemTime::now(), offset),
         };
-        sign::authenticate(request.headers_mut(), credential, signed).map_err(Failure::NotSent)?;
+        let sign = || sign::authenticate(request.headers_mut(), credential, signed);
+        large::work(outgoing.body.len(), sign).await.map_err(Failure::NotSent)?;
         let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, attempts)).await;
         let (response, lease) = match sent {
             Ok(Ok(answered)) => answered,

@@ -14,11 +14,8 @@ async fn the_admin_address_answers_while_the_thread_that_serves_requests_is_bloc
         return;
     }
     let bedrock = bedrock().await;
-    let daemon = Setup::plain(&bedrock)
-        .with("[runtime]\nthreads = 1")
-        .env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND)
-        .ready()
-        .await;
+    let daemon =
+        Setup::plain(&bedrock).with("[runtime]\nthreads = 1").env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
     let answer = daemon.post(&converse_path(OTHER), converse("hello")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
