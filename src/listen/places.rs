@@ -179,20 +179,23 @@ impl Places {
 
     /// Seats a user.
     pub(super) fn seat(self: &Arc<Self>, permit: Permit, user: User) -> Seat {
-        if self.has_all(user) {
+        let has_all = self.has_all(user);
+        let mut taken = self.taken();
+        // The first free place is for who stands in line.
+        let has_room = taken.in_line.is_empty() && taken.shares.has_room();
+        if has_all && (has_room || self.kind == Kind::Admin) {
+            drop(taken);
             self.note_user(user);
             return Seat::Refused;
         }
-        let mut taken = self.taken();
-        // The first free place is for who stands in line.
-        if taken.in_line.is_empty() && taken.shares.has_room() {
+        if has_room {
             return Seat::Place(self.enter(&mut taken, permit, user));
         }
         drop(taken);
         self.note_full();
         let has_made_room = self.look_for_room() && self.kind == Kind::Admin;
         taken = self.taken();
-        if has_made_room || taken.shares.has_spare_for(user) {
+        if has_made_room || !has_all && taken.shares.has_spare_for(user) {
             return Seat::Place(self.enter(&mut taken, permit, user));
         }
         let all: usize = taken.in_line.values().sum();
