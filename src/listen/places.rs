@@ -214,12 +214,16 @@ impl Places {
     /// The place for who stands in line, if there is one.
     fn seat_from_line(self: &Arc<Self>, user: User) -> Option<Seat> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        if self.taken().has(user, self.most_of_a_user) {
+        let mut taken = self.taken();
+        if !taken.shares.has_room() {
+            return None;
+        }
+        if taken.has(user, self.most_of_a_user) {
+            drop(taken);
             self.note_user(user);
             return Some(Seat::Refused);
         }
-        let mut taken = self.taken();
-        taken.shares.has_room().then(|| Seat::Place(self.enter(&mut taken, permit, user)))
+        Some(Seat::Place(self.enter(&mut taken, permit, user)))
     }
 
     /// Whether a user has as many as a user may have, and at the admin address none of them yields.
