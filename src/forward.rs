@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered};
+use crate::large;
 use crate::model::{self, How, Models, Target};
 use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
@@ -355,7 +356,8 @@ async fn invoke(
     loop {
         exchange.sent_as(&target);
         road.metrics.resolved(target.how.as_str());
-        let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
+        let made = || received.to_upstream(headers.clone(), Some(&target.identifier));
+        let request = large::work(received.body.len(), made).await?;
         let answer = send(road, region, exchange, &request).await?;
         if answer.remedy() == Remedy::Profile && may_retry {
             may_retry = false;

@@ -16,6 +16,7 @@ use crate::admin::dashboard;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::whole::{NotWhole, Whole};
 use crate::exchange::{Answered, Body, Exchange};
+use crate::large;
 use crate::listen::{Client, guard};
 use crate::model::Sent;
 use crate::operation::{self, Operation, check_identifier};
@@ -72,7 +73,7 @@ async fn answer(
             exchange.operation(&operation::INVOKE_MODEL, None);
             let asked = asked(&operation::INVOKE_MODEL);
             let Arrived { caller, body } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
-            let received = invocation(&body, &head.headers)?;
+            let received = large::work(body.len(), || invocation(&body, &head.headers)).await?;
             proxy::process(road, exchange, &caller, &received).await.map(Box::new).map(Front::Invocation)
         }
         (&Method::GET, "/v1/bedrock/invoke-model") => {
@@ -298,11 +299,17 @@ async fn wrapped(whole: &Whole) -> Result<Bytes, Refusal> {
     let shape = Wrapped { body: Text(&whole.body), content_type: content_type.unwrap_or("application/json") };
     let mut length = Length(0);
     // Strings can be written as JSON, and neither a number nor a vector refuses bytes.
-    let _ = serde_json::to_writer(&mut length, &shape);
+    large::work(whole.body.len(), || {
+        let _ = serde_json::to_writer(&mut length, &shape);
+    })
+    .await;
     let (mut held, budget) = whole.hold();
     held.grow_to(length.0, budget).await?;
     let mut written = Vec::with_capacity(length.0);
-    let _ = serde_json::to_writer(&mut written, &shape);
+    large::work(length.0, || {
+        let _ = serde_json::to_writer(&mut written, &shape);
+    })
+    .await;
     Ok(held.keep(written))
 }
 

@@ -23,6 +23,7 @@ mod forward;
 pub mod fuzzing;
 mod govcloud_names;
 mod hexadecimal;
+mod large;
 pub mod ledger;
 mod legacy_rest;
 pub mod lifecycle;

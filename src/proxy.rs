@@ -22,7 +22,7 @@ use crate::policy::{self, Permit};
 use crate::request::Received;
 use crate::road::Road;
 use crate::service_tier::AskedTier;
-use crate::{forward, govcloud_names, model, panics, receive, request};
+use crate::{forward, govcloud_names, large, model, panics, receive, request};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -51,7 +51,7 @@ async fn bedrock(
     let model = identifier.as_deref().filter(|_| operation.model == ModelPlace::Path);
     let asked = Asked { operation, model, named_in: request::named_in };
     let Arrived { caller, body } = identified(road, client, exchange, &head, body, Some(&asked)).await?;
-    let received = Received::new(operation, identifier, head, body)?;
+    let received = large::work(body.len(), || Received::new(operation, identifier, head, body)).await?;
     process(road, exchange, &caller, &received).await
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn identified(
     exchange.record.request_size = body.len() as u64;
     let caller = match known {
         Some(caller) => caller,
-        None => identify(road, client, exchange, head, &body)?,
+        None => large::work(body.len(), || identify(road, client, exchange, head, &body)).await?,
     };
     Ok(Arrived { caller, body })
 }
@@ -147,10 +147,11 @@ pub(crate) async fn process(
         exchange.record.model_id.clone_from(&model.name);
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
-    let replaced = govcloud_names::replaced(received, &road.settings)?;
+    let size = received.body.len();
+    let replaced = large::work(size, || govcloud_names::replaced(received, &road.settings)).await?;
     let received = replaced.as_ref().unwrap_or(received);
     let behind = models_behind(road, exchange.user, caller, received).await;
-    let (estimate, tier) = received.estimate_and_tier();
+    let (estimate, tier) = large::work(size, || received.estimate_and_tier()).await;
     exchange.record.service_tier = tier.name().map(str::to_owned);
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
     let caller_limits = caller.entry.as_ref().map(|entry| &entry.limits);

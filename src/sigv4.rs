@@ -46,7 +46,8 @@ pub(crate) struct Unsigned<'a> {
     pub authority: &'a str,
     /// The headers that the signature covers beside the host and its own, where they are there and plain text.
     pub covered: &'a [HeaderName],
-    pub body: &'a [u8],
+    /// [`hash`] of it.
+    pub body_hash: &'a str,
     pub now: SystemTime,
 }
 
@@ -61,7 +62,6 @@ pub(crate) fn sign(headers: &mut HeaderMap, keys: &Credentials, request: &Unsign
         Ok::<_, String>(value)
     };
     let date = format_date(request.now);
-    let body_hash = hash(request.body);
     headers.insert(DATE, secret(&date)?);
     let mut signed = vec![HOST, DATE];
     if let Some(token) = keys.session_token() {
@@ -69,7 +69,7 @@ pub(crate) fn sign(headers: &mut HeaderMap, keys: &Credentials, request: &Unsign
         signed.push(SECURITY_TOKEN);
     }
     if request.service == Service::S3 {
-        headers.insert(CONTENT_SHA256, secret(&body_hash)?);
+        headers.insert(CONTENT_SHA256, secret(request.body_hash)?);
         signed.push(CONTENT_SHA256);
     }
     signed.extend(request.covered.iter().filter(|name| is_plain(headers, name)).cloned());
@@ -87,7 +87,7 @@ pub(crate) fn sign(headers: &mut HeaderMap, keys: &Credentials, request: &Unsign
         authority: request.authority,
         headers,
         signed_headers: &signed_headers,
-        body_hash: &body_hash,
+        body_hash: request.body_hash,
     };
     let service = match request.service {
         Service::Bedrock => "bedrock",

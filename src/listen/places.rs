@@ -179,20 +179,23 @@ impl Places {
 
     /// Seats a user.
     pub(super) fn seat(self: &Arc<Self>, permit: Permit, user: User) -> Seat {
-        if self.has_all(user) {
+        let has_all = self.has_all(user);
+        let mut taken = self.taken();
+        // The first free place is for who stands in line.
+        let has_room = taken.in_line.is_empty() && taken.shares.has_room();
+        if has_all && (has_room || self.kind == Kind::Admin) {
+            drop(taken);
             self.note_user(user);
             return Seat::Refused;
         }
-        let mut taken = self.taken();
-        // The first free place is for who stands in line.
-        if taken.in_line.is_empty() && taken.shares.has_room() {
+        if has_room {
             return Seat::Place(self.enter(&mut taken, permit, user));
         }
         drop(taken);
         self.note_full();
         let has_made_room = self.look_for_room() && self.kind == Kind::Admin;
         taken = self.taken();
-        if has_made_room || taken.shares.has_spare_for(user) {
+        if has_made_room || !has_all && taken.shares.has_spare_for(user) {
             return Seat::Place(self.enter(&mut taken, permit, user));
         }
         let all: usize = taken.in_line.values().sum();
@@ -211,12 +214,16 @@ impl Places {
     /// The place for who stands in line, if there is one.
     fn seat_from_line(self: &Arc<Self>, user: User) -> Option<Seat> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        if self.taken().has(user, self.most_of_a_user) {
+        let mut taken = self.taken();
+        if !taken.shares.has_room() {
+            return None;
+        }
+        if taken.has(user, self.most_of_a_user) {
+            drop(taken);
             self.note_user(user);
             return Some(Seat::Refused);
         }
-        let mut taken = self.taken();
-        taken.shares.has_room().then(|| Seat::Place(self.enter(&mut taken, permit, user)))
+        Some(Seat::Place(self.enter(&mut taken, permit, user)))
     }
 
     /// Whether a user has as many as a user may have, and at the admin address none of them yields.

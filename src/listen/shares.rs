@@ -94,9 +94,7 @@ mod tests {
         for uid in 0..12 {
             assert_eq!(take(&mut shares, uid, 10), 10);
         }
-        for uid in 0..12 {
-            take(&mut shares, uid, 1000);
-        }
+        while (0..12).map(|uid| take(&mut shares, uid, 1)).sum::<usize>() > 0 {}
         assert!(!shares.has_room() && shares.total == 1024, "{}", shares.total);
         assert_eq!(take(&mut shares, 50, 100), 16, "few for somebody else");
         assert_eq!(take(&mut shares, 51, 100), 16);

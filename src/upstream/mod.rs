@@ -29,6 +29,7 @@ use throttled::Throttled;
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
+use crate::large;
 use crate::operation::Plane;
 use crate::settings;
 
@@ -223,7 +224,9 @@ impl Upstream {
         effort: &mut Effort,
     ) -> Result<Answer, Failure> {
         let pool = self.pool(outgoing.plane);
-        let signed = || self.signed(outgoing, credential, offset);
+        let hash = || sign::body_hash(credential, &outgoing.body);
+        let body_hash = large::work(outgoing.body.len(), hash).await;
+        let signed = || self.signed(outgoing, credential, &body_hash, offset);
         let (response, lease) = match pool.send(self.timeouts.first_byte, effort, signed).await {
             Ok(answered) => answered,
             Err(error @ (SendError::Connect { .. } | SendError::NotMade(_) | SendError::NotTaken { .. })) => {
@@ -248,6 +251,7 @@ impl Upstream {
         &self,
         outgoing: &UpstreamRequest,
         credential: &Credential,
+        body_hash: &str,
         offset: i64,
     ) -> Result<http::Request<Full<Bytes>>, String> {
         let mut request = http::Request::new(Full::new(outgoing.body.clone()));
@@ -261,7 +265,7 @@ impl Upstream {
             path: &outgoing.path,
             authority: &authority,
             region: &self.region,
-            body: &outgoing.body,
+            body_hash,
             now: answer::shifted(SystemTime::now(), offset),
         };
         sign::authenticate(request.headers_mut(), credential, signed)?;

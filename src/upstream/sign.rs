@@ -17,9 +17,18 @@ pub(crate) struct Signed<'a> {
     pub path: &'a PathAndQuery,
     pub authority: &'a str,
     pub region: &'a str,
-    pub body: &'a [u8],
+    /// See [`body_hash`].
+    pub body_hash: &'a str,
     /// Now, corrected by what is known of the upstream's clock.
     pub now: SystemTime,
+}
+
+/// What a signature with this credential says of the body; empty where there is no signature.
+pub(crate) fn body_hash(credential: &Credential, body: &[u8]) -> String {
+    match credential.kind {
+        CredentialKind::Bearer { .. } => String::new(),
+        CredentialKind::AwsKeys(_) => sigv4::hash(body),
+    }
 }
 
 /// Adds the credential to `headers`.
@@ -46,7 +55,7 @@ pub(crate) fn authenticate(
         query: request.path.query(),
         authority: request.authority,
         covered: &[CONTENT_TYPE],
-        body: request.body,
+        body_hash: request.body_hash,
         now: request.now,
     };
     sigv4::sign(headers, keys, &unsigned)

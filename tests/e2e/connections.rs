@@ -394,7 +394,7 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
         }
         until_async("many connections", || async {
             let page = daemon.metrics().await;
-            (metric(&page, "bedrock_sidecar_connections{listener=\"main\"}")? >= 30.0).then_some(())
+            (metric(&page, "bedrock_sidecar_connections{listener=\"main\"}")? >= 15.0).then_some(())
         })
         .await;
         for _ in 0..20 {

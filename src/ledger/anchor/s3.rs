@@ -112,7 +112,7 @@ fn request(settings: &S3Anchor, credentials: &Credentials, chain: &Chain, now_ms
         query: None,
         authority: &settings.endpoint.authority(),
         covered: &covered,
-        body: &body,
+        body_hash: &sigv4::hash(&body),
         now: SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.try_into().unwrap_or(0)),
     };
     sigv4::sign(&mut headers, credentials, &unsigned)?;
