@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::admin::failures::Failures;
 use crate::admin::{self, desk::Desk};
 use crate::caller::{Callers, HostRole, Peers};
 use crate::credentials::Credentials;
@@ -101,6 +102,8 @@ struct Lasting {
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
+    failures: Arc<Failures>,
+    begun: Instant,
     buffered: Arc<Budget>,
     requests: Arc<Requests>,
     desk: Arc<Desk>,
@@ -180,8 +183,9 @@ impl App {
             None => None,
         };
         let host = host_role(&settings).await;
-        let (buffered, desk) = (Arc::default(), Arc::default());
-        let lasting = Lasting { audit, limits, host, metrics, buffered, requests, desk, cut_off: Arc::default() };
+        let (buffered, desk, failures, begun) = (Arc::default(), Arc::default(), Arc::default(), Instant::now());
+        let cut_off = Arc::default();
+        let lasting = Lasting { audit, limits, host, metrics, failures, begun, buffered, requests, desk, cut_off };
         let mut built = build(&settings, &lasting).await?;
         lasting.audit.begin_chain(&own_call::record(&built.road));
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
@@ -339,6 +343,8 @@ async fn build(settings: &Settings, lasting: &Lasting) -> Result<Built, StartErr
         audit: Arc::clone(&lasting.audit),
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
+        failures: Arc::clone(&lasting.failures),
+        begun: lasting.begun.into_std(),
         buffered: Arc::clone(&lasting.buffered),
         requests: Arc::clone(&lasting.requests),
         desk: Arc::clone(&lasting.desk),

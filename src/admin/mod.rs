@@ -2,6 +2,8 @@
 
 pub(crate) mod dashboard;
 pub(crate) mod desk;
+pub(crate) mod failures;
+mod status;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -54,7 +56,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
-        (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status(&road).to_string()),
+        (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status::status(&road).to_string()),
         (&Method::GET, dashboard::PATH) => {
             let query = head.uri.query().unwrap_or_default();
             match dashboard::answer(&road, &client.peer, None, query).await {
@@ -69,43 +71,6 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         .response()
         .map(Body::whole),
     }
-}
-
-/// What the daemon knows of itself, for `bedrock-sidecar status`.
-fn status(road: &Road) -> serde_json::Value {
-    let reasons = not_ready(road);
-    let credential = road.credentials.status();
-    let audit = road.audit.status();
-    json!({
-        "ready": reasons.is_empty(),
-        "reasons": reasons,
-        "version": env!("CARGO_PKG_VERSION"),
-        "configuration": road.settings.path,
-        "credential": {
-            "kind": credential.description,
-            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
-            "problem": credential.problem,
-        },
-        "upstreams": road.regions.iter().map(|region| json!({
-            "region": region.upstream.region,
-            "modelsListed": region.models.is_listed(),
-            "paused": region.upstream.is_paused(),
-            "dataRetention": region.retention.mode(),
-        })).collect::<Vec<_>>(),
-        "audit": {
-            "pending": audit.pending,
-            "open": audit.open,
-            "bytes": audit.bytes,
-            "maxBytes": audit.max_bytes,
-            "shipped": audit.shipped_total,
-            "failures": audit.failures_total,
-            "unrecorded": audit.unrecorded_total,
-            "setAside": audit.set_aside,
-            "lastError": audit.last_error,
-            "tableReachable": audit.table_reachable,
-        },
-        "limits": road.limits.status(),
-    })
 }
 
 /// The process lives; nothing else is claimed.

@@ -59,6 +59,8 @@ pub(crate) struct Status {
     pub description: Option<&'static str>,
     /// Since the source last confirmed the credential.
     pub age: Option<Duration>,
+    /// Until it expires, 0 if it has; none where it does not tell.
+    pub expires_in: Option<Duration>,
     pub problem: Option<String>,
     pub successes: u64,
     pub failures: u64,
@@ -177,11 +179,13 @@ impl Credentials {
     pub(crate) fn status(&self) -> Status {
         let held = self.held.load();
         let now = SystemTime::now();
+        let expiry = held.current.as_ref().and_then(|current| current.expiry);
         let usable = held.current.as_ref().filter(|c| c.expiry.is_none_or(|expiry| expiry > now));
         Status {
             available: usable.is_some(),
             description: held.current.as_ref().map(|c| c.description()),
             age: held.confirmed.map(|confirmed| confirmed.elapsed()),
+            expires_in: expiry.map(|expiry| expiry.duration_since(now).unwrap_or_default()),
             problem: held.problem.clone(),
             successes: held.successes,
             failures: held.failures,

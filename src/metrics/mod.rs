@@ -61,6 +61,11 @@ impl Metrics {
         InFlight(Arc::clone(&self.in_flight))
     }
 
+    /// Requests in flight.
+    pub(crate) fn in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     /// Waits until no request is in flight.
     pub(crate) async fn until_idle(&self) {
         while self.in_flight.load(Ordering::Relaxed) > 0 {
@@ -139,6 +144,7 @@ mod tests {
             available: true,
             description: None,
             age: Some(Duration::from_secs(1)),
+            expires_in: None,
             problem: None,
             successes: 2,
             failures: 1,

@@ -276,6 +276,13 @@ impl Models {
         self.catalogue.load().is_some()
     }
 
+    /// How long ago the models were listed, and how many there are; none before the first listing.
+    pub(crate) fn listing(&self, now: Instant) -> Option<(Duration, usize)> {
+        let listed = self.catalogue.load();
+        let listed = listed.as_ref()?;
+        Some((now.saturating_duration_since(listed.at), listed.catalogue.models().len()))
+    }
+
     /// A model that the catalogue knows, by the identifier or profile that was asked for: the bounded label of metrics.
     pub(crate) fn label(&self, asked: &str) -> Option<String> {
         let listed = self.catalogue.load();

@@ -1,0 +1,69 @@
+//! `GET /status`: what the daemon knows of itself, for `bedrock-sidecar status` and for scripts. Keys are only added.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::not_ready;
+use crate::operation::Plane;
+use crate::road::{Region, Road};
+
+pub(super) fn status(road: &Road) -> Value {
+    let reasons = not_ready(road);
+    let credential = road.credentials.status();
+    let audit = road.audit.status();
+    json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "version": env!("CARGO_PKG_VERSION"),
+        "configuration": road.settings.path,
+        "upSeconds": road.begun.elapsed().as_secs(),
+        "credential": {
+            "kind": credential.description,
+            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
+            "expiresInSeconds": credential.expires_in.map(|left| left.as_secs()),
+            "problem": credential.problem,
+        },
+        "upstreams": road.regions.iter().map(upstream).collect::<Vec<_>>(),
+        "audit": {
+            "pending": audit.pending,
+            "open": audit.open,
+            "bytes": audit.bytes,
+            "maxBytes": audit.max_bytes,
+            "shipped": audit.shipped_total,
+            "failures": audit.failures_total,
+            "unrecorded": audit.unrecorded_total,
+            "setAside": audit.set_aside,
+            "lastError": audit.last_error,
+            "tableReachable": audit.table_reachable,
+            "table": road.settings.audit.table,
+        },
+        "limits": road.limits.status(),
+        "connections": {
+            "clients": road.metrics.clients(),
+            "max": road.settings.listen.max_connections,
+            "inFlight": road.metrics.in_flight(),
+        },
+        "bodies": {
+            "bytes": road.buffered.taken(),
+            "maxBytes": road.settings.max_buffered_bytes,
+        },
+        "lastErrors": road.failures.latest(),
+    })
+}
+
+fn upstream(region: &Region) -> Value {
+    let upstream = &region.upstream;
+    let listing = region.models.listing(Instant::now());
+    let plane = |plane| json!({ "endpoint": upstream.endpoint(plane).to_string() });
+    json!({
+        "region": upstream.region,
+        "modelsListed": region.models.is_listed(),
+        "models": listing.map(|(_, count)| count),
+        "modelsListedSecondsAgo": listing.map(|(age, _)| age.as_secs()),
+        "paused": upstream.is_paused(),
+        "dataRetention": region.retention.mode(),
+        "runtime": plane(Plane::Runtime),
+        "control": plane(Plane::Control),
+    })
+}
