@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use crate::log;
+
 /// The message of the log's line.
 pub(crate) const MESSAGE: &str = "an error in the daemon's own code";
 
@@ -38,6 +40,7 @@ pub(crate) fn watch() {
             "{MESSAGE}"
         );
         if !contained {
+            log::finish();
             std::process::abort();
         }
     }));

@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
+use crate::log;
 use crate::metrics;
 use crate::panics;
 use crate::road::Road;
@@ -51,7 +52,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
                     refused: road.buffered.refused(),
                 },
                 audit: road.audit.status(),
-                log_dropped: 0,
+                log_dropped: log::dropped(),
             };
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)

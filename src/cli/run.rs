@@ -2,18 +2,26 @@
 
 use std::process::ExitCode;
 
-use super::{EX_CONFIG, failed};
+use super::EX_CONFIG;
 use crate::app::{App, StartError};
 use crate::auditor::check::odd_place;
-use crate::lifecycle::{Events, Inherited};
+use crate::lifecycle::{Events, InheritError, Inherited};
 use crate::settings::Settings;
 use crate::{config, log, panics};
 
 pub(super) fn run(settings: Settings) -> ExitCode {
     // While this is the only thread.
     let inherited = Inherited::take();
-    log::start(settings.log, settings.log_level);
+    if let Err(error) = log::start(settings.log, settings.log_level) {
+        return super::failed(&format!("the log cannot be written: {error}"));
+    }
     panics::watch();
+    let code = serve(settings, inherited);
+    log::finish();
+    code
+}
+
+fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> ExitCode {
     if !settings.core_dumps {
         keep_memory_private();
     }
@@ -52,6 +60,12 @@ fn keep_memory_private() {
     if let Err(error) = limited.and(hidden) {
         tracing::warn!(%error, "core dumps of this process, which would hold the commercial key, cannot be turned off");
     }
+}
+
+/// As `cli::failed`, in its place behind what was logged before.
+fn failed(reason: &str) -> ExitCode {
+    log::plain(&format!("bedrock-sidecar: {reason}"));
+    ExitCode::FAILURE
 }
 
 fn not_started(error: &StartError) -> ExitCode {

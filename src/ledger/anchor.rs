@@ -116,8 +116,13 @@ async fn write(core: &Arc<Core>, patience: Duration) {
     }
     match place {
         Anchor::Log => {
+            let lost = crate::log::dropped();
             log(&chain);
-            core.anchors.written();
+            if crate::log::dropped() == lost {
+                core.anchors.written();
+            } else {
+                core.anchors.failed("the log takes no lines, because nobody reads it");
+            }
         }
         Anchor::S3(settings) => match tokio::time::timeout(patience, core.anchors.put(settings, &chain)).await {
             Ok(Ok(())) => core.anchors.written(),

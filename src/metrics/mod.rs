@@ -15,8 +15,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
-pub(crate) use readings::{Bodies, Readings};
 use readings::Shown;
+pub(crate) use readings::{Bodies, Readings};
 use requests::Requests;
 
 /// All counters of the daemon.
@@ -104,8 +104,8 @@ fn add_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, me
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timings::Timings;
     use crate::record::{Record, Usage};
+    use crate::timings::Timings;
 
     #[test]
     fn names_are_those_of_the_contract() {
@@ -172,7 +172,8 @@ mod tests {
             table_reachable: None,
         };
         let bodies = Bodies { taken: 9, most: 10, refused: 11 };
-        let readings = Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, bodies, audit, log_dropped: 12 };
+        let readings =
+            Readings { credential: status, disbelieved_clocks: 3, panics: 1, limits, bodies, audit, log_dropped: 12 };
         let text = metrics.text(&readings);
         for line in [
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 2",

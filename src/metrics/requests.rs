@@ -12,8 +12,8 @@ use super::labels::{
     RequestLabels, Text, TokenLabels,
 };
 use super::{Metrics, add, add_as};
-use crate::timings::Timings;
 use crate::record::{Outcome, Record};
+use crate::timings::Timings;
 
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 type Dollars = Counter<f64, AtomicU64>;

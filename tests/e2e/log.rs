@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 
 use http::Method;
 use serde_json::Value;
+use simulator::{Effect, Fault};
 use test_support::*;
 
 /// More bytes than the daemon keeps of a log that nobody reads (4 MiB), and than a pipe holds.
@@ -53,7 +54,10 @@ async fn a_log_that_nobody_reads_holds_nothing_up() {
     assert_eq!(within("health", daemon.admin_get("/health")).await.status, 200);
     let last = ids.last().unwrap().clone();
     until_async("the record of the last request", || async {
-        recorded(daemon.admin).await.into_iter().find(|record| record["requestId"] == *last && record["success"] == true)
+        recorded(daemon.admin)
+            .await
+            .into_iter()
+            .find(|record| record["requestId"] == *last && record["success"] == true)
     })
     .await;
     let lost = metric(&daemon.metrics().await, dropped).unwrap();
@@ -106,7 +110,8 @@ async fn a_log_that_nobody_reads_does_not_hold_up_a_panic() {
         assert_eq!(within("an answer", send(daemon.address(), wordy())).await.status, 200);
     }
     let address = daemon.address();
-    let asked = tokio::spawn(async move { post(address, &converse_path(PROFILE_ONLY), converse("hello")).await.status });
+    let asked =
+        tokio::spawn(async move { post(address, &converse_path(PROFILE_ONLY), converse("hello")).await.status });
     assert_eq!(daemon.ended().await.signal(), Some(6));
     assert!(asked.await.is_err());
 }
@@ -159,7 +164,7 @@ async fn the_level_decides_which_requests_are_logged() {
             let bedrock = bedrock().await;
             let setup = Setup::plain(&bedrock).with(&format!("[log]\nformat = \"{format}\"\nlevel = \"{level}\""));
             let daemon = Quiet::start(setup).await;
-            bedrock.fault(simulator::Fault::error(503, "ServiceUnavailableException", "not now"));
+            bedrock.inject(Fault::once(Effect::ServiceUnavailable).on("Converse"));
             let failed = post(daemon.address, &converse_path(ON_DEMAND), converse("hello")).await;
             let good = post(daemon.address, &converse_path(ON_DEMAND), converse("hello")).await;
             let unknown = get(daemon.address, "/nothing/here").await;
@@ -177,7 +182,15 @@ async fn the_level_decides_which_requests_are_logged() {
                 .lines()
                 .filter_map(|line| match serde_json::from_str::<Value>(line) {
                     Ok(line) => line["statusCode"].as_u64(),
-                    Err(_) => line.split_once("request operation=")?.1.split_once(" status=")?.1.split(' ').next()?.parse().ok(),
+                    Err(_) => line
+                        .split_once("request operation=")?
+                        .1
+                        .split_once(" status=")?
+                        .1
+                        .split(' ')
+                        .next()?
+                        .parse()
+                        .ok(),
                 })
                 .collect();
             logged.sort_unstable();
