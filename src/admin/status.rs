@@ -48,6 +48,7 @@ pub(super) fn status(road: &Road) -> Value {
             "bytes": road.buffered.taken(),
             "maxBytes": road.settings.max_buffered_bytes,
         },
+        "log": { "dropped": crate::log::dropped() },
         "lastErrors": road.failures.latest(),
     })
 }

@@ -34,5 +34,6 @@ mod operations;
 mod panics;
 mod sdk;
 mod service_manager;
+mod status;
 mod streaming;
 mod wire;

@@ -236,7 +236,8 @@ fn errors(errors: &[Value]) -> Vec<Text> {
         let times = error["count"].as_u64().unwrap_or(1);
         let status = error["status"].as_u64().filter(|status| *status > 0).map(|status| format!("{status} "));
         let what = format!("{}{}", status.unwrap_or_default(), text(error, "errorType"));
-        let mut facts = vec![(Tone::Faint, text(error, "time")), (Tone::Doubtful, what), plain(text(error, "operation"))];
+        let mut facts =
+            vec![(Tone::Faint, text(error, "time")), (Tone::Doubtful, what), plain(text(error, "operation"))];
         let model = text(error, "model");
         if !model.is_empty() {
             facts.push(plain(model));
@@ -334,7 +335,9 @@ Last errors   2026-11-28T20:00:00.000Z · 429 ThrottlingException · Converse ·
         let mut lines = shown.lines();
         assert_eq!(
             lines.next(),
-            Some("NOT READY: no commercial credential: it is gone; `bedrock-sidecar check --online` tries each part and says what to do.")
+            Some(
+                "NOT READY: no commercial credential: it is gone; `bedrock-sidecar check --online` tries each part and says what to do."
+            )
         );
         assert_eq!(lines.next(), Some("Also: requests cannot be recorded: no room."));
         assert!(shown.contains("\nCredential    none · it is gone\n"), "{shown}");

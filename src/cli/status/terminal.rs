@@ -121,8 +121,18 @@ mod tests {
     #[test]
     fn lines_break_between_words_and_colours_end_with_them() {
         let plain = Terminal { width: 40, colours: false };
-        let text = vec![(Tone::Bad, "Label   ".to_owned()), (Tone::Plain, "many words that do not fit in one line".to_owned())];
-        assert_eq!(plain.paragraph(&text, 8), "Label   many words that do not fit in one\n        line\n".replacen(" one\n        line", "\n        one line", 1));
+        let text = vec![
+            (Tone::Bad, "Label   ".to_owned()),
+            (Tone::Plain, "many words that do not fit in one line".to_owned()),
+        ];
+        assert_eq!(
+            plain.paragraph(&text, 8),
+            "Label   many words that do not fit in one\n        line\n".replacen(
+                " one\n        line",
+                "\n        one line",
+                1
+            )
+        );
         let painted = Terminal { colours: true, ..plain }.paragraph(&text, 8);
         assert!(painted.starts_with("\u{1b}[1;31mLabel\u{1b}[0m   many"), "{painted:?}");
         let hostile = vec![(Tone::Plain, "a\u{1b}[31mb\nc".to_owned())];
