@@ -6,7 +6,7 @@ pub(crate) mod failures;
 mod status;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::listen::{self, Client};
 use crate::log;
 use crate::metrics;
 use crate::panics;
-use crate::road::Road;
+use crate::road::{Region, Road};
 
 /// Answers on the admin address.
 pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
@@ -41,7 +41,11 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
+            let now = Instant::now();
+            let listed = |region: &Region| region.models.listing(now).map(|(age, _)| age);
             let readings = metrics::Readings {
+                ready: not_ready(&road).is_empty(),
+                listings: road.regions.iter().map(|one| (one.upstream.region.clone(), listed(one))).collect(),
                 credential: road.credentials.status(),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),

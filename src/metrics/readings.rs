@@ -1,6 +1,7 @@
 //! What others count, read when a scraper asks.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,7 +14,11 @@ use super::labels::{LimitLabels, ResultLabel};
 /// The numbers of the moment.
 #[derive(Debug)]
 pub(crate) struct Readings {
+    /// A request could be served now.
+    pub ready: bool,
     pub credential: crate::credentials::Status,
+    /// Regions, and for how long their models have been listed.
+    pub listings: Vec<(String, Option<Duration>)>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -130,7 +135,7 @@ impl Shown {
     }
 
     pub(super) fn show(&self, readings: &Readings) {
-        let Readings { credential, disbelieved_clocks, panics, limits, bodies, audit, log_dropped } = readings;
+        let Readings { credential, disbelieved_clocks, panics, limits, bodies, audit, log_dropped, .. } = readings;
         let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
