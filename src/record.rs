@@ -152,7 +152,8 @@ pub struct Record {
     /// The data classification of the request, by its header or the caller's entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_classification: Option<String>,
-    /// Headers of the client that the configuration wants kept: a JSON object of names and values, as text.
+    /// Headers of the client that the configuration wants kept, and the ids of its own tracing: a JSON object of names and
+    /// values, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<String>,
 

@@ -5,6 +5,7 @@ mod admitted;
 mod answered;
 mod relay;
 mod tags;
+mod trace;
 pub(crate) mod whole;
 
 use std::borrow::Cow;
@@ -162,7 +163,7 @@ impl Exchange {
         self.record.operation = Cow::Borrowed(operation);
     }
 
-    /// Keeps the headers that the configuration wants kept.
+    /// Keeps the headers that the configuration wants kept, and the ids of the client's own tracing.
     pub(crate) fn tags(&mut self, headers: &HeaderMap) {
         self.record.tags = tags::of(headers, &self.road.settings.headers.record);
     }

@@ -1,9 +1,14 @@
-//! The record's `tags`: headers of the client that stay on this side, but are worth keeping.
+//! The record's `tags`: headers of the client that stay on this side, but are worth keeping. Those that the configuration
+//! names, and the ids of the client's own tracing.
 
 use http::HeaderMap;
 use http::header::HeaderName;
 use serde_json::{Map, Value};
 
+use super::trace;
+
+/// So many headers are kept.
+const MOST: usize = 8;
 /// Longest value that is kept, in bytes.
 const MAX_VALUE: usize = 256;
 
@@ -28,7 +33,24 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
             tags.insert(name.as_str().to_owned(), Value::from(text));
         }
     }
+    let traces: [(HeaderName, fn(&str) -> bool); 2] =
+        [(trace::TRACEPARENT, trace::is_traceparent), (trace::AMZN_TRACE_ID, trace::is_amzn_trace_id)];
+    for (name, is_good) in traces {
+        if tags.len() < MOST
+            && !names.contains(&name)
+            && let Some(value) = only(headers, &name).filter(|value| is_good(value))
+        {
+            tags.insert(name.as_str().to_owned(), Value::from(value));
+        }
+    }
     (!tags.is_empty()).then(|| Value::Object(tags).to_string())
+}
+
+/// The value of a header that stands there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.to_str().ok())?
 }
 
 #[cfg(test)]
@@ -68,5 +90,32 @@ mod tests {
         let mut broken = HeaderMap::new();
         broken.insert(&names[0], http::HeaderValue::from_bytes(b"\xff\xfe\t").unwrap());
         assert!(of(&broken, &names).unwrap().len() < 8 * 1024);
+    }
+
+    #[test]
+    fn ids_of_traces_are_kept_in_their_form_and_as_far_as_there_is_room() {
+        let (parent, root) =
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Root=1-5759e988-bd862e3fe1be46a994272793");
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", parent.parse().unwrap());
+        headers.insert("x-amzn-trace-id", root.parse().unwrap());
+        let both = format!(r#"{{"traceparent":"{parent}","x-amzn-trace-id":"{root}"}}"#);
+        assert_eq!(of(&headers, &[]).unwrap(), both);
+        assert_eq!(of(&headers, &[trace::AMZN_TRACE_ID]).unwrap(), both);
+        headers.append("traceparent", parent.parse().unwrap());
+        headers.insert("x-amzn-trace-id", "Root=1; what a prompt may say".parse().unwrap());
+        assert_eq!(of(&headers, &[]), None, "one of two, and none of its form");
+        let named = of(&headers, &[trace::TRACEPARENT]).unwrap();
+        assert_eq!(named, format!(r#"{{"traceparent":"{parent}, {parent}"}}"#), "what is named is kept as it is");
+
+        let names = names(8);
+        for name in &names[..7] {
+            headers.insert(name, "v".parse().unwrap());
+        }
+        headers.insert("traceparent", parent.parse().unwrap());
+        headers.insert("x-amzn-trace-id", root.parse().unwrap());
+        let read = |names| serde_json::from_str::<Map<String, Value>>(&of(&headers, names).unwrap()).unwrap();
+        let tags = read(&names);
+        assert!(tags.len() == 8 && tags.contains_key("traceparent"), "{tags:?}");
     }
 }

@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use crate::config::{self, ConfigError, Source};
 
-/// So many headers of a request are recorded at most.
+/// So many headers of a request are recorded at most. Ids of traces take what the configuration leaves of them.
 const MAX_RECORDED: usize = 8;
 /// Longest name of a recorded header, in bytes.
 const MAX_NAME: usize = 64;

@@ -77,3 +77,42 @@ async fn what_may_not_be_forwarded_or_recorded_is_a_mistake_in_the_configuration
         assert!(said.contains(word), "{said}");
     }
 }
+
+/// The ids of the client's own tracing, as AWS's SDKs and OpenTelemetry send them.
+#[tokio::test]
+async fn ids_of_traces_are_recorded_and_stay_here() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).with("[headers]\nrecord = [\"x-session\"]").ready().await;
+    bedrock.clear();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let root = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+    let asked = ask(&[("traceparent", parent), ("x-amzn-trace-id", root), ("x-session", "s"), ("tracestate", "a=1")]);
+    let answer = send(daemon.address(), asked).await;
+    assert_eq!(answer.status, 200);
+    let expected = json!({ "x-session": "s", "traceparent": parent, "x-amzn-trace-id": root });
+    assert_eq!(tags(&daemon.record_of(&answer).await), expected);
+    let sent = bedrock.requests();
+    assert!(sent.iter().all(|sent| sent.header("traceparent").is_none() && sent.header("x-amzn-trace-id").is_none()));
+
+    let wrong = ask(&[("traceparent", "00-1-CANARY"), ("x-amzn-trace-id", "Root=CANARY; and more")]);
+    let answer = send(daemon.address(), wrong).await;
+    assert_eq!(answer.status, 200, "a wrong id is nobody's trouble");
+    assert!(daemon.record_of(&answer).await.get("tags").is_none());
+    assert!(!daemon.log_text().contains("CANARY"));
+}
+
+#[tokio::test]
+async fn ids_of_traces_go_upstream_only_if_the_configuration_says_so() {
+    let added_headers = vec!["traceparent".to_owned(), "x-amzn-trace-id".to_owned()];
+    let bedrock = bedrock_with(Options { added_headers, ..Options::default() }).await;
+    let daemon = Setup::tls(&bedrock).with("[headers]\nforward = [\"traceparent\", \"X-Amzn-Trace-Id\"]").ready().await;
+    bedrock.clear();
+    let (parent, root) =
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "Root=1-5759e988-bd862e3fe1be46a994272793");
+    let answer = send(daemon.address(), ask(&[("traceparent", parent), ("x-amzn-trace-id", root)])).await;
+    assert_eq!(answer.status, 200);
+    let sent = &bedrock.requests()[0];
+    assert_eq!([sent.header("traceparent"), sent.header("x-amzn-trace-id")], [Some(parent), Some(root)]);
+    let expected = json!({ "traceparent": parent, "x-amzn-trace-id": root });
+    assert_eq!(tags(&daemon.record_of(&answer).await), expected);
+}

@@ -36,4 +36,5 @@ mod sdk;
 mod service_manager;
 mod status;
 mod streaming;
+mod telling;
 mod wire;

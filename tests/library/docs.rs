@@ -64,6 +64,44 @@ async fn the_record_page_explains_every_outcome() {
     }
 }
 
+/// Against the code, because a metric without a sample is on no page. `tests/e2e/telling.rs` holds types and labels against a
+/// page.
+#[test]
+fn the_metrics_page_lists_every_metric_with_its_help() {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `bedrock_sidecar_"));
+    let documented: BTreeMap<String, String> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let suffix = match cells[1] {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            let name = cells[0].trim_end_matches('`').strip_suffix(suffix);
+            (name.unwrap_or_else(|| panic!("{row}: the name lacks {suffix}")).to_owned(), cells[3].to_owned())
+        })
+        .collect();
+    let mut registered = BTreeMap::new();
+    for file in std::fs::read_dir(root().join("src/metrics")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let calls = ["add(", "add_as(", "register("].map(|name| text.match_indices(name)).into_iter().flatten();
+        for (at, call) in calls {
+            // What registers names a metric and says what it is, in the first two texts of the call.
+            let (before, rest) = text[at + call.len()..].split_once('"').unwrap_or_default();
+            if !matches!(before.trim(), "" | "registry," | "&mut registry,") {
+                continue;
+            }
+            let parts: Vec<&str> = rest.splitn(4, '"').collect();
+            let [name, between, help, _] = parts[..] else { panic!("{rest}") };
+            assert_eq!(between.trim(), ",", "the help of {name} is no plain text");
+            assert!(registered.insert(name.to_owned(), help.to_owned()).is_none(), "{name} twice");
+        }
+    }
+    assert!(registered.len() > 35, "only {} metrics were found", registered.len());
+    assert_eq!(documented, registered, "docs/metrics.md (left) and src/metrics (right)");
+}
+
 #[test]
 fn every_relative_link_of_the_documentation_leads_to_a_file() {
     let mut broken = Vec::new();
