@@ -423,7 +423,11 @@ fn status_line(road: &Road, places: &str) -> String {
         Some(reason) => format!("Not ready: {reason} Listening on {places}"),
         None => {
             let credential = road.credentials.status().description.unwrap_or("credential");
-            format!("Ready: commercial Bedrock of {} ({credential}). Listening on {places}", road.first_region())
+            let passed_over = admin::passed_over(road);
+            format!(
+                "Ready: commercial Bedrock of {} ({credential}){passed_over}. Listening on {places}",
+                road.first_region()
+            )
         }
     }
 }

@@ -1,20 +1,27 @@
-//! Sending an admitted request on: failover over the upstreams in their order, the model each of them needs, and the one
-//! retry through an inference profile.
+//! Sending an admitted request on: failover over the upstreams, the model each of them needs, and the one retry through an
+//! inference profile. `leads_to` is the specification of failover; docs/failover.md tells the same to admins.
 
-use http::HeaderMap;
+mod line;
+
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, StatusCode};
+use percent_encoding::percent_decode_str;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered};
-use crate::model::{self, How, Target};
-use crate::operation::{self, ModelPlace};
+use crate::model::{self, How, Models, Target};
+use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road, arn_region};
-use crate::upstream::answer::{Remedy, leads_to_failover};
+use crate::upstream::answer::Remedy;
+use crate::upstream::throttled::retry_after;
 use crate::upstream::{Answer, Failure, UpstreamRequest, strip};
+use line::{Line, Next};
 
-/// Sends a request to the first upstream that answers for it. Each is tried once at most, and none after an answer has
-/// begun to reach the client.
+/// Sends a request to one upstream after the other until one answers for it. Each is asked once at most, and none after an
+/// answer has begun to reach the client. A client that leaves drops this, and with it the rest of the line.
 ///
 /// # Errors
 /// A refusal of our own when no upstream answers, or the model cannot be resolved.
@@ -24,94 +31,182 @@ pub(crate) async fn forward(
     received: &Received,
 ) -> Result<Answered, Refusal> {
     let headers = strip::request_headers(&received.headers, &road.settings.headers.forward);
-    let last = road.regions.len() - 1;
-    // What an earlier upstream gave, if it was nothing to be content with.
-    let mut missed: Option<Result<Answered, Refusal>> = None;
-    for (at, region) in road.regions.iter().enumerate() {
-        if at < last && region.upstream.is_paused() {
-            missed = missed.or_else(|| Some(Err(unreachable())));
-            continue;
+    let case = Case::of(road, received);
+    let mut line = Line::new(road, &case);
+    let mut best: Option<(Worth, Tried)> = None;
+    let mut failed: Option<(&Region, String)> = None;
+    while let Some(Next { region, probe }) = line.next(Instant::now(), has_answer(best.as_ref())) {
+        if let Some((failed, reason)) = failed {
+            let (region, to) = (&failed.upstream.region, &region.upstream.region);
+            tracing::warn!(%region, %to, %reason, "failing over to the next upstream");
         }
-        match try_region(road, region, &mut exchange, received, &headers).await {
-            Ok(answered) if at < last && leads_to_failover(answered.answer.status) => {
-                tracing::warn!(region = %region.upstream.region, status = answered.answer.status.as_u16(), "failing over to the next upstream");
-                missed = Some(Ok(answered));
+        let tried = try_region(road, region, &mut exchange, received, &headers).await;
+        drop(probe);
+        let outcome = Outcome::of(&tried, &region.models);
+        remember(region, case.name, outcome, &tried);
+        match leads_to(outcome, case.doubt(&line, best.as_ref(), region), case.may_repeat) {
+            Lead::Client => return tried.map_err(|stop| stop.refusal(&mut exchange)),
+            Lead::Next(worth) => {
+                failed = Some((region, reason(&tried)));
+                // Of two that are worth the same, the later one knows more.
+                if best.as_ref().is_none_or(|(best, _)| worth >= *best) {
+                    best = Some((worth, tried));
+                }
             }
-            Ok(answered) if tells_less(road, &answered, received, missed.as_ref()) => {
-                tracing::warn!(region = %region.upstream.region, status = answered.answer.status.as_u16(), "this upstream does not have what was asked for; keeping the answer of an earlier one");
-            }
-            Ok(answered) => return Ok(answered),
-            Err(Stop::Failed(failure)) if at < last && failure.leads_to_failover() => {
-                tracing::warn!(region = %region.upstream.region, reason = %failure.refusal(), "failing over to the next upstream");
-                // An answer that an earlier upstream gave is better than none.
-                missed = missed.filter(Result::is_ok).or_else(|| Some(Err(failure.refusal())));
-            }
-            Err(Stop::Failed(failure)) => return last_failure(&mut exchange, &failure, missed),
-            // The upstream that comes after a failover may not know what only the first one has.
-            Err(Stop::Refused(refusal)) => return missed.filter(Result::is_ok).unwrap_or(Err(refusal)),
         }
     }
-    if let Some(Ok(answered)) = missed {
-        return Ok(answered);
-    }
-    // The upstream that has the model could not be reached, and the others have done nothing with the request.
-    exchange.upstream_broke();
-    exchange.never_sent();
-    missed.unwrap_or_else(|| Err(unreachable()))
-}
-
-fn unreachable() -> Refusal {
-    Refusal::new(RefusalKind::ServiceUnavailable, "no upstream can be reached at the moment.")
-}
-
-/// After a failover, an upstream may refuse what only an earlier one has: profiles and models differ between regions. The
-/// earlier answer then says what the client can do, which is to try again.
-fn tells_less(
-    road: &Road,
-    answered: &Answered,
-    received: &Received,
-    missed: Option<&Result<Answered, Refusal>>,
-) -> bool {
-    if !matches!(answered.answer.status.as_u16(), 400 | 403 | 404) {
-        return false;
-    }
-    match missed {
-        None => false,
-        Some(Ok(_)) => true,
-        // Nobody has seen the request before; only an ARN says that this was the wrong upstream to ask.
-        Some(Err(_)) => received.model.as_ref().is_some_and(|model| {
-            let name = model::resolve::unalias(&model.name, &road.settings.models);
-            arn_region(name).is_some_and(|region| region != answered.region)
-        }),
+    match best {
+        Some((_, tried)) => tried.map_err(|stop| stop.refusal(&mut exchange)),
+        None => Err(Refusal::new(RefusalKind::ServiceUnavailable, "there is no upstream to send to.")),
     }
 }
 
-/// No upstream is left; what an earlier one answered is given, if one did.
-fn last_failure(
-    exchange: &mut AdmittedExchange<'_>,
-    failure: &Failure,
-    missed: Option<Result<Answered, Refusal>>,
-) -> Result<Answered, Refusal> {
-    let missed = missed.filter(Result::is_ok);
-    match failure {
-        // It may have been received, and paid for.
-        Failure::Broke(_) => {
-            exchange.upstream_broke();
-            Err(failure.refusal())
-        }
-        Failure::NoCredential(_) => missed.unwrap_or_else(|| Err(failure.refusal())),
-        Failure::NotSent(_) => missed.unwrap_or_else(|| {
-            exchange.upstream_broke();
-            exchange.never_sent();
-            Err(failure.refusal())
-        }),
+/// What asking one upstream came to, as far as failover goes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Answered(StatusCode),
+    /// 401 or 403, because the upstream does not know the key, also after a refresh.
+    CredentialRefused,
+    /// 400, because the model needs a profile, and the upstream's profiles could not be listed.
+    ProfilesUnknown,
+    /// There is no key, or none that is valid there.
+    NoCredential,
+    /// Nothing was sent.
+    NotSent,
+    /// The request may have been received, and a model may be at work on it.
+    Broke,
+    /// The model, or the profile that it needs, could not be looked up or made.
+    Unresolved,
+    /// By rules of our own, or because what is asked for does not exist.
+    Refused,
+}
+
+/// Whether another upstream may know better that something does not exist: models and profiles differ between regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// No other one was to be asked before.
+    None,
+    /// Another one was, and nobody knows what it would have said.
+    Unseen,
+    /// The same, and it is the one that the request's ARN names.
+    UnseenHome,
+    /// Another one has no room or no luck at the moment. It may have what is asked for.
+    Busy,
+}
+
+/// What an outcome leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Lead {
+    /// The client gets it.
+    Client,
+    /// The next upstream is asked. At the end of the line the client gets what was worth most.
+    Next(Worth),
+}
+
+/// How much an outcome tells the client; the last is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// This upstream does not have, or does not find, what another one may have.
+    Absent,
+    /// The key is for the admin to mend.
+    Credential,
+    /// The client may try again: nothing was sent.
+    Unsent,
+    /// A model may have been at work.
+    Broken,
+    /// An upstream says itself that the client may try again.
+    Answer,
+}
+
+/// What asking an upstream leads to. `may_repeat`: to send it twice does no harm, or the configuration permits it.
+fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
+    match outcome {
+        Outcome::Answered(status) => match status.as_u16() {
+            429 | 500 | 503 => Lead::Next(Worth::Answer),
+            // From a gateway before the upstream, which does not know either.
+            502 | 504 if may_repeat => Lead::Next(Worth::Answer),
+            400 | 401 | 403 | 404 if doubt.reaches_answers() => Lead::Next(Worth::Absent),
+            _ => Lead::Client,
+        },
+        Outcome::CredentialRefused | Outcome::NoCredential => Lead::Next(Worth::Credential),
+        Outcome::ProfilesUnknown => Lead::Next(Worth::Absent),
+        Outcome::NotSent | Outcome::Unresolved => Lead::Next(Worth::Unsent),
+        Outcome::Broke if may_repeat => Lead::Next(Worth::Broken),
+        Outcome::Broke => Lead::Client,
+        Outcome::Refused if doubt.reaches_answers() => Lead::Next(Worth::Absent),
+        Outcome::Refused => Lead::Client,
     }
 }
+
+impl Doubt {
+    /// "There is no such thing" is not the last word.
+    fn reaches_answers(self) -> bool {
+        matches!(self, Doubt::UnseenHome | Doubt::Busy)
+    }
+}
+
+fn has_answer(best: Option<&(Worth, Tried)>) -> bool {
+    best.is_some_and(|(worth, _)| *worth == Worth::Answer)
+}
+
+/// A request, as far as failover goes by it.
+#[derive(Debug)]
+struct Case<'a> {
+    plane: Plane,
+    /// What throttles are remembered by: the model that runs, after aliases, or else the operation.
+    name: &'a str,
+    /// The region of the ARN that the request names.
+    home: Option<String>,
+    invokes_model: bool,
+    may_repeat: bool,
+}
+
+impl<'a> Case<'a> {
+    fn of(road: &'a Road, received: &'a Received) -> Case<'a> {
+        let operation = received.operation;
+        let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
+        let home = match model {
+            Some(name) => arn_region(name).map(str::to_owned),
+            None => received.path.split('/').find_map(|segment| {
+                let segment = percent_decode_str(segment).decode_utf8().ok()?;
+                arn_region(&segment).map(str::to_owned)
+            }),
+        };
+        Case {
+            plane: operation.plane,
+            name: model.filter(|_| operation.tokens == TokenEstimate::FromBody).unwrap_or(operation.name),
+            home,
+            invokes_model: received.invoked_model().is_some(),
+            may_repeat: received.method.is_safe() || road.settings.upstreams_policy.retry_after_send,
+        }
+    }
+
+    fn is_bound_to(&self, region: &str) -> bool {
+        self.home.as_deref() == Some(region)
+    }
+
+    /// Whether others than `region` may know better.
+    fn doubt(&self, line: &Line<'_>, best: Option<&(Worth, Tried)>, region: &Region) -> Doubt {
+        if best.is_some_and(|(worth, _)| *worth >= Worth::Broken) || line.has_throttled() {
+            return Doubt::Busy;
+        }
+        let is_elsewhere = self.home.as_ref().is_some_and(|home| *home != region.upstream.region);
+        match best.is_some() || line.has_passed_over() {
+            true if is_elsewhere => Doubt::UnseenHome,
+            true => Doubt::Unseen,
+            false => Doubt::None,
+        }
+    }
+}
+
+type Tried = Result<Answered, Stop>;
 
 /// Why an upstream gave no answer.
 #[derive(Debug)]
 enum Stop {
     Failed(Failure),
+    /// What only the upstream can tell or make could not be had.
+    Unresolved(Refusal),
     Refused(Refusal),
 }
 
@@ -124,6 +219,76 @@ impl From<Failure> for Stop {
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Stop {
         Stop::Refused(refusal)
+    }
+}
+
+impl Stop {
+    /// Of a model that could not be resolved: only a service that was not there may be there at another upstream.
+    fn of_model(refusal: Refusal) -> Stop {
+        match refusal.kind {
+            RefusalKind::ServiceUnavailable => Stop::Unresolved(refusal),
+            _ => Stop::Refused(refusal),
+        }
+    }
+
+    /// The answer of our own that says so, and what the record has to know of it.
+    fn refusal(self, exchange: &mut AdmittedExchange<'_>) -> Refusal {
+        match self {
+            Stop::Failed(failure) => {
+                match failure {
+                    // It may have been received, and paid for.
+                    Failure::Broke(_) => exchange.upstream_broke(),
+                    // Nobody else has done anything with it either, or that would be worth more.
+                    Failure::NotSent(_) => {
+                        exchange.upstream_broke();
+                        exchange.never_sent();
+                    }
+                    Failure::NoCredential(_) => {}
+                }
+                failure.refusal()
+            }
+            Stop::Unresolved(refusal) | Stop::Refused(refusal) => refusal,
+        }
+    }
+}
+
+impl Outcome {
+    fn of(tried: &Tried, models: &Models) -> Outcome {
+        match tried {
+            Ok(Answered { answer, .. }) => match answer.remedy() {
+                Remedy::Credential => Outcome::CredentialRefused,
+                Remedy::Profile if !models.is_listed() => Outcome::ProfilesUnknown,
+                _ => Outcome::Answered(answer.status),
+            },
+            Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
+            Err(Stop::Failed(Failure::NotSent(_))) => Outcome::NotSent,
+            Err(Stop::Failed(Failure::Broke(_))) => Outcome::Broke,
+            Err(Stop::Unresolved(_)) => Outcome::Unresolved,
+            Err(Stop::Refused(_)) => Outcome::Refused,
+        }
+    }
+}
+
+/// For the log.
+fn reason(tried: &Tried) -> String {
+    match tried {
+        Ok(Answered { answer, .. }) => format!("it answered {}", answer.status.as_u16()),
+        Err(Stop::Failed(failure)) => failure.refusal().message.into_owned(),
+        Err(Stop::Unresolved(refusal) | Stop::Refused(refusal)) => refusal.message.to_string(),
+    }
+}
+
+/// For a while, requests for the same name go to another upstream first, or all do as long as there is no other key.
+fn remember(region: &Region, name: &str, outcome: Outcome, tried: &Tried) {
+    let upstream = &region.upstream;
+    match (outcome, tried) {
+        (Outcome::Answered(StatusCode::TOO_MANY_REQUESTS), Ok(Answered { answer, .. })) => {
+            let after = retry_after(&answer.headers, SystemTime::now());
+            upstream.throttled.note(name, after, Instant::now());
+        }
+        (Outcome::Answered(status), _) if status.is_success() => upstream.throttled.forget(name),
+        (Outcome::CredentialRefused, _) => upstream.note_refused_key(Instant::now()),
+        _ => {}
     }
 }
 
@@ -143,7 +308,9 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            region.models.check_copy_from(&requested.name, &region.upstream, &exchange.asker()).await?;
+            let asker = exchange.asker();
+            let checked = region.models.check_copy_from(&requested.name, &region.upstream, &asker).await;
+            checked.map_err(Stop::of_model)?;
             describe(road, region, exchange, received, requested, headers).await
         }
         ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,
@@ -161,7 +328,7 @@ async fn describe(
     headers: &HeaderMap,
 ) -> Result<Answered, Stop> {
     let target = if *received.operation == operation::GET_INFERENCE_PROFILE {
-        region.models.described_profile(&requested.name, &region.upstream).await?
+        region.models.described_profile(&requested.name, &region.upstream).await.map_err(Stop::of_model)?
     } else {
         model::resolve::described(&requested.name)?
     };
@@ -183,7 +350,7 @@ async fn invoke(
     let Region { upstream, models, .. } = region;
     let own = OwnCalls(exchange.road());
     let asker = exchange.asker();
-    let mut target = models.target(&requested.name, upstream, &asker, &own).await?;
+    let mut target = models.target(&requested.name, upstream, &asker, &own).await.map_err(Stop::of_model)?;
     let mut may_retry = true;
     loop {
         exchange.sent_as(&target);
@@ -195,7 +362,7 @@ async fn invoke(
             if let Some(profile) =
                 models.after_on_demand_refusal(&requested.name, &target, upstream, &asker, &own).await
             {
-                target = profile?;
+                target = profile.map_err(Stop::of_model)?;
                 continue;
             }
         }
@@ -219,4 +386,58 @@ async fn send(
     let answer = exchange.open().await?.send(&region.upstream, request).await?;
     road.metrics.attempt(&region.upstream.region, answer.status.as_u16());
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Lead::{Client, Next};
+
+    const DOUBTS: [Doubt; 4] = [Doubt::None, Doubt::Unseen, Doubt::UnseenHome, Doubt::Busy];
+
+    fn answered(status: u16) -> Outcome {
+        Outcome::Answered(StatusCode::from_u16(status).unwrap())
+    }
+
+    #[test]
+    fn what_does_not_depend_on_other_upstreams() {
+        for doubt in DOUBTS {
+            for (outcome, expected, if_it_may_be_repeated) in [
+                (answered(200), Client, Client),
+                (answered(408), Client, Client),
+                (answered(413), Client, Client),
+                (answered(424), Client, Client),
+                (answered(429), Next(Worth::Answer), Next(Worth::Answer)),
+                (answered(500), Next(Worth::Answer), Next(Worth::Answer)),
+                (answered(502), Client, Next(Worth::Answer)),
+                (answered(503), Next(Worth::Answer), Next(Worth::Answer)),
+                (answered(504), Client, Next(Worth::Answer)),
+                (Outcome::CredentialRefused, Next(Worth::Credential), Next(Worth::Credential)),
+                (Outcome::NoCredential, Next(Worth::Credential), Next(Worth::Credential)),
+                (Outcome::ProfilesUnknown, Next(Worth::Absent), Next(Worth::Absent)),
+                (Outcome::NotSent, Next(Worth::Unsent), Next(Worth::Unsent)),
+                (Outcome::Unresolved, Next(Worth::Unsent), Next(Worth::Unsent)),
+                (Outcome::Broke, Client, Next(Worth::Broken)),
+            ] {
+                assert_eq!(leads_to(outcome, doubt, false), expected, "{outcome:?} {doubt:?}");
+                assert_eq!(leads_to(outcome, doubt, true), if_it_may_be_repeated, "{outcome:?} {doubt:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_here_may_exist_where_others_were_to_be_asked_before() {
+        for outcome in [answered(400), answered(401), answered(403), answered(404), Outcome::Refused] {
+            for (doubt, expected) in DOUBTS.into_iter().zip([Client, Client, Next(Worth::Absent), Next(Worth::Absent)])
+            {
+                assert_eq!(leads_to(outcome, doubt, false), expected, "{outcome:?} {doubt:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_outcomes_the_client_gets_the_one_that_tells_most() {
+        let rising = [Worth::Absent, Worth::Credential, Worth::Unsent, Worth::Broken, Worth::Answer];
+        assert!(rising.is_sorted());
+    }
 }

@@ -21,6 +21,19 @@ pub enum Plane {
     Control,
 }
 
+impl Plane {
+    /// Both.
+    pub const ALL: [Plane; 2] = [Plane::Runtime, Plane::Control];
+
+    /// As metrics and `/status` name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plane::Runtime => "runtime",
+            Plane::Control => "control",
+        }
+    }
+}
+
 /// Where a request names its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelPlace {

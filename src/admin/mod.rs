@@ -20,8 +20,11 @@ use crate::exchange::Body;
 use crate::listen::{self, Client};
 use crate::log;
 use crate::metrics;
+use crate::operation::Plane;
 use crate::panics;
 use crate::road::{Region, Road};
+use crate::upstream::Upstream;
+use crate::upstream::breaker::Position;
 
 /// Answers on the admin address.
 pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
@@ -47,6 +50,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
                 ready: not_ready(&road).is_empty(),
                 listings: road.regions.iter().map(|one| (one.upstream.region.clone(), listed(one))).collect(),
                 credential: road.credentials.status(),
+                breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
@@ -76,6 +80,26 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         .response()
         .map(Body::whole),
     }
+}
+
+/// The upstreams that requests to models are not sent to as long as there is another one, for the service manager's line.
+pub(crate) fn passed_over(road: &Road) -> String {
+    let now = Instant::now();
+    let is_open = |upstream: &&Upstream| upstream.breaker(Plane::Runtime).status(now).position != Position::Closed;
+    let upstreams = road.regions.iter().map(|region| &region.upstream).filter(is_open);
+    let regions: Vec<&str> = upstreams.map(|upstream| upstream.region.as_str()).collect();
+    if regions.is_empty() { String::new() } else { format!("; failing now: {}", regions.join(", ")) }
+}
+
+/// Where all breakers stand.
+fn breakers(road: &Road) -> Vec<metrics::BreakerReading> {
+    let now = Instant::now();
+    let of = |upstream: &Upstream, plane| metrics::BreakerReading {
+        region: upstream.region.clone(),
+        plane,
+        position: upstream.breaker(plane).status(now).position,
+    };
+    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
 }
 
 /// The process lives; nothing else is claimed.

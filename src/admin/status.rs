@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::not_ready;
 use crate::operation::Plane;
 use crate::road::{Region, Road};
+use crate::upstream::breaker::{Breaker, Position};
 
 pub(super) fn status(road: &Road) -> Value {
     let reasons = not_ready(road);
@@ -55,16 +56,29 @@ pub(super) fn status(road: &Road) -> Value {
 
 fn upstream(region: &Region) -> Value {
     let upstream = &region.upstream;
-    let listing = region.models.listing(Instant::now());
+    let now = Instant::now();
+    let listing = region.models.listing(now);
+    let breakers = Plane::ALL.map(|plane| breaker(upstream.breaker(plane), plane, now));
     let plane = |plane| json!({ "endpoint": upstream.endpoint(plane).to_string() });
     json!({
         "region": upstream.region,
         "modelsListed": region.models.is_listed(),
         "models": listing.map(|(_, count)| count),
         "modelsListedSecondsAgo": listing.map(|(age, _)| age.as_secs()),
-        "paused": upstream.is_paused(),
+        "paused": upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
+        "breakers": breakers,
         "dataRetention": region.retention.mode(),
         "runtime": plane(Plane::Runtime),
         "control": plane(Plane::Control),
+    })
+}
+
+fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> Value {
+    let status = breaker.status(now);
+    json!({
+        "plane": plane.name(),
+        "state": status.position.word(),
+        "reason": status.reason,
+        "probeInSeconds": status.probe_in.map(|pause| pause.as_secs()),
     })
 }

@@ -31,6 +31,7 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
 pub(crate) struct Config {
     pub listen: Listen,
     pub upstreams: Option<Spanned<Vec<Spanned<Upstream>>>>,
+    pub upstreams_policy: UpstreamsPolicy,
     pub upstream_timeouts: UpstreamTimeouts,
     pub credentials: Option<Spanned<Credentials>>,
     pub models: Models,
@@ -71,6 +72,25 @@ pub(crate) struct Upstream {
     pub runtime_endpoint: Option<Spanned<Endpoint>>,
     pub control_endpoint: Option<Spanned<Endpoint>>,
     pub ca_file: Option<Spanned<FilePath>>,
+    pub weight: Option<Spanned<i64>>,
+}
+
+/// Which upstream a request is sent to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UpstreamsPolicy {
+    pub strategy: Spanned<Strategy>,
+    pub retry_after_send: bool,
+}
+
+/// Which upstream is asked first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Strategy {
+    /// The first of the file; the others stand by.
+    Ordered,
+    /// Each gets its share of the requests to models, by its weight.
+    Spread,
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,6 +244,12 @@ impl Default for Listen {
             unix_socket_group: None,
             tls: None,
         }
+    }
+}
+
+impl Default for UpstreamsPolicy {
+    fn default() -> UpstreamsPolicy {
+        UpstreamsPolicy { strategy: Spanned::new(0..0, Strategy::Ordered), retry_after_send: false }
     }
 }
 

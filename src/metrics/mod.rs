@@ -17,7 +17,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
 use readings::Shown;
-pub(crate) use readings::{Bodies, Readings};
+pub(crate) use readings::{Bodies, BreakerReading, Readings};
 use requests::Requests;
 use standing::Standing;
 
@@ -109,8 +109,10 @@ fn add_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, me
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Plane;
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
+    use crate::upstream::breaker::Position;
 
     #[test]
     fn names_are_those_of_the_contract() {
@@ -193,8 +195,11 @@ mod tests {
             table_reachable: None,
         };
         let bodies = Bodies { taken: 9, most: 10, refused: 11 };
+        let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
+        let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
         let readings = Readings {
             ready: true,
+            breakers,
             credential: status,
             listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(60))), ("us-west-2".to_owned(), None)],
             disbelieved_clocks: 3,
@@ -210,6 +215,7 @@ mod tests {
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_first_byte_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_ready 1",
+            "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_credential_expires_seconds 3600.0",
             "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 60.0",
             "bedrock_sidecar_models_listing_age_seconds{region=\"us-west-2\"} NaN",

@@ -10,6 +10,8 @@ use prometheus_client::registry::Registry;
 
 use super::add;
 use super::labels::{LimitLabels, ResultLabel};
+use crate::operation::Plane;
+use crate::upstream::breaker::Position;
 
 /// The numbers of the moment.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
     /// Regions, and for how long their models have been listed.
     pub listings: Vec<(String, Option<Duration>)>,
+    pub breakers: Vec<BreakerReading>,
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -26,6 +29,14 @@ pub(crate) struct Readings {
     pub audit: crate::ledger::Status,
     /// Lines that the log could not take.
     pub log_dropped: u64,
+}
+
+/// Where one breaker stands.
+#[derive(Debug)]
+pub(crate) struct BreakerReading {
+    pub region: String,
+    pub plane: Plane,
+    pub position: Position,
 }
 
 /// The memory for bodies.

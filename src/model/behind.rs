@@ -121,6 +121,7 @@ impl Kind {
 }
 
 async fn ask(arn: &str, kind: Kind, upstream: &Upstream) -> Result<Looked, Refusal> {
+    let _turn = catalogue::turn(upstream).map_err(|error| refusal(arn, kind, upstream, &error))?;
     let asked = match kind {
         Kind::ApplicationProfile => catalogue::profile(upstream, arn).await.map(|profile| {
             let models = profile.model_ids().into_iter().map(str::to_owned).collect();
@@ -139,6 +140,10 @@ async fn ask(arn: &str, kind: Kind, upstream: &Upstream) -> Result<Looked, Refus
 
 fn refusal(arn: &str, kind: Kind, upstream: &Upstream, error: &CallError) -> Refusal {
     match error {
+        // Another upstream may have a key that works.
+        error if error.refuses_credential() => {
+            Refusal::new(RefusalKind::ServiceUnavailable, format!("{arn} cannot be looked up: {error}."))
+        }
         CallError::Answered(404 | 400, _) => {
             let message = format!("{arn} does not exist in {} ({error}).", upstream.region);
             Refusal::new(RefusalKind::ResourceNotFound, message)

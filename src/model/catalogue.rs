@@ -1,16 +1,18 @@
 //! What one commercial region offers: its foundation models and the inference profiles that reach them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::{Plane, SEGMENT};
 use crate::sdk_failure::bounded;
-use crate::upstream::answer::{AwsError, word};
+use crate::upstream::answer::{AwsError, Remedy, word};
+use crate::upstream::breaker::Turn;
 use crate::upstream::{Upstream, UpstreamRequest};
 
 /// More than any listing has; a bound against an upstream that never ends.
@@ -244,9 +246,36 @@ pub(crate) enum CallError {
     Transport(String),
 }
 
+impl CallError {
+    /// The upstream does not know the key.
+    pub(crate) fn refuses_credential(&self) -> bool {
+        match self {
+            CallError::Answered(status, error) => StatusCode::from_u16(*status)
+                .is_ok_and(|status| error.remedy(status, &HeaderMap::new()) == Remedy::Credential),
+            CallError::Transport(_) => false,
+        }
+    }
+}
+
 /// One call to Bedrock's control plane.
 pub(crate) async fn call(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Result<Bytes, CallError> {
     send(upstream, method, path, body).await.result
+}
+
+/// The right to call the control plane for a request that waits. While it cannot be reached, one at a time finds out
+/// whether it can again.
+///
+/// # Errors
+/// Connections to it have just failed.
+pub(crate) fn turn(upstream: &Upstream) -> Result<Turn<'_>, CallError> {
+    let breaker = upstream.breaker(Plane::Control);
+    match breaker.turn(Instant::now()) {
+        Turn::PassOver if breaker.is_unreachable() => {
+            let endpoint = upstream.endpoint(Plane::Control);
+            Err(CallError::Transport(format!("connections to {endpoint} have just failed several times in a row")))
+        }
+        turn => Ok(turn),
+    }
 }
 
 /// A call of the daemon's own, with what its record needs.

@@ -75,6 +75,7 @@ pub(crate) async fn create(
 ) -> Result<Made, Refusal> {
     let name = name_for(model);
     let body = request(&name, source_arn);
+    let _turn = catalogue::turn(upstream).map_err(|why| failed(model, &why.to_string()))?;
     match own.send(upstream, source_arn, body).await?.result {
         Ok(created) => {
             let created: serde_json::Value = serde_json::from_slice(&created).unwrap_or_default();
@@ -90,6 +91,7 @@ pub(crate) async fn create(
             let found = profiles.into_iter().find(|profile| profile.inference_profile_name == name);
             found.map(Made::Found).ok_or_else(|| failed(model, "its name is taken by a profile that cannot be listed"))
         }
+        Err(error) if error.refuses_credential() => Err(failed(model, &error.to_string())),
         Err(CallError::Answered(status, error)) if status < 500 && status != 429 => {
             let kind = if status == 403 { RefusalKind::AccessDenied } else { RefusalKind::Validation };
             let hint = if status == 403 {

@@ -234,7 +234,11 @@ impl Models {
         if self.catalogue.load().as_ref().is_some_and(|listed| listed.at.elapsed() < FRESH) {
             return;
         }
-        if let Err(reason) = self.fetch(upstream).await {
+        let fetched = match catalogue::turn(upstream) {
+            Ok(_turn) => self.fetch(upstream).await,
+            Err(unreachable) => Err(unreachable),
+        };
+        if let Err(reason) = fetched {
             tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
         }
     }

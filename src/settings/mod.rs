@@ -4,6 +4,7 @@
 pub(crate) mod accounts;
 pub(crate) mod anchor;
 pub(crate) mod callers;
+pub(crate) mod failover;
 pub(crate) mod guardrails;
 pub(crate) mod headers;
 pub mod limits;
@@ -40,6 +41,7 @@ pub struct Settings {
     pub(crate) upstreams: Vec<Upstream>,
     /// No `[[upstreams]]` is configured: a region that the credential names replaces the default one.
     pub(crate) upstream_is_default: bool,
+    pub(crate) upstreams_policy: failover::UpstreamsPolicy,
     pub(crate) timeouts: Timeouts,
     pub(crate) credentials: Credentials,
     pub(crate) models: Models,
@@ -70,6 +72,8 @@ pub(crate) struct Upstream {
     pub control: Endpoint,
     /// Trusted instead of the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// Its share of the requests, where they are spread.
+    pub weight: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,11 +165,14 @@ impl Settings {
         let callers = callers::callers(config.callers, &around, &mut warnings)?;
         let timeout = |key, written, longest| at_most(key, written, longest, source);
         let audit = audit(config.audit, &mut warnings, source)?;
+        let written = config.upstreams.as_ref().map(|upstreams| upstreams.get_ref().as_slice());
+        let upstreams_policy = failover::policy(&config.upstreams_policy, written, &mut warnings, source);
         Ok(Settings {
             path: None,
             listen,
             upstreams: upstreams(config.upstreams, source)?,
             upstream_is_default,
+            upstreams_policy,
             timeouts: Timeouts {
                 connect: timeout("connect", &config.upstream_timeouts.connect, DAY / 144)?,
                 first_byte: timeout("first_byte", &config.upstream_timeouts.first_byte, DAY)?,
@@ -262,6 +269,7 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
         names::serves(endpoint, &region, source)?;
     }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
+    let weight = failover::weight(upstream.weight.as_ref(), source)?;
     Ok(Upstream {
         runtime: upstream
             .runtime_endpoint
@@ -270,6 +278,7 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
         control: upstream.control_endpoint.map(Spanned::into_inner).unwrap_or_else(|| host("bedrock", &region, fips)),
         region,
         ca,
+        weight,
     })
 }
 
@@ -282,6 +291,7 @@ impl Upstream {
             runtime: host("bedrock-runtime", region, fips),
             control: host("bedrock", region, fips),
             ca: None,
+            weight: 1,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What an upstream's error answer asks for: another credential, another clock, a profile, another upstream (failover), or
-//! nothing.
+//! What an upstream's error answer asks for: another credential, another clock, a profile, or nothing. Which answers lead to
+//! another upstream is told in `forward.rs`.
 
 use std::time::{Duration, SystemTime};
 
@@ -102,11 +102,6 @@ impl AwsError {
         text.truncate(text.floor_char_boundary(LONGEST_FOR_RECORD));
         text
     }
-}
-
-/// Failover: answers for which another upstream may do better, because this one is throttled, broken or unavailable.
-pub(crate) fn leads_to_failover(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 500 | 503)
 }
 
 fn date(headers: &HeaderMap) -> Option<SystemTime> {

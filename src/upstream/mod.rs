@@ -2,15 +2,18 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod breaker;
 pub(crate) mod pool;
 pub(crate) mod sign;
 pub(crate) mod strip;
+pub(crate) mod throttled;
 pub(crate) mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -18,7 +21,9 @@ use http_body_util::{BodyExt, Full};
 
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
+use breaker::{Breaker, Seen};
 use pool::{Pool, SendError};
+use throttled::Throttled;
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
@@ -35,17 +40,25 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("bedrock-sideca
 const MOST_SKEW_MS: i64 = 24 * 3600 * 1000;
 /// How often the log says that an upstream's clock is not believed.
 const DISBELIEF_EVERY_MS: u64 = 60_000;
-/// So many connects in a row must fail before an upstream is left alone for a while.
-const BREAKER_FAILURES: u32 = 3;
-const BREAKER_PAUSE: Duration = Duration::from_secs(10);
+
+/// A key that was refused is tried again after this long, unless another one has taken its place.
+const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// A commercial region that requests can be sent to.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub region: String,
+    /// Its share of the requests, where they are spread.
+    pub weight: u32,
+    /// What it has no room for at the moment.
+    pub throttled: Throttled,
     credentials: Arc<Credentials>,
+    /// The fingerprint of the key that it has refused last, and until when that is remembered.
+    refused_key: ArcSwapOption<([u8; 32], Instant)>,
     runtime: Arc<Pool>,
     control: Arc<Pool>,
+    runtime_breaker: Breaker,
+    control_breaker: Breaker,
     timeouts: settings::Timeouts,
     /// How far the upstream's clock is ahead of ours, in milliseconds.
     clock_offset: AtomicI64,
@@ -53,9 +66,6 @@ pub(crate) struct Upstream {
     disbelieved_clocks: AtomicU64,
     /// Milliseconds of the Unix clock when the log last said so.
     disbelief_said: AtomicU64,
-    connect_failures: AtomicU32,
-    /// Milliseconds of the Unix clock until which the upstream is passed over.
-    paused_until: AtomicU64,
 }
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
@@ -116,23 +126,40 @@ impl Upstream {
         let pool = |endpoint: &crate::config::Endpoint| {
             Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
         };
+        let now = Instant::now();
         Ok(Upstream {
             region: upstream.region.clone(),
+            weight: upstream.weight,
+            throttled: Throttled::default(),
             credentials,
+            refused_key: ArcSwapOption::empty(),
             runtime: pool(&upstream.runtime)?,
             control: pool(&upstream.control)?,
+            runtime_breaker: Breaker::new(&upstream.region, Plane::Runtime, now),
+            control_breaker: Breaker::new(&upstream.region, Plane::Control, now),
             timeouts,
             clock_offset: AtomicI64::new(0),
             disbelieved_clocks: AtomicU64::new(0),
             disbelief_said: AtomicU64::new(0),
-            connect_failures: AtomicU32::new(0),
-            paused_until: AtomicU64::new(0),
         })
     }
 
     /// The credential that requests to this upstream are authenticated with.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Takes down that the current key was refused.
+    pub(crate) fn note_refused_key(&self, now: Instant) {
+        let key = self.credentials.current(SystemTime::now()).ok();
+        self.refused_key.store(key.map(|key| Arc::new((key.fingerprint, now + KEY_REFUSED_FOR))));
+    }
+
+    /// The key that would be used was refused a moment ago.
+    pub(crate) fn refuses_key(&self, now: Instant) -> bool {
+        let Some((fingerprint, until)) = self.refused_key.load().as_deref().copied() else { return false };
+        let is_current = || self.credentials.current(SystemTime::now()).is_ok_and(|key| key.fingerprint == fingerprint);
+        now < until && is_current()
     }
 
     /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
@@ -164,7 +191,9 @@ impl Upstream {
                 tell(*attempts);
             }
             let offset = self.clock_offset();
-            let answer = self.attempt(request, &credential, offset, attempts).await?;
+            let answer = self.attempt(request, &credential, offset, attempts).await;
+            self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
+            let answer = answer?;
             match answer.remedy() {
                 Remedy::Credential if may_refresh => {
                     may_refresh = false;
@@ -207,18 +236,15 @@ impl Upstream {
         let sent = tokio::time::timeout(self.timeouts.first_byte, pool.send(request, attempts)).await;
         let (response, lease) = match sent {
             Ok(Ok(answered)) => answered,
-            Ok(Err(error @ SendError::Connect { .. })) => {
-                self.connect_failed();
+            Ok(Err(error @ (SendError::Connect { .. } | SendError::NotTaken { .. }))) => {
                 return Err(Failure::NotSent(error.to_string()));
             }
-            Ok(Err(error @ SendError::NotTaken { .. })) => return Err(Failure::NotSent(error.to_string())),
             Ok(Err(error @ SendError::Broke { .. })) => return Err(Failure::Broke(error.to_string())),
             Err(_) => {
                 let seconds = self.timeouts.first_byte.as_secs_f32();
                 return Err(Failure::Broke(format!("{} gave no answer within {seconds} s", pool.endpoint())));
             }
         };
-        self.connect_failures.store(0, Ordering::Relaxed);
         let (head, incoming) = response.into_parts();
         let body = UpstreamBody::new(incoming, lease, self.timeouts.idle);
         // An error is small; what it says decides about another attempt, and stands in the record.
@@ -233,6 +259,14 @@ impl Upstream {
         match plane {
             Plane::Runtime => &self.runtime,
             Plane::Control => &self.control,
+        }
+    }
+
+    /// Whether this plane is worth asking. A plane that fails says nothing about the other one.
+    pub(crate) fn breaker(&self, plane: Plane) -> &Breaker {
+        match plane {
+            Plane::Runtime => &self.runtime_breaker,
+            Plane::Control => &self.control_breaker,
         }
     }
 
@@ -282,17 +316,16 @@ impl Upstream {
     pub(crate) fn clock_offset(&self) -> i64 {
         self.clock_offset.load(Ordering::Relaxed)
     }
+}
 
-    fn connect_failed(&self) {
-        if self.connect_failures.fetch_add(1, Ordering::Relaxed) + 1 >= BREAKER_FAILURES {
-            let until = unix_millis() + millis(BREAKER_PAUSE);
-            self.paused_until.store(until, Ordering::Relaxed);
-        }
-    }
-
-    /// The breaker is open: connects have failed in a row a moment ago.
-    pub(crate) fn is_paused(&self) -> bool {
-        unix_millis() < self.paused_until.load(Ordering::Relaxed)
+/// What an attempt tells of its upstream.
+fn seen(attempt: &Result<Answer, Failure>) -> Seen {
+    match attempt {
+        Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => Seen::Throttled,
+        Ok(answer) if answer.status.is_server_error() => Seen::Failed,
+        Ok(_) | Err(Failure::NoCredential(_)) => Seen::Served,
+        Err(Failure::Broke(_)) => Seen::Failed,
+        Err(Failure::NotSent(_)) => Seen::Unreached,
     }
 }
 
@@ -350,11 +383,6 @@ fn millis(duration: Duration) -> u64 {
 }
 
 impl Failure {
-    /// Failover: nothing was sent, so the next upstream may be tried.
-    pub(crate) fn leads_to_failover(&self) -> bool {
-        matches!(self, Failure::NotSent(_))
-    }
-
     /// The answer of our own that says so.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {

@@ -58,7 +58,7 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
         ),
         (
             "[nonsense]\n",
-            "1:2: unknown field `nonsense`, expected one of `listen`, `upstreams`, `upstream_timeouts`, `credentials`, `models`",
+            "1:2: unknown field `nonsense`, expected one of `listen`, `upstreams`, `upstreams_policy`, `upstream_timeouts`, `credentials`, `models`",
         ),
         (
             "[[upstreams]]\nregion = \"us-gov-west-1\"",

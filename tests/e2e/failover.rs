@@ -159,3 +159,218 @@ async fn a_request_that_the_upstream_refuses_unread_is_repeated_a_few_times_and_
         assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("upstream_broke"), &json!(503)), "{record}");
     }
 }
+
+/// Two upstreams over plain HTTP/1.1; the first has its control plane elsewhere.
+fn planes(runtime: &Simulator, control: &Simulator, west: &Simulator) -> Setup {
+    Setup::alone().upstreams(&format!(
+        "[[upstreams]]\nregion = \"us-east-1\"\nruntime_endpoint = \"{}\"\ncontrol_endpoint = \"{}\"\n{}",
+        runtime.plain_endpoint(),
+        control.plain_endpoint(),
+        upstream("us-west-2", &west.plain_endpoint(), None)
+    ))
+}
+
+/// The same, with one host for both planes.
+fn two(east: &Simulator, west: &Simulator) -> Setup {
+    planes(east, east, west)
+}
+
+#[tokio::test]
+async fn a_credential_that_one_upstream_refuses_leads_to_the_next() {
+    let (east, west, _) = regions().await;
+    for effect in [
+        Effect::UnrecognizedClient,
+        Effect::ExpiredToken,
+        Effect::InvalidKey,
+        Effect::Error {
+            status: 403,
+            error_type: "InvalidSignatureException".into(),
+            message: "The request signature we calculated does not match the signature you provided.".into(),
+            capital: false,
+            headers: Default::default(),
+        },
+    ] {
+        let kind = effect.kind();
+        let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
+        east.inject(Fault::once(effect.clone()).times(0).on("Converse"));
+        west.clear();
+        let answer = send(daemon.address(), ask()).await;
+        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{kind}");
+        let record = daemon.record_of(&answer).await;
+        let told = (&record["destinationRegion"], &record["outcome"], &record["statusCode"]);
+        assert_eq!(told, (&json!("us-west-2"), &json!("completed"), &json!(200)), "{kind}: {record}");
+        assert!(record["attempts"].as_u64().unwrap() >= 2, "{kind}: {record}");
+        assert_eq!(received(&west, "Converse").len(), 1, "{kind}");
+
+        // Where all refuse it, the client hears so.
+        west.inject(Fault::once(effect).times(0).on("Converse"));
+        let answer = send(daemon.address(), ask()).await;
+        assert_eq!(answer.status, 403, "{kind}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("upstream_error"), &json!(403)), "{record}");
+        east.clear_faults();
+        west.clear_faults();
+    }
+    // What the key may not do is an answer, and not the key's fault.
+    let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
+    west.clear();
+    east.inject(error(403, "AccessDeniedException"));
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (403, Some("us-east-1")));
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
+    assert!(received(&west, "Converse").is_empty());
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_the_key_is_passed_over_until_there_is_another_key() {
+    let (east, west, _) = regions().await;
+    let daemon = two(&east, &west).secret(&aws_keys()).ready().await;
+    east.set_aws_keys(Vec::new());
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert!(daemon.record_of(&answer).await["attempts"].as_u64().unwrap() >= 2);
+    east.clear();
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
+    assert!(received(&east, "Converse").is_empty());
+
+    let key = simulator::DEFAULT_BEARER_TOKEN;
+    std::fs::write(daemon.secret_path(), key).unwrap();
+    let answer = until_async("the new key", || async {
+        let answer = send(daemon.address(), ask()).await;
+        (answer.header("x-bedrock-sidecar-region") == Some("us-east-1")).then_some(answer)
+    })
+    .await;
+    assert_eq!((answer.status, &daemon.record_of(&answer).await["attempts"]), (200, &json!(1)));
+}
+
+#[tokio::test]
+async fn a_credential_that_is_valid_elsewhere_only_leads_there() {
+    let (east, west, _) = regions().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let key = short_term_key(&AwsKey::default_long_lived(), "us-west-2", now.try_into().unwrap(), 3600);
+    let daemon = two(&east, &west).secret(&key).ready().await;
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["destinationRegion"], &record["attempts"]), (&json!("us-west-2"), &json!(1)), "{record}");
+    assert!(received(&east, "Converse").is_empty());
+    // A model that needs a profile, too: the key makes none in us-east-1.
+    let answer = daemon.post(&converse_path(NEEDS_CREATED_PROFILE), converse("hello")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+}
+
+/// The profile that a model needs cannot be made in the first region. Its models that need none are served there as before.
+#[tokio::test]
+async fn a_control_plane_that_is_gone_leads_to_the_next_upstream_and_leaves_inference_alone() {
+    let (east, west, _) = regions().await;
+    let control = bedrock().await;
+    let daemon = planes(&east, &control, &west).ready().await;
+    control.refuse_connections(true);
+    let breaker = |plane| format!("bedrock_sidecar_upstream_breaker_state{{region=\"us-east-1\",plane=\"{plane}\"}}");
+    until_async("the breaker of the control plane", || async {
+        let answer = daemon.post(&converse_path(NEEDS_CREATED_PROFILE), converse("hello")).await;
+        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["destinationRegion"], &record["attempts"]), (&json!("us-west-2"), &json!(1)), "{record}");
+        (metric(&daemon.metrics().await, &breaker("control")) == Some(2.0)).then_some(())
+    })
+    .await;
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
+    assert_eq!(metric(&daemon.metrics().await, &breaker("runtime")), Some(0.0));
+    // What the daemon tried itself is recorded.
+    let own = daemon.record("the profile", |record| record["operation"] == "CreateInferenceProfile").await;
+    assert_eq!((&own["outcome"], &own["destinationRegion"]), (&json!("upstream_broke"), &json!("us-east-1")), "{own}");
+
+    // Nor does it tell which profiles there are, because it was away from the start.
+    let daemon = planes(&east, &control, &west).ready().await;
+    let answer = daemon.post(&converse_path(PROFILE_ONLY), converse("hello")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["inferenceProfileUsed"], format!("us.{PROFILE_ONLY}"));
+
+    // A key that the control plane refuses, too.
+    let refusing = bedrock().await;
+    let daemon = planes(&east, &refusing, &west).ready().await;
+    refusing.inject(Fault::once(Effect::UnrecognizedClient).times(0).on("CreateInferenceProfile"));
+    let answer = daemon.post(&converse_path(NEEDS_CREATED_PROFILE), converse("hello")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+}
+
+#[tokio::test]
+async fn what_may_have_reached_a_model_is_sent_again_only_where_the_configuration_says_so() {
+    let broken = || Fault::once(Effect::BreakBeforeHeaders { how: simulator::Ending::Rst });
+    let (east, west, _) = regions().await;
+    let daemon = two(&east, &west).ready().await;
+    west.clear();
+    east.inject(broken().on("Converse"));
+    let answer = send(daemon.address(), ask()).await;
+    refused(&answer, 503, "ServiceUnavailableException");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_broke"), &json!(1)), "{record}");
+    assert!(received(&west, "Converse").is_empty());
+    // Reading twice does no harm.
+    east.inject(broken().on("ListFoundationModels"));
+    let answer = daemon.get("/foundation-models").await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 2);
+
+    let daemon = two(&east, &west).with("[upstreams_policy]\nretry_after_send = true").ready().await;
+    west.clear();
+    for fault in [broken(), error(502, "BadGateway"), error(504, "GatewayTimeout")] {
+        east.inject(fault.on("Converse"));
+        let answer = send(daemon.address(), ask()).await;
+        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["attempts"]), (&json!("completed"), &json!(2)), "{record}");
+    }
+    // A model may have been at work, so this is no request that was never sent.
+    east.inject(broken().on("Converse"));
+    west.refuse_connections(true);
+    let answer = send(daemon.address(), ask()).await;
+    refused(&answer, 503, "ServiceUnavailableException");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_broke"), &json!(2)), "{record}");
+    assert!(answer.header("x-bedrock-sidecar-region").is_some(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_has_left_is_not_taken_to_the_next_upstream() {
+    let (east, west, _) = regions().await;
+    let daemon = two(&east, &west)
+        .with("[upstream_timeouts]\nfirst_byte = \"1s\"\n[upstreams_policy]\nretry_after_send = true")
+        .ready()
+        .await;
+    west.clear();
+    east.inject(Fault::once(Effect::SlowFirstByte { ms: 600_000 }).times(0).on("Converse"));
+    let mut client = Http1::to(daemon.address()).await;
+    let waiting = tokio::spawn(async move { client.start(ask()).await.map(drop) });
+    eventually("the request to arrive", || !received(&east, "Converse").is_empty()).await;
+    waiting.abort();
+    let _ = waiting.await;
+    let record = daemon.record("the one who left", |record| record["outcome"] == "client_disconnected").await;
+    assert_eq!((&record["attempts"], &record["destinationRegion"]), (&json!(1), &json!("us-east-1")), "{record}");
+    // Another one waits for as long, and is taken there.
+    let answer = send(daemon.address(), ask()).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 2);
+    assert_eq!(received(&west, "Converse").len(), 1, "and only that one");
+}
+
+/// An ARN names its region, wherever that stands in the order.
+#[tokio::test]
+async fn what_is_bound_to_a_region_goes_there_first() {
+    let (east, west, _) = regions().await;
+    let daemon = two(&east, &west).ready().await;
+    let arn = format!("arn:aws:bedrock:us-west-2::foundation-model/{ON_DEMAND}");
+    let answer = daemon.post(&converse_path(&arn), converse("hello")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
+    let job = "arn:aws:bedrock:us-west-2:123456789012:async-invoke/abcdefghijkl";
+    let answer = daemon.get(&format!("/async-invoke/{}", encoded(job))).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (404, Some("us-west-2")), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["attempts"], 1);
+}

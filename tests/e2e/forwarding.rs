@@ -284,10 +284,13 @@ async fn east_and_west() -> (Simulator, Simulator) {
 #[tokio::test]
 async fn the_next_upstream_answers_when_the_first_is_throttled_or_broken() {
     let (east, west) = east_and_west().await;
-    let daemon = Setup::several(&[(&east, "us-east-1"), (&west, "us-west-2")])
-        .secret(&format!("{}:{}", simulator::DEFAULT_ACCESS_KEY_ID, simulator::DEFAULT_SECRET_ACCESS_KEY))
-        .ready()
-        .await;
+    // A daemon that remembers no throttle.
+    let fresh = || {
+        Setup::several(&[(&east, "us-east-1"), (&west, "us-west-2")])
+            .secret(&format!("{}:{}", simulator::DEFAULT_ACCESS_KEY_ID, simulator::DEFAULT_SECRET_ACCESS_KEY))
+            .ready()
+    };
+    let daemon = fresh().await;
     let home = send(daemon.address(), ask()).await;
     assert_eq!((home.status, home.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")));
     assert_eq!(received(&west, "Converse").len(), 0);
@@ -297,6 +300,7 @@ async fn the_next_upstream_answers_when_the_first_is_throttled_or_broken() {
         Effect::ServiceUnavailable,
         Effect::ModelNotReady,
     ] {
+        let daemon = fresh().await;
         east.clear();
         west.clear();
         east.inject(Fault::once(effect.clone()));
@@ -307,6 +311,7 @@ async fn the_next_upstream_answers_when_the_first_is_throttled_or_broken() {
         assert_eq!((&record["destinationRegion"], &record["attempts"]), (&json!("us-west-2"), &json!(2)), "{record}");
     }
     // Both are throttled: the client gets an upstream's own answer, and each was asked once.
+    let daemon = fresh().await;
     east.clear();
     west.clear();
     east.inject(Fault::once(Effect::Throttle { text: ThrottleText::Tokens }));

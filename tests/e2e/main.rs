@@ -9,6 +9,7 @@
 
 mod app;
 mod bounds;
+mod breakers;
 mod callers;
 mod commands;
 mod completions;

@@ -35,10 +35,9 @@ pub(super) fn attention(status: &Value) -> Vec<String> {
     clauses
 }
 
-/// Where the breaker of a plane stands: "closed", "half-open" or "open"; none from a daemon that does not tell.
-pub(super) fn breaker(plane: &Value) -> Option<&str> {
-    let breaker = &plane["breaker"];
-    breaker.as_str().or_else(|| breaker["state"].as_str())
+/// The breaker of a plane; null from a daemon that does not tell.
+pub(super) fn breaker<'a>(upstream: &'a Value, plane: &str) -> &'a Value {
+    list(&upstream["breakers"]).iter().find(|breaker| breaker["plane"] == plane).unwrap_or(&Value::Null)
 }
 
 /// How much of the whole is taken, 0 where there is no whole.
@@ -74,11 +73,11 @@ fn credential(credential: &Value, clauses: &mut Vec<String>) {
 fn of_upstream(upstream: &Value) -> Vec<String> {
     let region = upstream["region"].as_str().unwrap_or_default();
     let mut clauses = Vec::new();
-    let planes = [("runtime", "requests to models"), ("control", "listings of models")];
-    for (plane, what) in planes {
-        let state = breaker(&upstream[plane]).filter(|state| *state != "closed");
-        if let Some(state) = state {
-            clauses.push(format!("{region} is passed over for {what} after failures (its breaker is {state})"));
+    for (plane, what) in [("runtime", "requests to models"), ("control", "listings of models")] {
+        let breaker = breaker(upstream, plane);
+        if let Some(state) = breaker["state"].as_str().filter(|state| *state != "closed") {
+            let why = breaker["reason"].as_str().map(|reason| format!(" after {reason}")).unwrap_or_default();
+            clauses.push(format!("{region} is passed over for {what}{why} (its breaker is {state})"));
         }
     }
     if clauses.is_empty() && upstream["paused"] == true {
@@ -131,7 +130,8 @@ mod tests {
         assert_eq!(attention(&json!({ "ready": true })), Vec::<String>::new());
         let well = json!({
             "credential": { "problem": null, "expiresInSeconds": 3600 },
-            "upstreams": [{ "region": "us-east-1", "paused": false, "modelsListed": true, "runtime": { "breaker": "closed" } }],
+            "upstreams": [{ "region": "us-east-1", "paused": false, "modelsListed": true,
+                            "breakers": [{ "plane": "runtime", "state": "closed" }] }],
             "audit": { "pending": 3, "bytes": 1, "maxBytes": 100, "tableReachable": true },
             "limits": { "scopes": [{ "scope": "host", "tokensToday": 5, "tokensPerDay": 100, "budgetUsed": 0.2 }] },
         });
@@ -143,8 +143,9 @@ mod tests {
         let ill = json!({
             "credential": { "problem": "the secret is gone.", "expiresInSeconds": 90 },
             "upstreams": [
-                { "region": "us-east-1", "paused": true, "modelsListed": false, "runtime": { "breaker": { "state": "open" } } },
-                { "region": "us-west-2", "paused": true, "control": { "breaker": "half-open" } },
+                { "region": "us-east-1", "paused": true, "modelsListed": false,
+                  "breakers": [{ "plane": "runtime", "state": "open", "reason": "3 connects that failed" }] },
+                { "region": "us-west-2", "paused": true, "breakers": [{ "plane": "control", "state": "half-open" }] },
                 { "region": "us-east-2", "paused": true },
             ],
             "audit": {
@@ -166,9 +167,9 @@ mod tests {
             told,
             [
                 "the credential cannot be renewed: the secret is gone; the one in use expires in 1 min",
-                "us-east-1 is passed over for requests to models after failures (its breaker is open)",
+                "us-east-1 is passed over for requests to models after 3 connects that failed (its breaker is open)",
                 "the models of us-east-1 have not been listed yet",
-                "us-west-2 is passed over for listings of models after failures (its breaker is half-open)",
+                "us-west-2 is passed over for listings of models (its breaker is half-open)",
                 "us-east-2 is passed over because connects to it failed",
                 "1,204 records wait for DynamoDB: no route",
                 "1 record is set aside (`bedrock-sidecar audit list --set-aside`)",

@@ -100,14 +100,17 @@ fn credential(credential: &Value) -> Text {
 fn upstream(upstream: &Value) -> Text {
     let mut facts = vec![(Tone::Strong, upstream["region"].as_str().unwrap_or("?").to_owned())];
     for plane in ["runtime", "control"] {
-        match breaker(&upstream[plane]) {
-            Some("closed") => facts.push((Tone::Good, format!("{plane} closed"))),
-            Some(state @ "half-open") => facts.push((Tone::Doubtful, format!("{plane} {state}"))),
-            Some(state) => facts.push((Tone::Bad, format!("{plane} {state}"))),
-            None => {}
-        }
+        let breaker = breaker(upstream, plane);
+        let Some(state) = breaker["state"].as_str() else { continue };
+        let tone = match state {
+            "closed" => Tone::Good,
+            "open" => Tone::Bad,
+            _ => Tone::Doubtful,
+        };
+        let probe = breaker["probeInSeconds"].as_u64().map(|seconds| format!(", tried again in {seconds} s"));
+        facts.push((tone, format!("{plane} {state}{}", probe.unwrap_or_default())));
     }
-    if upstream["paused"] == true && breaker(&upstream["runtime"]).is_none() {
+    if upstream["paused"] == true && breaker(upstream, "runtime").is_null() {
         facts.push((Tone::Bad, "passed over".to_owned()));
     }
     match (upstream["models"].as_u64(), upstream["modelsListedSecondsAgo"].as_u64()) {
@@ -287,8 +290,8 @@ mod tests {
             "credential": { "kind": "Bedrock API key", "confirmedSecondsAgo": 120, "expiresInSeconds": 7_200, "problem": null },
             "upstreams": [{
                 "region": "us-east-1", "modelsListed": true, "models": 84, "modelsListedSecondsAgo": 720, "paused": false,
-                "dataRetention": "none", "runtime": { "endpoint": "https://r", "breaker": "closed" },
-                "control": { "endpoint": "https://c", "breaker": "closed" },
+                "dataRetention": "none", "runtime": { "endpoint": "https://r" }, "control": { "endpoint": "https://c" },
+                "breakers": [{ "plane": "runtime", "state": "closed" }, { "plane": "control", "state": "closed" }],
             }],
             "limits": { "waiting": 0, "scopes": [
                 { "scope": "host", "name": "", "running": 3, "concurrentRequests": 100, "requestsPerMinute": 600,
@@ -346,14 +349,15 @@ Last errors   2026-11-28T20:00:00.000Z · 429 ThrottlingException · Converse ·
     #[test]
     fn what_needs_attention_stands_in_the_first_line() {
         let mut doubtful = well();
-        doubtful["upstreams"][0]["runtime"]["breaker"] = json!("open");
+        doubtful["upstreams"][0]["breakers"][0] =
+            json!({ "plane": "runtime", "state": "open", "reason": "3 connects that failed", "probeInSeconds": 4 });
         let shown = screen(&doubtful, &Terminal { width: 200, colours: true });
         let first = shown.lines().next().unwrap();
         assert_eq!(
             first,
-            "\u{1b}[33mREADY\u{1b}[0m, but us-east-1 is passed over for requests to models after failures (its breaker is open)."
+            "\u{1b}[33mREADY\u{1b}[0m, but us-east-1 is passed over for requests to models after 3 connects that failed (its breaker is open)."
         );
-        assert!(shown.contains("\u{1b}[1;31mruntime open\u{1b}[0m"), "{shown}");
+        assert!(shown.contains("\u{1b}[1;31mruntime open, tried again in 4 s\u{1b}[0m"), "{shown}");
     }
 
     #[test]
