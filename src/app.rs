@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::failures::Failures;
-use crate::admin::{self, desk::Desk};
+use crate::admin::{self, desk::Desk, thread};
 use crate::caller::{Callers, HostRole, Peers};
 use crate::credentials::Credentials;
 use crate::crypto;
@@ -76,6 +76,9 @@ pub enum StartError {
     /// The saved use of daily limits and budgets cannot be read.
     #[error("limits.json in the state directory cannot be used: {0}.")]
     Limits(#[from] std::io::Error),
+    /// The admin address gets no thread of its own.
+    #[error("the thread of the admin address cannot start: {0}.")]
+    AdminThread(std::io::Error),
     /// The HTTP client for an upstream cannot be built; the text says why.
     #[error("{0}.")]
     Upstream(String),
@@ -212,12 +215,11 @@ impl App {
             ));
         }
         let admin_name = admin.name();
-        let admin_road = Arc::clone(&road);
-        let admin_service = move |client, request| admin::serve(Arc::clone(&admin_road), client, request);
         let places =
             Places::new(Kind::Admin, ADMIN_CONNECTIONS, ADMIN_CONNECTIONS_PER_USER, Arc::clone(&lasting.metrics));
         let shared = Shared::new(places, admin_timeouts(listen.timeouts), &peers, &lasting.metrics);
-        accepting.spawn(admin.serve(shared, draining, stopping, cutting, loops.add(), admin_service));
+        let admin = thread::serve(admin, shared, draining, stopping, cutting, loops.add(), Arc::clone(&road));
+        accepting.spawn(admin.map_err(StartError::AdminThread)?);
         let certificates = material.map(|material| tokio::spawn(async move { material.follow().await }));
 
         tracing::info!(addresses = %names.join(","), admin_address = %admin_name, version = env!("CARGO_PKG_VERSION"), module = %crypto::module(), "listening");
@@ -321,6 +323,9 @@ async fn reload(old: &Settings, lasting: &Lasting) -> Result<(Settings, Built), 
     let new = Settings::load(path).map_err(|error| error.to_string())?;
     if new.listen != old.listen || new.log != old.log || new.log_level != old.log_level {
         tracing::warn!("changes under [listen] and [log] take effect at the next restart");
+    }
+    if new.threads != old.threads {
+        tracing::warn!("changes under [runtime] take effect at the next restart");
     }
     if new.limits.fleet.is_some() && old.limits.fleet.is_none() {
         tracing::warn!("[fleet] takes effect at the next restart");

@@ -138,6 +138,20 @@ pub(crate) fn inject(place: &str, what: &str) {
     }
 }
 
+/// Blocks the thread for ever where a test asks for it: `BEDROCK_SIDECAR_BLOCK=WHAT`. Optimised builds do not have it.
+#[cfg(debug_assertions)]
+pub(crate) fn block(what: &str) {
+    if std::env::var("BEDROCK_SIDECAR_BLOCK").is_ok_and(|wanted| wanted == what) {
+        tracing::warn!("a test has blocked this thread");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) fn block(_what: &str) {}
+
 #[cfg(not(debug_assertions))]
 pub(crate) fn inject(_place: &str, _what: &str) {}
 

@@ -140,7 +140,9 @@ pub(crate) async fn process(
     caller: &Caller,
     received: &Received,
 ) -> Result<Answered, Refusal> {
-    panics::inject("proxy", received.model.as_ref().map_or("", |model| &model.name));
+    let named = received.model.as_ref().map_or("", |model| &model.name);
+    panics::inject("proxy", named);
+    panics::block(named);
     if let Some(model) = &received.model {
         exchange.record.model_id.clone_from(&model.name);
     }

@@ -4,6 +4,7 @@ pub(crate) mod dashboard;
 pub(crate) mod desk;
 pub(crate) mod failures;
 mod status;
+pub(crate) mod thread;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -14,6 +15,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
@@ -21,26 +24,36 @@ use crate::listen::{self, Client};
 use crate::log;
 use crate::metrics;
 use crate::operation::Plane;
-use crate::panics;
+use crate::panics::{self, Panicked};
 use crate::road::{Region, Road};
 use crate::upstream::Upstream;
 use crate::upstream::breaker::Position;
 
-/// Answers on the admin address.
-pub(crate) async fn serve(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
-    panics::contained(answer(road, client, request)).await.unwrap_or_else(|_panicked| {
+/// Answers on the admin address. What may take long runs on the `main` runtime.
+async fn serve(
+    main: Handle,
+    road: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    panics::contained(answer(main, road, client, request)).await.and_then(|answer| answer).unwrap_or_else(|_panicked| {
         let sentence = "an error in the daemon's own code ended this request; its log says where.";
         Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
     })
 }
 
-async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    main: Handle,
+    road: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Panicked> {
     let (head, _) = request.into_parts();
     if let Err(refusal) = listen::guard::check(&client, &head) {
-        return refusal.response().map(Body::whole);
+        return Ok(refusal.response().map(Body::whole));
     }
     let road = road.load_full();
-    match (&head.method, head.uri.path()) {
+    Ok(match (&head.method, head.uri.path()) {
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
@@ -67,8 +80,15 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         }
         (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status::status(&road).to_string()),
         (&Method::GET, dashboard::PATH) => {
-            let query = head.uri.query().unwrap_or_default();
-            match dashboard::answer(&road, &client.peer, None, query).await {
+            let question = async move {
+                let query = head.uri.query().unwrap_or_default();
+                dashboard::answer(&road, &client.peer, None, query).await
+            };
+            // Dropped with the set, when its client leaves.
+            let mut asked = JoinSet::new();
+            asked.spawn_on(panics::contained(question), &main);
+            let answered = asked.join_next().await.and_then(Result::ok).unwrap_or(Err(Panicked))?;
+            match answered {
                 Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),
                 Err(refusal) => refusal.response().map(Body::whole),
             }
@@ -79,7 +99,7 @@ async fn answer(road: Arc<ArcSwap<Road>>, client: Arc<Client>, request: Request<
         )
         .response()
         .map(Body::whole),
-    }
+    })
 }
 
 /// The upstreams that requests to models are not sent to as long as there is another one, for the service manager's line.

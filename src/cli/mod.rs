@@ -142,7 +142,11 @@ fn load(named: Option<&Path>) -> Result<Settings, ConfigError> {
 
 /// A runtime for commands that contact AWS.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()
+    runtime_of(2)
+}
+
+fn runtime_of(threads: usize) -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(threads).build()
 }
 
 /// Says on the standard error why a command has failed.
@@ -159,6 +163,13 @@ fn complain(sentence: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runtime_has_as_many_threads_as_asked_for() {
+        for threads in [1, 3] {
+            assert_eq!(runtime_of(threads).unwrap().metrics().num_workers(), threads);
+        }
+    }
 
     #[test]
     fn the_definition_is_consistent() {

@@ -31,7 +31,7 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
     if let Some(sentence) = odd_place(&settings.audit) {
         tracing::warn!("{sentence}");
     }
-    let runtime = match super::runtime() {
+    let runtime = match super::runtime_of(settings.threads.get()) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the runtime cannot start: {error}")),
     };

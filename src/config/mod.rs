@@ -46,6 +46,7 @@ pub(crate) struct Config {
     pub drain: Drain,
     pub log: Log,
     pub process: Process,
+    pub runtime: Runtime,
 }
 
 #[derive(Debug, Deserialize)]
@@ -226,6 +227,20 @@ pub(crate) struct Log {
 pub(crate) struct Process {
     /// For debugging: core dumps and debuggers may see the memory, keys included.
     pub core_dumps: bool,
+}
+
+/// How the daemon uses the machine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Runtime {
+    /// Threads that serve requests; 0 for one a core.
+    pub threads: Spanned<u16>,
+}
+
+impl Default for Runtime {
+    fn default() -> Runtime {
+        Runtime { threads: Spanned::new(0..0, 0) }
+    }
 }
 
 impl Default for Listen {

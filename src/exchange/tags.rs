@@ -33,12 +33,10 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
             tags.insert(name.as_str().to_owned(), Value::from(text));
         }
     }
-    let traces: [(HeaderName, fn(&str) -> bool); 2] =
-        [(trace::TRACEPARENT, trace::is_traceparent), (trace::AMZN_TRACE_ID, trace::is_amzn_trace_id)];
-    for (name, is_good) in traces {
+    for name in trace::IDS {
         if tags.len() < MOST
             && !names.contains(&name)
-            && let Some(value) = only(headers, &name).filter(|value| is_good(value))
+            && let Some(value) = only(headers, &name).filter(|value| trace::is_good(&name, value))
         {
             tags.insert(name.as_str().to_owned(), Value::from(value));
         }

@@ -3,6 +3,9 @@
 
 use http::header::HeaderName;
 
+/// The headers that carry them.
+pub(super) const IDS: [HeaderName; 2] = [TRACEPARENT, AMZN_TRACE_ID];
+
 /// W3C Trace Context.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// AWS X-Ray, and AWS's load balancers.
@@ -11,9 +14,14 @@ pub(super) const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-tra
 /// Longest value that is kept, in bytes.
 const MAX_VALUE: usize = 256;
 
+/// Whether the value of one of these headers has its form.
+pub(super) fn is_good(name: &HeaderName, value: &str) -> bool {
+    if *name == TRACEPARENT { is_traceparent(value) } else { is_amzn_trace_id(value) }
+}
+
 /// A `traceparent` of the W3C's form (Trace Context, 3.2): version, trace id, parent id and flags, in lower-case
 /// hexadecimal. What a later version puts behind them stays.
-pub(super) fn is_traceparent(value: &str) -> bool {
+fn is_traceparent(value: &str) -> bool {
     let mut parts = value.splitn(4, '-');
     let mut part = |length: usize| parts.next().filter(|part| part.len() == length && is_lower_hex(part));
     let (Some(version), Some(trace), Some(parent)) = (part(2), part(32), part(16)) else { return false };
@@ -30,7 +38,7 @@ pub(super) fn is_traceparent(value: &str) -> bool {
 }
 
 /// Fields of X-Ray (`Root=1-…;Parent=…;Sampled=1`): `name=value`, separated by semicolons, with a root among them.
-pub(super) fn is_amzn_trace_id(value: &str) -> bool {
+fn is_amzn_trace_id(value: &str) -> bool {
     let is_plain =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+".contains(&b));
     let is_field =

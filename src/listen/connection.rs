@@ -26,7 +26,11 @@ use super::{Answer, Client, Shared, tls};
 use crate::panics;
 use crate::settings::listen::Timeouts;
 
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 100;
+/// What one HTTP/2 stream's answer takes while its client does not read, and what an HTTP/1 connection reads or writes at
+/// once.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+const MAX_BUFFER: usize = 128 * 1024;
 /// The HTTP library answers a longer head itself, and nothing of it can be recorded. So it gets twice what is served.
 const MAX_HEADER_LIST: u32 = 128 * 1024;
 const _: () = assert!(MAX_HEADER_LIST as usize == 2 * head::MAX_HEAD);
@@ -104,7 +108,7 @@ where
     match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(None);
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_BUFFER);
             course.follow(builder.serve_connection(io, service)).await
         }
         Protocol::Http2 => {
@@ -112,6 +116,7 @@ where
             builder
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
+                .max_send_buf_size(MAX_SEND_BUFFER)
                 .initial_stream_window_size(1024 * 1024)
                 .initial_connection_window_size(2 * 1024 * 1024)
                 .max_header_list_size(MAX_HEADER_LIST)

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::places;
+use super::places::Kind;
 use super::requests::Bounds;
 
 /// Files, pipes, and the daemon's own connections to AWS; a quarter where there are few.
@@ -20,10 +20,10 @@ pub(crate) struct Provided {
 }
 
 /// Raises this process's limit to what so many connections and requests need: each request may have a connection to AWS,
-/// and as many again may be idle. If it cannot be raised so far, there may be fewer requests, and then fewer connections, so
-/// that some descriptors stay free for files and the `admin` connections. The sentence says so.
+/// and as many again may be idle. If it cannot be raised so far, there may be fewer of both, so that some descriptors stay
+/// free for files and the `admin` connections: as many connections as can have a request each. The sentence says so.
 pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize) -> Provided {
-    let fixed = all(connections).saturating_add(admin + RESERVE);
+    let fixed = Kind::Main.all(connections).saturating_add(Kind::Admin.all(admin) + RESERVE);
     let wanted = requests.all().saturating_mul(2).saturating_add(fixed);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted as u64);
@@ -43,14 +43,10 @@ pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize) -> Pro
     }
 }
 
-/// With those in spare places and in the line.
-fn all(connections: usize) -> usize {
-    connections.saturating_add(places::beyond(connections))
-}
-
 fn within(limit: usize, wanted: usize, connections: usize, requests: Bounds, admin: usize) -> Provided {
-    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + admin);
-    let fits = |connections: &usize| all(*connections) + LEAST_REQUESTS <= usable;
+    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + Kind::Admin.all(admin));
+    let all = |connections| Kind::Main.all(connections);
+    let fits = |connections: &usize| all(*connections) + (*connections).clamp(LEAST_REQUESTS, requests.all()) <= usable;
     let connections = (1..=connections).rev().find(fits).unwrap_or(1);
     let requests = requests.within(usable.saturating_sub(all(connections)).max(LEAST_REQUESTS));
     let too_few = format!(
@@ -69,9 +65,11 @@ mod tests {
         let wanted = Bounds::of(1024, 512);
         for limit in [256, 300, 512, 1024, 2048, 4096] {
             let Provided { connections, requests, too_few } = within(limit, 10_000, 1024, wanted, 64);
-            let used = all(connections) + requests.all() + 64;
+            let used = Kind::Main.all(connections) + requests.all() + Kind::Admin.all(64);
             assert!(used + limit / 16 <= limit, "{limit}: {connections} and {requests:?}");
-            assert!(connections >= limit / 16 && requests.all() >= LEAST_REQUESTS - 1, "{limit}: {connections}");
+            assert!(connections >= limit / 16, "{limit}: {connections}");
+            let each = connections.max(LEAST_REQUESTS);
+            assert!(requests.all() >= each, "{limit}: {connections} connections have {requests:?}");
             assert!(too_few.is_some_and(|sentence| sentence.contains(&format!("at most {connections} connections"))));
         }
         assert_eq!(within(8192, 10_000, 1024, wanted, 64).connections, 1024);

@@ -8,6 +8,7 @@ pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod places;
 pub(crate) mod requests;
+mod shares;
 pub(crate) mod stream;
 pub(crate) mod tls;
 mod unix;
@@ -37,8 +38,9 @@ use connection::Accepted;
 use places::{Permit, Places, Seat, Seldom};
 use tls::Material;
 
-/// The queue of connections that the kernel completes before they are accepted.
-const BACKLOG: u32 = 1024;
+/// The queue of connections that the kernel completes before they are accepted, up to its own net.core.somaxconn. When it
+/// is full, whoever connects is dropped and tries again after 1, 3, 7 and 15 s.
+const BACKLOG: u32 = 4096;
 /// A host that has gone without a word is noticed after about two minutes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -126,8 +128,18 @@ impl Listener {
         }
     }
 
-    /// Accepts until `stop` says so; drops its connections when `cut` does. A connection takes its place before it is
-    /// accepted, so that what cannot be served waits in the kernel's queue.
+    /// A TCP socket for the runtime that is entered, instead of the one that it was bound on.
+    ///
+    /// # Errors
+    /// There is no descriptor for it.
+    pub(crate) fn moved(self) -> io::Result<Listener> {
+        let Listener::Tcp(listener) = &self else { return Ok(self) };
+        let socket: std::net::TcpListener = listener.as_fd().try_clone_to_owned()?.into();
+        TcpListener::from_std(socket).map(Listener::Tcp)
+    }
+
+    /// Accepts until `stop` says so; drops its connections when `cut` does. Where not even a newcomer could be seated,
+    /// nothing is accepted: connections then wait in the kernel's queue.
     pub(crate) async fn serve<F, S, B>(
         self,
         shared: Arc<Shared>,
@@ -199,7 +211,7 @@ impl Listener {
     }
 
     async fn accept(&self, shared: &Shared) -> Result<(Accepted, Permit), NotAccepted> {
-        let permit = shared.places.free(|| self.somebody_waits()).await;
+        let permit = shared.places.open(|| self.somebody_waits()).await;
         let accepted = match self {
             Listener::Tcp(listener) => accept_tcp(listener, shared, Transport::Tcp, None).await?,
             Listener::Tls(listener, material) => {

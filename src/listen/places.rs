@@ -13,10 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::shares::{self, Shares};
 use crate::caller::User;
 use crate::metrics::Metrics;
 
-/// How often a full house looks for somebody who waits outside.
+/// How often who stands in line looks for a place, and a full house for somebody who waits outside.
 const LOOK: Duration = Duration::from_millis(50);
 /// A client that has taken nothing of its answer for so long has to leave if its place is needed.
 const LEAST_STALLED: Duration = Duration::from_secs(5);
@@ -29,8 +30,8 @@ pub(crate) struct Places {
     kind: Kind,
     most: usize,
     most_of_a_user: usize,
+    /// With the spare ones.
     free: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
     taken: Mutex<Taken>,
     is_full: AtomicBool,
     looked: Seldom,
@@ -49,20 +50,16 @@ pub(crate) enum Kind {
     Admin,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Taken {
     next: u64,
     connections: HashMap<u64, (User, Arc<Activity>)>,
-    of_user: HashMap<User, usize>,
+    shares: Shares,
     in_line: HashMap<User, usize>,
 }
 
 /// What a connection is accepted with, before it is known whose it is.
-#[derive(Debug)]
-pub(super) struct Permit {
-    permit: OwnedSemaphorePermit,
-    is_spare: bool,
-}
+pub(super) type Permit = OwnedSemaphorePermit;
 
 /// What an accepted connection gets.
 #[derive(Debug)]
@@ -99,13 +96,26 @@ impl Kind {
         }
     }
 
-    /// How many places there are beyond the whole, for users who have few connections. The admin address needs none: there
-    /// idle connections yield at once.
+    /// How many places there are beyond the whole, for users who have few connections.
     fn spare(self, most: usize) -> usize {
         match self {
-            Kind::Main => spare(most),
+            Kind::Main => shares::spare(most),
+            Kind::Admin => most / 4,
+        }
+    }
+
+    /// How many accepted connections wait for a place, a quarter of them one user's. At the admin address nobody waits:
+    /// idle connections yield at once, and whoever has one of the others may not have a second.
+    fn longest_line(self, most: usize) -> usize {
+        match self {
+            Kind::Main => (most / 2).max(64),
             Kind::Admin => 0,
         }
+    }
+
+    /// How many connections there may be, with those in spare places and in the line.
+    pub(crate) fn all(self, most: usize) -> usize {
+        most.saturating_add(self.spare(most) + self.longest_line(most))
     }
 
     /// For how long a connection must have been idle to make room.
@@ -120,7 +130,7 @@ impl Kind {
 impl Taken {
     /// Whether a user has so many connections; those that were just asked to end are not counted.
     fn has(&self, user: User, most: usize) -> bool {
-        let all = self.of_user.get(&user).copied().unwrap_or(0);
+        let all = self.shares.of(user);
         if all < most {
             return false;
         }
@@ -131,13 +141,15 @@ impl Taken {
 
 impl Places {
     pub(crate) fn new(kind: Kind, most: usize, most_of_a_user: usize, metrics: Arc<Metrics>) -> Arc<Places> {
+        let spare = kind.spare(most);
+        let (connections, in_line) = (HashMap::new(), HashMap::new());
+        let taken = Taken { next: 0, connections, shares: Shares::new(most, spare), in_line };
         Arc::new(Places {
             kind,
             most,
             most_of_a_user,
-            free: Arc::new(Semaphore::new(most)),
-            spare: Arc::new(Semaphore::new(kind.spare(most))),
-            taken: Mutex::default(),
+            free: Arc::new(Semaphore::new(most + spare)),
+            taken: Mutex::new(taken),
             is_full: AtomicBool::new(false),
             looked: Seldom::default(),
             full_logged: Seldom::default(),
@@ -146,43 +158,47 @@ impl Places {
         })
     }
 
-    /// Waits for a place. `somebody_waits` tells whether it is needed already.
-    pub(super) async fn free(&self, somebody_waits: impl Fn() -> bool) -> Permit {
+    /// Waits until somebody can be seated, a newcomer at least. `somebody_waits` tells whether room has to be made for that.
+    ///
+    /// As long as there are spare places this returns at once, however full the house is: connections that are not accepted
+    /// fill the kernel's queue, and when that is full, even a newcomer tries in vain, with longer and longer pauses.
+    pub(super) async fn open(&self, somebody_waits: impl Fn() -> bool) -> Permit {
         loop {
-            // The first free place is for who stands in line.
-            let has_line = !self.taken().in_line.is_empty();
-            if !has_line && let Some(permit) = self.try_free() {
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
                 return permit;
             }
             if somebody_waits() {
                 self.note_full();
                 self.look_for_room();
-                if let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
-                    return Permit { permit, is_spare: true };
-                }
             }
-            tokio::time::sleep(LOOK).await;
+            if let Ok(Ok(permit)) = tokio::time::timeout(LOOK, Arc::clone(&self.free).acquire_owned()).await {
+                return permit;
+            }
         }
-    }
-
-    fn try_free(&self) -> Option<Permit> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        self.is_full.store(false, Relaxed);
-        Some(Permit { permit, is_spare: false })
     }
 
     /// Seats a user.
     pub(super) fn seat(self: &Arc<Self>, permit: Permit, user: User) -> Seat {
+        if self.has_all(user) {
+            self.note_user(user);
+            return Seat::Refused;
+        }
         let mut taken = self.taken();
-        let has = taken.of_user.get(&user).copied().unwrap_or(0);
-        let left = self.spare.available_permits();
-        if !permit.is_spare || may_have_spare(has, self.most, left, self.kind.spare(self.most)) {
-            drop(taken);
-            return self.take(permit, user).map_or(Seat::Refused, Seat::Place);
+        // The first free place is for who stands in line.
+        if taken.in_line.is_empty() && taken.shares.has_room() {
+            return Seat::Place(self.enter(&mut taken, permit, user));
+        }
+        drop(taken);
+        self.note_full();
+        let has_made_room = self.look_for_room() && self.kind == Kind::Admin;
+        taken = self.taken();
+        if has_made_room || taken.shares.has_spare_for(user) {
+            return Seat::Place(self.enter(&mut taken, permit, user));
         }
         let all: usize = taken.in_line.values().sum();
         let own = taken.in_line.get(&user).copied().unwrap_or(0);
-        if own >= longest_line(self.most) / 4 || all >= longest_line(self.most) {
+        let longest = self.kind.longest_line(self.most);
+        if own >= longest / 4 || all >= longest {
             drop(taken);
             self.metrics.connection_refused("line");
             return Seat::Refused;
@@ -192,37 +208,46 @@ impl Places {
         Seat::Line(InLine { places: Arc::clone(self), user })
     }
 
-    /// Gives the place to a user; none if that user has as many as a user may have.
-    fn take(self: &Arc<Self>, permit: Permit, user: User) -> Option<Place> {
+    /// The place for who stands in line, if there is one.
+    fn seat_from_line(self: &Arc<Self>, user: User) -> Option<Seat> {
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        if self.taken().has(user, self.most_of_a_user) {
+            self.note_user(user);
+            return Some(Seat::Refused);
+        }
         let mut taken = self.taken();
-        let mut has_all = taken.has(user, self.most_of_a_user);
-        if has_all && self.kind == Kind::Admin {
-            drop(taken);
+        taken.shares.has_room().then(|| Seat::Place(self.enter(&mut taken, permit, user)))
+    }
+
+    /// Whether a user has as many as a user may have, and at the admin address none of them yields.
+    fn has_all(&self, user: User) -> bool {
+        if !self.taken().has(user, self.most_of_a_user) {
+            return false;
+        }
+        if self.kind == Kind::Admin {
             // It leaves a moment later, so that for so long there may be more than the bound.
             self.make_room(Some(user));
-            taken = self.taken();
-            has_all = taken.has(user, self.most_of_a_user);
         }
-        if has_all {
-            drop(taken);
-            self.note_user(user);
-            return None;
+        self.taken().has(user, self.most_of_a_user)
+    }
+
+    fn enter(self: &Arc<Self>, taken: &mut Taken, permit: Permit, user: User) -> Place {
+        if taken.shares.has_room() {
+            self.is_full.store(false, Relaxed);
         }
         let activity = Activity::new();
         let number = taken.next;
         taken.next += 1;
         taken.connections.insert(number, (user, Arc::clone(&activity)));
-        *taken.of_user.entry(user).or_default() += 1;
-        drop(taken);
+        taken.shares.take(user);
         self.metrics.connection_opened(self.kind.name());
-        Some(Place { places: Arc::clone(self), number, activity, _permit: permit.permit })
+        Place { places: Arc::clone(self), number, activity, _permit: permit }
     }
 
-    /// Makes room for whoever waits. However many wait, all connections are looked at only so often.
-    fn look_for_room(&self) {
-        if self.looked.is_due_every(LOOK / 5) {
-            self.make_room(None);
-        }
+    /// Makes room for whoever waits; false if nobody was asked. At the main listeners all connections are looked at only so
+    /// often, however many wait.
+    fn look_for_room(&self) -> bool {
+        (self.kind == Kind::Admin || self.looked.is_due_every(LOOK / 5)) && self.make_room(None)
     }
 
     /// Asks the connection that has been idle for longest to end: of `user`, or of the user who has most connections.
@@ -230,13 +255,14 @@ impl Places {
     /// unfinished body. False if there is none.
     fn make_room(&self, user: Option<User>) -> bool {
         let taken = self.taken();
-        let most = taken.of_user.values().copied().max().unwrap_or(0);
+        let greatest = taken.shares.greatest();
         let chosen = |candidate: &User| match user {
             Some(user) => *candidate == user,
-            None => taken.of_user.get(candidate) == Some(&most),
+            None => taken.shares.of(*candidate) == greatest,
         };
         // One at a time: those who were asked are about to leave.
-        if user.is_none() && taken.connections.values().any(|(_, activity)| activity.is_leaving()) {
+        let one_at_a_time = user.is_none() && self.kind == Kind::Main;
+        if one_at_a_time && taken.connections.values().any(|(_, activity)| activity.is_leaving()) {
             return false;
         }
         let asked = taken.connections.values().filter(|(user, activity)| chosen(user) && !activity.is_told());
@@ -252,7 +278,12 @@ impl Places {
     fn ask_idle(&self, candidates: &[Arc<Activity>]) -> bool {
         let idle = candidates.iter().filter_map(|activity| Some((activity.idle()?, activity)));
         let longest = idle.filter(|(idle, _)| *idle >= self.kind.least_idle()).max_by_key(|(idle, _)| *idle);
-        longest.is_some_and(|(_, activity)| activity.tell())
+        let Some((_, longest)) = longest else { return false };
+        let asked = longest.tell();
+        if self.kind == Kind::Admin {
+            longest.evict();
+        }
+        asked
     }
 
     fn ask_slow(&self, candidates: &[Arc<Activity>]) -> bool {
@@ -313,8 +344,10 @@ impl InLine {
     /// Waits for a place; none if the user has got as many as a user may have meanwhile.
     async fn place(self) -> Option<Place> {
         loop {
-            if let Some(permit) = self.places.try_free() {
-                return self.places.take(permit, self.user);
+            match self.places.seat_from_line(self.user) {
+                Some(Seat::Place(place)) => return Some(place),
+                Some(_) => return None,
+                None => {}
             }
             self.places.look_for_room();
             tokio::time::sleep(LOOK).await;
@@ -337,13 +370,8 @@ impl Drop for InLine {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
-        if let Some((user, _)) = taken.connections.remove(&self.number)
-            && let Some(count) = taken.of_user.get_mut(&user)
-        {
-            *count -= 1;
-            if *count == 0 {
-                taken.of_user.remove(&user);
-            }
+        if let Some((user, _)) = taken.connections.remove(&self.number) {
+            taken.shares.give_back(user);
         }
         drop(taken);
         self.places.metrics.connection_ended(self.places.kind.name());
@@ -357,31 +385,6 @@ fn ask_stalled(candidates: &[Arc<Activity>]) -> bool {
     let asked = longest.tell();
     longest.evict();
     asked
-}
-
-/// Whether a user who has `own` may have a spare one, of which `left` are free. The last half of them is for those who have
-/// none: else a few users, each with few, would take them all.
-pub(super) fn may_have_spare(own: usize, most: usize, left: usize, spare: usize) -> bool {
-    own == 0 || own < few(most) && left >= spare / 2
-}
-
-fn few(most: usize) -> usize {
-    (most / 64).max(1)
-}
-
-/// How much there is beyond the whole for users who have few.
-pub(super) fn spare(most: usize) -> usize {
-    (most / 8).max(8)
-}
-
-/// How many accepted connections wait for a place, a quarter of them one user's.
-fn longest_line(most: usize) -> usize {
-    (most / 2).max(64)
-}
-
-/// How many connections there may be beyond `most` at the main listeners: in spare places and in the line.
-pub(crate) fn beyond(most: usize) -> usize {
-    Kind::Main.spare(most) + longest_line(most)
 }
 
 /// Lets one event in a while through.

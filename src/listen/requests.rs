@@ -3,11 +3,10 @@
 //!
 //! As with connections, some are kept for users who have few.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::places;
+use super::shares::{self, Shares};
 use crate::caller::User;
 use crate::error::{Refusal, RefusalKind};
 
@@ -18,8 +17,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// All requests in progress on the main listeners.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    bounds: Bounds,
-    taken: Mutex<Taken>,
+    of_a_user: usize,
+    taken: Mutex<Shares>,
 }
 
 /// How many there may be.
@@ -28,13 +27,6 @@ pub(crate) struct Bounds {
     most: usize,
     of_a_user: usize,
     spare: usize,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    total: usize,
-    /// Nobody with nothing is in it.
-    users: HashMap<User, usize>,
 }
 
 /// One request in progress, until dropped.
@@ -48,7 +40,7 @@ impl Bounds {
     /// As many as there may be connections, and as many of a user.
     pub(crate) fn of(connections: usize, connections_of_a_user: usize) -> Bounds {
         let most = connections.max(LEAST);
-        Bounds { most, of_a_user: connections_of_a_user.max(LEAST / 2), spare: places::spare(most) }
+        Bounds { most, of_a_user: connections_of_a_user.max(LEAST / 2), spare: shares::spare(most) }
     }
 
     /// With the spare ones.
@@ -68,7 +60,8 @@ impl Bounds {
 
 impl Requests {
     pub(crate) fn new(bounds: Bounds) -> Arc<Requests> {
-        Arc::new(Requests { bounds, taken: Mutex::default() })
+        let Bounds { most, of_a_user, spare } = bounds;
+        Arc::new(Requests { of_a_user, taken: Mutex::new(Shares::new(most, spare)) })
     }
 
     /// The right to one request of this user.
@@ -76,40 +69,28 @@ impl Requests {
     /// # Errors
     /// 503 if there are too many.
     pub(crate) fn turn(self: &Arc<Requests>, user: User) -> Result<Turn, Refusal> {
-        let Bounds { most, of_a_user, spare } = self.bounds;
         let mut taken = self.taken();
-        let own = taken.users.get(&user).copied().unwrap_or(0);
-        if own >= of_a_user {
+        if taken.of(user) >= self.of_a_user {
             return Err(full(
                 "this user has as many requests in progress as a user may have (listen.max_connections_per_user)",
             ));
         }
-        let left = self.bounds.all().saturating_sub(taken.total);
-        let is_spare = taken.total >= most;
-        if left == 0 || is_spare && !places::may_have_spare(own, most, left - 1, spare) {
+        if !taken.has_room() && !taken.has_spare_for(user) {
             return Err(full("there are as many requests in progress as there may be (listen.max_connections)"));
         }
-        taken.total += 1;
-        taken.users.insert(user, own + 1);
+        taken.take(user);
         drop(taken);
         Ok(Turn { requests: Arc::clone(self), user })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Shares> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut taken = self.requests.taken();
-        taken.total = taken.total.saturating_sub(1);
-        if let Some(count) = taken.users.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                taken.users.remove(&self.user);
-            }
-        }
+        self.requests.taken().give_back(self.user);
     }
 }
 
@@ -136,7 +117,7 @@ mod tests {
         drop(first);
         assert_eq!(take(3, 100).len(), 31);
         drop((second, newcomer));
-        assert!(requests.taken().users.is_empty() && requests.taken().total == 0);
+        assert!(requests.taken().has_room() && requests.taken().greatest() == 0);
     }
 
     #[test]

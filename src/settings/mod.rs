@@ -16,6 +16,7 @@ mod patterns;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Settings {
     pub(crate) warnings: Vec<String>,
     /// Core dumps and debuggers may see the process's memory.
     pub(crate) core_dumps: bool,
+    /// Threads that serve requests.
+    pub(crate) threads: NonZeroUsize,
 }
 
 /// One commercial region and the hosts that serve it.
@@ -193,6 +196,7 @@ impl Settings {
             log_level: config.log.level,
             warnings,
             core_dumps: config.process.core_dumps,
+            threads: threads(&config.runtime.threads, source)?,
         })
     }
 
@@ -200,6 +204,19 @@ impl Settings {
     pub(crate) fn all_warnings(&self) -> impl Iterator<Item = &String> {
         self.warnings.iter().chain(&self.callers.warnings)
     }
+}
+
+/// More would not run, and each takes memory.
+const MOST_THREADS: u16 = 512;
+
+/// One a core where nothing is said.
+fn threads(written: &Spanned<u16>, source: &Source) -> Result<NonZeroUsize, ConfigError> {
+    if *written.get_ref() > MOST_THREADS {
+        let sentence = format!("runtime.threads must be at most {MOST_THREADS}; 0 means one for each core.");
+        return Err(source.error(written.span(), sentence));
+    }
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    Ok(NonZeroUsize::new(usize::from(*written.get_ref())).unwrap_or_else(cores))
 }
 
 /// A day, to measure what is too long by.

@@ -409,3 +409,12 @@ fn a_budget_has_prices_to_count_by() {
     let error = load(&limits("")).map(|_| ()).unwrap_err();
     assert!(error.ends_with(":6:9: \"a*\" has a price already, and the first that fits holds; remove one."), "{error}");
 }
+
+#[test]
+fn there_is_a_thread_for_each_core_unless_said_otherwise() {
+    let cores = std::thread::available_parallelism().unwrap();
+    assert_eq!(load("").unwrap().threads, cores);
+    assert_eq!(load("[runtime]\nthreads = 0").unwrap().threads, cores);
+    assert_eq!(load("[runtime]\nthreads = 3").unwrap().threads.get(), 3);
+    refused(&[("[runtime]\nthreads = 600", "2:11: runtime.threads must be at most 512; 0 means one for each core.")]);
+}

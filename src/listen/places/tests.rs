@@ -1,7 +1,18 @@
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use super::*;
 
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
 async fn place(places: &Arc<Places>, uid: u32) -> Option<Place> {
-    let permit = places.free(|| false).await;
+    let permit = places.open(|| false).await;
     match places.seat(permit, User::Local(uid)) {
         Seat::Place(place) => Some(place),
         Seat::Refused => None,
@@ -18,7 +29,7 @@ async fn a_user_gets_no_more_than_its_share() {
     let _other = place(&places, 2).await.unwrap();
     drop(first);
     assert!(place(&places, 1).await.is_some());
-    assert_eq!(places.free.available_permits(), 2, "what was refused has given its place back");
+    assert_eq!(places.free.available_permits(), 10, "what was refused has given its place back");
 }
 
 #[tokio::test]
@@ -51,11 +62,11 @@ async fn the_longest_idle_connection_of_the_greatest_user_makes_room() {
     a_moment().await;
     let young = place(&places, 2).await.unwrap();
     a_moment().await;
-    let unneeded = tokio::time::timeout(Duration::from_millis(200), places.free(|| false)).await;
+    let unneeded = tokio::time::timeout(Duration::from_millis(200), places.open(|| false)).await;
     assert!(unneeded.is_err() && !old.activity.is_told(), "nobody waits");
     let waiting = tokio::spawn({
         let places = Arc::clone(&places);
-        async move { places.free(|| true).await }
+        async move { places.open(|| true).await }
     });
     old.activity.until_told().await;
     tokio::time::sleep(LOOK * 3).await;
@@ -74,7 +85,7 @@ async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
         crowd.push(place(&places, uid).await.unwrap());
     }
     let seat = async |uid| {
-        let permit = places.free(|| true).await;
+        let permit = places.open(|| true).await;
         places.seat(permit, User::Local(uid))
     };
     let Seat::Line(first) = seat(1).await else { panic!("it has many, and waits") };
@@ -84,16 +95,16 @@ async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
     let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
     // A place that becomes free is not for who comes later.
     drop(crowd.pop());
-    let newcomer = tokio::time::timeout(LOOK * 3, places.free(|| false)).await;
-    assert!(newcomer.is_err(), "the line goes first");
-    crowd.push(places.take(places.try_free().unwrap(), User::Local(2)).unwrap());
+    let Seat::Line(last) = seat(2).await else { panic!("the line goes first") };
+    drop(last);
+    let Some(Seat::Place(again)) = places.seat_from_line(User::Local(2)) else { panic!("there is a place") };
+    crowd.push(again);
     let waiting = tokio::spawn(fourth.place());
     tokio::time::sleep(LOOK * 3).await;
     assert!(!waiting.is_finished());
     drop(crowd.pop());
     assert!(waiting.await.unwrap().is_some(), "a place for who stood in line");
     drop(third);
-    assert_eq!(places.spare.available_permits(), 7, "one of eight is taken");
     assert!(places.taken().in_line.is_empty());
 }
 
@@ -105,7 +116,7 @@ async fn users_with_few_connections_each_do_not_take_all_spare_places() {
         crowd.push(place(&places, at % 2).await.unwrap());
     }
     let seat = async |uid| {
-        let permit = tokio::time::timeout(LOOK * 20, places.free(|| true)).await.unwrap();
+        let permit = tokio::time::timeout(LOOK * 20, places.open(|| true)).await.unwrap();
         match places.seat(permit, User::Local(uid)) {
             Seat::Place(place) => Some(place),
             Seat::Line(_) | Seat::Refused => None,
@@ -142,7 +153,7 @@ async fn the_line_has_an_end() {
     }
     let mut line = Vec::new();
     for at in 0..17 {
-        let permit = places.free(|| true).await;
+        let permit = places.open(|| true).await;
         match places.seat(permit, User::Local(1)) {
             Seat::Line(in_line) => line.push(in_line),
             Seat::Refused => assert_eq!(at, 16),
@@ -150,4 +161,43 @@ async fn the_line_has_an_end() {
         }
     }
     assert_eq!(line.len(), 16);
+}
+
+#[tokio::test]
+async fn a_full_house_looks_out_for_newcomers_all_the_time() {
+    let places = Places::new(Kind::Main, 4, 4, Arc::default());
+    let mut crowd = Vec::new();
+    for _ in 0..4 {
+        crowd.push(place(&places, 1).await.unwrap());
+    }
+    // Nobody waits yet. Whoever comes next must not wait for the next look.
+    for uid in 2..10 {
+        let permit = at_once(places.open(|| false)).expect("there are spare places");
+        let Seat::Place(place) = places.seat(permit, User::Local(uid)) else { panic!("no spare place") };
+        crowd.push(place);
+    }
+    assert!(at_once(places.open(|| false)).is_none(), "all are taken");
+    drop(crowd);
+    drop(at_once(places.open(|| false)).expect("there are places"));
+}
+
+#[tokio::test]
+async fn at_the_admin_address_each_newcomer_takes_the_place_of_an_idle_one() {
+    let places = Places::new(Kind::Admin, 64, 32, Arc::default());
+    let mut held = Vec::new();
+    for at in 0..64 {
+        held.push(place(&places, at % 12).await.unwrap());
+    }
+    for at in 0..10 {
+        let permit = at_once(places.open(|| true)).expect("nobody waits");
+        let Seat::Place(newcomer) = places.seat(permit, User::Local(at)) else { panic!("{at} is not seated") };
+        held.push(newcomer);
+        let asked = held.iter().position(|one| one.activity.is_told()).expect("one was asked to leave");
+        at_once(held.swap_remove(asked).activity.until_late()).expect("at once");
+    }
+    let _requests: Vec<_> = held.iter().map(|one| one.activity.request()).collect();
+    let permit = at_once(places.open(|| true)).expect("there are spare places");
+    assert!(matches!(places.seat(permit, User::Local(1)), Seat::Refused), "nobody is idle, and this user has some");
+    let permit = at_once(places.open(|| true)).expect("there are spare places");
+    assert!(matches!(places.seat(permit, User::Local(50)), Seat::Place(_)), "somebody else has none");
 }

@@ -1,6 +1,7 @@
 //! What is refused and has to stay so: heads and floods over both HTTP versions, forged signatures, questions about
 //! others' records. All the while others are served.
 
+mod blocked;
 mod crowd;
 mod h2spec;
 mod http1;
