@@ -106,6 +106,7 @@ fn the_defaults_of_the_page_are_those_that_hold() {
     // What a table needs beside its defaults.
     let needed = BTreeMap::from([
         ("[listen]", "unix_socket = \"/run/bedrock-sidecar/bedrock.sock\""),
+        ("[[upstreams]]", "region = \"us-east-1\""),
         ("[credentials]", "source = \"secrets_manager\"\nsecret_id = \"s\""),
         ("[[callers]]", "name = \"a\"\nusers = [\"0\"]"),
         ("[audit.anchor]", "to = \"s3\"\nbucket = \"bucket\""),
