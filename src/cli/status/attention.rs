@@ -12,6 +12,10 @@ const NEARLY_ALL: f64 = 0.9;
 /// From the answer to `/status`. What an older daemon does not tell is no reason to worry.
 pub(super) fn attention(status: &Value) -> Vec<String> {
     let mut clauses = Vec::new();
+    if let Some(refused) = status["reloadRefused"].as_str() {
+        let why = refused.trim_end_matches('.');
+        clauses.push(format!("the last reload was refused, and the settings before it are in force: {why}"));
+    }
     credential(&status["credential"], &mut clauses);
     for upstream in list(&status["upstreams"]) {
         clauses.extend(of_upstream(upstream));
@@ -76,9 +80,12 @@ fn of_upstream(upstream: &Value) -> Vec<String> {
     for (plane, what) in [("runtime", "requests to models"), ("control", "listings of models")] {
         let breaker = breaker(upstream, plane);
         if let Some(state) = breaker["state"].as_str().filter(|state| *state != "closed") {
-            let why = breaker["reason"].as_str().map(|reason| format!(" after {reason}")).unwrap_or_default();
+            let why = breaker["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
             clauses.push(format!("{region} is passed over for {what}{why} (its breaker is {state})"));
         }
+    }
+    if let Some(objection) = upstream["objection"].as_str() {
+        clauses.push(format!("{region} cannot be used: {}", objection.trim_end_matches('.')));
     }
     if clauses.is_empty() && upstream["paused"] == true {
         clauses.push(format!("{region} is passed over because connects to it failed"));
@@ -141,10 +148,12 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_said() {
         let ill = json!({
+            "reloadRefused": "line 3 is wrong.",
             "credential": { "problem": "the secret is gone.", "expiresInSeconds": 90 },
             "upstreams": [
                 { "region": "us-east-1", "paused": true, "modelsListed": false,
-                  "breakers": [{ "plane": "runtime", "state": "open", "reason": "3 connects that failed" }] },
+                  "breakers": [{ "plane": "runtime", "state": "open", "reason": "connections failed" }],
+                  "objection": "no key." },
                 { "region": "us-west-2", "paused": true, "breakers": [{ "plane": "control", "state": "half-open" }] },
                 { "region": "us-east-2", "paused": true },
             ],
@@ -166,8 +175,10 @@ mod tests {
         assert_eq!(
             told,
             [
+                "the last reload was refused, and the settings before it are in force: line 3 is wrong",
                 "the credential cannot be renewed: the secret is gone; the one in use expires in 1 min",
-                "us-east-1 is passed over for requests to models after 3 connects that failed (its breaker is open)",
+                "us-east-1 is passed over for requests to models: connections failed (its breaker is open)",
+                "us-east-1 cannot be used: no key",
                 "the models of us-east-1 have not been listed yet",
                 "us-west-2 is passed over for listings of models (its breaker is half-open)",
                 "us-east-2 is passed over because connects to it failed",

@@ -113,6 +113,9 @@ fn upstream(upstream: &Value) -> Text {
     if upstream["paused"] == true && breaker(upstream, "runtime").is_null() {
         facts.push((Tone::Bad, "passed over".to_owned()));
     }
+    if upstream["objection"].is_string() {
+        facts.push((Tone::Bad, "cannot be used".to_owned()));
+    }
     match (upstream["models"].as_u64(), upstream["modelsListedSecondsAgo"].as_u64()) {
         (Some(models), Some(seconds)) => {
             facts.push(plain(format!("{} listed {} ago", of(models, "model", "models"), time(seconds))));
@@ -350,12 +353,12 @@ Last errors   2026-11-28T20:00:00.000Z · 429 ThrottlingException · Converse ·
     fn what_needs_attention_stands_in_the_first_line() {
         let mut doubtful = well();
         doubtful["upstreams"][0]["breakers"][0] =
-            json!({ "plane": "runtime", "state": "open", "reason": "3 connects that failed", "probeInSeconds": 4 });
+            json!({ "plane": "runtime", "state": "open", "reason": "connections failed", "probeInSeconds": 4 });
         let shown = screen(&doubtful, &Terminal { width: 200, colours: true });
         let first = shown.lines().next().unwrap();
         assert_eq!(
             first,
-            "\u{1b}[33mREADY\u{1b}[0m, but us-east-1 is passed over for requests to models after 3 connects that failed (its breaker is open)."
+            "\u{1b}[33mREADY\u{1b}[0m, but us-east-1 is passed over for requests to models: connections failed (its breaker is open)."
         );
         assert!(shown.contains("\u{1b}[1;31mruntime open, tried again in 4 s\u{1b}[0m"), "{shown}");
     }
