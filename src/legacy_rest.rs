@@ -217,7 +217,10 @@ fn routing(road: &Road) -> Value {
 fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
     let first = road.regions.first().filter(|region| region.models.is_listed());
     let region = first.ok_or_else(|| {
-        let why = road.credentials.current(std::time::SystemTime::now()).err().map(|refusal| refusal.message);
+        let first = road.regions.first();
+        let now = std::time::SystemTime::now();
+        let why = first.and_then(|region| region.upstream.credentials().current(now).err());
+        let why = why.map(|refusal| refusal.message);
         let why =
             why.unwrap_or_else(|| "the upstream's models have not been listed yet; try again in a moment.".into());
         Refusal::new(RefusalKind::ServiceUnavailable, why)
@@ -225,7 +228,7 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
     let name = &region.upstream.region;
     let models: Vec<Value> = region
         .models
-        .overview(&road.credentials.account_key())
+        .overview(&region.upstream.credentials().account_key())
         .into_iter()
         .map(|line| {
             let model = line.model;

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
 
 use crate::admin::desk::Desk;
 use crate::admin::failures::Failures;
@@ -19,7 +21,7 @@ use crate::model::Models;
 use crate::model::retention::Retention;
 use crate::receive::budget::Budget;
 use crate::record::Record;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::timings::Timings;
 use crate::upstream::Upstream;
 
@@ -28,6 +30,9 @@ use crate::upstream::Upstream;
 pub(crate) struct Road {
     /// In the order in which they are tried; never empty.
     pub regions: Vec<Region>,
+    /// Every source of credentials that a region uses.
+    pub accounts: Vec<Account>,
+    /// The top-level source of credentials; the first region's, if none uses that.
     pub credentials: Arc<Credentials>,
     pub callers: Callers,
     pub limits: Arc<Limits>,
@@ -46,14 +51,39 @@ pub(crate) struct Road {
     pub requests: Arc<Requests>,
     /// The daemon is about to drop the requests that are still under way: they end by its own doing.
     pub cut_off: Arc<AtomicBool>,
+    /// The daemon has been told to stop.
+    pub stopping: Arc<AtomicBool>,
+    /// Why the last reload was refused; none if it was not.
+    pub reload_refused: Arc<ArcSwapOption<String>>,
 }
 
-/// One upstream, and what is known of its models and of what it keeps.
-#[derive(Debug)]
+/// One upstream, and what is known of its models and of what it keeps. Clones share it.
+#[derive(Debug, Clone)]
 pub(crate) struct Region {
-    pub upstream: Upstream,
-    pub models: Models,
-    pub retention: Retention,
+    /// What it was built from.
+    pub settings: settings::Upstream,
+    pub upstream: Arc<Upstream>,
+    pub models: Arc<Models>,
+    pub retention: Arc<Retention>,
+}
+
+/// A source of credentials, for all upstreams that name the same. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub settings: settings::Credentials,
+    pub credentials: Arc<Credentials>,
+}
+
+impl Region {
+    /// Why requests cannot be sent there at present.
+    pub(crate) fn objection(&self, policy: &settings::callers::Policy, now: SystemTime) -> Option<String> {
+        let region = &self.upstream.region;
+        let credential = self.upstream.credentials().current(now);
+        let refused = credential.and_then(|credential| credential.check_region(region)).err();
+        refused
+            .map(|refusal| refusal.message.into_owned())
+            .or_else(|| self.retention.objection(&policy.require_data_retention, region))
+    }
 }
 
 impl Road {

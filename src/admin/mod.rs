@@ -7,6 +7,7 @@ mod status;
 pub(crate) mod thread;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -106,7 +107,7 @@ async fn answer(
 pub(crate) fn passed_over(road: &Road) -> String {
     let now = Instant::now();
     let is_open = |upstream: &&Upstream| upstream.breaker(Plane::Runtime).status(now).position != Position::Closed;
-    let upstreams = road.regions.iter().map(|region| &region.upstream).filter(is_open);
+    let upstreams = road.regions.iter().map(|region| &*region.upstream).filter(is_open);
     let regions: Vec<&str> = upstreams.map(|upstream| upstream.region.as_str()).collect();
     if regions.is_empty() { String::new() } else { format!("; failing now: {}", regions.join(", ")) }
 }
@@ -144,13 +145,14 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Err(refusal) = road.credentials.current(SystemTime::now()) {
-        reasons.push(refusal.message.into_owned());
+    let now = SystemTime::now();
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy, now));
+    // One region that can be used is enough: requests go there.
+    let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
+    reasons.dedup();
+    if road.stopping.load(Ordering::Relaxed) {
+        reasons.insert(0, "the daemon is stopping.".to_owned());
     }
-    let required = &road.settings.policy.require_data_retention;
-    reasons
-        .extend(road.regions.iter().filter_map(|region| region.retention.objection(required, &region.upstream.region)));
     let audit = road.audit.status();
     if !audit.ledger_writable {
         let why = audit.last_error.unwrap_or_else(|| "the ledger takes no records".to_owned());

@@ -1,17 +1,17 @@
 //! `GET /status`: what the daemon knows of itself, for `bedrock-sidecar status` and for scripts. Keys are only added.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::not_ready;
+use crate::credentials::Credentials;
 use crate::operation::Plane;
 use crate::road::{Region, Road};
 use crate::upstream::breaker::{Breaker, Position};
 
 pub(super) fn status(road: &Road) -> Value {
     let reasons = not_ready(road);
-    let credential = road.credentials.status();
     let audit = road.audit.status();
     json!({
         "ready": reasons.is_empty(),
@@ -19,13 +19,9 @@ pub(super) fn status(road: &Road) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "configuration": road.settings.path,
         "upSeconds": road.begun.elapsed().as_secs(),
-        "credential": {
-            "kind": credential.description,
-            "confirmedSecondsAgo": credential.age.map(|age| age.as_secs()),
-            "expiresInSeconds": credential.expires_in.map(|left| left.as_secs()),
-            "problem": credential.problem,
-        },
-        "upstreams": road.regions.iter().map(upstream).collect::<Vec<_>>(),
+        "reloadRefused": road.reload_refused.load().as_deref(),
+        "credential": credential(&road.credentials),
+        "upstreams": road.regions.iter().map(|region| upstream(region, road)).collect::<Vec<_>>(),
         "audit": {
             "pending": audit.pending,
             "open": audit.open,
@@ -54,7 +50,17 @@ pub(super) fn status(road: &Road) -> Value {
     })
 }
 
-fn upstream(region: &Region) -> Value {
+fn credential(credentials: &Credentials) -> Value {
+    let status = credentials.status();
+    json!({
+        "kind": status.description,
+        "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
+        "expiresInSeconds": status.expires_in.map(|left| left.as_secs()),
+        "problem": status.problem,
+    })
+}
+
+fn upstream(region: &Region, road: &Road) -> Value {
     let upstream = &region.upstream;
     let now = Instant::now();
     let listing = region.models.listing(now);
@@ -67,6 +73,8 @@ fn upstream(region: &Region) -> Value {
         "modelsListedSecondsAgo": listing.map(|(age, _)| age.as_secs()),
         "paused": upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
         "breakers": breakers,
+        "credential": credential(upstream.credentials()),
+        "objection": region.objection(&road.settings.policy, SystemTime::now()),
         "dataRetention": region.retention.mode(),
         "runtime": plane(Plane::Runtime),
         "control": plane(Plane::Control),

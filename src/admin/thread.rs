@@ -10,19 +10,19 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 
 use crate::lifecycle::roll_call::Calls;
+use crate::listen::farewell::Farewell;
 use crate::listen::{Listener, Shared};
 use crate::road::Road;
 
-/// Serves the admin address, as [`Listener::serve`] does. The future ends when nothing more is accepted, the thread when
-/// the sender of `stop` is gone.
+/// Serves the admin address, as [`Listener::serve`] does, until the future is dropped. The thread ends with its last
+/// connection.
 ///
 /// # Errors
 /// The kernel gives no thread, or no descriptor for its events.
 pub(crate) fn serve(
     listener: Listener,
     shared: Arc<Shared>,
-    drain: watch::Receiver<bool>,
-    stop: watch::Receiver<bool>,
+    farewell: Arc<Farewell>,
     cut: watch::Receiver<bool>,
     calls: Calls,
     road: Arc<ArcSwap<Road>>,
@@ -33,17 +33,20 @@ pub(crate) fn serve(
         listener.moved()?
     };
     let main = Handle::current();
-    let service = move |client, request| super::serve(main.clone(), Arc::clone(&road), client, request);
-    let mut running = stop.clone();
-    let (accepting, ended) = oneshot::channel::<()>();
+    let (connections, connection) = watch::channel(());
+    let service = move |client, request| {
+        // Each connection has a clone of it until it ends.
+        let _connection = &connection;
+        super::serve(main.clone(), Arc::clone(&road), client, request)
+    };
+    let (mut accepting, no_longer) = oneshot::channel::<()>();
     let run = async move {
-        listener.serve(shared, drain, stop, cut, calls, service).await;
-        drop(accepting);
-        // Until then, connections come to their end.
-        while running.changed().await.is_ok() {}
+        tokio::select! {
+            () = listener.serve(shared, farewell, cut, calls, service) => {}
+            _ = no_longer => {}
+        }
+        connections.closed().await;
     };
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(run))?;
-    Ok(async move {
-        let _ = ended.await;
-    })
+    Ok(async move { accepting.closed().await })
 }

@@ -18,9 +18,9 @@ use crate::crypto;
 use crate::model::{CallError, Overview, Sent, catalogue, create, retention};
 use crate::operation::Plane;
 use crate::road::Region;
+use crate::settings::Settings;
 use crate::settings::secrets::{closed_to_service, exposed};
 use crate::settings::tls::out_of_date;
-use crate::settings::{SecretLocation, Settings};
 use crate::upstream::{Upstream, UpstreamRequest};
 
 pub(super) fn check(settings: Settings, online: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
@@ -65,9 +65,11 @@ fn warnings(settings: &Settings) -> Vec<String> {
         let place = format!("ca_file of the upstream {}", upstream.region);
         warnings.extend(out_of_date(std::path::Path::new(&place), ca, now));
     }
-    if let SecretLocation::File(path) = &settings.credentials.source {
-        warnings.extend(exposed(path).or_else(|| closed_to_service(path)));
-    }
+    let mut files: Vec<_> =
+        settings.upstreams.iter().filter_map(|upstream| upstream.credentials.source.file()).collect();
+    files.sort_unstable();
+    files.dedup();
+    warnings.extend(files.into_iter().filter_map(|path| exposed(path).or_else(|| closed_to_service(path))));
     warnings
 }
 
@@ -82,24 +84,25 @@ fn bad(what: &str, wrong: &str) -> CheckLine {
 }
 
 async fn contact(settings: &Settings) -> Vec<CheckLine> {
-    let (regions, credentials) = match app::commercial(settings).await {
+    let (accounts, regions) = match app::commercial(settings, None).await {
         Ok(commercial) => commercial,
         Err(error) => return vec![bad("upstream", &error.to_string())],
     };
-    credentials.load().await;
-    let source = match &settings.credentials.source {
-        SecretLocation::SecretsManager { secret_id, region } => format!("secret {secret_id} in {region}"),
-        SecretLocation::Environment => "credentials from the environment".into(),
-        SecretLocation::File(path) => format!("credentials file {}", path.display()),
-        SecretLocation::Profile(name) => format!("AWS profile {name}"),
-    };
-    let credential = match credentials.current(SystemTime::now()) {
-        Ok(credential) => credential,
-        Err(refusal) => return vec![bad(&source, &refusal.message)],
-    };
-    let mut lines = vec![good(&source, credential.description())];
+    let mut lines = Vec::new();
+    for account in &accounts {
+        account.credentials.load().await;
+        let source = account.settings.source.to_string();
+        lines.push(match account.credentials.current(SystemTime::now()) {
+            Ok(credential) => good(&source, credential.description()),
+            Err(refusal) => bad(&source, &refusal.message),
+        });
+    }
     let (mut names, mut models, mut are_all_listed) = (Vec::new(), Vec::new(), true);
     for region in &regions {
+        let Ok(credential) = region.upstream.credentials().current(SystemTime::now()) else {
+            are_all_listed = false;
+            continue;
+        };
         if let Err(refusal) = credential.check_region(&region.upstream.region) {
             lines.push(bad(&format!("key for {}", region.upstream.region), &refusal.message));
             are_all_listed = false;
@@ -108,7 +111,7 @@ async fn contact(settings: &Settings) -> Vec<CheckLine> {
         lines.extend(upstream(region, &settings.policy.require_data_retention).await);
         // What cannot be listed has a line of its own.
         let is_listed = region.models.refresh(&region.upstream).await.is_ok();
-        let overview = region.models.overview(&credentials.account_key());
+        let overview = region.models.overview(&region.upstream.credentials().account_key());
         if is_listed {
             lines.extend(profile_creation(&region.upstream, &overview).await);
         }

@@ -37,10 +37,11 @@ pub(super) fn models(settings: Settings, json: bool, out: &mut dyn Write) -> io:
 }
 
 async fn list(settings: &Settings) -> Result<Vec<Overview>, String> {
-    let (regions, credentials) = app::commercial(settings).await.map_err(|error| error.to_string())?;
+    let (_, regions) = app::commercial(settings, None).await.map_err(|error| error.to_string())?;
+    let Some(region) = regions.first() else { return Ok(Vec::new()) };
+    let credentials = region.upstream.credentials();
     credentials.load().await;
     credentials.current(std::time::SystemTime::now()).map_err(|refusal| refusal.message.into_owned())?;
-    let Some(region) = regions.first() else { return Ok(Vec::new()) };
     region.models.refresh(&region.upstream).await.map_err(|error| error.to_string())?;
     Ok(region.models.overview(&credentials.account_key()))
 }

@@ -73,6 +73,7 @@ pub(crate) struct Upstream {
     pub runtime_endpoint: Option<Spanned<Endpoint>>,
     pub control_endpoint: Option<Spanned<Endpoint>>,
     pub ca_file: Option<Spanned<FilePath>>,
+    pub credentials: Option<Spanned<Credentials>>,
     pub weight: Option<Spanned<i64>>,
 }
 

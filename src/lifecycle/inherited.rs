@@ -84,6 +84,11 @@ impl Inherited {
         self.find(&Place::Unix(path.to_owned()))
     }
 
+    /// How many have not been taken.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Nothing may be left when every configured address has found its socket.
     pub(crate) fn finish(self) -> Result<(), InheritError> {
         match self.0.first() {

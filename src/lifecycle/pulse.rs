@@ -1,6 +1,10 @@
-//! What the service manager hears while the daemon serves: that it lives, as long as its accept loops do, and how it is.
+//! What the service manager hears while the daemon serves, that it lives, as long as its accept loops do, and how it is; and
+//! while it drains, for how much longer.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
 
 use super::notify;
 use super::roll_call::RollCall;
@@ -8,22 +12,54 @@ use super::roll_call::RollCall;
 /// How soon a change is told.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Tells it for ever. Each time, every accept loop has just answered: a daemon that no longer accepts is silent, and the
-/// watchdog starts it anew.
-pub(crate) async fn keep_telling(loops: RollCall, status: impl Fn() -> String) {
-    let watchdog = notify::watchdog_interval();
-    let pause = watchdog.map_or(STATUS_INTERVAL, |interval| interval.min(STATUS_INTERVAL));
-    let mut told = String::new();
-    loop {
-        loops.all_answer().await;
-        if watchdog.is_some() {
-            notify::alive();
+/// Tells it until what is returned is dropped. Each time, every accept loop has just answered: a daemon that no longer
+/// accepts is silent, and the watchdog starts it anew.
+pub(crate) fn start(loops: Arc<RollCall>, status: impl Fn() -> String + Send + 'static) -> JoinSet<()> {
+    let mut telling = JoinSet::new();
+    telling.spawn(async move {
+        let watchdog = notify::watchdog_interval();
+        let mut told = String::new();
+        loop {
+            loops.all_answer().await;
+            if watchdog.is_some() {
+                notify::alive();
+            }
+            let now = status();
+            if now != told {
+                notify::status(&now);
+                told = now;
+            }
+            tokio::time::sleep(pause(watchdog)).await;
         }
-        let now = status();
-        if now != told {
-            notify::status(&now);
-            told = now;
+    });
+    telling
+}
+
+/// Tells that it stops, and again and again for how long that may still take, until what is returned is dropped: the drain
+/// itself at most `timeout`, and what comes after it at most `after`.
+pub(crate) fn start_drain(
+    timeout: Duration,
+    after: Duration,
+    in_flight: impl Fn() -> i64 + Send + 'static,
+) -> JoinSet<()> {
+    let start = Instant::now();
+    let status = move |left: Duration| {
+        let (requests, seconds) = (in_flight(), left.as_secs());
+        format!("Draining: {requests} requests in progress, for {seconds} s at most")
+    };
+    notify::stopping(timeout + after, &status(timeout));
+    let mut telling = JoinSet::new();
+    telling.spawn(async move {
+        let watchdog = notify::watchdog_interval();
+        loop {
+            tokio::time::sleep(pause(watchdog)).await;
+            let left = timeout.saturating_sub(start.elapsed());
+            notify::still_stopping(left + after, &status(left));
         }
-        tokio::time::sleep(pause).await;
-    }
+    });
+    telling
+}
+
+fn pause(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(STATUS_INTERVAL, |interval| interval.min(STATUS_INTERVAL))
 }

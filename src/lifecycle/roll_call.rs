@@ -1,32 +1,59 @@
 //! Whether the accept loops still run: each answers when it is called.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tokio::sync::{mpsc, oneshot};
 
 /// Every accept loop of the daemon.
 #[derive(Debug, Default)]
-pub(crate) struct RollCall(Vec<mpsc::Sender<oneshot::Sender<()>>>);
+pub(crate) struct RollCall(Mutex<Roll>);
+
+#[derive(Debug, Default)]
+struct Roll {
+    next: u64,
+    loops: Vec<(u64, Caller)>,
+}
+
+type Caller = mpsc::Sender<oneshot::Sender<()>>;
 
 /// Where one accept loop is called.
 #[derive(Debug)]
 pub(crate) struct Calls(mpsc::Receiver<oneshot::Sender<()>>);
 
 impl RollCall {
-    /// Adds a loop, which gets what is returned.
-    pub(crate) fn add(&mut self) -> Calls {
+    /// Adds a loop, which gets what is returned, and by whose number it can be removed.
+    pub(crate) fn add(&self) -> (u64, Calls) {
         let (calls, called) = mpsc::channel(1);
-        self.0.push(calls);
-        Calls(called)
+        let mut roll = self.roll();
+        let number = roll.next;
+        roll.next += 1;
+        roll.loops.push((number, calls));
+        (number, Calls(called))
+    }
+
+    /// A loop that is about to end by intention is missed no longer.
+    pub(crate) fn remove(&self, number: u64) {
+        self.roll().loops.retain(|(own, _)| *own != number);
     }
 
     /// Waits until every loop has answered: for ever, if one hangs or has ended.
     pub(crate) async fn all_answer(&self) {
-        for accept_loop in &self.0 {
+        let all = self.roll().loops.clone();
+        for (number, accept_loop) in all {
             let (answer, answered) = oneshot::channel();
             let is_called = accept_loop.send(answer).await.is_ok();
-            if !is_called || answered.await.is_err() {
+            if (!is_called || answered.await.is_err()) && self.is_on_the_roll(number) {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    fn is_on_the_roll(&self, number: u64) -> bool {
+        self.roll().loops.iter().any(|(own, _)| *own == number)
+    }
+
+    fn roll(&self) -> MutexGuard<'_, Roll> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,8 +84,8 @@ mod tests {
 
     #[test]
     fn one_loop_that_hangs_is_missed() {
-        let mut loops = RollCall::default();
-        let (mut first, mut second) = (loops.add(), loops.add());
+        let loops = RollCall::default();
+        let ((_, mut first), (_, mut second)) = (loops.add(), loops.add());
         let mut all = pin!(loops.all_answer());
         assert!(!is_over(all.as_mut()));
         assert!(is_over(pin!(first.answer())));
@@ -69,12 +96,18 @@ mod tests {
 
     #[test]
     fn one_loop_that_has_ended_is_missed() {
-        let mut loops = RollCall::default();
-        let (mut first, second) = (loops.add(), loops.add());
+        let loops = RollCall::default();
+        let ((_, mut first), (number, second)) = (loops.add(), loops.add());
         let mut all = pin!(loops.all_answer());
         assert!(!is_over(all.as_mut()));
         assert!(is_over(pin!(first.answer())));
         drop(second);
         assert!(!is_over(all.as_mut()));
+        // A loop that ends by intention is taken off the roll before.
+        loops.remove(number);
+        assert!(!is_over(all.as_mut()), "a watchdog that has begun to miss it does not take it back");
+        let mut all = pin!(loops.all_answer());
+        assert!(!is_over(all.as_mut()));
+        assert!(is_over(pin!(first.answer())) && is_over(all.as_mut()));
     }
 }

@@ -72,7 +72,7 @@ where
 {
     let Accepted { stream, mut client, ends, tls } = accepted;
     let activity = Arc::clone(&place.activity);
-    let timeouts = shared.timeouts;
+    let timeouts = shared.timeouts();
     let (stream, protocol, start) = tokio::select! {
         biased;
         begun = begin(stream, &mut client, tls, timeouts) => begun?,
@@ -104,7 +104,7 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
-    let course = Course { activity, shared, ends, drain, protocol };
+    let course = Course { activity, shared, timeouts, ends, drain, protocol };
     match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
@@ -188,6 +188,7 @@ where
 struct Course<'a> {
     activity: Arc<Activity>,
     shared: &'a Shared,
+    timeouts: Timeouts,
     ends: Option<(SocketAddr, SocketAddr)>,
     drain: watch::Receiver<bool>,
     protocol: Protocol,
@@ -196,7 +197,7 @@ struct Course<'a> {
 impl Course<'_> {
     async fn follow(self, connection: impl Connection) -> Result<(), Error> {
         let mut connection = pin!(connection);
-        let timeouts = self.shared.timeouts;
+        let timeouts = self.timeouts;
         let (mut finishing, mut unsent) = (None::<Instant>, None);
         // HTTP/2 has words of its own for a client that is just sending.
         let leave = match self.protocol {
@@ -258,12 +259,12 @@ impl Course<'_> {
         if moves {
             self.activity.moves();
         }
-        !moves && blocked >= self.shared.timeouts.write
+        !moves && blocked >= self.timeouts.write
     }
 
     /// Until something may have to be done.
     fn wait(&self, idle: Option<Duration>, finishing: bool) -> Duration {
-        let timeouts = self.shared.timeouts;
+        let timeouts = self.timeouts;
         let look = timeouts.write / 4;
         let wait = match idle {
             Some(_) if finishing => GRACE / 4,

@@ -4,6 +4,7 @@ pub(crate) mod activity;
 mod answer;
 mod connection;
 pub(crate) mod descriptors;
+pub(crate) mod farewell;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod places;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use rustix::event::{PollFd, PollFlags};
 use socket2::{SockRef, TcpKeepalive};
@@ -35,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
 use connection::Accepted;
+use farewell::Farewell;
 use places::{Permit, Places, Seat, Seldom};
 use tls::Material;
 
@@ -138,13 +141,12 @@ impl Listener {
         TcpListener::from_std(socket).map(Listener::Tcp)
     }
 
-    /// Accepts until `stop` says so; drops its connections when `cut` does. Where not even a newcomer could be seated,
-    /// nothing is accepted: connections then wait in the kernel's queue.
+    /// Accepts until it is dropped. Its connections end when `farewell` says so, and are dropped when `cut` does. Where
+    /// not even a newcomer could be seated, nothing is accepted: connections then wait in the kernel's queue.
     pub(crate) async fn serve<F, S, B>(
         self,
         shared: Arc<Shared>,
-        drain: watch::Receiver<bool>,
-        mut stop: watch::Receiver<bool>,
+        farewell: Arc<Farewell>,
         cut: watch::Receiver<bool>,
         mut calls: Calls,
         service: S,
@@ -156,7 +158,6 @@ impl Listener {
         let mut pause = Duration::from_millis(50);
         loop {
             let accepted = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
                 () = calls.answer() => continue,
                 accepted = self.accept(&shared) => accepted,
             };
@@ -168,7 +169,7 @@ impl Listener {
                     if matches!(seat, Seat::Refused) {
                         continue;
                     }
-                    let (service, shared, mut drain) = (service.clone(), Arc::clone(&shared), drain.clone());
+                    let (service, shared, mut drain) = (service.clone(), Arc::clone(&shared), farewell.heard());
                     let mut cut = cut.clone();
                     let connection = async move {
                         let place = tokio::select! {
@@ -244,7 +245,7 @@ impl Listener {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub places: Arc<Places>,
-    pub timeouts: Timeouts,
+    timeouts: ArcSwap<Timeouts>,
     pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
     unidentified_logged: Seldom,
@@ -258,7 +259,18 @@ impl Shared {
         metrics: &Arc<Metrics>,
     ) -> Arc<Shared> {
         let (peers, metrics) = (Arc::clone(peers), Arc::clone(metrics));
+        let timeouts = ArcSwap::from_pointee(timeouts);
         Arc::new(Shared { places, timeouts, peers, metrics, unidentified_logged: Seldom::default() })
+    }
+
+    /// For a connection that begins now.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        **self.timeouts.load()
+    }
+
+    /// Connections that are there keep those that they began with.
+    pub(crate) fn set_timeouts(&self, timeouts: Timeouts) {
+        self.timeouts.store(Arc::new(timeouts));
     }
 }
 

@@ -20,18 +20,45 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// The listener's material, exchangeable while it serves.
 #[derive(Debug)]
 pub(crate) struct Material {
-    tls: Tls,
+    tls: ArcSwap<Tls>,
     current: ArcSwap<ServerConfig>,
     /// What the files looked like when they were last read.
     seen: Mutex<Vec<Option<FileStamp>>>,
 }
 
-impl Material {
-    pub(crate) fn load(tls: Tls) -> Result<Material, TlsError> {
-        let seen = Mutex::new(stamps(&tls));
-        let current = ArcSwap::from_pointee(server_config(&tls)?);
+/// What the files hold, as they were read once.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    tls: Tls,
+    config: ServerConfig,
+    seen: Vec<Option<FileStamp>>,
+}
+
+impl Loaded {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub(crate) fn read(tls: Tls) -> Result<Loaded, TlsError> {
+        let seen = stamps(&tls);
+        let config = server_config(&tls)?;
         say(&tls);
-        Ok(Material { tls, current, seen })
+        Ok(Loaded { tls, config, seen })
+    }
+}
+
+impl Material {
+    pub(crate) fn new(loaded: Loaded) -> Material {
+        let Loaded { tls, config, seen } = loaded;
+        Material { tls: ArcSwap::from_pointee(tls), current: ArcSwap::from_pointee(config), seen: Mutex::new(seen) }
+    }
+
+    /// Uses what was read, perhaps from other files, from the next connection on.
+    pub(crate) fn exchange(&self, loaded: Loaded) {
+        let Loaded { tls, config, seen } = loaded;
+        self.tls.store(Arc::new(tls));
+        self.current.store(Arc::new(config));
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     /// For the next connection.
@@ -41,16 +68,17 @@ impl Material {
 
     /// Reads the files again. On an error the old material stays in use.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        let stamps = stamps(&self.tls);
-        let result = server_config(&self.tls).map(|config| self.current.store(Arc::new(config)));
-        say(&self.tls);
+        let tls = self.tls.load_full();
+        let stamps = stamps(&tls);
+        let result = server_config(&tls).map(|config| self.current.store(Arc::new(config)));
+        say(&tls);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         result
     }
 
     /// Reads the files again if they have changed; true if they had.
     pub(crate) fn reload_if_changed(&self) -> Result<bool, TlsError> {
-        if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == stamps(&self.tls) {
+        if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == stamps(&self.tls.load()) {
             return Ok(false);
         }
         self.reload().map(|()| true)

@@ -194,9 +194,9 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
-        let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
         let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
+        let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let readings = Readings {
             ready: true,
             breakers,
@@ -215,7 +215,6 @@ mod tests {
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_first_byte_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_ready 1",
-            "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_credential_expires_seconds 3600.0",
             "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 60.0",
             "bedrock_sidecar_models_listing_age_seconds{region=\"us-west-2\"} NaN",
@@ -225,6 +224,7 @@ mod tests {
             "bedrock_sidecar_connecting_seconds_count 2",
             "bedrock_sidecar_connecting_seconds_sum 0.003",
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
+            "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_read\"} 11",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_write\"} 13",

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::labels::{LimitLabels, ResultLabel};
+use super::labels::{BreakerLabels, LimitLabels, ResultLabel, Text};
 use crate::operation::Plane;
 use crate::upstream::breaker::Position;
 
@@ -58,6 +58,7 @@ pub(super) struct Shown {
     buffer_full: Counter,
     credential_age: Gauge<f64, AtomicU64>,
     credential_refreshes: Family<ResultLabel, Counter>,
+    breakers: Family<BreakerLabels, Gauge>,
     disbelieved_clocks: Counter,
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
@@ -97,6 +98,11 @@ impl Shown {
                 "Since the source last confirmed the commercial credential, in seconds; NaN when it never has",
             ),
             credential_refreshes: add(registry, "credential_refresh", "Reads of the credential's source"),
+            breakers: add(
+                registry,
+                "upstream_breaker_state",
+                "0 closed, 1 half-open, 2 open: other upstreams are asked first",
+            ),
             disbelieved_clocks: add(
                 registry,
                 "disbelieved_clocks",
@@ -146,11 +152,13 @@ impl Shown {
     }
 
     pub(super) fn show(&self, readings: &Readings) {
-        let Readings { credential, disbelieved_clocks, panics, limits, bodies, audit, log_dropped, .. } = readings;
+        let Readings { credential, breakers, disbelieved_clocks, panics, limits, bodies, audit, log_dropped, .. } =
+            readings;
         let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
         catch_up(&self.buffer_full, bodies.refused);
+        self.show_breakers(breakers);
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
@@ -171,6 +179,15 @@ impl Shown {
         catch_up(&self.audit_refusals_coalesced, audit.coalesced_total);
         catch_up(&self.audit_anchor_failures, audit.anchor_failures_total);
         self.audit_anchor_last.set(audit.anchored_ms as f64 / 1000.0);
+    }
+
+    /// Those of upstreams that a reload has removed go. Of two upstreams of one region the worse counts.
+    fn show_breakers(&self, breakers: &[BreakerReading]) {
+        self.breakers.clear();
+        for BreakerReading { region, plane, position } in breakers {
+            let gauge = self.breakers.get_or_create(&BreakerLabels { region: Text::of(region), plane: plane.name() });
+            gauge.set(gauge.get().max(position.number()));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::readings::{BreakerReading, Readings};
+use super::readings::Readings;
 use crate::limits::ScopeStatus;
 
 type Fraction = Gauge<f64, AtomicU64>;
@@ -16,7 +16,6 @@ type Fraction = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub(super) struct Standing {
     ready: Gauge,
-    breakers: Family<Breaker, Gauge>,
     credential_expires: Fraction,
     listed: Family<Region, Fraction>,
     used: Family<Used, Fraction>,
@@ -25,12 +24,6 @@ pub(super) struct Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Region {
     region: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Breaker {
-    region: String,
-    plane: &'static str,
 }
 
 /// `name` is a caller of the configuration or a pattern on models that stands there, so it is bounded.
@@ -45,11 +38,6 @@ impl Standing {
     pub(super) fn new(registry: &mut Registry) -> Standing {
         Standing {
             ready: add(registry, "ready", "1 if a request could be served now, as /ready says; 0 if not"),
-            breakers: add(
-                registry,
-                "upstream_breaker_state",
-                "0 closed, 1 half-open, 2 open: requests go to other upstreams first",
-            ),
             credential_expires: add(
                 registry,
                 "credential_expires_seconds",
@@ -72,12 +60,7 @@ impl Standing {
         self.ready.set(readings.ready.into());
         let seconds = |time: Option<std::time::Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64());
         self.credential_expires.set(seconds(readings.credential.expires_in));
-        // Upstreams and limits may have gone with a reload. Of two upstreams of one region the worse counts.
-        self.breakers.clear();
-        for BreakerReading { region, plane, position } in &readings.breakers {
-            let gauge = self.breakers.get_or_create(&Breaker { region: region.clone(), plane: plane.name() });
-            gauge.set(gauge.get().max(position.number()));
-        }
+        // Regions and limits may have gone with a reload.
         self.listed.clear();
         for (region, age) in &readings.listings {
             self.listed.get_or_create(&Region { region: region.clone() }).set(seconds(*age));

@@ -34,18 +34,18 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A catalogue younger than this is not read again because a model was not found in it.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The models of one upstream, as far as they are known.
-#[derive(Debug)]
+/// The models of one upstream, as far as they are known. Clones know the same.
+#[derive(Debug, Clone)]
 pub(crate) struct Models {
     settings: settings::Models,
-    catalogue: ArcSwapOption<Listed>,
+    catalogue: Arc<ArcSwapOption<Listed>>,
     /// By (account, model); the region is the upstream's.
-    learned: Mutex<HashMap<(String, String), Learned>>,
+    learned: Arc<Mutex<HashMap<(String, String), Learned>>>,
     /// What stands behind ARNs that do not tell.
-    lookups: Lookups,
+    lookups: Arc<Lookups>,
     /// One creation or listing at a time for each model.
-    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    refreshing: tokio::sync::Mutex<()>,
+    busy: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    refreshing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -64,12 +64,19 @@ impl Models {
     pub(crate) fn new(settings: settings::Models) -> Models {
         Models {
             settings,
-            catalogue: ArcSwapOption::empty(),
-            learned: Mutex::default(),
-            lookups: Lookups::default(),
-            busy: Mutex::default(),
-            refreshing: tokio::sync::Mutex::new(()),
+            catalogue: Arc::default(),
+            learned: Arc::default(),
+            lookups: Arc::default(),
+            busy: Arc::default(),
+            refreshing: Arc::default(),
         }
+    }
+
+    /// The same models under other rules. Profiles that were learned under other geographies are not carried over.
+    pub(crate) fn under(&self, settings: settings::Models) -> Models {
+        let learned =
+            if settings.geographies == self.settings.geographies { Arc::clone(&self.learned) } else { Arc::default() };
+        Models { settings, learned, ..self.clone() }
     }
 
     /// Decides what to send for `asked`; creates a profile, or looks one up, where that is needed.

@@ -39,7 +39,7 @@ impl fmt::Display for Place {
 }
 
 /// A list of patterns and where it is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rule {
     pub patterns: Vec<Glob>,
     pub place: Place,

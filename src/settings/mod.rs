@@ -16,6 +16,7 @@ mod patterns;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,7 +67,7 @@ pub struct Settings {
 }
 
 /// One commercial region and the hosts that serve it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Upstream {
     pub region: String,
     /// Serves the data plane: `bedrock-runtime`.
@@ -77,9 +78,11 @@ pub(crate) struct Upstream {
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// Its share of the requests, where they are spread.
     pub weight: u32,
+    /// The top-level ones, unless it has its own.
+    pub credentials: Credentials,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timeouts {
     /// TCP and TLS handshakes together.
     pub connect: Duration,
@@ -89,19 +92,40 @@ pub(crate) struct Timeouts {
     pub idle: Duration,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub source: SecretLocation,
     pub refresh_interval: Duration,
 }
 
 /// Where the commercial credential is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SecretLocation {
     SecretsManager { secret_id: String, region: String },
     Environment,
     File(PathBuf),
     Profile(String),
+}
+
+impl SecretLocation {
+    /// The file that holds the credential, if it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            SecretLocation::File(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SecretLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretLocation::SecretsManager { secret_id, region } => write!(f, "secret {secret_id} in {region}"),
+            SecretLocation::Environment => f.write_str("credentials from the environment"),
+            SecretLocation::File(path) => write!(f, "credentials file {}", path.display()),
+            SecretLocation::Profile(name) => write!(f, "AWS profile {name}"),
+        }
+    }
 }
 
 /// What `[audit]` means.
@@ -170,10 +194,19 @@ impl Settings {
         let audit = audit(config.audit, &mut warnings, source)?;
         let written = config.upstreams.as_ref().map(|upstreams| upstreams.get_ref().as_slice());
         let upstreams_policy = failover::policy(&config.upstreams_policy, written, &mut warnings, source);
+        let of_its_own = config.credentials.as_ref().map(Spanned::span);
+        let credentials = credentials(config.credentials, "[credentials]", source)?;
+        let upstreams = upstreams(config.upstreams, &credentials, source)?;
+        if let Some(span) = of_its_own
+            && upstreams.iter().all(|upstream| upstream.credentials != credentials)
+        {
+            let sentence = "every upstream has credentials of its own, so this table is not used.";
+            warnings.push(source.error(span, sentence).to_string());
+        }
         Ok(Settings {
             path: None,
             listen,
-            upstreams: upstreams(config.upstreams, source)?,
+            upstreams,
             upstream_is_default,
             upstreams_policy,
             timeouts: Timeouts {
@@ -181,7 +214,7 @@ impl Settings {
                 first_byte: timeout("first_byte", &config.upstream_timeouts.first_byte, DAY)?,
                 idle: timeout("idle", &config.upstream_timeouts.idle, DAY)?,
             },
-            credentials: credentials(config.credentials, source)?,
+            credentials,
             models: models::models(config.models, &mut warnings, source)?,
             headers: headers::headers(config.headers, source)?,
             guardrails: guardrails::guardrails(config.guardrails, source)?,
@@ -247,10 +280,11 @@ fn format(log: &Log) -> config::LogFormat {
 
 fn upstreams(
     upstreams: Option<Spanned<Vec<Spanned<config::Upstream>>>>,
+    credentials: &Credentials,
     source: &Source,
 ) -> Result<Vec<Upstream>, ConfigError> {
     let Some(upstreams) = upstreams else {
-        return Ok(vec![Upstream::of_region(DEFAULT_REGION)]);
+        return Ok(vec![Upstream::of_region(DEFAULT_REGION, credentials)]);
     };
     if upstreams.get_ref().is_empty() {
         return Err(source.error(upstreams.span(), "the list of upstreams is empty; name one region or leave it out."));
@@ -258,7 +292,7 @@ fn upstreams(
     let mut known = Vec::<Upstream>::new();
     for upstream in upstreams.into_inner() {
         let span = upstream.span();
-        let upstream = one_upstream(upstream.into_inner(), source)?;
+        let upstream = one_upstream(upstream.into_inner(), credentials, source)?;
         if known.iter().any(|other| other.region == upstream.region && other.runtime == upstream.runtime) {
             return Err(
                 source.error(span, format!("region {} is named twice with the same endpoint.", upstream.region))
@@ -269,7 +303,7 @@ fn upstreams(
     Ok(known)
 }
 
-fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream, ConfigError> {
+fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Source) -> Result<Upstream, ConfigError> {
     let region = commercial_region(&upstream.region, source)?;
     let has_fips = FIPS_REGIONS.contains(&region.as_str());
     if upstream.fips == Some(true) && !has_fips && upstream.runtime_endpoint.is_none() {
@@ -287,6 +321,8 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
     }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
     let weight = failover::weight(upstream.weight.as_ref(), source)?;
+    let own =
+        upstream.credentials.map(|own| credentials(Some(own), "the upstream's credentials", source)).transpose()?;
     Ok(Upstream {
         runtime: upstream
             .runtime_endpoint
@@ -296,12 +332,13 @@ fn one_upstream(upstream: config::Upstream, source: &Source) -> Result<Upstream,
         region,
         ca,
         weight,
+        credentials: own.unwrap_or_else(|| shared.clone()),
     })
 }
 
 impl Upstream {
     /// AWS's own hosts of a commercial region, FIPS where it has them.
-    pub(crate) fn of_region(region: &str) -> Upstream {
+    pub(crate) fn of_region(region: &str, credentials: &Credentials) -> Upstream {
         let fips = FIPS_REGIONS.contains(&region);
         Upstream {
             region: region.to_owned(),
@@ -309,6 +346,7 @@ impl Upstream {
             control: host("bedrock", region, fips),
             ca: None,
             weight: 1,
+            credentials: credentials.clone(),
         }
     }
 }
@@ -329,18 +367,22 @@ fn ca_certificates(
 
 const NO_SECRET: &str = "secret_id is empty; write the name of the secret that holds the commercial credential here, or choose another source.";
 
-fn credentials(credentials: Option<Spanned<config::Credentials>>, source: &Source) -> Result<Credentials, ConfigError> {
+/// `place` names the table in sentences.
+fn credentials(
+    credentials: Option<Spanned<config::Credentials>>,
+    place: &str,
+    source: &Source,
+) -> Result<Credentials, ConfigError> {
     let Some(credentials) = credentials else {
         return Ok(Credentials { source: SecretLocation::Environment, refresh_interval: Duration::from_secs(300) });
     };
     let span = credentials.span();
     let written = credentials.into_inner();
     let needs = |key: &str, of: &str| {
-        source.error(span.clone(), format!("source = \"{of}\" needs {key} beside it in [credentials]."))
+        source.error(span.clone(), format!("source = \"{of}\" needs {key} beside it in {place}."))
     };
     let stray = |key: &str, of: &str| {
-        source
-            .error(span.clone(), format!("{key} has no meaning with source = \"{of}\"; remove it from [credentials]."))
+        source.error(span.clone(), format!("{key} has no meaning with source = \"{of}\"; remove it from {place}."))
     };
     let refuse_stray = |of: &str, keys: &[(&str, bool)]| match keys.iter().find(|(_, set)| *set) {
         Some((key, _)) => Err(stray(key, of)),

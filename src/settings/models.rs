@@ -11,7 +11,7 @@ use crate::config::{self, ConfigError, Source, nearest};
 use crate::model::identifier::{self, Identifier};
 use crate::operation::check_identifier;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Models {
     pub allow: Rule,
     pub deny: Rule,

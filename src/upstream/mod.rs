@@ -48,8 +48,6 @@ const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub region: String,
-    /// Its share of the requests, where they are spread.
-    pub weight: u32,
     /// What it has no room for at the moment.
     pub throttled: Throttled,
     credentials: Arc<Credentials>,
@@ -129,7 +127,6 @@ impl Upstream {
         let now = Instant::now();
         Ok(Upstream {
             region: upstream.region.clone(),
-            weight: upstream.weight,
             throttled: Throttled::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
@@ -145,7 +142,7 @@ impl Upstream {
     }
 
     /// The credential that requests to this upstream are authenticated with.
-    pub(crate) fn credentials(&self) -> &Credentials {
+    pub(crate) fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
     }
 

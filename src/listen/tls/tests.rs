@@ -102,7 +102,7 @@ const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &
 #[tokio::test]
 async fn tls_1_3_is_preferred_and_1_2_is_served() {
     let pki = Pki::new();
-    let material = Material::load(pki.tls("127.0.0.1:0", false)).unwrap();
+    let material = Material::new(Loaded::read(pki.tls("127.0.0.1:0", false)).unwrap());
     let (names, version) = handshake(&material, &pki.client(None, &BOTH)).await.unwrap();
     assert_eq!((names, version.as_str()), (Vec::new(), "TLSv1_3"));
     let (_, version) = handshake(&material, &pki.client(None, &[&rustls::version::TLS12])).await.unwrap();
@@ -119,7 +119,7 @@ async fn client_certificates_have_their_names() {
         SanType::IpAddress("10.0.0.7".parse().unwrap()),
     ];
     pki.issue("billing", names);
-    let material = Material::load(pki.tls("127.0.0.1:0", true)).unwrap();
+    let material = Material::new(Loaded::read(pki.tls("127.0.0.1:0", true)).unwrap());
     let (names, _) = handshake(&material, &pki.client(Some("billing"), &BOTH)).await.unwrap();
     assert_eq!(
         names,
@@ -137,9 +137,9 @@ async fn client_certificates_have_their_names() {
 #[tokio::test]
 async fn a_client_certificate_is_optional_on_loopback_only() {
     let pki = Pki::new();
-    let local = Material::load(pki.tls("127.0.0.1:0", true)).unwrap();
+    let local = Material::new(Loaded::read(pki.tls("127.0.0.1:0", true)).unwrap());
     assert_eq!(handshake(&local, &pki.client(None, &BOTH)).await.unwrap().0, Vec::<String>::new());
-    let open = Material::load(pki.tls("0.0.0.0:0", true)).unwrap();
+    let open = Material::new(Loaded::read(pki.tls("0.0.0.0:0", true)).unwrap());
     assert!(handshake(&open, &pki.client(None, &BOTH)).await.unwrap_err().contains("peer sent no certificates"));
     // One that another CA has issued.
     let stranger = Pki::new();
@@ -156,7 +156,7 @@ async fn a_client_certificate_is_optional_on_loopback_only() {
 #[tokio::test]
 async fn a_new_certificate_serves_the_next_connection_and_a_bad_one_does_not() {
     let pki = Pki::new();
-    let material = Material::load(pki.tls("127.0.0.1:0", false)).unwrap();
+    let material = Material::new(Loaded::read(pki.tls("127.0.0.1:0", false)).unwrap());
     let served = |material: &Material| material.current.load_full();
     let first = served(&material);
     assert_eq!(material.reload_if_changed(), Ok(false));

@@ -1,0 +1,229 @@
+//! The road: built from settings, and from what a former road has that the settings have not changed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{Lasting, StartError};
+use crate::caller::Callers;
+use crate::credentials::Credentials;
+use crate::model::Models;
+use crate::road::{Account, Region, Road};
+use crate::settings::{self, Settings};
+use crate::upstream::Upstream;
+
+/// How long the models may be listed, and a credential that there is already may be read again, before a road is used.
+pub(super) const SHORT: Duration = Duration::from_secs(5);
+
+/// A road, and the tasks that keep fresh what it is made of. A task goes over to the next road with what it cares for.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub road: Arc<Road>,
+    /// One for each of the road's accounts.
+    accounts: Vec<Upkeep>,
+    /// One for each of the road's regions.
+    regions: Vec<Upkeep>,
+}
+
+/// Ends its tasks with the last road that has it.
+type Upkeep = Arc<JoinSet<()>>;
+
+/// Builds the road and lets it come to know its credentials and models. A source that gives no credential yet is waited for
+/// as long as `patience` says.
+///
+/// # Errors
+/// An upstream's client cannot be built.
+pub(super) async fn build(
+    settings: &Settings,
+    lasting: &Lasting,
+    former: Option<&Built>,
+    patience: Duration,
+) -> Result<Built, StartError> {
+    let (accounts, regions) = commercial(settings, former.map(|former| &*former.road)).await?;
+    let road = Arc::new(Road {
+        credentials: Arc::clone(&main_credentials(settings, &accounts)?.credentials),
+        regions,
+        accounts,
+        callers: Callers::new(settings, Arc::clone(&lasting.host)),
+        limits: Arc::clone(&lasting.limits),
+        audit: Arc::clone(&lasting.audit),
+        settings: settings.clone(),
+        metrics: Arc::clone(&lasting.metrics),
+        failures: Arc::clone(&lasting.failures),
+        begun: lasting.begun.into_std(),
+        buffered: Arc::clone(&lasting.buffered),
+        requests: Arc::clone(&lasting.requests),
+        desk: Arc::clone(&lasting.desk),
+        cut_off: Arc::clone(&lasting.cut_off),
+        stopping: Arc::clone(&lasting.stopping),
+        reload_refused: Arc::clone(&lasting.reload_refused),
+    });
+    prepare(&road, patience).await;
+    let accounts = road.accounts.iter().map(|account| {
+        let kept = former.and_then(|former| former.upkeep_of_account(account));
+        kept.unwrap_or_else(|| Arc::new(keep_credential(account)))
+    });
+    let regions = road.regions.iter().map(|region| {
+        let kept = former.and_then(|former| former.upkeep_of_region(region, settings));
+        kept.unwrap_or_else(|| Arc::new(keep_region(region, settings)))
+    });
+    let (accounts, regions) = (accounts.collect(), regions.collect());
+    Ok(Built { road, accounts, regions })
+}
+
+impl Built {
+    fn upkeep_of_account(&self, account: &Account) -> Option<Upkeep> {
+        let is_it = |own: &Account| Arc::ptr_eq(&own.credentials, &account.credentials);
+        self.accounts.get(self.road.accounts.iter().position(is_it)?).cloned()
+    }
+
+    fn upkeep_of_region(&self, region: &Region, settings: &Settings) -> Option<Upkeep> {
+        let is_it = |own: &Region| {
+            Arc::ptr_eq(&own.upstream, &region.upstream)
+                && Arc::ptr_eq(&own.models, &region.models)
+                && Arc::ptr_eq(&own.retention, &region.retention)
+                && asks_retention(&self.road.settings) == asks_retention(settings)
+        };
+        self.regions.get(self.road.regions.iter().position(is_it)?).cloned()
+    }
+}
+
+/// The top-level source; the first upstream's, if none uses that.
+fn main_credentials<'a>(settings: &Settings, accounts: &'a [Account]) -> Result<&'a Account, StartError> {
+    let main = accounts.iter().find(|account| account.settings == settings.credentials);
+    main.or(accounts.first()).ok_or_else(|| StartError::Upstream("there is no upstream".to_owned()))
+}
+
+fn asks_retention(settings: &Settings) -> bool {
+    !settings.policy.require_data_retention.is_empty()
+}
+
+fn keep_credential(account: &Account) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let credentials = Arc::clone(&account.credentials);
+    tasks.spawn(async move { credentials.keep_fresh().await });
+    tasks
+}
+
+fn keep_region(region: &Region, settings: &Settings) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let kept = region.clone();
+    tasks.spawn(async move { kept.models.keep_fresh(&kept.upstream).await });
+    if asks_retention(settings) {
+        let kept = region.clone();
+        tasks.spawn(async move { kept.retention.keep_fresh(&kept.upstream).await });
+    }
+    tasks
+}
+
+/// The commercial side that settings describe. What a former road has of it is taken over as it is. Nothing is contacted,
+/// unless the secret has to tell the region.
+pub(crate) async fn commercial(
+    settings: &Settings,
+    former: Option<&Road>,
+) -> Result<(Vec<Account>, Vec<Region>), StartError> {
+    let accounts = accounts(settings, former).await;
+    let mut upstreams = settings.upstreams.clone();
+    if settings.upstream_is_default
+        && let Some(Account { credentials, .. }) = accounts.first()
+    {
+        if !credentials.status().available {
+            let _ = timeout(SHORT, credentials.load()).await;
+        }
+        if let Some(region) = credentials.region() {
+            upstreams = vec![settings::Upstream::of_region(&region, &settings.credentials)];
+        }
+    }
+    let mut regions = Vec::new();
+    for upstream in upstreams {
+        let place = format!("ca_file of the upstream {}", upstream.region);
+        let ca = upstream.ca.as_deref().unwrap_or_default();
+        for warning in settings::tls::out_of_date(Path::new(&place), ca, SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
+        regions.push(region(upstream, settings, &accounts, former).map_err(StartError::Upstream)?);
+    }
+    Ok((accounts, regions))
+}
+
+/// One for each source that an upstream names.
+async fn accounts(settings: &Settings, former: Option<&Road>) -> Vec<Account> {
+    let mut accounts = Vec::<Account>::new();
+    for upstream in &settings.upstreams {
+        let wanted = &upstream.credentials;
+        if accounts.iter().any(|account| account.settings == *wanted) {
+            continue;
+        }
+        let known = former.and_then(|road| road.accounts.iter().find(|account| account.settings == *wanted));
+        accounts.push(match known {
+            Some(account) => account.clone(),
+            None => Account { settings: wanted.clone(), credentials: Arc::new(Credentials::new(wanted).await) },
+        });
+    }
+    accounts
+}
+
+fn region(
+    wanted: settings::Upstream,
+    settings: &Settings,
+    accounts: &[Account],
+    former: Option<&Road>,
+) -> Result<Region, String> {
+    let is_same_place = |region: &&Region| {
+        let own = &region.settings;
+        own.region == wanted.region && own.control == wanted.control && own.credentials == wanted.credentials
+    };
+    let exactly = former.and_then(|road| {
+        // Its share of the requests is nothing that a connection depends on.
+        let is_same = |was: &settings::Upstream| settings::Upstream { weight: wanted.weight, ..was.clone() } == wanted;
+        let same = road.regions.iter().find(|region| is_same(&region.settings))?;
+        (road.settings.timeouts == settings.timeouts).then(|| Arc::clone(&same.upstream))
+    });
+    let upstream = match exactly {
+        Some(upstream) => upstream,
+        None => {
+            let account = accounts.iter().find(|account| account.settings == wanted.credentials);
+            let account = account.ok_or("the upstream has no credentials")?;
+            Arc::new(Upstream::new(&wanted, settings.timeouts, Arc::clone(&account.credentials))?)
+        }
+    };
+    // What is known of an account's models in a region does not depend on the connections by which it was learned.
+    let known = former.and_then(|road| Some((road, road.regions.iter().find(is_same_place)?)));
+    let models = match known {
+        Some((road, known)) if road.settings.models == settings.models => Arc::clone(&known.models),
+        Some((_, known)) => Arc::new(known.models.under(settings.models.clone())),
+        None => Arc::new(Models::new(settings.models.clone())),
+    };
+    let retention = known.map(|(_, known)| Arc::clone(&known.retention)).unwrap_or_default();
+    Ok(Region { settings: wanted, upstream, models, retention })
+}
+
+/// Reads the credentials and the models. What fails is tried again in the background; what is known already is kept.
+async fn prepare(road: &Arc<Road>, patience: Duration) {
+    let mut reads = JoinSet::new();
+    for account in &road.accounts {
+        let credentials = Arc::clone(&account.credentials);
+        let longest = if credentials.status().available { SHORT } else { patience };
+        reads.spawn(async move { timeout(longest, credentials.load()).await });
+    }
+    reads.join_all().await;
+    let mut listings = JoinSet::new();
+    for region in road.regions.iter().filter(|region| region.upstream.credentials().status().available) {
+        let (region, asks) = (region.clone(), asks_retention(&road.settings));
+        listings.spawn(async move {
+            let listing = async {
+                if let Err(reason) = region.models.refresh(&region.upstream).await {
+                    tracing::warn!(region = %region.upstream.region, %reason, "models could not be listed; trying again");
+                }
+                if asks {
+                    region.retention.refresh(&region.upstream).await;
+                }
+            };
+            timeout(SHORT, listing).await
+        });
+    }
+    listings.join_all().await;
+}

@@ -1,0 +1,97 @@
+//! SIGHUP: a second road is prepared beside the first, and takes its place only if it can be used.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Lasting;
+use super::build::{Built, build};
+use super::front::{Changes, Standing};
+use crate::error::Refusal;
+use crate::log;
+use crate::road::{Region, Road};
+use crate::settings::Settings;
+
+/// How long the source of a new credential may take; the SDKs give up after 30 s.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+/// What is to take the place of the road that is in use.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub built: Built,
+    pub changes: Changes,
+}
+
+/// Reads the configuration again, and prepares what it says. Nothing that is in use is changed.
+///
+/// # Errors
+/// A sentence that says why the configuration cannot be taken over.
+pub(super) async fn prepare(former: Arc<Built>, lasting: Arc<Lasting>, standing: Standing) -> Result<Prepared, String> {
+    let old = &former.road.settings;
+    let Some(path) = old.path.clone() else {
+        return Err("the daemon runs on built-in defaults, so there is no file to read again".to_owned());
+    };
+    // Reading files may take its time.
+    let read = tokio::task::spawn_blocking(move || Settings::load(&path)).await;
+    let mut new = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let kept = keep_back(old, &mut new);
+    let changes = standing.changes(&new.listen).map_err(|error| error.to_string())?;
+    let built = build(&new, &lasting, Some(&former), PATIENCE).await.map_err(|error| error.to_string())?;
+    if let Some(reason) = loses_credential(&former.road, &built.road) {
+        return Err(reason);
+    }
+    if !kept.is_empty() {
+        tracing::warn!(keys = %kept.join(", "), "changes of these keys take effect at the next restart");
+    }
+    Ok(Prepared { built, changes })
+}
+
+impl Prepared {
+    /// Has everything that outlives a road go by the new settings.
+    pub(super) fn apply(&self, lasting: &Lasting) {
+        let settings = &self.built.road.settings;
+        log::set_format(settings.log);
+        log::set_level(settings.log_level);
+        lasting.audit.apply(&settings.audit);
+        lasting.limits.apply(&settings.limits);
+    }
+}
+
+/// What cannot change while the daemon runs stays as it is; the names of what would have changed.
+fn keep_back(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    let mut keep = |is_changed: bool, name| kept.extend(is_changed.then_some(name));
+    let (was, is) = (&old.listen, &mut new.listen);
+    keep(was.max_connections != is.max_connections, "listen.max_connections");
+    keep(was.max_connections_per_user != is.max_connections_per_user, "listen.max_connections_per_user");
+    (is.max_connections, is.max_connections_per_user) = (was.max_connections, was.max_connections_per_user);
+    if let (Some(was), Some(is)) = (&was.unix_socket, &mut is.unix_socket)
+        && was.path == is.path
+    {
+        keep(was.mode != is.mode, "listen.unix_socket_mode");
+        keep(was.group != is.group, "listen.unix_socket_group");
+        *is = was.clone();
+    }
+    keep(old.core_dumps != new.core_dumps, "process.core_dumps");
+    new.core_dumps = old.core_dumps;
+    keep(old.threads != new.threads, "runtime.threads");
+    new.threads = old.threads;
+    keep(new.limits.fleet.is_some() && old.limits.fleet.is_none(), "[fleet]");
+    kept
+}
+
+/// A sentence if an upstream would be without a credential that has a usable one now.
+fn loses_credential(old: &Road, new: &Road) -> Option<String> {
+    let works = |region: &Region| credential(region).is_ok();
+    let had =
+        |region: &Region| old.regions.iter().any(|own| own.upstream.region == region.upstream.region && works(own));
+    let has_none_at_all = old.regions.iter().any(works) && !new.regions.iter().any(works);
+    let lost = new.regions.iter().find(|region| (has_none_at_all || had(region)) && !works(region))?;
+    let region = &lost.upstream.region;
+    let why = credential(lost).err()?.message;
+    Some(format!("{region} would lose the credential that it has: {why}"))
+}
+
+fn credential(region: &Region) -> Result<(), Refusal> {
+    let credential = region.upstream.credentials().current(SystemTime::now())?;
+    credential.check_region(&region.upstream.region)
+}
