@@ -366,8 +366,9 @@ async fn invoke(
                 continue;
             }
         }
-        if matches!(target.how, How::Learned | How::Created) && matches!(answer.status.as_u16(), 400 | 404) {
-            models.forget(&requested.name, upstream);
+        let is_found = matches!(target.how, How::Learned | How::Created | How::Discovered);
+        if is_found && answer.error().is_some_and(|error| error.blames_model(answer.status)) {
+            models.forget(&requested.name, &target, upstream);
         }
         return Ok(answered(region, answer, Some(target)));
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 
@@ -76,13 +76,9 @@ pub(crate) struct Account {
 
 impl Region {
     /// Why requests cannot be sent there at present.
-    pub(crate) fn objection(&self, policy: &settings::callers::Policy, now: SystemTime) -> Option<String> {
-        let region = &self.upstream.region;
-        let credential = self.upstream.credentials().current(now);
-        let refused = credential.and_then(|credential| credential.check_region(region)).err();
-        refused
-            .map(|refusal| refusal.message.into_owned())
-            .or_else(|| self.retention.objection(&policy.require_data_retention, region))
+    pub(crate) fn objection(&self, policy: &settings::callers::Policy) -> Option<String> {
+        let kept = || self.retention.objection(&policy.require_data_retention, &self.upstream.region);
+        self.upstream.objection().or_else(kept)
     }
 }
 

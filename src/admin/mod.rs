@@ -8,7 +8,7 @@ pub(crate) mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -58,8 +58,7 @@ async fn answer(
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
-            let now = Instant::now();
-            let listed = |region: &Region| region.models.listing(now).map(|(age, _)| age);
+            let listed = |region: &Region| region.models.listed_ago();
             let readings = metrics::Readings {
                 ready: not_ready(&road).is_empty(),
                 listings: road.regions.iter().map(|one| (one.upstream.region.clone(), listed(one))).collect(),
@@ -145,8 +144,7 @@ fn ready(road: &Road) -> Response<Body> {
 
 /// Why requests cannot be served.
 pub(crate) fn not_ready(road: &Road) -> Vec<String> {
-    let now = SystemTime::now();
-    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy, now));
+    let objections = road.regions.iter().map(|region| region.objection(&road.settings.policy));
     // One region that can be used is enough: requests go there.
     let mut reasons = objections.collect::<Option<Vec<String>>>().unwrap_or_default();
     reasons.dedup();

@@ -1,6 +1,6 @@
 //! `GET /status`: what the daemon knows of itself, for `bedrock-sidecar status` and for scripts. Keys are only added.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -63,18 +63,17 @@ fn credential(credentials: &Credentials) -> Value {
 fn upstream(region: &Region, road: &Road) -> Value {
     let upstream = &region.upstream;
     let now = Instant::now();
-    let listing = region.models.listing(now);
     let breakers = Plane::ALL.map(|plane| breaker(upstream.breaker(plane), plane, now));
     let plane = |plane| json!({ "endpoint": upstream.endpoint(plane).to_string() });
     json!({
         "region": upstream.region,
         "modelsListed": region.models.is_listed(),
-        "models": listing.map(|(_, count)| count),
-        "modelsListedSecondsAgo": listing.map(|(age, _)| age.as_secs()),
+        "models": region.models.count(),
+        "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
         "paused": upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
         "breakers": breakers,
         "credential": credential(upstream.credentials()),
-        "objection": region.objection(&road.settings.policy, SystemTime::now()),
+        "objection": region.objection(&road.settings.policy),
         "dataRetention": region.retention.mode(),
         "runtime": plane(Plane::Runtime),
         "control": plane(Plane::Control),

@@ -112,6 +112,8 @@ fn keep_region(region: &Region, settings: &Settings) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let kept = region.clone();
     tasks.spawn(async move { kept.models.keep_fresh(&kept.upstream).await });
+    let probed = Arc::clone(&region.upstream);
+    tasks.spawn(async move { probed.keep_probing().await });
     if asks_retention(settings) {
         let kept = region.clone();
         tasks.spawn(async move { kept.retention.keep_fresh(&kept.upstream).await });

@@ -35,7 +35,7 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the runtime cannot start: {error}")),
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let events = match Events::of_signals() {
             Ok(events) => events,
             Err(error) => return failed(&format!("signals cannot be received: {error}")),
@@ -48,7 +48,10 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => not_started(&error),
         }
-    })
+    });
+    // All that matters has ended by now. What still waits for a file that does not answer holds up no end.
+    runtime.shutdown_background();
+    code
 }
 
 /// The commercial key is in this process's memory: no core dump may hold it, and nobody but root may look at it.

@@ -1,30 +1,41 @@
 //! The current commercial credential: fetched, kept, refreshed, and replaced without an outage.
 
+mod file;
 pub(crate) mod secret;
 pub(crate) mod source;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub(crate) use secret::{Credential, CredentialKind};
 pub(crate) use source::Source;
 
 use crate::error::{Refusal, RefusalKind};
-use crate::file_stamp::FileStamp;
 use crate::settings;
 
 /// A key is replaced this long before it expires.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(300);
-/// How often a credentials file is looked at.
+/// How often a source is read for a key that is about to expire, at least and at most.
+const SOONEST: Duration = Duration::from_secs(5);
+const NEAR_EXPIRY: Duration = Duration::from_secs(60);
+/// How often files are looked at.
 const FILE_POLL: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// How long a source that has given nothing of use is left alone at most, although requests need a credential.
+const LONGEST_NEED: Duration = Duration::from_secs(10);
 /// How soon the source is read again for a refused key after it gave the same key once more, and how far that grows.
 const FIRST_REJECTION_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_REJECTION_PAUSE: Duration = Duration::from_secs(300);
+/// A source that takes longer has given nothing. Secrets Manager has 30 s, a process and STS take time too.
+const LONGEST_FETCH: Duration = Duration::from_secs(45);
+/// A request waits no longer for a fetch, which goes on without it.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The store that all requests share. It holds at most the current credential and the one before.
 #[derive(Debug)]
@@ -32,10 +43,10 @@ pub(crate) struct Credentials {
     source: Source,
     refresh_interval: Duration,
     held: ArcSwap<Held>,
-    /// Held during a fetch, so that all who need one wait for the same.
-    fetching: Mutex<()>,
-    /// Rejections in a row for which the source had no other key, and when the last of them was.
-    in_vain: ArcSwap<Option<(u32, Instant)>>,
+    /// Held during a fetch, so that all who need one wait for the same. Who holds it may replace what is held.
+    fetching: tokio::sync::Mutex<()>,
+    /// Of the upstreams that the credential is for.
+    regions: Mutex<BTreeSet<String>>,
     changed: watch::Sender<u64>,
 }
 
@@ -43,13 +54,36 @@ pub(crate) struct Credentials {
 struct Held {
     current: Option<Arc<Credential>>,
     previous: Option<Arc<Credential>>,
-    /// When the last fetch ended, well or not.
-    fetched: Option<Instant>,
+    /// When the last fetch began, however it ended.
+    began: Option<Instant>,
     /// When the source last gave a usable credential.
     confirmed: Option<Instant>,
     problem: Option<String>,
+    /// Fetches in a row that gave nothing of use.
+    fruitless: u32,
+    in_vain: Option<InVain>,
     successes: u64,
     failures: u64,
+}
+
+/// The upstream refuses a key, and the source still gives it.
+#[derive(Debug, Clone, Copy)]
+struct InVain {
+    fingerprint: [u8; 32],
+    /// Fetches in a row.
+    times: u32,
+    last: Instant,
+}
+
+/// Why the source is to be read.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// It is time.
+    Due,
+    /// A request needs a credential, and there is none that could work.
+    Needed,
+    /// The upstream has refused this key in an attempt that began then.
+    Rejected { fingerprint: [u8; 32], attempt_began: Instant },
 }
 
 /// For /metrics and /ready.
@@ -59,7 +93,7 @@ pub(crate) struct Status {
     pub description: Option<&'static str>,
     /// Since the source last confirmed the credential.
     pub age: Option<Duration>,
-    /// Until it expires, 0 if it has; none where it does not tell.
+    /// Until the credential expires; none while that is not known, zero once it has.
     pub expires_in: Option<Duration>,
     pub problem: Option<String>,
     pub successes: u64,
@@ -72,10 +106,15 @@ impl Credentials {
             source: Source::new(&settings.source).await,
             refresh_interval: settings.refresh_interval,
             held: ArcSwap::default(),
-            fetching: Mutex::new(()),
-            in_vain: ArcSwap::default(),
+            fetching: tokio::sync::Mutex::new(()),
+            regions: Mutex::default(),
             changed: watch::Sender::new(0),
         }
+    }
+
+    /// The credential is for an upstream of this region too.
+    pub(crate) fn is_for(&self, region: &str) {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(region.to_owned());
     }
 
     /// The credential to use now.
@@ -84,14 +123,34 @@ impl Credentials {
     /// 503 with the reason when there is none or it has expired: never the client's fault.
     pub(crate) fn current(&self, now: SystemTime) -> Result<Arc<Credential>, Refusal> {
         let held = self.held.load();
-        let reason = || held.problem.clone().unwrap_or_else(|| "the source has not been read yet".to_owned());
         match &held.current {
-            None => Err(unavailable(format!("no commercial credential: {}.", reason()))),
-            Some(current) if current.expiry.is_some_and(|expiry| expiry <= now) => {
-                Err(unavailable(format!("the commercial {} has expired and {}.", current.description(), reason())))
+            None => {
+                let reason = held.problem.as_deref().unwrap_or("the source has not been read yet");
+                Err(unavailable(format!("no commercial credential: {reason}.")))
+            }
+            Some(current) if current.is_expired(now) => {
+                let reason = held.problem.as_deref().unwrap_or("the source is about to be read again");
+                let what = current.description();
+                Err(unavailable(match current.has() {
+                    "have" => format!("the commercial {what} have expired and {reason}."),
+                    _ => format!("the commercial {what} has expired and {reason}."),
+                }))
             }
             Some(current) => Ok(Arc::clone(current)),
         }
+    }
+
+    /// The same, after a fetch if there is none that could work. All who wait share the fetch. Nobody waits for a source that
+    /// has just given nothing of use.
+    pub(crate) async fn obtain(self: &Arc<Self>) -> Result<Arc<Credential>, Refusal> {
+        if let Ok(current) = self.current(SystemTime::now()) {
+            return Ok(current);
+        }
+        let is_under_way = self.fetching.try_lock().is_err();
+        if self.held.load().fruitless == 0 || (self.calls_for(Cause::Needed) && !is_under_way) {
+            let _ = timeout(LONGEST_WAIT, self.fetch(Cause::Needed)).await;
+        }
+        self.current(SystemTime::now())
     }
 
     /// What to try after the upstream has refused `rejected` as stale: the outcome of one fetch that began no earlier
@@ -103,72 +162,151 @@ impl Credentials {
     /// A source that still gives the refused key, while the key before it is there, yields that one: a rotated key may
     /// take a moment to be known everywhere.
     pub(crate) async fn after_rejection(
-        &self,
+        self: &Arc<Self>,
         rejected: &Arc<Credential>,
         attempt_began: Instant,
     ) -> Option<Arc<Credential>> {
-        let before = self.held.load_full();
-        if let Some(current) = before.current.as_ref().filter(|c| c.fingerprint != rejected.fingerprint) {
-            return Some(Arc::clone(current));
+        let cause = Cause::Rejected { fingerprint: rejected.fingerprint, attempt_began };
+        if self.calls_for(cause) {
+            let _ = timeout(LONGEST_WAIT, self.fetch(cause)).await;
         }
-        let is_too_soon = matches!(**self.in_vain.load(), Some((times, last)) if last.elapsed() < pause_after(times));
-        let was_read = !is_too_soon && self.fetch(Some(attempt_began)).await;
         let held = self.held.load();
         let current = held.current.as_ref()?;
-        if was_read {
-            let before = self.in_vain.load().map_or(0, |(times, _)| times);
-            let is_same = current.fingerprint == rejected.fingerprint;
-            self.in_vain.store(Arc::new(is_same.then(|| (before.saturating_add(1), Instant::now()))));
-        }
         if current.fingerprint == rejected.fingerprint
-            && let Some(previous) = &held.previous
+            && let Some(previous) = held.previous.as_ref().filter(|previous| !previous.is_expired(SystemTime::now()))
         {
             return Some(Arc::clone(previous));
         }
         Some(Arc::clone(current))
     }
 
-    /// Reads the source once, unless another read that began after `unless_since` has just ended. Tells whether it did.
-    async fn fetch(&self, unless_since: Option<Instant>) -> bool {
-        let _one_at_a_time = self.fetching.lock().await;
-        if let Some(since) = unless_since
-            && self.held.load().fetched.is_some_and(|fetched| fetched >= since)
-        {
-            return false;
+    /// Reads the source once, unless another read has made that needless by the time it can begin. A read that has begun goes
+    /// on though nobody waits for it any more.
+    async fn fetch(self: &Arc<Self>, cause: Cause) {
+        let store = Arc::clone(self);
+        let read = tokio::spawn(async move {
+            let _alone = store.fetching.lock().await;
+            if store.calls_for(cause) {
+                store.read(cause).await;
+            }
+        });
+        let _ = read.await;
+    }
+
+    fn calls_for(&self, cause: Cause) -> bool {
+        let held = self.held.load();
+        match cause {
+            Cause::Due => true,
+            Cause::Needed => {
+                let pause = retry_after(held.fruitless).min(LONGEST_NEED);
+                let is_too_soon = held.fruitless > 0 && held.began.is_some_and(|began| began.elapsed() < pause);
+                !is_too_soon && held.current.as_ref().is_none_or(|current| current.is_expired(SystemTime::now()))
+            }
+            Cause::Rejected { fingerprint, attempt_began } => {
+                let is_current = held.current.as_ref().is_some_and(|current| current.fingerprint == fingerprint);
+                let was_read = held.began.is_some_and(|began| began >= attempt_began);
+                let is_too_soon = held
+                    .in_vain
+                    .is_some_and(|one| one.fingerprint == fingerprint && one.last.elapsed() < pause_after(one.times));
+                is_current && !was_read && !is_too_soon
+            }
         }
-        let outcome = self.source.read().await;
+    }
+
+    async fn read(&self, cause: Cause) {
+        let began = Instant::now();
+        let outcome = timeout(LONGEST_FETCH, self.source.read())
+            .await
+            .unwrap_or_else(|_| Err(format!("the source has given no answer within {} s", LONGEST_FETCH.as_secs())));
         let mut held = Held::clone(&self.held.load());
-        let now = Instant::now();
-        held.fetched = Some(now);
+        held.began = Some(began);
+        let before = held.current.as_ref().map(|current| current.fingerprint);
+        let is_given = outcome.is_ok();
+        let outcome = outcome.and_then(|credential| self.take(&mut held, credential));
         match outcome {
-            Ok(credential) => {
+            Ok(()) => {
                 held.successes += 1;
-                held.confirmed = Some(now);
+                held.fruitless = 0;
+                held.confirmed = Some(Instant::now());
                 held.problem = None;
-                let same = held.current.as_ref().is_some_and(|current| current.fingerprint == credential.fingerprint);
-                if same {
-                    self.held.store(Arc::new(held));
-                    return true;
-                }
-                tracing::info!(
-                    kind = credential.description(),
-                    account = credential.account,
-                    "commercial credential loaded"
-                );
-                held.previous = held.current.replace(Arc::new(credential));
-                self.held.store(Arc::new(held));
-                self.changed.send_modify(|version| *version += 1);
             }
             Err(problem) => {
                 held.failures += 1;
-                if held.problem.as_ref() != Some(&problem) {
+                held.fruitless = held.fruitless.saturating_add(1);
+                let is_news = held.problem.as_ref() != Some(&problem);
+                if is_news && is_given {
+                    tracing::error!(reason = %problem, "the source gives a commercial credential that cannot work");
+                } else if is_news {
                     tracing::warn!(reason = %problem, "the commercial credential could not be read; trying again");
                 }
                 held.problem = Some(problem);
-                self.held.store(Arc::new(held));
             }
         }
-        true
+        let after = held.current.as_ref().map(|current| current.fingerprint);
+        held.in_vain = match cause {
+            Cause::Rejected { fingerprint, .. } if after == Some(fingerprint) => {
+                let times = held.in_vain.filter(|one| one.fingerprint == fingerprint).map_or(0, |one| one.times);
+                Some(InVain { fingerprint, times: times.saturating_add(1), last: Instant::now() })
+            }
+            _ => held.in_vain.filter(|one| after == Some(one.fingerprint)),
+        };
+        let is_new = after != before;
+        if is_new && let Some(current) = &held.current {
+            tracing::info!(kind = current.description(), account = current.account, "commercial credential loaded");
+        }
+        self.held.store(Arc::new(held));
+        if is_new {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Makes what the source has given the current credential. One that cannot work takes the place of none that can.
+    ///
+    /// # Errors
+    /// Why it cannot work.
+    fn take(&self, held: &mut Held, mut fetched: Credential) -> Result<(), String> {
+        let now = SystemTime::now();
+        let current = held.current.as_ref();
+        if let Some(current) = current.filter(|current| current.fingerprint == fetched.fingerprint) {
+            // A process may tell a later end of the same keys, or repeat an earlier one.
+            fetched.expiry = fetched.expiry.map(|expiry| current.expiry.map_or(expiry, |known| expiry.max(known)));
+            let is_expired = fetched.is_expired(now);
+            held.current = Some(Arc::new(fetched));
+            return if is_expired { Err(NO_NEWER.to_owned()) } else { Ok(()) };
+        }
+        let is_usable = current.is_some_and(|current| !current.is_expired(now) && self.wrong_region(current).is_none());
+        let objection = match fetched.is_expired(now) {
+            true => Some(format!("its {} {} expired", fetched.description(), fetched.has())),
+            false => self.wrong_region(&fetched),
+        };
+        match objection {
+            Some(why) if is_usable => Err(format!(
+                "the source gives a credential that cannot work ({why}), and the one before stays in use; put a valid one into it"
+            )),
+            _ => {
+                let is_expired = fetched.is_expired(now);
+                held.previous = held.current.replace(Arc::new(fetched));
+                if is_expired { Err(NO_NEWER.to_owned()) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Why no upstream that the credential is for would take it.
+    fn wrong_region(&self, credential: &Credential) -> Option<String> {
+        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        match &credential.kind {
+            CredentialKind::Bearer { only_region: Some(only), .. }
+                if !regions.is_empty() && !regions.contains(only) =>
+            {
+                let named: Vec<&str> = regions.iter().map(String::as_str).collect();
+                Some(format!(
+                    "its {} is valid in {only} only, and not in {}",
+                    credential.description(),
+                    named.join(", ")
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// Counts up whenever another credential has become the current one.
@@ -179,13 +317,12 @@ impl Credentials {
     pub(crate) fn status(&self) -> Status {
         let held = self.held.load();
         let now = SystemTime::now();
-        let expiry = held.current.as_ref().and_then(|current| current.expiry);
-        let usable = held.current.as_ref().filter(|c| c.expiry.is_none_or(|expiry| expiry > now));
+        let current = held.current.as_ref();
         Status {
-            available: usable.is_some(),
-            description: held.current.as_ref().map(|c| c.description()),
+            available: current.is_some_and(|current| !current.is_expired(now)),
+            description: current.map(|current| current.description()),
             age: held.confirmed.map(|confirmed| confirmed.elapsed()),
-            expires_in: expiry.map(|expiry| expiry.duration_since(now).unwrap_or_default()),
+            expires_in: current.and_then(|c| c.expiry).map(|expiry| expiry.duration_since(now).unwrap_or_default()),
             problem: held.problem.clone(),
             successes: held.successes,
             failures: held.failures,
@@ -207,54 +344,62 @@ impl Credentials {
         }
     }
 
-    /// Reads the source for the first time.
-    pub(crate) async fn load(&self) {
-        self.fetch(None).await;
+    /// Reads the source now.
+    pub(crate) async fn load(self: &Arc<Self>) {
+        self.fetch(Cause::Due).await;
     }
 
     /// Keeps the credential fresh until dropped: by interval, before expiry, when its file changes, and with growing
-    /// pauses while the source cannot be read.
-    pub(crate) async fn keep_fresh(&self) {
-        let mut retry = FIRST_RETRY;
-        let mut stamp = self.source.file_stamp();
+    /// pauses while the source gives nothing of use.
+    pub(crate) async fn keep_fresh(self: &Arc<Self>) {
+        let mut changed = self.subscribe();
+        let mut stamps = self.source.file_stamps().await;
         loop {
-            let held = self.held.load_full();
-            let pause = if held.problem.is_some() || held.current.is_none() {
-                let pause = retry;
-                retry = (retry * 2).min(LONGEST_RETRY);
-                pause
-            } else {
-                retry = FIRST_RETRY;
-                self.until_due(&held)
-            };
-            self.sleep_or_file_change(pause, &mut stamp).await;
-            self.fetch(None).await;
+            changed.mark_unchanged();
+            tokio::select! {
+                () = tokio::time::sleep(self.until_due()) => {}
+                now = self.file_change(&stamps) => stamps = now,
+                // A request has had the source read, so that it is due at another time.
+                _ = changed.changed() => continue,
+            }
+            self.load().await;
         }
     }
 
-    fn until_due(&self, held: &Held) -> Duration {
-        let Some(expiry) = held.current.as_ref().and_then(|current| current.expiry) else {
-            return self.refresh_interval;
-        };
+    fn until_due(&self) -> Duration {
+        let held = self.held.load();
+        let Some(current) = &held.current else { return retry_after(held.fruitless) };
+        if held.problem.is_some() {
+            return retry_after(held.fruitless);
+        }
+        let Some(expiry) = current.expiry else { return self.refresh_interval };
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
-        left.saturating_sub(BEFORE_EXPIRY).clamp(FIRST_RETRY * 5, self.refresh_interval.max(FIRST_RETRY * 5))
+        let pause = match left.checked_sub(BEFORE_EXPIRY) {
+            Some(before) => before.max(SOONEST).min(self.refresh_interval),
+            None => (left / 2).clamp(SOONEST, NEAR_EXPIRY),
+        };
+        pause.max(SOONEST)
     }
 
-    async fn sleep_or_file_change(&self, pause: Duration, stamp: &mut Option<FileStamp>) {
-        let end = Instant::now() + pause;
-        if !matches!(self.source, Source::File(_)) {
-            return tokio::time::sleep(pause).await;
+    /// Waits until a file of the source differs from what it was. A file system that does not answer tells nothing.
+    async fn file_change(&self, before: &Stamps) -> Stamps {
+        if !self.source.has_files() {
+            return std::future::pending().await;
         }
-        while Instant::now() < end {
-            tokio::time::sleep(FILE_POLL.min(end.saturating_duration_since(Instant::now()))).await;
-            let now = self.source.file_stamp();
-            if now != *stamp {
-                *stamp = now;
-                return;
+        loop {
+            tokio::time::sleep(FILE_POLL).await;
+            let now = self.source.file_stamps().await;
+            if now.is_some() && now != *before {
+                return now;
             }
         }
     }
 }
+
+type Stamps = Option<Vec<Option<crate::file_stamp::FileStamp>>>;
+
+/// What is said of a credential that has expired, after the source has been read.
+const NO_NEWER: &str = "the source gives no newer one; put a valid one into it";
 
 impl Credential {
     /// Refuses a key that the region would refuse.
@@ -268,6 +413,11 @@ impl Credential {
     }
 }
 
+/// How long after so many fetches in a row that gave nothing of use.
+fn retry_after(fruitless: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << fruitless.saturating_sub(1).min(8)).min(LONGEST_RETRY)
+}
+
 /// How long the source is left alone after so many rejections in vain.
 fn pause_after(times: u32) -> Duration {
     FIRST_REJECTION_PAUSE.saturating_mul(1 << times.saturating_sub(1).min(8)).min(LONGEST_REJECTION_PAUSE)
@@ -278,94 +428,4 @@ fn unavailable(message: String) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::settings::SecretLocation;
-
-    async fn on_file(text: &str) -> (Credentials, tempfile::NamedTempFile) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let source = SecretLocation::File(file.path().to_owned());
-        let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-        (Credentials::new(&settings).await, file)
-    }
-
-    #[tokio::test]
-    async fn a_missing_credential_is_our_fault_and_says_why() {
-        let (credentials, _file) = on_file("nonsense").await;
-        credentials.load().await;
-        let refusal = credentials.current(SystemTime::now()).unwrap_err();
-        assert_eq!(refusal.kind, RefusalKind::ServiceUnavailable);
-        assert!(refusal.message.contains("ABSK"), "{}", refusal.message);
-    }
-
-    #[tokio::test]
-    async fn a_rejection_fetches_once_for_all_and_gives_the_new_key() {
-        let (credentials, file) = on_file("AKIAOLD:s").await;
-        credentials.load().await;
-        let old = credentials.current(SystemTime::now()).unwrap();
-        std::fs::write(file.path(), "AKIANEW:s").unwrap();
-        let began = Instant::now();
-        let (one, two) =
-            tokio::join!(credentials.after_rejection(&old, began), credentials.after_rejection(&old, began));
-        assert_ne!(one.unwrap().fingerprint, old.fingerprint);
-        assert_ne!(two.unwrap().fingerprint, old.fingerprint);
-        assert_eq!(credentials.status().successes, 2);
-    }
-
-    #[tokio::test]
-    async fn a_refused_new_key_falls_back_on_the_one_before() {
-        let (credentials, file) = on_file("AKIAOLD:s").await;
-        credentials.load().await;
-        std::fs::write(file.path(), "AKIANEW:s").unwrap();
-        credentials.load().await;
-        let new = credentials.current(SystemTime::now()).unwrap();
-        let fallback = credentials.after_rejection(&new, Instant::now()).await.unwrap();
-        assert_ne!(fallback.fingerprint, new.fingerprint);
-    }
-
-    #[tokio::test]
-    async fn rejections_in_vain_cost_one_read_and_then_none_for_a_while() {
-        let (credentials, file) = on_file("AKIAOLD:s").await;
-        credentials.load().await;
-        let old = credentials.current(SystemTime::now()).unwrap();
-        for _ in 0..100 {
-            credentials.after_rejection(&old, Instant::now()).await.unwrap();
-        }
-        assert_eq!(credentials.status().successes, 2);
-        // A key that comes by another way is used at once, and its own rejection reads again.
-        std::fs::write(file.path(), "AKIANEW:s").unwrap();
-        credentials.load().await;
-        assert_ne!(credentials.after_rejection(&old, Instant::now()).await.unwrap().fingerprint, old.fingerprint);
-        assert_eq!(
-            (1..=9).map(|times| pause_after(times).as_secs()).collect::<Vec<_>>(),
-            [10, 20, 40, 80, 160, 300, 300, 300, 300]
-        );
-    }
-
-    #[tokio::test]
-    async fn an_unreadable_source_keeps_the_key_that_works() {
-        let (credentials, file) = on_file("AKIAOLD:s").await;
-        credentials.load().await;
-        std::fs::write(file.path(), "").unwrap();
-        credentials.load().await;
-        assert!(credentials.current(SystemTime::now()).is_ok());
-        assert!(credentials.status().problem.is_some());
-    }
-
-    #[test]
-    fn a_short_term_key_is_for_one_region() {
-        let credential = Credential {
-            kind: CredentialKind::Bearer {
-                authorization: http::HeaderValue::from_static("x"),
-                only_region: Some("us-west-2".into()),
-            },
-            region: None,
-            account: None,
-            expiry: None,
-            fingerprint: [0; 32],
-        };
-        assert!(credential.check_region("us-west-2").is_ok());
-        assert!(credential.check_region("us-east-1").unwrap_err().message.contains("us-west-2"));
-    }
-}
+mod tests;

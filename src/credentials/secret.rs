@@ -46,19 +46,32 @@ pub(crate) enum CredentialKind {
 
 impl Credential {
     /// From the access keys of an SDK provider.
-    pub(crate) fn from_keys(keys: AwsKeys) -> Credential {
+    ///
+    /// # Errors
+    /// A sentence for the admin if they cannot work; it quotes nothing of them.
+    pub(crate) fn from_keys(keys: AwsKeys) -> Result<Credential, String> {
+        check(&keys)?;
         let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         for part in [keys.access_key_id(), keys.secret_access_key(), keys.session_token().unwrap_or_default()] {
             digest.update(part.as_bytes());
             digest.update(&[0]);
         }
-        Credential {
+        Ok(Credential {
             region: None,
             account: keys.account_id().map(|id| id.as_str().to_owned()),
             expiry: keys.expiry(),
             fingerprint: finish(digest),
             kind: CredentialKind::AwsKeys(keys),
-        }
+        })
+    }
+
+    pub(crate) fn is_expired(&self, now: SystemTime) -> bool {
+        self.expiry.is_some_and(|expiry| expiry <= now)
+    }
+
+    /// The verb behind its description: the key has, the keys have.
+    pub(crate) fn has(&self) -> &'static str {
+        if matches!(self.kind, CredentialKind::AwsKeys(_)) { "have" } else { "has" }
     }
 
     /// A name for the account in cache keys: the account number, or the fingerprint where it is not known.
@@ -115,8 +128,9 @@ pub(crate) fn parse(text: &str) -> Result<Credential, String> {
 }
 
 fn from_object(fields: &serde_json::Map<String, Value>) -> Result<Credential, String> {
+    // A name that is there and empty does not hide another one that holds a value.
     let field = |names: &[&str]| {
-        names.iter().find_map(|name| fields.get(*name)).and_then(Value::as_str).map(str::trim).filter(|v| !v.is_empty())
+        names.iter().find_map(|name| fields.get(*name)?.as_str().map(str::trim).filter(|value| !value.is_empty()))
     };
     let api_key = field(&["bedrock_api_key", "bedrock_bearer_token", "bearer_token", "AWS_BEARER_TOKEN_BEDROCK"]);
     let access_key = field(&["aws_access_key_id", "access_key", "AWS_ACCESS_KEY_ID", "AccessKeyId", "access_key_id"]);
@@ -131,7 +145,7 @@ fn from_object(fields: &serde_json::Map<String, Value>) -> Result<Credential, St
     let region = field(&["region", "aws_region", "AWS_REGION"]);
     let mut credential = match (api_key, access_key, secret_key) {
         (Some(key), _, _) => classify(key)?,
-        (None, Some(id), Some(secret)) => pair(id, secret, token)?,
+        (None, Some(id), Some(secret)) => encoded_pair(id, secret, token)?,
         (None, Some(_), None) => return Err("the secret has an access key but no aws_secret_access_key".to_owned()),
         (None, None, Some(_)) => return Err("the secret has a secret key but no aws_access_key_id".to_owned()),
         (None, None, None) => {
@@ -160,11 +174,21 @@ fn classify(value: &str) -> Result<Credential, String> {
     if let Some(known) = by_prefix(value) {
         return known;
     }
-    let decoded = LENIENT.decode(value).ok().map(Zeroizing::new);
-    let decoded = decoded.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok());
-    decoded.and_then(|text| by_prefix(text.trim())).unwrap_or_else(|| {
+    decoded(value).and_then(|text| by_prefix(text.trim())).unwrap_or_else(|| {
         Err(format!("the key is in no form that Bedrock knows, plain or base64-decoded; it must be {FORMS}"))
     })
+}
+
+/// What a value of base64 holds, also one that a tool has wrapped into lines; none where it is no base64 of a text.
+fn decoded(value: &str) -> Option<Zeroizing<String>> {
+    let one_line: Zeroizing<String> = Zeroizing::new(value.split_ascii_whitespace().collect());
+    match String::from_utf8(LENIENT.decode(one_line.as_bytes()).ok()?) {
+        Ok(text) => Some(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            None
+        }
+    }
 }
 
 fn by_prefix(value: &str) -> Option<Result<Credential, String>> {
@@ -250,9 +274,43 @@ pub(crate) fn parse_amz_date(text: &str) -> Option<SystemTime> {
     Some(timestamp.into())
 }
 
-fn pair(id: &str, secret: &str, token: Option<&str>) -> Result<Credential, String> {
-    let plausible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-    if !plausible(id) || !plausible(secret) || !token.is_none_or(plausible) {
+/// A pair whose fields may be base64-encoded, each for itself. Secrets and tokens look like base64 anyway: a secret is taken
+/// for encoded if its access key is, or if that gives it the length that secrets have.
+fn encoded_pair(id: &str, secret: &str, token: Option<&str>) -> Result<Credential, String> {
+    let is_id = |text: &str| text.starts_with("AKIA") || text.starts_with("ASIA");
+    let text_in = |value: &str| decoded(value).filter(|text| is_plausible(text.trim()));
+    let decoded_id = if is_id(id) { None } else { text_in(id).filter(|text| is_id(text.trim())) };
+    let decoded_secret = match decoded_id {
+        Some(_) => text_in(secret),
+        None if secret.len() == SECRET_LENGTH => None,
+        None => text_in(secret).filter(|text| text.trim().len() == SECRET_LENGTH),
+    };
+    let decoded_token = token.and_then(text_in);
+    let or = |decoded: &Option<Zeroizing<String>>, plain: &str| -> Zeroizing<String> {
+        Zeroizing::new(decoded.as_ref().map_or(plain, |text| text.trim()).to_owned())
+    };
+    let token = token.map(|token| or(&decoded_token, token));
+    pair(&or(&decoded_id, id), &or(&decoded_secret, secret), token.as_ref().map(|token| token.as_str()))
+}
+
+/// A secret access key has so many characters (AWS's documentation of access keys).
+const SECRET_LENGTH: usize = 40;
+
+fn is_plausible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// An access key with its secret, and its session token if it is temporary.
+///
+/// # Errors
+/// A sentence for the admin; it quotes nothing of them.
+pub(super) fn pair(id: &str, secret: &str, token: Option<&str>) -> Result<Credential, String> {
+    Credential::from_keys(AwsKeys::new(id, secret, token.map(str::to_owned), None, "secret"))
+}
+
+fn check(keys: &AwsKeys) -> Result<(), String> {
+    let (id, token) = (keys.access_key_id(), keys.session_token());
+    if !is_plausible(id) || !is_plausible(keys.secret_access_key()) || !token.is_none_or(is_plausible) {
         return Err("the AWS keys hold characters that no AWS key has; check how they were stored".to_owned());
     }
     if id.starts_with("ASIA") && token.is_none() {
@@ -260,7 +318,7 @@ fn pair(id: &str, secret: &str, token: Option<&str>) -> Result<Credential, Strin
             "the access key starts with ASIA, so it is temporary and needs its aws_session_token beside it".to_owned()
         );
     }
-    Ok(Credential::from_keys(AwsKeys::new(id, secret, token.map(str::to_owned), None, "secret")))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -271,6 +329,13 @@ mod tests {
 
     fn base64(text: &str) -> String {
         base64::engine::general_purpose::STANDARD.encode(text)
+    }
+
+    /// As `base64` and openssl write it.
+    fn wrapped(encoded: &str) -> String {
+        let lines: Vec<&str> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        assert!(lines.len() > 1, "too short to be wrapped");
+        lines.join("\n") + "\n"
     }
 
     fn long_term() -> String {
@@ -301,6 +366,10 @@ mod tests {
             format!("\"{key}\""),
             base64(&key),
             base64(&key).trim_end_matches('=').to_owned(),
+            wrapped(&base64(&key)),
+            serde_json::json!({ "bedrock_api_key": wrapped(&base64(&key)) }).to_string(),
+            format!(r#"{{"bedrock_api_key":"","bearer_token":"{key}"}}"#),
+            format!(r#"{{"bedrock_api_key":null,"bedrock_bearer_token":" ","bearer_token":"{key}"}}"#),
         ] {
             let credential = parse(&text).unwrap();
             assert_eq!(token(&credential), key, "{text}");
@@ -318,6 +387,33 @@ mod tests {
         assert_eq!(token(&parse(&base64("ASIAX:s:t:u")).unwrap()), "ASIAX/s/Some(\"t:u\")");
         let with_region = parse(r#"{"access_key":"AKIAX","secret_key":"s","region":"us-west-2"}"#).unwrap();
         assert_eq!(with_region.region.as_deref(), Some("us-west-2"));
+    }
+
+    #[test]
+    fn each_field_of_a_pair_may_be_encoded() {
+        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+        let token = "FwoGZXIvYXdzEXAMPLE//session/token==";
+        let encoded = |text: &str, is_encoded: bool| if is_encoded { base64(text) } else { text.to_owned() };
+        for bits in 0..8 {
+            let is = |bit: u8| bits & (1 << bit) != 0;
+            let text = serde_json::json!({
+                "aws_access_key_id": encoded("ASIAX", is(0)),
+                "aws_secret_access_key": encoded(secret, is(1)),
+                "aws_session_token": encoded(token, is(2)),
+            });
+            assert_eq!(token_of(&text), format!("ASIAX/{secret}/Some({token:?})"), "{bits:03b}");
+        }
+        // A secret that is base64 of something readable is still a secret.
+        let readable = base64("thirty readable characters now");
+        assert_eq!(readable.len(), SECRET_LENGTH);
+        let text = serde_json::json!({ "access_key": "AKIAX", "secret_key": readable });
+        assert_eq!(token_of(&text), format!("AKIAX/{readable}/None"));
+        let short = serde_json::json!({ "access_key": base64("AKIAX"), "secret_key": base64("s/+=") });
+        assert_eq!(token_of(&short), "AKIAX/s/+=/None");
+    }
+
+    fn token_of(secret: &Value) -> String {
+        token(&parse(&secret.to_string()).unwrap())
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) struct Exceeded {
     pub(super) wait: u64,
     /// Something else than time may lift it sooner: the end of requests in flight, or a larger lease.
     pub(super) may_clear_early: bool,
+    /// What is left of it, if that is something: the request would need more.
+    pub(super) left: Option<u64>,
 }
 
 impl Limit {

@@ -15,14 +15,18 @@ pub(super) fn refusal(scope: &ScopeId, exceeded: &Exceeded, waited: bool) -> Ref
     let key = exceeded.limit.key();
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     let value = Value(exceeded.limit, exceeded.configured);
+    let left = exceeded.left.map(|left| Value(exceeded.limit, left));
     let also = if waited { ", and no place became free within max_wait" } else { "" };
     Refusal::new(
         RefusalKind::Throttling,
-        match exceeded.limit {
-            Limit::ConcurrentRequests => format!(
+        match (exceeded.limit, left) {
+            (Limit::ConcurrentRequests, _) => format!(
                 "{scope} may run {value} requests at once ({key} = {value}), and they are running{also}; try again in {seconds} s."
             ),
-            _ => format!("{scope} has used up {key} = {value}{also}; try again in {seconds} s."),
+            (_, Some(left)) => format!(
+                "{scope} has only {left} left of {key} = {value}, and this request may need more{also}; try again in {seconds} s, or ask for fewer tokens."
+            ),
+            (_, None) => format!("{scope} has used up {key} = {value}{also}; try again in {seconds} s."),
         },
     )
     .retry_after(wait)
@@ -52,7 +56,8 @@ mod tests {
 
     #[test]
     fn the_sentence_names_limit_scope_value_and_time() {
-        let exceeded = |limit, configured, wait| Exceeded { limit, configured, wait, may_clear_early: false };
+        let exceeded =
+            |limit, configured, wait| Exceeded { limit, configured, wait, may_clear_early: false, left: None };
         let text = |scope: ScopeId, exceeded: Exceeded| {
             let refusal = refusal(&scope, &exceeded, false);
             (refusal.message.into_owned(), refusal.retry_after.unwrap())
@@ -74,6 +79,16 @@ mod tests {
         assert_eq!(
             text(ScopeId::Model("anthropic.*".into()), exceeded(Limit::UsdPerDay, 12_500_000_000, 1_000_000_000)).0,
             "the group of models \"anthropic.*\" has used up usd_per_day = 12.50; try again in 1 s."
+        );
+        let partly = |limit, configured, left| Exceeded { left: Some(left), ..exceeded(limit, configured, 1) };
+        assert_eq!(
+            text(ScopeId::Host, partly(Limit::TokensPerDay, 20, 17)).0,
+            "this host has only 17 left of tokens_per_day = 20, and this request may need more; try again in 1 s, or ask for fewer tokens."
+        );
+        assert!(
+            text(ScopeId::Host, partly(Limit::UsdPerDay, 1_000_000_000, 250_000_000))
+                .0
+                .starts_with("this host has only 0.25 left of usd_per_day = 1.00, and")
         );
     }
 

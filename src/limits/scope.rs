@@ -59,43 +59,48 @@ impl Scope {
     pub(super) fn check(&mut self, cost: Cost, now: u64, calendar: &Calendar, period: Period) -> Result<(), Exceeded> {
         self.spent.turn(period, now);
         let mut worst: Option<Exceeded> = None;
-        let mut exceeded = |limit, configured, wait, may_clear_early| {
+        let mut exceeded = |limit, configured, wait, may_clear_early, left| {
             if worst.is_none_or(|other| other.wait < wait) {
-                worst = Some(Exceeded { limit, configured, wait, may_clear_early });
+                worst = Some(Exceeded { limit, configured, wait, may_clear_early, left });
             }
         };
+        let unused = |used: u64, most: u64| most.checked_sub(used).filter(|left| *left > 0);
         let rates = &self.rates;
         if let Some(most) = rates.concurrent_requests
             && self.running >= most
         {
-            exceeded(Limit::ConcurrentRequests, most, 0, true);
+            exceeded(Limit::ConcurrentRequests, most, 0, true, None);
         }
         if let (Some(bucket), Some(rate)) = (&mut self.requests, rates.requests_per_minute) {
             let wait = bucket.wait(1, now);
             if wait > 0 {
-                exceeded(Limit::RequestsPerMinute, rate, wait, false);
+                exceeded(Limit::RequestsPerMinute, rate, wait, false, None);
             }
         }
         if let (Some(bucket), Some(rate)) = (&mut self.tokens, rates.tokens_per_minute) {
             let wait = bucket.wait(cost.tokens, now);
             if wait > 0 {
-                exceeded(Limit::TokensPerMinute, rate, wait, self.reserved.tokens > 0);
+                let left = u64::try_from(bucket.level(now)).ok().filter(|left| *left > 0);
+                exceeded(Limit::TokensPerMinute, rate, wait, self.reserved.tokens > 0, left);
             }
         }
         if let Some(most) = rates.tokens_per_day
             && over(self.spent.tokens_today(), cost.tokens, most)
         {
-            exceeded(Limit::TokensPerDay, most, calendar.until_day_ends(), self.reserved.tokens > 0);
+            let left = unused(self.spent.tokens_today(), most);
+            exceeded(Limit::TokensPerDay, most, calendar.until_day_ends(), self.reserved.tokens > 0, left);
         }
         if let Some(most) = rates.usd_per_day
             && over(self.spent.nano_usd_today(), cost.nano_usd, most)
         {
-            exceeded(Limit::UsdPerDay, most, calendar.until_day_ends(), self.reserved.nano_usd > 0);
+            let left = unused(self.spent.nano_usd_today(), most);
+            exceeded(Limit::UsdPerDay, most, calendar.until_day_ends(), self.reserved.nano_usd > 0, left);
         }
         if let Some(most) = rates.usd_per_month
             && over(self.spent.nano_usd_this_month(), cost.nano_usd, most)
         {
-            exceeded(Limit::UsdPerMonth, most, calendar.until_month_ends(), self.reserved.nano_usd > 0);
+            let left = unused(self.spent.nano_usd_this_month(), most);
+            exceeded(Limit::UsdPerMonth, most, calendar.until_month_ends(), self.reserved.nano_usd > 0, left);
         }
         worst.map_or(Ok(()), Err)
     }

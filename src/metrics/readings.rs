@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::labels::{BreakerLabels, LimitLabels, ResultLabel, Text};
+use super::labels::{BreakerLabels, LimitLabels, RegionLabel, ResultLabel, Text};
 use crate::operation::Plane;
 use crate::upstream::breaker::Position;
 
@@ -19,7 +19,7 @@ pub(crate) struct Readings {
     /// A request could be served now.
     pub ready: bool,
     pub credential: crate::credentials::Status,
-    /// Regions, and for how long their models have been listed.
+    /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,
     pub breakers: Vec<BreakerReading>,
     pub disbelieved_clocks: u64,
@@ -57,6 +57,8 @@ pub(super) struct Shown {
     buffered_max: Gauge,
     buffer_full: Counter,
     credential_age: Gauge<f64, AtomicU64>,
+    credential_expires: Gauge<f64, AtomicU64>,
+    listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     credential_refreshes: Family<ResultLabel, Counter>,
     breakers: Family<BreakerLabels, Gauge>,
     disbelieved_clocks: Counter,
@@ -96,6 +98,16 @@ impl Shown {
                 registry,
                 "credential_age_seconds",
                 "Since the source last confirmed the commercial credential, in seconds; NaN when it never has",
+            ),
+            credential_expires: add(
+                registry,
+                "credential_expires_seconds",
+                "Until the commercial credential expires, in seconds; NaN while that is not known",
+            ),
+            listing_ages: add(
+                registry,
+                "models_listing_age_seconds",
+                "Since the models of an upstream were listed, in seconds; NaN when they never were",
             ),
             credential_refreshes: add(registry, "credential_refresh", "Reads of the credential's source"),
             breakers: add(
@@ -152,8 +164,18 @@ impl Shown {
     }
 
     pub(super) fn show(&self, readings: &Readings) {
-        let Readings { credential, breakers, disbelieved_clocks, panics, limits, bodies, audit, log_dropped, .. } =
-            readings;
+        let Readings {
+            credential,
+            listings,
+            breakers,
+            disbelieved_clocks,
+            panics,
+            limits,
+            bodies,
+            audit,
+            log_dropped,
+            ..
+        } = readings;
         let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
@@ -163,6 +185,11 @@ impl Shown {
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        for (region, age) in listings {
+            let labels = RegionLabel { region: Text::of(region) };
+            self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        }
         for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
             catch_up(&self.credential_refreshes.get_or_create(&ResultLabel { result }), total);
         }

@@ -16,14 +16,7 @@ type Fraction = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub(super) struct Standing {
     ready: Gauge,
-    credential_expires: Fraction,
-    listed: Family<Region, Fraction>,
     used: Family<Used, Fraction>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Region {
-    region: String,
 }
 
 /// `name` is a caller of the configuration or a pattern on models that stands there, so it is bounded.
@@ -38,16 +31,6 @@ impl Standing {
     pub(super) fn new(registry: &mut Registry) -> Standing {
         Standing {
             ready: add(registry, "ready", "1 if a request could be served now, as /ready says; 0 if not"),
-            credential_expires: add(
-                registry,
-                "credential_expires_seconds",
-                "Until the commercial credential expires, in seconds, 0 when it has; NaN when it does not tell",
-            ),
-            listed: add(
-                registry,
-                "models_listing_age_seconds",
-                "Since the models of a region were listed, in seconds; NaN before the first time",
-            ),
             used: add(
                 registry,
                 "limit_used_ratio",
@@ -58,13 +41,7 @@ impl Standing {
 
     pub(super) fn show(&self, readings: &Readings) {
         self.ready.set(readings.ready.into());
-        let seconds = |time: Option<std::time::Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64());
-        self.credential_expires.set(seconds(readings.credential.expires_in));
-        // Regions and limits may have gone with a reload.
-        self.listed.clear();
-        for (region, age) in &readings.listings {
-            self.listed.get_or_create(&Region { region: region.clone() }).set(seconds(*age));
-        }
+        // Limits may have gone with a reload.
         self.used.clear();
         for scope in &readings.limits.scopes {
             for (limit, ratio) in ratios(scope) {

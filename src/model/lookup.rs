@@ -106,13 +106,23 @@ impl Lookups {
             return known;
         }
         let wait = Wait::new(&self.busy, name);
-        match tokio::time::timeout(LONGEST_LOOK, wait.alone.lock()).await {
+        let answer = match tokio::time::timeout(LONGEST_LOOK, wait.alone.lock()).await {
             Ok(_alone) => match self.recall(name) {
-                Some(known) => known,
+                Some(known) => return known,
                 None => self.look(name, asker, keep, look).await,
             },
             Err(_) => Err(unanswered(name)),
+        };
+        match answer {
+            // What was found before holds until the upstream says otherwise.
+            Err(refusal) if says_nothing(&refusal) => self.recall_stale(name).map_or(Err(refusal), Ok),
+            answer => answer,
         }
+    }
+
+    /// What was found once, however long ago.
+    fn recall_stale(&self, name: &str) -> Option<Arc<Looked>> {
+        lock(&self.found).get(name).and_then(|(answer, _)| answer.as_ref().ok().cloned())
     }
 
     async fn look<F>(&self, name: &str, asker: &Asker, keep: Duration, look: impl FnOnce() -> F) -> Answer
@@ -136,14 +146,21 @@ impl Lookups {
         let of = |names: &Mutex<HashMap<String, (Answer, Instant)>>| {
             lock(names).get(name).filter(|(_, until)| *until > now).map(|(answer, _)| answer.clone())
         };
-        of(&self.found).or_else(|| of(&self.missed))
+        match of(&self.found).or_else(|| of(&self.missed))? {
+            // It could not be asked a moment ago.
+            Err(refusal) if says_nothing(&refusal) => Some(self.recall_stale(name).map_or(Err(refusal), Ok)),
+            known => Some(known),
+        }
     }
 
     fn keep(&self, name: &str, answer: &Answer, keep: Duration) {
         let (names, time) = match answer {
             Ok(_) => (&self.found, keep),
-            Err(refusal) if refusal.kind == RefusalKind::ServiceUnavailable => (&self.missed, UNASKED_FOR),
-            Err(_) => (&self.missed, UNKNOWN_FOR),
+            Err(refusal) if says_nothing(refusal) => (&self.missed, UNASKED_FOR),
+            Err(_) => {
+                lock(&self.found).remove(name);
+                (&self.missed, UNKNOWN_FOR)
+            }
         };
         let mut names = lock(names);
         let now = Instant::now();
@@ -200,6 +217,11 @@ impl Drop for Turn<'_> {
             one.running -= 1;
         }
     }
+}
+
+/// The upstream was not asked, or did not answer.
+fn says_nothing(refusal: &Refusal) -> bool {
+    matches!(refusal.kind, RefusalKind::ServiceUnavailable | RefusalKind::Throttling)
 }
 
 fn unanswered(name: &str) -> Refusal {
@@ -281,6 +303,29 @@ mod tests {
         }
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         assert!(lock(&lookups.busy).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_found_holds_while_the_upstream_cannot_be_asked() {
+        let lookups = Lookups::default();
+        let found = || async { Ok(Looked { models: vec!["a.b".into()], profile: None }) };
+        let fails = || async { Err(unanswered("x")) };
+        let of = |answer: Answer| answer.map(|looked| looked.models.clone()).map_err(|refusal| refusal.kind);
+        assert_eq!(of(lookups.get("x", &asker(1), Duration::ZERO, fails).await), Err(RefusalKind::ServiceUnavailable));
+        lock(&lookups.missed).clear();
+        assert_eq!(of(lookups.get("x", &asker(1), Duration::ZERO, found).await), Ok(vec!["a.b".to_owned()]));
+        for _ in 0..3 {
+            assert_eq!(of(lookups.get("x", &asker(1), HOUR, fails).await), Ok(vec!["a.b".to_owned()]));
+        }
+        // A caller without a turn is served what is known too.
+        lock(&lookups.missed).clear();
+        while lookups.turn(&asker(1), Instant::now()).is_some() {}
+        assert_eq!(of(lookups.get("x", &asker(1), HOUR, fails).await), Ok(vec!["a.b".to_owned()]));
+        // What the upstream says counts.
+        let gone = || async { Err(missing()) };
+        assert_eq!(of(lookups.get("x", &asker(2), HOUR, gone).await), Err(RefusalKind::ResourceNotFound));
+        lock(&lookups.missed).clear();
+        assert_eq!(of(lookups.get("x", &asker(2), HOUR, fails).await), Err(RefusalKind::ServiceUnavailable));
     }
 
     #[tokio::test]

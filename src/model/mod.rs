@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 pub(crate) use catalogue::{CallError, Catalogue};
 pub(crate) use resolve::{How, Target};
@@ -31,7 +32,7 @@ use rules::{Rules, Verdict};
 const LEARNED_FOR: Duration = Duration::from_secs(12 * 3600);
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
-/// A catalogue younger than this is not read again because a model was not found in it.
+/// A catalogue is not read again so soon because a model was not found in it, however the last reading ended.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// The models of one upstream, as far as they are known. Clones know the same.
@@ -43,15 +44,30 @@ pub(crate) struct Models {
     learned: Arc<Mutex<HashMap<(String, String), Learned>>>,
     /// What stands behind ARNs that do not tell.
     lookups: Arc<Lookups>,
-    /// One creation or listing at a time for each model.
-    busy: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
-    refreshing: Arc<tokio::sync::Mutex<()>>,
+    /// One creation at a time for each model, and how the last one has failed.
+    busy: Arc<Mutex<HashMap<String, Creation>>>,
+    /// Held during a listing; when the last one began.
+    refreshing: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// The upstream no longer knows what the catalogue holds.
+    is_outdated: Arc<Notify>,
+}
+
+/// Held during a creation.
+type Creation = Arc<tokio::sync::Mutex<Option<FailedCreation>>>;
+
+/// Who waited for a creation while it failed shares its outcome.
+#[derive(Debug)]
+struct FailedCreation {
+    at: Instant,
+    refusal: Refusal,
 }
 
 #[derive(Debug)]
 struct Listed {
     catalogue: Catalogue,
     at: Instant,
+    /// Whose credential listed it.
+    account: String,
 }
 
 #[derive(Debug)]
@@ -69,6 +85,7 @@ impl Models {
             lookups: Arc::default(),
             busy: Arc::default(),
             refreshing: Arc::default(),
+            is_outdated: Arc::default(),
         }
     }
 
@@ -88,11 +105,10 @@ impl Models {
         own: &impl SendRecorded,
     ) -> Result<Target, Refusal> {
         crate::operation::check_identifier(asked)?;
-        let name = resolve::unalias(asked, &self.settings);
         let account = account(upstream);
         let resolution = {
             let listed = self.catalogue.load();
-            let learned = self.learned(&account, name);
+            let learned = self.learned(&account, self.learned_as(asked));
             let caller = asker.entry.as_deref();
             resolve::resolve(asked, Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) })?
         };
@@ -134,10 +150,27 @@ impl Models {
         Some(target)
     }
 
-    /// Forgets what was learned about a model whose profile the upstream no longer knows.
-    pub(crate) fn forget(&self, asked: &str, upstream: &Upstream) {
-        let name = resolve::unalias(asked, &self.settings).to_owned();
-        lock(&self.learned).remove(&(account(upstream), name));
+    /// Forgets a profile that the upstream no longer knows, and has the catalogue read anew if it came from there.
+    pub(crate) fn forget(&self, asked: &str, sent: &Target, upstream: &Upstream) {
+        let key = (account(upstream), self.learned_as(asked).to_owned());
+        let mut learned = lock(&self.learned);
+        // What another request has learned meanwhile stays.
+        if learned.get(&key).is_some_and(|entry| entry.identifier == sent.identifier) {
+            learned.remove(&key);
+        }
+        drop(learned);
+        if self.catalogue.load().as_ref().is_some_and(|listed| listed.catalogue.profile(&sent.identifier).is_some()) {
+            self.is_outdated.notify_one();
+        }
+    }
+
+    /// What is learned about a model is learned under its identifier, however the model was asked for.
+    fn learned_as<'a>(&'a self, asked: &'a str) -> &'a str {
+        let name = resolve::unalias(asked, &self.settings);
+        match identifier::read(name, |_| false) {
+            Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
+            _ => name,
+        }
     }
 
     /// Decides what to send for a profile that is read.
@@ -188,26 +221,46 @@ impl Models {
             }
             Resolution::Create { model, source_arn } => {
                 let alone = Arc::clone(lock(&self.busy).entry(model.clone()).or_default());
-                let _alone = alone.lock().await;
+                let came = Instant::now();
+                let mut failed = alone.lock().await;
+                if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= came) {
+                    return Err(failed.refusal.clone());
+                }
                 if let Some(identifier) = self.learned(account, &model) {
                     return Ok(Target { identifier, is_profile: true, how: How::Learned });
                 }
-                let rules = Rules::new(&self.settings, asker.entry.as_deref());
-                let existing = self.catalogue.load().as_ref().and_then(|listed| {
-                    // One that is of another model only has the name.
-                    let found = listed.catalogue.application_profile(&create::name_for(&model))?;
-                    found.is_only_of(&model).then(|| found.clone())
-                });
-                let (identifier, how) = match existing {
-                    Some(profile) => (usable(profile, &model, rules)?, How::Discovered),
-                    None => match create::create(upstream, &model, &source_arn, own).await? {
-                        Made::New(arn) => (arn, How::Created),
-                        Made::Found(profile) => (usable(profile, &model, rules)?, How::Discovered),
-                    },
-                };
+                let made = self.own_profile(&model, &source_arn, upstream, account, asker, own).await;
+                let (identifier, how) = made.inspect_err(|refusal| {
+                    *failed = Some(FailedCreation { at: Instant::now(), refusal: refusal.clone() });
+                })?;
                 self.learn(account, &model, &identifier);
                 Ok(Target { identifier, is_profile: true, how })
             }
+        }
+    }
+
+    /// The profile with the daemon's name for a model: the one that is there, or else a new one.
+    async fn own_profile(
+        &self,
+        model: &str,
+        source_arn: &str,
+        upstream: &Upstream,
+        account: &str,
+        asker: &Asker,
+        own: &impl SendRecorded,
+    ) -> Result<(String, How), Refusal> {
+        let rules = Rules::new(&self.settings, asker.entry.as_deref());
+        let existing = self.catalogue.load().as_ref().filter(|listed| listed.account == account).and_then(|listed| {
+            // One that is of another model only has the name.
+            let found = listed.catalogue.application_profile(&create::name_for(model))?;
+            found.is_only_of(model).then(|| found.clone())
+        });
+        match existing {
+            Some(profile) => Ok((usable(profile, model, rules)?, How::Discovered)),
+            None => match create::create(upstream, model, source_arn, own).await? {
+                Made::New(arn) => Ok((arn, How::Created)),
+                Made::Found(profile) => Ok((usable(profile, model, rules)?, How::Discovered)),
+            },
         }
     }
 
@@ -232,15 +285,18 @@ impl Models {
 
     /// Reads the catalogue; the old one is kept on failure.
     pub(crate) async fn refresh(&self, upstream: &Upstream) -> Result<(), CallError> {
-        let _one_at_a_time = self.refreshing.lock().await;
+        let mut began = self.refreshing.lock().await;
+        *began = Some(Instant::now());
         self.fetch(upstream).await
     }
 
+    /// The same unless it was tried a moment ago: requests that arrive together share one listing, well or not.
     async fn refresh_unless_fresh(&self, upstream: &Upstream) {
-        let _one_at_a_time = self.refreshing.lock().await;
-        if self.catalogue.load().as_ref().is_some_and(|listed| listed.at.elapsed() < FRESH) {
+        let mut began = self.refreshing.lock().await;
+        if began.is_some_and(|began| began.elapsed() < FRESH) {
             return;
         }
+        *began = Some(Instant::now());
         let fetched = match catalogue::turn(upstream) {
             Ok(_turn) => self.fetch(upstream).await,
             Err(unreachable) => Err(unreachable),
@@ -251,35 +307,41 @@ impl Models {
     }
 
     async fn fetch(&self, upstream: &Upstream) -> Result<(), CallError> {
+        let account = account(upstream);
         let catalogue = catalogue::fetch(upstream).await?;
-        self.catalogue.store(Some(Arc::new(Listed { catalogue, at: Instant::now() })));
+        self.catalogue.store(Some(Arc::new(Listed { catalogue, at: Instant::now(), account })));
         Ok(())
     }
 
-    /// Keeps the catalogue fresh until dropped, and reads it anew when the credential changes.
+    /// Keeps the catalogue fresh until dropped, and reads it anew when the credential changes. A reading that fails is tried
+    /// again with growing pauses, however fresh the old catalogue is.
     pub(crate) async fn keep_fresh(&self, upstream: &Upstream) {
         let mut changed = upstream.credentials().subscribe();
         changed.mark_unchanged();
-        let mut retry = FIRST_RETRY;
+        let is_known = self.listed_ago().is_some_and(|age| age < self.settings.refresh_interval);
+        let mut retry = (!is_known).then_some(FIRST_RETRY);
         loop {
-            let fresh = self
-                .catalogue
-                .load()
-                .as_ref()
-                .is_some_and(|listed| listed.at.elapsed() < self.settings.refresh_interval);
-            let pause = if fresh { self.settings.refresh_interval } else { retry };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(retry.unwrap_or(self.settings.refresh_interval)) => {}
                 _ = changed.changed() => {}
+                () = self.is_outdated.notified() => {
+                    let age = self.listed_ago().unwrap_or(FRESH);
+                    tokio::time::sleep(FRESH.saturating_sub(age)).await;
+                }
             }
             match self.refresh(upstream).await {
-                Ok(()) => retry = FIRST_RETRY,
+                Ok(()) => retry = None,
                 Err(reason) => {
                     tracing::warn!(region = %upstream.region, %reason, "models could not be listed; trying again");
-                    retry = (retry * 2).min(LONGEST_RETRY);
+                    retry = Some(retry.map_or(FIRST_RETRY, |pause| (pause * 2).min(LONGEST_RETRY)));
                 }
             }
         }
+    }
+
+    /// How long ago the models were listed; none if they never were.
+    pub(crate) fn listed_ago(&self) -> Option<Duration> {
+        self.catalogue.load().as_ref().map(|listed| listed.at.elapsed())
     }
 
     /// The catalogue is known; for labels and listings.
@@ -287,11 +349,9 @@ impl Models {
         self.catalogue.load().is_some()
     }
 
-    /// How long ago the models were listed, and how many there are; none before the first listing.
-    pub(crate) fn listing(&self, now: Instant) -> Option<(Duration, usize)> {
-        let listed = self.catalogue.load();
-        let listed = listed.as_ref()?;
-        Some((now.saturating_duration_since(listed.at), listed.catalogue.models().len()))
+    /// How many models the last listing had; none before the first one.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.catalogue.load().as_ref().map(|listed| listed.catalogue.models().len())
     }
 
     /// A model that the catalogue knows, by the identifier or profile that was asked for: the bounded label of metrics.

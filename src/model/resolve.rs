@@ -103,6 +103,13 @@ pub(crate) fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refus
         Identifier::Profile { .. } | Identifier::ProfileArn { .. } | Identifier::ApplicationProfileArn => {
             send(name, true, as_is)
         }
+        // The upstream has said before that this model is invoked through a profile.
+        Identifier::ModelArn { .. } if known.learned.is_some() => {
+            let identifier = known.learned.unwrap_or_default().to_owned();
+            let target = Target { identifier, is_profile: true, how: How::Learned };
+            check_target(&target, known)?;
+            Ok(Resolution::Send(target))
+        }
         Identifier::ModelArn { .. } | Identifier::OtherArn => send(name, false, as_is),
     }
 }

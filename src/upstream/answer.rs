@@ -91,6 +91,23 @@ impl AwsError {
         if by_type || by_text { Remedy::Credential } else { Remedy::None }
     }
 
+    /// It says that the model or profile that was named is not there, and not that the request is wrong otherwise. Other texts
+    /// of 400 may quote the request, so these are looked for at the beginning.
+    pub(crate) fn blames_model(&self, status: StatusCode) -> bool {
+        let text = self.message.to_ascii_lowercase();
+        let begins = |start: &str| text.starts_with(start);
+        match status {
+            StatusCode::NOT_FOUND => self.error_type == "ResourceNotFoundException",
+            StatusCode::BAD_REQUEST => {
+                self.error_type == "ValidationException"
+                    && (begins("the provided model identifier is invalid")
+                        || begins("the provided inference profile")
+                        || begins("the requested inference profile"))
+            }
+            _ => false,
+        }
+    }
+
     /// What the ledger keeps. Texts of 400 and 424 may quote the prompt, so only their type is kept.
     pub(crate) fn for_record(&self, status: StatusCode) -> String {
         let may_quote_input = matches!(status.as_u16(), 400 | 422 | 424);
@@ -166,6 +183,29 @@ mod tests {
             remedy(429, "ThrottlingException", "Too many tokens, please wait before trying again."),
             Remedy::None
         );
+    }
+
+    #[test]
+    fn only_what_names_the_model_blames_it() {
+        for (status, error_type, message, expected) in [
+            (404, "ResourceNotFoundException", "The requested inference profile could not be found.", true),
+            (
+                404,
+                "ResourceNotFoundException",
+                "Could not resolve the foundation model from the model identifier.",
+                true,
+            ),
+            (404, "UnknownOperationException", "", false),
+            (400, "ValidationException", "The provided model identifier is invalid.", true),
+            (400, "ValidationException", "Malformed input: \"the provided model identifier is invalid\"", false),
+            (400, "ValidationException", "Malformed input request: #: required key [prompt] not found", false),
+            (400, "SerializationException", "", false),
+            (403, "AccessDeniedException", "The provided model identifier is invalid.", false),
+            (429, "ThrottlingException", "Too many tokens", false),
+        ] {
+            let error = AwsError { error_type: error_type.into(), message: message.into() };
+            assert_eq!(error.blames_model(StatusCode::from_u16(status).unwrap()), expected, "{status} {message}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod breaker;
 pub(crate) mod pool;
 pub(crate) mod sign;
+mod standing;
 pub(crate) mod strip;
 pub(crate) mod throttled;
 pub(crate) mod tls;
@@ -23,6 +24,7 @@ use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use breaker::{Breaker, Seen};
 use pool::{Pool, SendError};
+use standing::Standing;
 use throttled::Throttled;
 
 use crate::credentials::{Credential, Credentials};
@@ -64,6 +66,7 @@ pub(crate) struct Upstream {
     disbelieved_clocks: AtomicU64,
     /// Milliseconds of the Unix clock when the log last said so.
     disbelief_said: AtomicU64,
+    standing: Standing,
 }
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
@@ -125,6 +128,7 @@ impl Upstream {
             Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
         };
         let now = Instant::now();
+        credentials.is_for(&upstream.region);
         Ok(Upstream {
             region: upstream.region.clone(),
             throttled: Throttled::default(),
@@ -138,6 +142,7 @@ impl Upstream {
             clock_offset: AtomicI64::new(0),
             disbelieved_clocks: AtomicU64::new(0),
             disbelief_said: AtomicU64::new(0),
+            standing: Standing::default(),
         })
     }
 
@@ -169,6 +174,7 @@ impl Upstream {
     pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
         let mut attempts = 0;
         let result = self.answer(request, &mut attempts, tell).await;
+        self.standing.learn(request.plane, &result);
         Exchanged { attempts, result }
     }
 
@@ -178,7 +184,7 @@ impl Upstream {
         attempts: &mut u32,
         mut tell: impl FnMut(u32) + Send,
     ) -> Result<Answer, Failure> {
-        let mut credential = self.credentials.current(SystemTime::now()).map_err(Failure::NoCredential)?;
+        let mut credential = self.credentials.obtain().await.map_err(Failure::NoCredential)?;
         let (mut may_refresh, mut may_shift) = (true, true);
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;

@@ -432,6 +432,149 @@ async fn a_learned_profile_that_is_gone_is_forgotten() {
     assert_eq!(received(&bedrock, "CreateInferenceProfile").len(), 2);
 }
 
+/// One caller's mistake must not cost all others a listing and a creation.
+#[tokio::test]
+async fn a_learned_profile_is_kept_over_bad_requests() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let path = format!("/model/{}/invoke", encoded(NEEDS_CREATED_PROFILE));
+    let body = json!({ "prompt": "hello" }).to_string();
+    assert_eq!(daemon.post(&path, body.clone()).await.status, 200);
+    bedrock.clear();
+    for message in ["Malformed input request", "Malformed: \"The provided model identifier is invalid\""] {
+        bedrock.inject(Fault::once(Effect::Error {
+            status: 400,
+            error_type: "ValidationException".into(),
+            message: message.into(),
+            capital: false,
+            headers: Default::default(),
+        }));
+        let answer = daemon.post(&path, "{\"nonsense\":1}").await;
+        assert_eq!(answer.status, 400);
+        assert_eq!(daemon.record_of(&answer).await["outcome"], "upstream_error");
+        assert_eq!(daemon.post(&path, body.clone()).await.status, 200);
+    }
+    let others: Vec<_> = bedrock.requests().into_iter().filter_map(|one| one.operation).collect();
+    assert!(others.iter().all(|operation| operation == "InvokeModel"), "{others:?}");
+}
+
+/// However a model is asked for, what was learned of it is one thing.
+#[tokio::test]
+async fn a_learned_profile_that_is_gone_is_forgotten_under_every_name_of_the_model() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock)
+        .with(&format!("[models.aliases]\n\"pixtral\" = \"{NEEDS_CREATED_PROFILE}\""))
+        .ready()
+        .await;
+    let body = json!({ "prompt": "hello" }).to_string();
+    for asked in [
+        NEEDS_CREATED_PROFILE,
+        "pixtral",
+        &format!("us-gov.{NEEDS_CREATED_PROFILE}"),
+        &format!("arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/{NEEDS_CREATED_PROFILE}"),
+    ] {
+        let path = format!("/model/{}/invoke", encoded(asked));
+        let first = daemon.post(&path, body.clone()).await;
+        assert_eq!(first.status, 200, "{asked}: {first:?}");
+        let profile = encoded(first.header("x-bedrock-sidecar-model").unwrap());
+        direct(&bedrock, request(Method::DELETE, &format!("/inference-profiles/{profile}"), "")).await;
+        assert_eq!(daemon.post(&path, body.clone()).await.status, 404, "{asked}: the upstream's answer");
+        let again = daemon.post(&path, body.clone()).await;
+        assert_eq!(again.status, 200, "{asked}: made anew: {again:?}");
+        daemon.record_of(&again).await;
+    }
+    // An ARN of the model itself needs no trial, once it is known that the model takes a profile.
+    let arn = arn(&format!(":foundation-model/{CURLY}"));
+    for calls in [2, 1] {
+        bedrock.clear();
+        assert_eq!(ask(&daemon, &arn).await.status, 200);
+        assert_eq!(received(&bedrock, "Converse").len(), calls);
+    }
+}
+
+#[tokio::test]
+async fn a_listed_profile_that_is_gone_is_listed_anew() {
+    let bedrock = bedrock().await;
+    let source = arn(&format!(":foundation-model/{NEEDS_CREATED_PROFILE}"));
+    let profile = made_by_hand(&bedrock, "bedrock-sidecar-mistral-pixtral-large-2502-v1-0", &source).await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let path = format!("/model/{}/invoke", encoded(NEEDS_CREATED_PROFILE));
+    let body = json!({ "prompt": "hello" }).to_string();
+    assert_eq!(daemon.post(&path, body.clone()).await.header("x-bedrock-sidecar-model"), Some(profile.as_str()));
+    direct(&bedrock, request(Method::DELETE, &format!("/inference-profiles/{}", encoded(&profile)), "")).await;
+    assert_eq!(daemon.post(&path, body.clone()).await.status, 404);
+    until_async("another profile", || async { (daemon.post(&path, body.clone()).await.status == 200).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn a_listing_that_fails_after_another_key_is_tried_again_soon() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    bedrock.clear();
+    bedrock.inject(Fault::once(Effect::InternalServerError).times(2).on("ListFoundationModels"));
+    let keys = format!("{}:{}", simulator::DEFAULT_ACCESS_KEY_ID, simulator::DEFAULT_SECRET_ACCESS_KEY);
+    std::fs::write(daemon.secret_path(), keys).unwrap();
+    eventually("a listing that succeeds", || {
+        received(&bedrock, "ListFoundationModels").iter().any(|one| one.status == Some(200))
+    })
+    .await;
+    let age = until_async("its age", || async {
+        metric(&daemon.metrics().await, "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"}")
+    })
+    .await;
+    assert!(age >= 0.0);
+}
+
+#[tokio::test]
+async fn requests_that_need_a_listing_at_once_share_one_that_fails() {
+    let bedrock = bedrock().await;
+    bedrock.inject(Fault::once(Effect::InternalServerError).times(0).on("ListFoundationModels"));
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let connection = Http2::to(daemon.address()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let connection = connection.clone();
+        tasks.spawn(async move {
+            connection.send(request(Method::POST, &converse_path(PROFILE_ONLY), converse("hello"))).await
+        });
+    }
+    for answer in tasks.join_all().await {
+        assert_eq!(answer.status, 400, "the upstream's word: {answer:?}");
+    }
+    daemon.all_records(30).await;
+    // The daemon's own tries in the background are among them.
+    let listings = received(&bedrock, "ListFoundationModels").len();
+    assert!(listings < 10, "{listings} listings");
+}
+
+/// All wait for one creation, and it fails for all of them.
+#[tokio::test]
+async fn requests_that_wait_for_a_creation_share_its_failure() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let denied = Effect::Error {
+        status: 403,
+        error_type: "AccessDeniedException".into(),
+        message: "User: x is not authorized to perform: bedrock:CreateInferenceProfile".into(),
+        capital: false,
+        headers: Default::default(),
+    };
+    bedrock.inject(Fault::once(denied).times(0).on("CreateInferenceProfile"));
+    let path = format!("/model/{}/invoke", encoded(NEEDS_CREATED_PROFILE));
+    let connection = Http2::to(daemon.address()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let (connection, path) = (connection.clone(), path.clone());
+        tasks.spawn(async move { connection.send(request(Method::POST, &path, "{\"prompt\":\"x\"}")).await });
+    }
+    for answer in tasks.join_all().await {
+        refused(&answer, 403, "AccessDeniedException");
+    }
+    let tried = received(&bedrock, "CreateInferenceProfile").len();
+    assert!(tried < 30, "{tried} tries for 30 requests at once");
+}
+
 #[tokio::test]
 async fn an_application_profile_is_looked_up_and_judged_by_its_regions() {
     let bedrock = bedrock().await;

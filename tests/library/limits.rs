@@ -678,7 +678,10 @@ async fn budgets_count_money_by_day_and_month() {
     let host = &limits.status().scopes[0];
     assert_eq!((host.nano_usd_today, host.budget_used), (8_000_000_000, Some(0.8)));
     let refusal = refused(&limits, claude(2_001)).await;
-    assert_eq!(refusal.message, "this host has used up usd_per_day = 10.00; try again in 43200 s.");
+    assert_eq!(
+        refusal.message,
+        "this host has only 2.00 left of usd_per_day = 10.00, and this request may need more; try again in 43200 s, or ask for fewer tokens."
+    );
     // A model without a price spends nothing.
     limits.admit(LimitRequest { model: Some("meta.llama"), ..ask(1_000_000) }).await.unwrap().cancel();
     clock.advance(Duration::from_secs(86_400));

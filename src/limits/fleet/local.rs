@@ -135,7 +135,7 @@ impl LocalLease {
             return Ok(());
         }
         // A lease may grow at any moment, unless the whole limit is too small.
-        Err(Exceeded { limit, configured: configured.unwrap_or(0), wait, may_clear_early: wait < u64::MAX })
+        Err(Exceeded { limit, configured: configured.unwrap_or(0), wait, may_clear_early: wait < u64::MAX, left: None })
     }
 
     /// The check and the taking as one step, where no other limit has a say.

@@ -15,6 +15,11 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
+/// As `base64` and openssl write it.
+fn wrapped(encoded: &str) -> String {
+    encoded.as_bytes().chunks(76).map(|line| format!("{}\n", std::str::from_utf8(line).unwrap())).collect()
+}
+
 /// Every form in which a secret is kept, against an upstream that verifies byte for byte.
 #[tokio::test]
 async fn every_form_of_a_secret_is_understood() {
@@ -49,6 +54,20 @@ async fn every_form_of_a_secret_is_understood() {
         (format!("{temporary_id}:{temporary_secret}:{DEFAULT_SESSION_TOKEN}"), "sigv4"),
         (base64(&format!("{temporary_id}:{temporary_secret}:{DEFAULT_SESSION_TOKEN}")), "sigv4"),
         (json!({ "bedrock_api_key": base64(&format!("{id}:{secret}")) }).to_string(), "sigv4"),
+        (wrapped(&base64(key)), "bearer"),
+        (json!({ "bedrock_api_key": wrapped(&base64(&short)) }).to_string(), "bearer"),
+        (json!({ "bedrock_api_key": "", "bearer_token": key }).to_string(), "bearer"),
+        (json!({ "aws_access_key_id": base64(id), "aws_secret_access_key": base64(secret) }).to_string(), "sigv4"),
+        (json!({ "access_key": id, "secret_key": base64(secret) }).to_string(), "sigv4"),
+        (
+            json!({
+                "aws_access_key_id": base64(temporary_id),
+                "aws_secret_access_key": base64(temporary_secret),
+                "aws_session_token": base64(DEFAULT_SESSION_TOKEN),
+            })
+            .to_string(),
+            "sigv4",
+        ),
     ];
     for (at, (form, auth)) in forms.iter().enumerate() {
         let daemon = Setup::plain(&bedrock).secret(form).ready().await;

@@ -3,6 +3,8 @@
 mod clock;
 mod forms;
 mod memory;
+mod readiness;
+mod renewal;
 mod rotation;
 mod short_term;
 mod sources;

@@ -109,6 +109,19 @@ async fn the_environment_gives_either_kind() {
     let none = Setup::plain(&bedrock).credentials(section).start().await;
     let sentence = refused(&ask(&none).await, 503, "ServiceUnavailableException");
     assert!(sentence.contains("set AWS_BEARER_TOKEN_BEDROCK"), "{sentence}");
+
+    bedrock.clear();
+    let without_token = Setup::plain(&bedrock)
+        .credentials(section)
+        .env("AWS_ACCESS_KEY_ID", DEFAULT_TEMPORARY_ACCESS_KEY_ID)
+        .env("AWS_SECRET_ACCESS_KEY", DEFAULT_TEMPORARY_SECRET_ACCESS_KEY)
+        .start()
+        .await;
+    let answer = ask(&without_token).await;
+    let sentence = refused(&answer, 503, "ServiceUnavailableException");
+    assert!(sentence.contains("starts with ASIA, so it is temporary and needs its aws_session_token"), "{sentence}");
+    assert_eq!(without_token.record_of(&answer).await["outcome"], "refused");
+    assert_eq!(bedrock.requests().len(), 0);
 }
 
 #[tokio::test]

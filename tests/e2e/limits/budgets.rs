@@ -30,7 +30,10 @@ async fn budgets_warn_once_and_then_refuse() {
         }
     }
     let (sentence, _) = throttled(&daemon.post(&path, bounded("events 100", 100)).await);
-    assert!(sentence.contains("this host has used up usd_per_day = 1.00;"), "{sentence}");
+    assert!(
+        sentence.contains("this host has only 0.082 left of usd_per_day = 1.00, and this request may need more;"),
+        "{sentence}"
+    );
     assert_eq!(limited(&daemon, "usd_per_day", "host").await, 1.0);
     until("the warning", || Some(()).filter(|()| !warnings().is_empty())).await;
     let warning = warnings();

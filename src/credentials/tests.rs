@@ -1,0 +1,217 @@
+//! Replacing, refusing and keeping credentials, on files.
+
+use super::*;
+use crate::settings::SecretLocation;
+
+async fn on_file(text: &str) -> (Arc<Credentials>, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let source = SecretLocation::File(file.path().to_owned());
+    let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
+    (Arc::new(Credentials::new(&settings).await), file)
+}
+
+#[tokio::test]
+async fn a_missing_credential_is_our_fault_and_says_why() {
+    let (credentials, _file) = on_file("nonsense").await;
+    credentials.load().await;
+    let refusal = credentials.current(SystemTime::now()).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::ServiceUnavailable);
+    assert!(refusal.message.contains("ABSK"), "{}", refusal.message);
+}
+
+#[tokio::test]
+async fn a_rejection_fetches_once_for_all_and_gives_the_new_key() {
+    let (credentials, file) = on_file("AKIAOLD:s").await;
+    credentials.load().await;
+    let old = credentials.current(SystemTime::now()).unwrap();
+    std::fs::write(file.path(), "AKIANEW:s").unwrap();
+    let began = Instant::now();
+    let (one, two) = tokio::join!(credentials.after_rejection(&old, began), credentials.after_rejection(&old, began));
+    assert_ne!(one.unwrap().fingerprint, old.fingerprint);
+    assert_ne!(two.unwrap().fingerprint, old.fingerprint);
+    assert_eq!(credentials.status().successes, 2);
+}
+
+#[tokio::test]
+async fn a_refused_new_key_falls_back_on_the_one_before() {
+    let (credentials, file) = on_file("AKIAOLD:s").await;
+    credentials.load().await;
+    std::fs::write(file.path(), "AKIANEW:s").unwrap();
+    credentials.load().await;
+    let new = credentials.current(SystemTime::now()).unwrap();
+    let fallback = credentials.after_rejection(&new, Instant::now()).await.unwrap();
+    assert_ne!(fallback.fingerprint, new.fingerprint);
+}
+
+#[tokio::test]
+async fn rejections_in_vain_cost_one_read_and_then_none_for_a_while() {
+    let (credentials, file) = on_file("AKIAOLD:s").await;
+    credentials.load().await;
+    let old = credentials.current(SystemTime::now()).unwrap();
+    for _ in 0..100 {
+        credentials.after_rejection(&old, Instant::now()).await.unwrap();
+    }
+    assert_eq!(credentials.status().successes, 2);
+    // A key that comes by another way is used at once, and its own rejection reads again.
+    std::fs::write(file.path(), "AKIANEW:s").unwrap();
+    credentials.load().await;
+    let new = credentials.after_rejection(&old, Instant::now()).await.unwrap();
+    assert_ne!(new.fingerprint, old.fingerprint);
+    let before = credentials.status().successes;
+    credentials.after_rejection(&new, Instant::now()).await.unwrap();
+    credentials.after_rejection(&new, Instant::now()).await.unwrap();
+    assert_eq!(credentials.status().successes, before + 1);
+    assert_eq!(
+        (1..=9).map(|times| pause_after(times).as_secs()).collect::<Vec<_>>(),
+        [10, 20, 40, 80, 160, 300, 300, 300, 300]
+    );
+}
+
+#[tokio::test]
+async fn an_unreadable_source_keeps_the_key_that_works() {
+    let (credentials, file) = on_file("AKIAOLD:s").await;
+    credentials.load().await;
+    std::fs::write(file.path(), "").unwrap();
+    credentials.load().await;
+    assert!(credentials.current(SystemTime::now()).is_ok());
+    assert!(credentials.status().problem.is_some());
+}
+
+#[test]
+fn a_short_term_key_is_for_one_region() {
+    let credential = Credential {
+        kind: CredentialKind::Bearer {
+            authorization: http::HeaderValue::from_static("x"),
+            only_region: Some("us-west-2".into()),
+        },
+        region: None,
+        account: None,
+        expiry: None,
+        fingerprint: [0; 32],
+    };
+    assert!(credential.check_region("us-west-2").is_ok());
+    assert!(credential.check_region("us-east-1").unwrap_err().message.contains("us-west-2"));
+}
+
+/// A key of one region, made so long ago and valid so long.
+fn short_term(region: &str, age: i64, lives: u64, id: &str) -> String {
+    use base64::Engine;
+    let date = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(age);
+    let date = date.strftime("%Y%m%dT%H%M%SZ");
+    let url = format!(
+        "bedrock.amazonaws.com/?X-Amz-Credential={id}%2F20260131%2F{region}%2Fbedrock%2Faws4_request&X-Amz-Date={date}&X-Amz-Expires={lives}"
+    );
+    format!("bedrock-api-key-{}", base64::engine::general_purpose::STANDARD.encode(url))
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_work_takes_the_place_of_none_that_can() {
+    for (bad, says) in [
+        (short_term("us-east-1", 4_000, 3_600, "AKIA"), "has expired"),
+        (short_term("us-west-2", 0, 3_600, "AKIA"), "valid in us-west-2 only, and not in us-east-1"),
+        ("{".to_owned(), "not valid JSON"),
+    ] {
+        let (credentials, file) = on_file("AKIAOLD:s").await;
+        credentials.is_for("us-east-1");
+        credentials.load().await;
+        let old = credentials.current(SystemTime::now()).unwrap();
+        std::fs::write(file.path(), &bad).unwrap();
+        credentials.load().await;
+        assert_eq!(credentials.current(SystemTime::now()).unwrap().fingerprint, old.fingerprint, "{says}");
+        let problem = credentials.status().problem.unwrap();
+        assert!(problem.contains(says), "{problem}");
+        std::fs::write(file.path(), "AKIANEW:s").unwrap();
+        credentials.load().await;
+        assert_ne!(credentials.current(SystemTime::now()).unwrap().fingerprint, old.fingerprint, "{says}");
+        assert_eq!(credentials.status().problem, None);
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_works_the_latest_is_held_and_the_sentence_says_so() {
+    let (credentials, file) = on_file(&short_term("us-east-1", 4_000, 3_600, "AKIA")).await;
+    credentials.is_for("us-east-1");
+    credentials.load().await;
+    let sentence = credentials.current(SystemTime::now()).unwrap_err().message;
+    assert_eq!(
+        sentence,
+        "the commercial short-term Bedrock API key has expired and the source gives no newer one; put a valid one into it."
+    );
+    std::fs::write(file.path(), short_term("us-west-2", 0, 3_600, "AKIA")).unwrap();
+    credentials.load().await;
+    assert!(credentials.current(SystemTime::now()).unwrap().check_region("us-east-1").is_err());
+}
+
+fn keys(expires_in: Option<i64>) -> Credential {
+    let expiry = expires_in.map(|seconds| {
+        let after = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 { SystemTime::now() - after } else { SystemTime::now() + after }
+    });
+    Credential::from_keys(aws_credential_types::Credentials::new("AKIAX", "s", None, expiry, "test")).unwrap()
+}
+
+/// As a credential_process does that prolongs a session.
+#[tokio::test]
+async fn the_same_keys_with_a_later_end_last_longer() {
+    let (credentials, _file) = on_file("").await;
+    let mut held = Held::default();
+    for (given, left) in [(60, 60), (600, 600), (300, 600), (-60, 600)] {
+        credentials.take(&mut held, keys(Some(given))).unwrap();
+        let expiry = held.current.as_ref().unwrap().expiry.unwrap();
+        let actual = expiry.duration_since(SystemTime::now()).unwrap().as_secs();
+        assert!((left - 5..=left).contains(&actual), "{given}: {actual}");
+    }
+    credentials.take(&mut held, keys(None)).unwrap();
+    assert_eq!(held.current.unwrap().expiry, None);
+    let mut held = Held::default();
+    assert_eq!(credentials.take(&mut held, keys(Some(-60))).unwrap_err(), NO_NEWER);
+    credentials.held.store(Arc::new(Held { problem: Some(NO_NEWER.to_owned()), ..held }));
+    let sentence = credentials.current(SystemTime::now()).unwrap_err().message;
+    assert!(
+        sentence.starts_with("the commercial AWS keys have expired and the source gives no newer one"),
+        "{sentence}"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_credential_is_fetched_for_the_request_that_needs_it_and_once_for_all() {
+    let (credentials, file) = on_file(&short_term("us-east-1", 0, 3_600, "AKIA")).await;
+    credentials.load().await;
+    // It has expired, and nobody has looked since.
+    let mut held = Held::clone(&credentials.held.load());
+    held.current = Some(Arc::new(keys(Some(-1))));
+    credentials.held.store(Arc::new(held));
+    let asked: Vec<_> = (0..50)
+        .map(|_| {
+            let credentials = Arc::clone(&credentials);
+            tokio::spawn(async move { credentials.obtain().await.unwrap().description() })
+        })
+        .collect();
+    for one in asked {
+        assert_eq!(one.await.unwrap(), "short-term Bedrock API key");
+    }
+    assert_eq!(credentials.status().successes, 2);
+    // Where the source has none that works, it is left alone for a while.
+    let mut held = Held::clone(&credentials.held.load());
+    held.current = Some(Arc::new(keys(Some(-1))));
+    credentials.held.store(Arc::new(held));
+    std::fs::write(file.path(), short_term("us-east-1", 4_000, 3_600, "AKIA")).unwrap();
+    let began = Instant::now();
+    for _ in 0..100 {
+        credentials.obtain().await.unwrap_err();
+    }
+    let most = 1 + began.elapsed().as_secs();
+    assert!(credentials.status().failures <= most, "{:?}", credentials.status());
+}
+
+/// A client that leaves ends no fetch that others may need.
+#[tokio::test]
+async fn a_fetch_goes_on_without_the_one_who_asked_for_it() {
+    let (credentials, _file) = on_file("AKIAX:s").await;
+    assert!(timeout(Duration::ZERO, credentials.fetch(Cause::Needed)).await.is_err());
+    while credentials.status().successes == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(credentials.status().successes, 1);
+}
