@@ -26,7 +26,7 @@ use crate::log;
 use crate::metrics;
 use crate::operation::Plane;
 use crate::panics::{self, Panicked};
-use crate::road::{Region, Road};
+use crate::road::Road;
 use crate::upstream::Upstream;
 use crate::upstream::breaker::Position;
 
@@ -58,11 +58,14 @@ async fn answer(
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
-            let listed = |region: &Region| region.models.listed_ago();
             let readings = metrics::Readings {
                 ready: not_ready(&road).is_empty(),
-                listings: road.regions.iter().map(|one| (one.upstream.region.clone(), listed(one))).collect(),
                 credential: road.credentials.status(),
+                listings: road
+                    .regions
+                    .iter()
+                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .collect(),
                 breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
                 panics: panics::count(),

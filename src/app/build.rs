@@ -179,9 +179,7 @@ fn region(
         own.region == wanted.region && own.control == wanted.control && own.credentials == wanted.credentials
     };
     let exactly = former.and_then(|road| {
-        // Its share of the requests is nothing that a connection depends on.
-        let is_same = |was: &settings::Upstream| settings::Upstream { weight: wanted.weight, ..was.clone() } == wanted;
-        let same = road.regions.iter().find(|region| is_same(&region.settings))?;
+        let same = road.regions.iter().find(|region| region.settings == wanted)?;
         (road.settings.timeouts == settings.timeouts).then(|| Arc::clone(&same.upstream))
     });
     let upstream = match exactly {

@@ -305,9 +305,8 @@ fn status_line(road: &Arc<Road>, front: &Front) -> impl Fn() -> String + Send + 
             None => {
                 let kinds = road.accounts.iter().map(|account| account.credentials.status().description);
                 let kinds: Vec<&str> = kinds.map(|kind| kind.unwrap_or("no credential")).collect();
-                let (region, kinds) = (road.first_region(), kinds.join(", "));
-                let passed_over = admin::passed_over(&road);
-                format!("Ready: commercial Bedrock of {region} ({kinds}){passed_over}. Listening on {places}")
+                let (region, kinds, failing) = (road.first_region(), kinds.join(", "), admin::passed_over(&road));
+                format!("Ready: commercial Bedrock of {region} ({kinds}){failing}. Listening on {places}")
             }
         };
         match &*road.reload_refused.load() {

@@ -45,7 +45,7 @@ impl<'a> Line<'a> {
         let home = regions.iter().position(|region| case.is_bound_to(&region.upstream.region));
         let is_spread = case.invokes_model && road.settings.upstreams_policy.strategy == Strategy::Spread;
         let number = is_spread.then(|| REQUESTS.fetch_add(1, Ordering::Relaxed));
-        let ready = order(regions.len(), |at| regions[at].settings.weight, home, number);
+        let ready = order(regions.len(), |at| regions[at].upstream.weight, home, number);
         Line { regions, plane: case.plane, name: case.name, ready, passed_over: Vec::new() }
     }
 

@@ -194,9 +194,9 @@ mod tests {
             ledger_writable: true,
             table_reachable: None,
         };
+        let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let reading = |position| BreakerReading { region: "us-east-1".into(), plane: Plane::Runtime, position };
         let breakers = [Position::Closed, Position::Open, Position::HalfOpen].map(reading).into();
-        let bodies = Bodies { taken: 9, most: 10, refused: 11 };
         let readings = Readings {
             ready: true,
             credential: status,

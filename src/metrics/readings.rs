@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::add;
-use super::labels::{BreakerLabels, LimitLabels, RegionLabel, ResultLabel, Text};
+use super::labels::{LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text};
 use crate::operation::Plane;
 use crate::upstream::breaker::Position;
 
@@ -60,7 +60,7 @@ pub(super) struct Shown {
     credential_expires: Gauge<f64, AtomicU64>,
     listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     credential_refreshes: Family<ResultLabel, Counter>,
-    breakers: Family<BreakerLabels, Gauge>,
+    breakers: Family<PlaneLabels, Gauge>,
     disbelieved_clocks: Counter,
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
@@ -113,7 +113,7 @@ impl Shown {
             breakers: add(
                 registry,
                 "upstream_breaker_state",
-                "0 closed, 1 half-open, 2 open: other upstreams are asked first",
+                "0 closed, 1 half-open, 2 open: requests go to other upstreams first",
             ),
             disbelieved_clocks: add(
                 registry,
@@ -180,7 +180,7 @@ impl Shown {
         self.buffered.set(bytes(bodies.taken));
         self.buffered_max.set(bytes(bodies.most));
         catch_up(&self.buffer_full, bodies.refused);
-        self.show_breakers(breakers);
+        self.set_breakers(breakers);
         catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
@@ -207,12 +207,15 @@ impl Shown {
         catch_up(&self.audit_anchor_failures, audit.anchor_failures_total);
         self.audit_anchor_last.set(audit.anchored_ms as f64 / 1000.0);
     }
+}
 
+impl Shown {
     /// Those of upstreams that a reload has removed go. Of two upstreams of one region the worse counts.
-    fn show_breakers(&self, breakers: &[BreakerReading]) {
+    fn set_breakers(&self, breakers: &[BreakerReading]) {
         self.breakers.clear();
         for BreakerReading { region, plane, position } in breakers {
-            let gauge = self.breakers.get_or_create(&BreakerLabels { region: Text::of(region), plane: plane.name() });
+            let labels = PlaneLabels { region: Text::of(region), plane: plane.name() };
+            let gauge = self.breakers.get_or_create(&labels);
             gauge.set(gauge.get().max(position.number()));
         }
     }

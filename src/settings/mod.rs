@@ -76,10 +76,10 @@ pub(crate) struct Upstream {
     pub control: Endpoint,
     /// Trusted instead of the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
-    /// Its share of the requests, where they are spread.
-    pub weight: u32,
     /// The top-level ones, unless it has its own.
     pub credentials: Credentials,
+    /// Its share of the requests, where they are spread.
+    pub weight: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,9 +320,9 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         names::serves(endpoint, &region, source)?;
     }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
-    let weight = failover::weight(upstream.weight.as_ref(), source)?;
     let own =
         upstream.credentials.map(|own| credentials(Some(own), "the upstream's credentials", source)).transpose()?;
+    let weight = failover::weight(upstream.weight.as_ref(), source)?;
     Ok(Upstream {
         runtime: upstream
             .runtime_endpoint
@@ -331,8 +331,8 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         control: upstream.control_endpoint.map(Spanned::into_inner).unwrap_or_else(|| host("bedrock", &region, fips)),
         region,
         ca,
-        weight,
         credentials: own.unwrap_or_else(|| shared.clone()),
+        weight,
     })
 }
 
@@ -345,8 +345,8 @@ impl Upstream {
             runtime: host("bedrock-runtime", region, fips),
             control: host("bedrock", region, fips),
             ca: None,
-            weight: 1,
             credentials: credentials.clone(),
+            weight: 1,
         }
     }
 }

@@ -50,6 +50,8 @@ const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub region: String,
+    /// Its share of the requests, where they are spread.
+    pub weight: u32,
     /// What it has no room for at the moment.
     pub throttled: Throttled,
     credentials: Arc<Credentials>,
@@ -127,10 +129,11 @@ impl Upstream {
         let pool = |endpoint: &crate::config::Endpoint| {
             Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
         };
-        let now = Instant::now();
         credentials.is_for(&upstream.region);
+        let now = Instant::now();
         Ok(Upstream {
             region: upstream.region.clone(),
+            weight: upstream.weight,
             throttled: Throttled::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
