@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 
 use crate::admin::desk::Desk;
+use crate::admin::failures::Failures;
 use crate::caller::Callers;
 use crate::credentials::Credentials;
 use crate::ledger::Ledger;
@@ -37,6 +39,10 @@ pub(crate) struct Road {
     pub audit: Arc<Ledger>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// The latest requests that failed.
+    pub failures: Arc<Failures>,
+    /// When the daemon began to serve.
+    pub begun: Instant,
     /// Questions about records that are being answered.
     pub desk: Arc<Desk>,
     /// The bodies that are in memory.
@@ -95,9 +101,11 @@ impl Road {
     }
 
     /// Counts a request that has ended, and writes its log line unless it is one of a flood that the ledger tells of.
-    pub(crate) fn ended(&self, record: &Record, timings: &Timings, is_told: bool) {
+    /// `error_type` is that of a refusal of the daemon's own, or "".
+    pub(crate) fn ended(&self, record: &Record, timings: &Timings, error_type: &str, is_told: bool) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
         self.metrics.ended(record, label.as_deref(), timings);
+        self.failures.note(record, label.as_deref(), error_type);
         if is_told {
             log::request(record, timings, self.audit.host_id());
         }

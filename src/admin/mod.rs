@@ -2,6 +2,8 @@
 
 pub(crate) mod dashboard;
 pub(crate) mod desk;
+pub(crate) mod failures;
+mod status;
 pub(crate) mod thread;
 
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::credentials::{self, Credentials};
+use crate::credentials;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::listen::{self, Client};
@@ -27,7 +29,7 @@ use crate::operation::Plane;
 use crate::panics::{self, Panicked};
 use crate::road::Road;
 use crate::upstream::Upstream;
-use crate::upstream::breaker::{Breaker, Position};
+use crate::upstream::breaker::Position;
 
 /// Answers on the admin address. What may take long runs on the `main` runtime.
 async fn serve(
@@ -58,6 +60,7 @@ async fn answer(
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
             let readings = metrics::Readings {
+                ready: not_ready(&road).is_empty(),
                 credential: credentials::Status {
                     // Of whichever expires first.
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
@@ -84,7 +87,7 @@ async fn answer(
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
-        (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status(&road).to_string()),
+        (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status::status(&road).to_string()),
         (&Method::GET, dashboard::PATH) => {
             let question = async move {
                 let query = head.uri.query().unwrap_or_default();
@@ -105,62 +108,6 @@ async fn answer(
         )
         .response()
         .map(Body::whole),
-    })
-}
-
-/// What the daemon knows of itself, for `bedrock-sidecar status`.
-fn status(road: &Road) -> serde_json::Value {
-    let (reasons, now) = (not_ready(road), Instant::now());
-    let kept = |credentials: &Credentials| {
-        let status = credentials.status();
-        json!({
-            "kind": status.description,
-            "confirmedSecondsAgo": status.age.map(|age| age.as_secs()),
-            "expiresInSeconds": status.expires_in.map(|left| left.as_secs()),
-            "problem": status.problem,
-        })
-    };
-    let audit = road.audit.status();
-    json!({
-        "ready": reasons.is_empty(),
-        "reasons": reasons,
-        "version": env!("CARGO_PKG_VERSION"),
-        "configuration": road.settings.path,
-        "reloadRefused": road.reload_refused.load().as_deref(),
-        "credential": kept(&road.credentials),
-        "upstreams": road.regions.iter().map(|region| json!({
-            "region": region.upstream.region,
-            "modelsListed": region.models.is_listed(),
-            "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),
-            "paused": region.upstream.breaker(Plane::Runtime).status(now).position == Position::Open,
-            "breakers": Plane::ALL.map(|plane| breaker(region.upstream.breaker(plane), plane, now)),
-            "dataRetention": region.retention.mode(),
-            "credential": kept(region.upstream.credentials()),
-            "objection": region.objection(&road.settings.policy),
-        })).collect::<Vec<_>>(),
-        "audit": {
-            "pending": audit.pending,
-            "open": audit.open,
-            "bytes": audit.bytes,
-            "maxBytes": audit.max_bytes,
-            "shipped": audit.shipped_total,
-            "failures": audit.failures_total,
-            "unrecorded": audit.unrecorded_total,
-            "setAside": audit.set_aside,
-            "lastError": audit.last_error,
-            "tableReachable": audit.table_reachable,
-        },
-        "limits": road.limits.status(),
-    })
-}
-
-fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> serde_json::Value {
-    let status = breaker.status(now);
-    json!({
-        "plane": plane.name(),
-        "state": status.position.word(),
-        "reason": status.reason,
-        "probeInSeconds": status.probe_in.map(|pause| pause.as_secs()),
     })
 }
 

@@ -52,6 +52,8 @@ pub(super) async fn build(
         audit: Arc::clone(&lasting.audit),
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
+        failures: Arc::clone(&lasting.failures),
+        begun: lasting.begun.into_std(),
         buffered: Arc::clone(&lasting.buffered),
         requests: Arc::clone(&lasting.requests),
         desk: Arc::clone(&lasting.desk),
@@ -177,9 +179,7 @@ fn region(
         own.region == wanted.region && own.control == wanted.control && own.credentials == wanted.credentials
     };
     let exactly = former.and_then(|road| {
-        // Its share of the requests is nothing that a connection depends on.
-        let is_same = |was: &settings::Upstream| settings::Upstream { weight: wanted.weight, ..was.clone() } == wanted;
-        let same = road.regions.iter().find(|region| is_same(&region.settings))?;
+        let same = road.regions.iter().find(|region| region.settings == wanted)?;
         (road.settings.timeouts == settings.timeouts).then(|| Arc::clone(&same.upstream))
     });
     let upstream = match exactly {

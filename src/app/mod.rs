@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 pub(crate) use build::commercial;
 
+use crate::admin::failures::Failures;
 use crate::admin::{self, desk::Desk};
 use crate::caller::{HostRole, Peers};
 use crate::crypto;
@@ -99,6 +100,8 @@ struct Lasting {
     limits: Arc<Limits>,
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
+    failures: Arc<Failures>,
+    begun: Instant,
     buffered: Arc<Budget>,
     requests: Arc<Requests>,
     desk: Arc<Desk>,
@@ -164,6 +167,8 @@ impl App {
             limits,
             host: host_role(&settings).await,
             metrics,
+            failures: Arc::default(),
+            begun: Instant::now(),
             buffered: Arc::default(),
             requests,
             desk: Arc::default(),

@@ -56,8 +56,12 @@ enum Command {
         #[command(subcommand)]
         command: crate::auditor::cli::Command,
     },
-    /// Ask the running daemon how it is
-    Status,
+    /// Ask the running daemon how it is: one screen in a terminal, otherwise JSON. Fails unless it is ready
+    Status {
+        /// JSON in a terminal too
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the variables that an app needs, for eval
     Env,
     /// Print a completion script for a shell
@@ -102,7 +106,7 @@ fn answer(cli: Cli, out: &mut (dyn Write + Send)) -> io::Result<ExitCode> {
         Command::Check { online } => with_settings(config, |settings| check::check(settings, online, out)),
         Command::Models { json } => with_settings(config, |settings| models::models(settings, json, out)),
         Command::Audit { command } => with_settings(config, |settings| audit::audit(settings, &command, out)),
-        Command::Status => with_settings(config, |settings| status::status(settings, out)),
+        Command::Status { json } => with_settings(config, |settings| status::status(&settings, json, out)),
         Command::Env => with_settings(config, |settings| env::env(settings, out)),
         Command::Completions { shell } => completions::completions(shell, out),
     }?;

@@ -262,7 +262,8 @@ impl Exchange {
         });
         drop(settled_and_recorded);
         let (whole, queued) = (self.started.elapsed(), self.queued.total());
-        self.road.ended(&self.record, &Timings { whole, queued, connecting: self.connecting }, is_told);
+        let timings = Timings { whole, queued, connecting: self.connecting };
+        self.road.ended(&self.record, &timings, self.error_type, is_told);
     }
 }
 

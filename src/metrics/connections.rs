@@ -53,6 +53,11 @@ impl Metrics {
         ["main", "admin"].map(|listener| open.get_or_create(&ListenerLabel { listener }).get()).iter().sum()
     }
 
+    /// Of clients: on the main listeners.
+    pub(crate) fn clients(&self) -> i64 {
+        self.connections.open.get_or_create(&ListenerLabel { listener: "main" }).get()
+    }
+
     pub(crate) fn connections_full(&self, listener: &'static str) {
         self.connections.full.get_or_create(&ListenerLabel { listener }).inc();
     }

@@ -4,6 +4,7 @@ mod connections;
 mod labels;
 mod readings;
 mod requests;
+mod standing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,6 +19,7 @@ use connections::Connections;
 use readings::Shown;
 pub(crate) use readings::{Bodies, BreakerReading, PoolReading, Readings};
 use requests::Requests;
+use standing::Standing;
 
 /// All counters of the daemon.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub(crate) struct Metrics {
     requests: Requests,
     connections: Connections,
     shown: Shown,
+    standing: Standing,
     in_flight: Arc<AtomicI64>,
     in_flight_gauge: Gauge,
 }
@@ -50,6 +53,7 @@ impl Metrics {
             requests: Requests::new(&mut registry),
             connections: Connections::new(&mut registry),
             shown: Shown::new(&mut registry),
+            standing: Standing::new(&mut registry),
             in_flight: Arc::default(),
             in_flight_gauge: add(&mut registry, "in_flight", "Requests in flight"),
             registry,
@@ -61,7 +65,7 @@ impl Metrics {
         InFlight(Arc::clone(&self.in_flight))
     }
 
-    /// How many requests are in flight.
+    /// Requests in flight.
     pub(crate) fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -76,6 +80,7 @@ impl Metrics {
     /// The page for a scraper.
     pub(crate) fn text(&self, readings: &Readings) -> String {
         self.shown.show(readings);
+        self.standing.show(readings);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -153,7 +158,23 @@ mod tests {
             failures: 1,
         };
         let limits = crate::limits::Status {
-            scopes: Vec::new(),
+            scopes: vec![crate::limits::ScopeStatus {
+                scope: "host",
+                name: String::new(),
+                running: 0,
+                concurrent_requests: None,
+                requests_per_minute: None,
+                requests_left: None,
+                tokens_per_minute: None,
+                tokens_left: None,
+                tokens_today: 5,
+                tokens_per_day: Some(20),
+                nano_usd_today: 0,
+                nano_usd_per_day: None,
+                nano_usd_this_month: 0,
+                nano_usd_per_month: None,
+                budget_used: None,
+            }],
             waiting: 0,
             fleet: None,
             limited: vec![crate::limits::Limited { limit: "requests_per_minute", scope: "host", count: 3 }],
@@ -183,6 +204,7 @@ mod tests {
             status: PoolStatus { http1: 2, http2: 0, succeeded: 5, failed },
         };
         let readings = Readings {
+            ready: true,
             credential: status,
             pools: vec![pool(1), pool(2)],
             listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
@@ -201,6 +223,8 @@ mod tests {
             "bedrock_sidecar_requests_total{operation=\"Converse\",model=\"other\",status=\"200\"} 2",
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_first_byte_seconds_count{operation=\"Converse\"} 3",
+            "bedrock_sidecar_ready 1",
+            "bedrock_sidecar_limit_used_ratio{limit=\"tokens_per_day\",scope=\"host\",name=\"\"} 0.25",
             "bedrock_sidecar_queued_seconds_count 2",
             "bedrock_sidecar_queued_seconds_sum 0.02",
             "bedrock_sidecar_connecting_seconds_count 2",

@@ -20,6 +20,8 @@ use crate::upstream::pool::PoolStatus;
 /// The numbers of the moment.
 #[derive(Debug)]
 pub(crate) struct Readings {
+    /// A request could be served now.
+    pub ready: bool,
     pub credential: crate::credentials::Status,
     /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,

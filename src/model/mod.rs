@@ -349,6 +349,11 @@ impl Models {
         self.catalogue.load().is_some()
     }
 
+    /// How many models the last listing had; none before the first one.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.catalogue.load().as_ref().map(|listed| listed.catalogue.models().len())
+    }
+
     /// A model that the catalogue knows, by the identifier or profile that was asked for: the bounded label of metrics.
     pub(crate) fn label(&self, asked: &str) -> Option<String> {
         let listed = self.catalogue.load();

@@ -245,37 +245,6 @@ async fn an_upstream_that_refuses_the_key_is_passed_over_until_there_is_another_
     assert_eq!((answer.status, &daemon.record_of(&answer).await["attempts"]), (200, &json!(1)));
 }
 
-/// Two accounts, each with a key that the other one does not know.
-#[tokio::test]
-async fn each_upstream_has_a_key_of_its_own_and_one_that_is_revoked_leads_to_the_other() {
-    let (east, west, _) = regions().await;
-    east.set_aws_keys(Vec::new());
-    west.set_bearer_tokens(Vec::new());
-    let setup = two(&east, &west);
-    let key = |region: &str, text: &str| {
-        let file = setup.path().join(region);
-        std::fs::write(&file, text).unwrap();
-        format!("credentials = {{ source = \"file\", file = \"{}\" }}\n", file.display())
-    };
-    let (of_east, of_west) = (key("us-east-1", simulator::DEFAULT_BEARER_TOKEN), key("us-west-2", &aws_keys()));
-    let upstreams = [
-        upstream("us-east-1", &east.plain_endpoint(), None) + &of_east,
-        upstream("us-west-2", &west.plain_endpoint(), None) + &of_west,
-    ];
-    let daemon = setup.upstreams(&upstreams.concat()).credentials("").ready().await;
-    let answer = send(daemon.address(), ask()).await;
-    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{answer:?}");
-    east.set_bearer_tokens(Vec::new());
-    let answer = send(daemon.address(), ask()).await;
-    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
-    let record = daemon.record_of(&answer).await;
-    assert_eq!(
-        (&record["destinationRegion"], &record["outcome"]),
-        (&json!("us-west-2"), &json!("completed")),
-        "{record}"
-    );
-}
-
 #[tokio::test]
 async fn a_credential_that_is_valid_elsewhere_only_leads_there() {
     let (east, west, _) = regions().await;

@@ -37,6 +37,7 @@ mod reload;
 mod retention;
 mod sdk;
 mod service_manager;
+mod status;
 mod streaming;
 mod telling;
 mod upstream_connections;

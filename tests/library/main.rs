@@ -12,3 +12,4 @@ mod docs;
 mod fleet;
 mod ledger;
 mod limits;
+mod monitoring;

@@ -23,6 +23,11 @@ FILES = """
 /usr/share/doc/bedrock-sidecar/examples/config.toml
 /usr/share/doc/bedrock-sidecar/examples/ecs-task.json
 /usr/share/doc/bedrock-sidecar/examples/kubernetes.yaml
+/usr/share/doc/bedrock-sidecar/examples/monitoring/cloudwatch/amazon-cloudwatch-agent.json
+/usr/share/doc/bedrock-sidecar/examples/monitoring/cloudwatch/log-file.json
+/usr/share/doc/bedrock-sidecar/examples/monitoring/grafana/bedrock-sidecar.json
+/usr/share/doc/bedrock-sidecar/examples/monitoring/prometheus/bedrock-sidecar.rules.yaml
+/usr/share/doc/bedrock-sidecar/examples/monitoring/prometheus/scrape.yaml
 /usr/share/doc/bedrock-sidecar/examples/nftables.conf
 /usr/share/doc/bedrock-sidecar/examples/ssm/install.yaml
 /usr/share/doc/bedrock-sidecar/examples/systemd/credential.conf

@@ -1,0 +1,141 @@
+//! The terminal that an answer is written to: how wide it is, whether it shows colours, and text that fits it.
+
+use std::io::{self, IsTerminal};
+
+/// Narrower ones get lines of this length all the same.
+const NARROWEST: usize = 40;
+/// Where nobody tells the width.
+const USUAL: usize = 80;
+
+/// What standard output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Terminal {
+    pub width: usize,
+    pub colours: bool,
+}
+
+/// How a piece of text is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Strong,
+    Faint,
+    Good,
+    Doubtful,
+    Bad,
+}
+
+/// Pieces of one paragraph.
+pub(super) type Text = Vec<(Tone, String)>;
+
+impl Terminal {
+    /// None if standard output is no terminal.
+    pub(super) fn of_stdout() -> Option<Terminal> {
+        let stdout = io::stdout();
+        stdout.is_terminal().then(|| {
+            let size = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+            let variable = |name: &str| std::env::var(name).ok();
+            Terminal::new(size, variable)
+        })
+    }
+
+    /// `size` is what the terminal tells of its width, 0 if it does not.
+    fn new(size: usize, variable: impl Fn(&str) -> Option<String>) -> Terminal {
+        let told = if size > 0 { Some(size) } else { variable("COLUMNS").and_then(|columns| columns.parse().ok()) };
+        let is_dumb = variable("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        // https://no-color.org: any value but the empty one.
+        let is_unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Terminal { width: told.unwrap_or(USUAL).max(NARROWEST), colours: !is_dumb && !is_unwanted }
+    }
+
+    /// One paragraph in lines of the terminal's width, broken between words; those after the first begin at `indent`.
+    pub(super) fn paragraph(&self, text: &Text, indent: usize) -> String {
+        let mut lines = String::new();
+        let mut column = 0;
+        for (tone, piece) in text {
+            let mut shown = String::new();
+            for word in piece.split_inclusive(' ') {
+                let word: String = word.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+                let length = word.trim_end().chars().count();
+                if column > indent && column + length > self.width {
+                    self.paint(&mut lines, *tone, &shown);
+                    shown.clear();
+                    lines.truncate(lines.trim_end().len());
+                    lines.push('\n');
+                    lines.extend(std::iter::repeat_n(' ', indent));
+                    column = indent;
+                }
+                column += word.chars().count();
+                shown.push_str(&word);
+            }
+            self.paint(&mut lines, *tone, &shown);
+        }
+        lines.truncate(lines.trim_end().len());
+        lines.push('\n');
+        lines
+    }
+
+    fn paint(&self, lines: &mut String, tone: Tone, text: &str) {
+        let code = match tone {
+            Tone::Plain => None,
+            Tone::Strong => Some("1"),
+            Tone::Faint => Some("2"),
+            Tone::Good => Some("32"),
+            Tone::Doubtful => Some("33"),
+            Tone::Bad => Some("1;31"),
+        };
+        match code.filter(|_| self.colours && !text.trim().is_empty()) {
+            Some(code) => {
+                let blank = text.len() - text.trim_end().len();
+                let (text, blank) = text.split_at(text.len() - blank);
+                lines.extend(["\u{1b}[", code, "m", text, "\u{1b}[0m", blank]);
+            }
+            None => lines.push_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terminal(size: usize, variables: &[(&str, &str)]) -> Terminal {
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Terminal::new(size, find)
+    }
+
+    #[test]
+    fn colours_and_width_are_as_the_terminal_says() {
+        let of = |size, variables: &[(&str, &str)]| {
+            let Terminal { width, colours } = terminal(size, variables);
+            (width, colours)
+        };
+        assert_eq!(of(120, &[("TERM", "xterm")]), (120, true));
+        assert_eq!(of(120, &[("TERM", "xterm"), ("NO_COLOR", "")]), (120, true));
+        assert_eq!(of(120, &[("TERM", "xterm"), ("NO_COLOR", "1")]), (120, false));
+        assert_eq!(of(0, &[("TERM", "dumb"), ("COLUMNS", "100")]), (100, false));
+        assert_eq!(of(0, &[]), (80, false));
+        assert_eq!(of(7, &[]), (40, false));
+    }
+
+    #[test]
+    fn lines_break_between_words_and_colours_end_with_them() {
+        let plain = Terminal { width: 40, colours: false };
+        let text = vec![
+            (Tone::Bad, "Label   ".to_owned()),
+            (Tone::Plain, "many words that do not fit in one line".to_owned()),
+        ];
+        assert_eq!(
+            plain.paragraph(&text, 8),
+            "Label   many words that do not fit in one\n        line\n".replacen(
+                " one\n        line",
+                "\n        one line",
+                1
+            )
+        );
+        let painted = Terminal { colours: true, ..plain }.paragraph(&text, 8);
+        assert!(painted.starts_with("\u{1b}[1;31mLabel\u{1b}[0m   many"), "{painted:?}");
+        let hostile = vec![(Tone::Plain, "a\u{1b}[31mb\nc".to_owned())];
+        assert_eq!(plain.paragraph(&hostile, 0), "a [31mb c\n");
+    }
+}
