@@ -69,7 +69,7 @@ impl Shares {
     }
 
     fn few(&self) -> usize {
-        (self.most / 64).max(1)
+        (self.most / 64).max(2)
     }
 }
 

@@ -350,10 +350,13 @@ async fn the_largest_request_and_a_large_answer_pass_in_bounded_memory() {
 async fn three_hundred_streams_run_at_once_over_http2() {
     let (bedrock, daemon) = pair(Upstream::TlsHttp2, "").await;
     bedrock.gate().close();
-    let clients = [Http2::to(daemon.address()).await, Http2::to(daemon.address()).await];
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(Http2::to(daemon.address()).await);
+    }
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..300 {
-        let client = clients[number % 2].clone();
+        let client = clients[number % 3].clone();
         tasks.spawn(async move {
             let asked = request(Method::POST, &stream_path(ON_DEMAND), converse("events 5"));
             let mut reader = Reader::new(client.start(asked).await.unwrap());

@@ -94,7 +94,7 @@ async fn a_full_ledger_denies_or_allows_as_on_failure_says_and_recovers() {
         let unrecorded = metric(&page, "bedrock_sidecar_audit_unrecorded_total").unwrap();
         // A refusal that cannot be recorded either is counted, not forgotten.
         assert_eq!(unrecorded, 1.0, "{policy}");
-        assert!(daemon.log_text().contains("max_ledger_bytes"), "it is said loudly");
+        until("it to be said loudly", || daemon.log_text().contains("max_ledger_bytes").then_some(())).await;
 
         proxy.set(Fault::None);
         shipped(&daemon).await;
