@@ -68,8 +68,9 @@ impl Shares {
         self.users.values().filter(|own| **own <= few).sum::<usize>().min(self.spare)
     }
 
+    /// Two at least, unless there are very few of all: whoever comes anew for each request may find the last one not ended.
     fn few(&self) -> usize {
-        (self.most / 64).max(2)
+        (self.most / 64).max((self.most / 4).clamp(1, 2))
     }
 }
 
