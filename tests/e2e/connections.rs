@@ -385,9 +385,12 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
             .unwrap()
             .parse()
             .unwrap();
+        daemon.has_said_all().await;
         let said = daemon.log_text().contains("raise LimitNOFILE=");
         assert_eq!((said, soft >= 656), (aloud, !aloud), "{limit}: {soft} {}", daemon.log_text());
         // However many connections there are, some descriptors stay free, and the admin address answers.
+        let mut kept = Http1::to(daemon.address()).await;
+        assert_eq!(kept.send(request(Method::GET, "/health", "")).await.status, 200);
         let mut crowd = Vec::new();
         for _ in 0..250 {
             crowd.push(TcpStream::connect(daemon.address()).await.unwrap());
@@ -400,6 +403,8 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
         for _ in 0..20 {
             assert_eq!(daemon.admin_get("/health").await.status, 200);
         }
+        let answer = kept.send(request(Method::GET, "/no/such/operation", "")).await;
+        daemon.record_of(&answer).await;
         assert!(!daemon.log_text().contains("cannot accept"), "{}", daemon.log_text());
     }
 }
