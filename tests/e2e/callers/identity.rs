@@ -9,7 +9,7 @@ use serde_json::Value;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use test_support::users::{can_be_others, own_uid, this_test_as};
 use test_support::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const ATTACKER: u32 = 61_011;
