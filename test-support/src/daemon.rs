@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,6 +45,8 @@ pub async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output
 pub struct Daemon {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// What reads the log; it ends with the log.
+    reader: JoinHandle<()>,
     /// Nobody reads the log for now.
     unread: Arc<(Mutex<bool>, Condvar)>,
     /// As the daemon names them: `127.0.0.1:PORT`, or a path.
@@ -77,7 +81,7 @@ impl Daemon {
         let log = Arc::new(Mutex::new(Vec::new()));
         let unread: Arc<(Mutex<bool>, Condvar)> = Arc::default();
         let (stderr, lines, pause) = (child.stderr.take().unwrap(), Arc::clone(&log), Arc::clone(&unread));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut stderr = BufReader::new(stderr);
             let mut line = Vec::new();
             loop {
@@ -90,7 +94,7 @@ impl Daemon {
             }
         });
         let placeholder = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Daemon { child, log, unread, places: Vec::new(), admin: placeholder, panics, directory };
+        let mut daemon = Daemon { child, log, reader, unread, places: Vec::new(), admin: placeholder, panics, directory };
         let line = until("the daemon to listen", || {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", daemon.log_text());
@@ -173,10 +177,12 @@ impl Daemon {
         1 + config.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text} in {config}"))
     }
 
-    /// The exit status, once it has ended by itself.
+    /// The exit status, once it has ended by itself, and its log is read to the end unless nobody reads it.
     pub async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        until("the daemon to end", || child.try_wait().unwrap()).await
+        let status = until("the daemon to end", || child.try_wait().unwrap()).await;
+        eventually("the end of the log", || *self.unread.0.lock().unwrap() || self.reader.is_finished()).await;
+        status
     }
 
     /// Whether the process has not ended yet.
@@ -190,17 +196,24 @@ impl Daemon {
         self.unread.1.notify_all();
     }
 
-    /// The whole log so far.
+    /// Waits until everything that the daemon has said so far stands in the log. Lines are written a little later, in their
+    /// order: a request that nobody knows leaves the last one.
+    pub async fn has_said_all(&self) {
+        let answer = self.get("/no/such/operation").await;
+        assert_eq!(self.record_of(&answer).await["operation"], "Unknown");
+    }
+
+    /// The log as far as it is read. What was said last may not stand in it yet: see [`Daemon::has_said_all`].
     pub fn log_text(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 
-    /// The log's lines that are JSON.
+    /// The log's lines that are JSON, as far as they are read.
     pub fn lines(&self) -> Vec<Value> {
         self.log.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// One line a request, in the order of their ends.
+    /// One line a request, in the order of their ends, as far as they are read.
     pub fn records(&self) -> Vec<Value> {
         self.lines().into_iter().filter(|line| line["message"] == "request").collect()
     }
@@ -245,6 +258,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // To the log's end, unless a child of the daemon holds it open.
+        self.read_log(true);
+        let killed = Instant::now();
+        while !self.reader.is_finished() && killed.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if std::thread::panicking() {
             eprintln!("--- the daemon's log ---\n{}", self.log_text());
             return;

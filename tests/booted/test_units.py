@@ -174,6 +174,7 @@ class Units(unittest.TestCase):
             self.assertEqual(machine.shell(f"stat -c '%a %U %G' {path}").strip(), expected, path)
         open_to_others = machine.shell("find /var/lib/bedrock-sidecar ! -user bedrock-sidecar -o -perm /077")
         self.assertEqual(open_to_others, "")
+        until("the record", self.records)
         self.assertNotIn(KEY, self.said())
 
     def test_the_kernel_tells_users_through_the_sandbox(self) -> None:
@@ -210,7 +211,7 @@ class Units(unittest.TestCase):
         with self.assertRaises(Failed):
             machine.shell(f"systemctl reload {SERVICE}")
         line = CONFIGURED.count("\n") + 2
-        self.assertIn(f"{CONFIG}:{line}:8: ", self.said())
+        until("the refusal", lambda: f"{CONFIG}:{line}:8: " in self.said())
         self.assertEqual((show("ActiveState"), show("SubState"), show("MainPID")), ("active", "running", pid))
         self.assertEqual(len(self.events("configuration reloaded")), 1)
         self.assertEqual(ask()[0], 403, "the old settings stay in force")
@@ -309,6 +310,7 @@ class Units(unittest.TestCase):
         self.assertEqual(show("ActiveState"), "inactive")
         self.assertEqual(ask()[0], 200)
         self.assertEqual(show("ActiveState"), "active")
+        until("the record", self.records)
         filled = {event["address"]: event["name"] for event in self.events("listening on a socket of the service manager")}
         self.assertEqual(filled, {"127.0.0.1:8790": "listen", "127.0.0.1:8791": "listen"})
 
@@ -322,7 +324,7 @@ class Units(unittest.TestCase):
         put(CONFIG, CONFIGURED)
         machine.shell(f"systemctl start {SOCKET} {SERVICE}")
         self.assertEqual(ask()[0], 200)
-        self.assertEqual([record["outcome"] for record in self.records()], ["completed"])
+        self.assertEqual([record["outcome"] for record in until("the record", self.records)], ["completed"])
 
     def test_sockets_and_configuration_must_name_the_same(self) -> None:
         put(CONFIG, '[listen]\naddresses = ["127.0.0.1:8795"]\n' + CONFIGURED)

@@ -256,7 +256,8 @@ operations = ["*", "*InferenceProfile"]
             errors="replace",
         )
         self.lines = []
-        threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True).start()
+        self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self.reader.start()
         fields = eventually("the daemon's `listening`", self._listening)
         self.address = fields["addresses"][0]
         self.endpoint = f"http://{self.address}"
@@ -296,7 +297,9 @@ operations = ["*", "*InferenceProfile"]
         return "".join(self.lines)
 
     def stop(self):
+        """Ends it; after that, the whole log is there."""
         stop(self.process)
+        self.reader.join(DEADLINE)
 
 
 COMMANDS = {

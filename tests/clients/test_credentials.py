@@ -171,4 +171,5 @@ def test_a_secret_that_is_no_credential_is_explained_and_never_shown(start, secr
         ask(client)
     assert "bedrock-sidecar: " in str(refused.value)
     assert value not in str(refused.value) and "at-123456789012" not in str(refused.value)
+    eventually("an idle daemon", daemon.idle)
     assert "at-123456789012" not in daemon.log()

@@ -109,6 +109,10 @@ async fn one_user_gets_its_share_and_others_are_served() {
     let output = as_user(61_021, "bash").args(["-c", &others]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200 "), "{output:?}");
     assert_eq!(count(&daemon, "connections_refused_total{reason=\"user\"}").await, 3.0);
+    mine.clear();
+    until_async("their ends", || async { (count(&daemon, "connections{listener=\"main\"}").await == 0.0).then_some(()) })
+        .await;
+    daemon.has_said_all().await;
     let said: Vec<_> = daemon
         .lines()
         .into_iter()
@@ -385,9 +389,12 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
             .unwrap()
             .parse()
             .unwrap();
+        daemon.has_said_all().await;
         let said = daemon.log_text().contains("raise LimitNOFILE=");
         assert_eq!((said, soft >= 656), (aloud, !aloud), "{limit}: {soft} {}", daemon.log_text());
         // However many connections there are, some descriptors stay free, and the admin address answers.
+        let mut kept = Http1::to(daemon.address()).await;
+        assert_eq!(kept.send(request(Method::GET, "/health", "")).await.status, 200);
         let mut crowd = Vec::new();
         for _ in 0..250 {
             crowd.push(TcpStream::connect(daemon.address()).await.unwrap());
@@ -400,6 +407,8 @@ async fn descriptors_are_provided_at_start_or_missed_aloud() {
         for _ in 0..20 {
             assert_eq!(daemon.admin_get("/health").await.status, 200);
         }
+        let answer = kept.send(request(Method::GET, "/no/such/operation", "")).await;
+        daemon.record_of(&answer).await;
         assert!(!daemon.log_text().contains("cannot accept"), "{}", daemon.log_text());
     }
 }

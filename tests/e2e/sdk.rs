@@ -91,6 +91,7 @@ async fn every_operation_of_the_sdk_answers() {
             assert!(!all.contains("CANARY") && !all.contains("ASIAGOVCLOUD") && !all.contains("us-gov"), "{all}");
             assert_eq!(sent.status, Some(200));
         }
+        daemon.record("the last call", |record| record["operation"] == "ListAsyncInvokes").await;
         assert!(!daemon.log_text().contains("CANARY"));
     }
 }

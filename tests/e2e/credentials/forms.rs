@@ -107,8 +107,10 @@ async fn what_is_no_credential_is_refused_with_the_accepted_forms_and_never_quot
         assert_eq!(ready.status, 503, "{secret:?}");
         let reason = ready.json()["reasons"][0].as_str().unwrap().to_owned();
         assert!(reason.contains(says), "{secret:?}: {reason}");
-        let sentence = refused(&ask(&daemon).await, 503, "ServiceUnavailableException");
+        let answer = ask(&daemon).await;
+        let sentence = refused(&answer, 503, "ServiceUnavailableException");
         assert!(sentence.contains(says), "{secret:?}: {sentence}");
+        daemon.record_of(&answer).await;
         for text in [&reason, &sentence, &daemon.log_text(), &daemon.metrics().await] {
             assert!(!text.contains("CANARY"), "quoted: {text}");
         }

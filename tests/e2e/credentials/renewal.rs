@@ -72,7 +72,9 @@ async fn a_profile_is_found_when_it_comes_and_its_new_keys_within_the_request() 
     );
     std::fs::write(&credentials, text).unwrap();
     daemon.until_ready().await;
-    assert_eq!(ask(&daemon).await.status, 200);
+    let answer = ask(&daemon).await;
+    assert_eq!(answer.status, 200);
+    daemon.record_of(&answer).await;
     assert!(!daemon.log_text().contains("already taken"), "{}", daemon.log_text());
 
     // The old keys stop when the new ones are there.

@@ -11,9 +11,11 @@ async fn a_short_term_key_of_another_region_is_refused_with_a_sentence() {
     let key = short_term_key(&AwsKey::default_long_lived(), "us-west-2", now(), 3600);
     let daemon = Setup::plain(&bedrock).secret(&key).start().await;
     bedrock.clear();
-    let sentence = refused(&ask(&daemon).await, 503, "ServiceUnavailableException");
+    let answer = ask(&daemon).await;
+    let sentence = refused(&answer, 503, "ServiceUnavailableException");
     assert!(sentence.contains("is valid in us-west-2 only, and the upstream is us-east-1"), "{sentence}");
     assert_eq!(bedrock.requests().len(), 0);
+    daemon.record_of(&answer).await;
     let log = daemon.log_text();
     assert!(!log.contains(&key[16..60]), "the key stands in the log");
 }

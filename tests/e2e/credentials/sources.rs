@@ -261,6 +261,7 @@ async fn a_credentials_file_that_everybody_can_read_is_worth_a_warning() {
         let checked = String::from_utf8(setup.command(&["check"]).await.stdout).unwrap();
         assert_eq!(checked.contains("warn  every user of this host can reach the secret"), warns, "{checked}");
         let daemon = setup.ready().await;
+        daemon.has_said_all().await;
         assert_eq!(daemon.log_text().contains("every user of this host can reach the secret"), warns);
     }
 }

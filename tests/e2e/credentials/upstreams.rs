@@ -84,11 +84,13 @@ async fn one_key_that_is_missing_is_the_matter_of_its_region_alone() {
 async fn upstreams_that_name_the_same_source_share_it() {
     let (east, west) = regions().await;
     let same = "credentials = { source = \"file\", file = \"{shared}\" }";
-    let daemon = setup(&east, &west, same).ready().await;
-    let loaded = || daemon.lines().iter().filter(|line| line["message"] == "commercial credential loaded").count();
-    assert_eq!(loaded(), 1);
-    let other = setup(&east, &west, OWN).ready().await;
-    assert_eq!(other.lines().iter().filter(|line| line["message"] == "commercial credential loaded").count(), 2);
+    for (credentials, count) in [(same, 1), (OWN, 2)] {
+        let daemon = setup(&east, &west, credentials).ready().await;
+        daemon.has_said_all().await;
+        let lines = daemon.lines().into_iter();
+        let loaded: Vec<_> = lines.filter(|line| line["message"] == "commercial credential loaded").collect();
+        assert_eq!(loaded.len(), count, "{loaded:?}");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ async fn is_served(daemon: &Daemon, while_what: &str) {
     let answer = daemon.post(&converse_path(ON_DEMAND), converse("harmless")).await;
     assert_eq!(answer.status, 200, "{while_what}: {answer:?}");
     assert!(began.elapsed() < PATIENCE, "{while_what}: {:?}", began.elapsed());
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed", "{while_what}");
 }
 
 /// Nothing went upstream but what [`is_served`] sends.

@@ -89,6 +89,7 @@ async fn no_prompt_answer_or_key_stands_in_any_file_item_log_or_metric() {
     assert!(items.len() >= statuses.len() + 3, "{} items for {statuses:?}", items.len());
     let items = serde_json::to_string(&items).unwrap();
     let pages = format!("{}{}", daemon.metrics().await, daemon.admin_get("/status").await.text());
+    daemon.all_records(statuses.len() + 3).await;
     let log = daemon.log_text();
     let mut looked_at = 0;
     for canary in [

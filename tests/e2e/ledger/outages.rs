@@ -119,12 +119,13 @@ async fn without_a_table_a_full_ledger_goes_on_serving_unless_it_shall_deny() {
         );
         let daemon = Setup::plain(&bedrock).with(&audit).ready().await;
         let mut statuses = BTreeSet::new();
+        daemon.has_said_all().await;
+        assert_eq!(daemon.log_text().contains("its oldest records are deleted"), serves, "it is said at the start");
         for _ in 0..100 {
             statuses.insert(daemon.post(&converse_path(ON_DEMAND), converse("hello")).await.status);
         }
         let expected: &[u16] = if serves { &[200] } else { &[200, 503] };
         assert!(statuses.iter().eq(expected), "{line}: {statuses:?}");
-        assert_eq!(daemon.log_text().contains("its oldest records are deleted"), serves, "it is said at the start");
         let page = daemon.metrics().await;
         assert_eq!(metric(&page, "bedrock_sidecar_audit_ledger_max_bytes"), Some(20_000.0));
     }

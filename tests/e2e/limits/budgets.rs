@@ -22,20 +22,23 @@ async fn budgets_warn_once_and_then_refuse() {
     };
     // 2 tokens in, 100 out: 10.2 cents each.
     for number in 1..=9 {
-        assert_eq!(daemon.post(&path, bounded("events 100", 100)).await.status, 200);
+        let answer = daemon.post(&path, bounded("events 100", 100)).await;
+        assert_eq!(answer.status, 200);
         let spent = host(&daemon).await["nanoUsdToday"].as_u64().unwrap();
         assert_eq!(spent, number * 102_000_000);
+        daemon.record_of(&answer).await;
         if number == 7 {
             assert_eq!(warnings().len(), 0);
         }
     }
-    let (sentence, _) = throttled(&daemon.post(&path, bounded("events 100", 100)).await);
+    let answer = daemon.post(&path, bounded("events 100", 100)).await;
+    let (sentence, _) = throttled(&answer);
     assert!(
         sentence.contains("this host has only 0.082 left of usd_per_day = 1.00, and this request may need more;"),
         "{sentence}"
     );
     assert_eq!(limited(&daemon, "usd_per_day", "host").await, 1.0);
-    until("the warning", || Some(()).filter(|()| !warnings().is_empty())).await;
+    daemon.record_of(&answer).await;
     let warning = warnings();
     assert_eq!(warning.len(), 1, "{warning:?}");
     assert_eq!((&warning[0]["limit"], &warning[0]["spent_usd"]), (&json!("usd_per_day"), &json!("0.816")));

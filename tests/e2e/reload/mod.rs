@@ -63,8 +63,9 @@ impl Load {
         let answers = self.clients.join_all().await.concat();
         let failed: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
         assert!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), answers.len(), failed.first());
-        daemon.all_records(answers.len()).await;
-        let completed = daemon.records().iter().filter(|record| record["outcome"] == "completed").count();
-        assert!(completed >= answers.len(), "{completed} of {} are recorded", answers.len());
+        eventually("all records", || {
+            daemon.records().iter().filter(|record| record["outcome"] == "completed").count() >= answers.len()
+        })
+        .await;
     }
 }
