@@ -18,8 +18,12 @@ fn files_with(directory: &Path, canary: &str, looked_at: &mut usize) -> Vec<Stri
         if path.is_dir() {
             found.extend(files_with(&path, canary, looked_at));
         } else {
+            // The database deletes files at any time.
+            let bytes = match std::fs::read(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                bytes => bytes.unwrap(),
+            };
             *looked_at += 1;
-            let bytes = std::fs::read(&path).unwrap();
             if bytes.windows(canary.len()).any(|window| window == canary.as_bytes()) {
                 found.push(path.display().to_string());
             }
