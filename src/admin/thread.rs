@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use crate::lifecycle::roll_call::Calls;
@@ -27,11 +27,6 @@ pub(crate) fn serve(
     calls: Calls,
     road: Arc<ArcSwap<Road>>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let listener = {
-        let _entered = runtime.enter();
-        listener.moved()?
-    };
     let main = Handle::current();
     let (connections, connection) = watch::channel(());
     let service = move |client, request| {
@@ -40,13 +35,34 @@ pub(crate) fn serve(
         super::serve(main.clone(), Arc::clone(&road), client, request)
     };
     let (mut accepting, no_longer) = oneshot::channel::<()>();
-    let run = async move {
+    let run = async move |listener: Listener| {
         tokio::select! {
             () = listener.serve(shared, farewell, cut, calls, service) => {}
             _ = no_longer => {}
         }
         connections.closed().await;
     };
-    std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(run))?;
+    // The runtime is the thread's from the start: where others run, it may not be dropped.
+    let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || match on_runtime(listener) {
+        Ok((runtime, listener)) => {
+            let _ = begun.send(Ok(()));
+            runtime.block_on(run(listener));
+        }
+        Err(error) => {
+            let _ = begun.send(Err(error));
+        }
+    })?;
+    has_begun.recv().map_err(io::Error::other)??;
     Ok(async move { accepting.closed().await })
+}
+
+/// A runtime for this thread alone, and the listener on it.
+fn on_runtime(listener: Listener) -> io::Result<(Runtime, Listener)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let moved = {
+        let _entered = runtime.enter();
+        listener.moved()?
+    };
+    Ok((runtime, moved))
 }

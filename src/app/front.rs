@@ -123,7 +123,8 @@ impl Bound {
 }
 
 impl Standing {
-    /// Binds what is new, and reads the files of `[listen.tls]`. Nothing is closed yet.
+    /// Binds what is new, and reads the files of `[listen.tls]`, which may take its time. Nothing is closed yet. To be
+    /// called within the runtime.
     ///
     /// # Errors
     /// What cannot be bound or read, or a socket of the service manager that the settings no longer name.
@@ -138,6 +139,8 @@ impl Standing {
                         tls = Some(Loaded::read(settings)?);
                     }
                 }
+                // Nothing is bound while a file is waited for.
+                None if matches!(place, Place::Tls(_)) => new.insert(0, place),
                 None => new.push(place),
             }
         }
@@ -185,13 +188,16 @@ impl Front {
         let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&farewell));
         if matches!(place, Place::Admin(_)) {
             let accepting = thread::serve(listener, Arc::clone(&self.admin), farewells, cutting, calls, road);
-            tasks.spawn(accepting.map_err(StartError::AdminThread)?);
+            tasks.spawn(accepting.map_err(|error| {
+                self.loops.remove(roll);
+                StartError::AdminThread(error)
+            })?);
         } else {
             let service = move |client, request| service::serve(road.load_full(), client, request);
             tasks.spawn(listener.serve(Arc::clone(&self.main), farewells, cutting, calls, service));
         }
         if let Some(material) = material.clone() {
-            tasks.spawn(async move { material.follow().await });
+            tasks.spawn(material.follow());
         }
         self.open.push(Open { place, name, is_inherited, material, tasks, farewell, roll });
         Ok(())
@@ -201,31 +207,50 @@ impl Front {
         Standing(self.open.iter().map(|open| (open.place.clone(), open.is_inherited)).collect())
     }
 
-    /// Takes over what a reload has prepared. New addresses are open before old ones close.
+    /// Opens what a reload adds: before anything else changes.
+    ///
+    /// # Errors
+    /// The admin address gets no thread. What is open then is what was open before.
+    pub(super) fn open_new(&mut self, mut changes: Changes) -> Result<Changes, StartError> {
+        let before = self.open.len();
+        for bound in std::mem::take(&mut changes.new) {
+            if let Err(error) = self.open(bound) {
+                while self.open.len() > before {
+                    self.close(before);
+                }
+                return Err(error);
+            }
+        }
+        for open in &self.open[before..] {
+            tracing::info!(address = %open.name, "listening here too now");
+        }
+        Ok(changes)
+    }
+
+    /// Takes over what a reload has prepared, when what it adds is open.
     pub(super) fn apply(&mut self, changes: Changes, road: Arc<Road>) {
-        let Changes { new, gone, tls, timeouts } = changes;
+        let Changes { new: _, gone, tls, timeouts } = changes;
         self.road.store(road);
         self.main.set_timeouts(timeouts);
         self.admin.set_timeouts(admin_timeouts(timeouts));
         if let (Some(loaded), Some(material)) = (tls, self.open.iter().find_map(|open| open.material.as_ref())) {
             material.exchange(loaded);
         }
-        for bound in new {
-            let address = bound.name();
-            match self.open(bound) {
-                Ok(()) => tracing::info!(%address, "listening here too now"),
-                Err(error) => tracing::error!(%error, %address, "nothing listens here"),
-            }
-        }
         self.leaving.retain(|told| !told.is_closed());
         for place in gone {
             let Some(at) = self.open.iter().position(|open| open.place.is_at(&place)) else { continue };
-            let open = self.open.remove(at);
-            self.loops.remove(open.roll);
-            tracing::info!(address = %open.name, "no longer listening here; connections that are there may finish");
-            // Its accept loop ends with it.
-            self.leaving.push(open.farewell.say());
+            let name = self.close(at);
+            tracing::info!(address = %name, "no longer listening here; connections that are there may finish");
         }
+    }
+
+    /// Accepts no more there, and says at which address that was.
+    fn close(&mut self, at: usize) -> String {
+        let open = self.open.remove(at);
+        self.loops.remove(open.roll);
+        // Its accept loop ends with it.
+        self.leaving.push(open.farewell.say());
+        open.name
     }
 
     /// Lets all connections come to their ends, until `deadline`. False if some have not.

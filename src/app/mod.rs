@@ -45,7 +45,7 @@ const SHIPPING_TIMEOUT: Duration = Duration::from_secs(5);
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the end of the ledger and of the limits may take beside.
-const STOP_MARGIN: Duration = Duration::from_secs(10);
+const STOP_MARGIN: Duration = Duration::from_secs(20);
 
 /// The admin address's own places: a flood of requests must not hide the daemon from its admin.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -147,36 +147,49 @@ impl App {
         self.bound.iter().find(|bound| bound.is_admin()).map(Bound::name).unwrap_or_default()
     }
 
-    /// Serves until an event says to stop; then lets what is in flight come to its end, for as long as `drain.timeout`.
+    /// Serves until an event says to stop; then lets what is in flight come to its end, for as long as `drain.timeout`. A
+    /// stop that comes before it serves ends it at once.
     ///
     /// # Errors
     /// The state directory or an upstream cannot be used. Once it serves, it returns none.
-    pub async fn run(self, events: Events) -> Result<(), StartError> {
+    pub async fn run(self, mut events: Events) -> Result<(), StartError> {
         let (addresses, admin_address) = (self.addresses().join(","), self.admin_address());
         let App { settings, bound, peers, places, requests, metrics } = self;
-        let audit = Ledger::start(&settings.audit).await?;
-        let limits = Limits::new(&settings.limits, SystemClock);
-        let use_file = StateDir::find(&settings.audit).root.join("limits.json");
-        let spent = limits.persist_with(use_file, Arc::clone(&audit), past_names(&settings)).await?;
-        let fleet = match &settings.limits.fleet {
-            Some(fleet) => Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await)),
-            None => None,
+        let Some(audit) = events.unless_stopped(Ledger::start(&settings.audit)).await else { return Ok(()) };
+        let audit = audit?;
+        let start = async {
+            let limits = Limits::new(&settings.limits, SystemClock);
+            let use_file = StateDir::find(&settings.audit).root.join("limits.json");
+            let spent = limits.persist_with(use_file, Arc::clone(&audit), past_names(&settings)).await?;
+            let fleet = match &settings.limits.fleet {
+                Some(fleet) => {
+                    Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await))
+                }
+                None => None,
+            };
+            let lasting = Arc::new(Lasting {
+                audit: Arc::clone(&audit),
+                limits,
+                host: host_role(&settings).await,
+                metrics,
+                failures: Arc::default(),
+                begun: Instant::now(),
+                buffered: Arc::default(),
+                requests,
+                desk: Arc::default(),
+                cut_off: Arc::default(),
+                stopping: Arc::default(),
+                reload_refused: Arc::default(),
+            });
+            let built = build(&settings, &lasting, None, SHORT).await?;
+            Ok::<_, StartError>((lasting, built, spent, fleet))
         };
-        let lasting = Arc::new(Lasting {
-            audit,
-            limits,
-            host: host_role(&settings).await,
-            metrics,
-            failures: Arc::default(),
-            begun: Instant::now(),
-            buffered: Arc::default(),
-            requests,
-            desk: Arc::default(),
-            cut_off: Arc::default(),
-            stopping: Arc::default(),
-            reload_refused: Arc::default(),
-        });
-        let built = build(&settings, &lasting, None, SHORT).await?;
+        let Some(started) = events.unless_stopped(start).await else {
+            audit.stop(Instant::now() + SHIPPING_TIMEOUT).await;
+            tracing::info!("stopped before it served");
+            return Ok(());
+        };
+        let (lasting, built, spent, fleet) = started?;
         lasting.audit.begin_chain(&own_call::record(&built.road));
 
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
@@ -189,7 +202,7 @@ impl App {
         }
         tracing::info!(%addresses, %admin_address, version = env!("CARGO_PKG_VERSION"), module = %crypto::module(), "listening");
         let built = serve(events, &lasting, &mut front, built).await;
-        stop(&lasting, front, built.road.settings.drain_timeout).await;
+        let _told = stop(&lasting, front, built.road.settings.drain_timeout).await;
         if let Some(fleet) = fleet {
             fleet.stop().await;
         }
@@ -225,10 +238,9 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
                 Event::Reload => once_more = true,
             },
             Some(outcome) = reloads.join_next() => {
-                match taken_over(outcome, lasting) {
-                    Ok(Prepared { built: new, changes }) => {
+                match prepared(outcome).and_then(|prepared| prepared.take_over(lasting, front)) {
+                    Ok(new) => {
                         built = Arc::new(new);
-                        front.apply(changes, Arc::clone(&built.road));
                         lasting.reload_refused.store(None);
                         tracing::info!("configuration reloaded");
                     }
@@ -244,25 +256,24 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
     }
 }
 
-fn taken_over(outcome: Result<Result<Prepared, String>, JoinError>, lasting: &Lasting) -> Result<Prepared, String> {
-    let prepared =
-        outcome.map_err(|error| format!("an error in the daemon's own code ended the reload: {error}"))??;
-    prepared.apply(lasting);
-    Ok(prepared)
+fn prepared(outcome: Result<Result<Prepared, String>, JoinError>) -> Result<Prepared, String> {
+    outcome.map_err(|error| format!("an error in the daemon's own code ended the reload: {error}"))?
 }
 
-/// Lets requests come to their ends, and cuts off what has not by then.
-async fn stop(lasting: &Lasting, mut front: Front, timeout: Duration) {
+/// Lets requests come to their ends, and cuts off what has not by then. The service manager hears of the stop until what is
+/// returned is dropped.
+async fn stop(lasting: &Lasting, mut front: Front, timeout: Duration) -> JoinSet<()> {
     lasting.stopping.store(true, Ordering::Relaxed);
     tracing::info!(timeout_seconds = timeout.as_secs(), connections = lasting.metrics.connections(), "draining");
     let metrics = Arc::clone(&lasting.metrics);
-    let _told = pulse::start_drain(timeout, CUT_TIMEOUT + SHIPPING_TIMEOUT + STOP_MARGIN, move || metrics.in_flight());
+    let told = pulse::start_drain(timeout, CUT_TIMEOUT + SHIPPING_TIMEOUT + STOP_MARGIN, move || metrics.in_flight());
     if !front.drain(timeout).await {
         tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
         lasting.cut_off.store(true, Ordering::Relaxed);
         front.cut();
         let _ = tokio::time::timeout(CUT_TIMEOUT, lasting.metrics.until_idle()).await;
     }
+    told
 }
 
 /// Where nobody is known by a user, a kernel that tells none is only worth a warning.

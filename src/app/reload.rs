@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
 use super::Lasting;
 use super::build::{Built, build};
-use super::front::{Changes, Standing};
+use super::front::{Changes, Front, Standing};
 use crate::error::Refusal;
 use crate::log;
 use crate::road::{Region, Road};
@@ -13,6 +16,9 @@ use crate::settings::Settings;
 
 /// How long the source of a new credential may take; the SDKs give up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(35);
+
+/// How long the whole may take, files that do not answer included.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What is to take the place of the road that is in use.
 #[derive(Debug)]
@@ -26,15 +32,26 @@ pub(super) struct Prepared {
 /// # Errors
 /// A sentence that says why the configuration cannot be taken over.
 pub(super) async fn prepare(former: Arc<Built>, lasting: Arc<Lasting>, standing: Standing) -> Result<Prepared, String> {
+    timeout(LONGEST, read_and_build(former, lasting, standing)).await.unwrap_or_else(|_| {
+        let seconds = LONGEST.as_secs();
+        Err(format!(
+            "it was not ready to use after {seconds} s: check that the files it names, and what they are stored on, can be read"
+        ))
+    })
+}
+
+async fn read_and_build(former: Arc<Built>, lasting: Arc<Lasting>, standing: Standing) -> Result<Prepared, String> {
     let old = &former.road.settings;
     let Some(path) = old.path.clone() else {
         return Err("the daemon runs on built-in defaults, so there is no file to read again".to_owned());
     };
     // Reading files may take its time.
-    let read = tokio::task::spawn_blocking(move || Settings::load(&path)).await;
+    let read = spawn_blocking(move || Settings::load(&path)).await;
     let mut new = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     let kept = keep_back(old, &mut new);
-    let changes = standing.changes(&new.listen).map_err(|error| error.to_string())?;
+    let listen = new.listen.clone();
+    let changes = spawn_blocking(move || standing.changes(&listen)).await;
+    let changes = changes.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     let built = build(&new, &lasting, Some(&former), PATIENCE).await.map_err(|error| error.to_string())?;
     if let Some(reason) = loses_credential(&former.road, &built.road) {
         return Err(reason);
@@ -46,13 +63,20 @@ pub(super) async fn prepare(former: Arc<Built>, lasting: Arc<Lasting>, standing:
 }
 
 impl Prepared {
-    /// Has everything that outlives a road go by the new settings.
-    pub(super) fn apply(&self, lasting: &Lasting) {
-        let settings = &self.built.road.settings;
+    /// Takes the place of what is in use.
+    ///
+    /// # Errors
+    /// A sentence that says what cannot be opened. Nothing has changed then.
+    pub(super) fn take_over(self, lasting: &Lasting, front: &mut Front) -> Result<Built, String> {
+        let Prepared { built, changes } = self;
+        let changes = front.open_new(changes).map_err(|error| error.to_string())?;
+        let settings = &built.road.settings;
         log::set_format(settings.log);
         log::set_level(settings.log_level);
         lasting.audit.apply(&settings.audit);
         lasting.limits.apply(&settings.limits);
+        front.apply(changes, Arc::clone(&built.road));
+        Ok(built)
     }
 }
 

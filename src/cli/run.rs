@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use tokio::task::spawn_blocking;
+
 use super::EX_CONFIG;
 use crate::app::{App, StartError};
 use crate::auditor::check::odd_place;
@@ -36,13 +38,17 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
         Err(error) => return failed(&format!("the runtime cannot start: {error}")),
     };
     let code = runtime.block_on(async {
-        let events = match Events::of_signals() {
+        let mut events = match Events::of_signals() {
             Ok(events) => events,
             Err(error) => return failed(&format!("signals cannot be received: {error}")),
         };
-        let app = match inherited.map_err(StartError::from).and_then(|inherited| App::bind(settings, inherited)) {
-            Ok(app) => app,
-            Err(error) => return not_started(&error),
+        // It reads files, which may not answer.
+        let bind = spawn_blocking(|| App::bind(settings, inherited?));
+        let app = match events.unless_stopped(bind).await {
+            None => return ExitCode::SUCCESS,
+            Some(Err(error)) => return failed(&error.to_string()),
+            Some(Ok(Err(error))) => return not_started(&error),
+            Some(Ok(Ok(app))) => app,
         };
         match app.run(events).await {
             Ok(()) => ExitCode::SUCCESS,

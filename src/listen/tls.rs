@@ -3,11 +3,12 @@
 //! A whole `ServerConfig` is exchanged on reload, not only the certificate: clients' CAs change too, and sessions that an
 //! old CA vouched for must not be resumed. Connections that are open keep what they were made with.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
+use tokio::task::spawn_blocking;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -56,9 +57,10 @@ impl Material {
     /// Uses what was read, perhaps from other files, from the next connection on.
     pub(crate) fn exchange(&self, loaded: Loaded) {
         let Loaded { tls, config, seen } = loaded;
+        let mut last_seen = self.last_seen();
         self.tls.store(Arc::new(tls));
         self.current.store(Arc::new(config));
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        *last_seen = seen;
     }
 
     /// For the next connection.
@@ -70,15 +72,21 @@ impl Material {
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let tls = self.tls.load_full();
         let stamps = stamps(&tls);
-        let result = server_config(&tls).map(|config| self.current.store(Arc::new(config)));
+        let result = server_config(&tls);
         say(&tls);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
-        result
+        // Files that took long may have been exchanged for others meanwhile.
+        let mut last_seen = self.last_seen();
+        if !Arc::ptr_eq(&tls, &self.tls.load()) {
+            return Ok(());
+        }
+        *last_seen = stamps;
+        result.map(|config| self.current.store(Arc::new(config)))
     }
 
     /// Reads the files again if they have changed; true if they had.
     pub(crate) fn reload_if_changed(&self) -> Result<bool, TlsError> {
-        if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == stamps(&self.tls.load()) {
+        let now = stamps(&self.tls.load_full());
+        if *self.last_seen() == now {
             return Ok(false);
         }
         self.reload().map(|()| true)
@@ -86,15 +94,24 @@ impl Material {
 
     /// Follows the files for ever. A certificate and a key that do not (yet) fit together are an event in the log, and
     /// are looked at again once either changes.
-    pub(crate) async fn follow(&self) {
+    pub(crate) async fn follow(self: Arc<Material>) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            match self.reload_if_changed() {
-                Ok(true) => tracing::info!("the TLS certificate was reloaded"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the TLS certificate was not reloaded; the old one stays in use"),
+            let own = Arc::clone(&self);
+            // Files may not answer.
+            match spawn_blocking(move || own.reload_if_changed()).await {
+                Ok(Ok(true)) => tracing::info!("the TLS certificate was reloaded"),
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the TLS certificate was not reloaded; the old one stays in use")
+                }
             }
         }
+    }
+
+    /// Held for a moment only, never while a file is read.
+    fn last_seen(&self) -> MutexGuard<'_, Vec<Option<FileStamp>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

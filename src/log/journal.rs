@@ -5,6 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -17,10 +18,21 @@ use super::text::MOST_OF_A_FIELD;
 const SOCKET: &str = "/run/systemd/journal/socket";
 const IDENTIFIER: &str = "bedrock-sidecar";
 
-/// A socket to send to the journal from, if there is one: it takes an empty message without a word.
+/// A socket to send to the journal from, if there is one. Nothing is waited for.
 pub(super) fn socket() -> io::Result<UnixDatagram> {
+    socket_to(Path::new(SOCKET))
+}
+
+/// The journal takes an empty message without a word. One whose queue is full is there too.
+fn socket_to(path: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    send(&socket, &[])?;
+    socket.set_nonblocking(true)?;
+    match socket.send_to(&[], path) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+        _ => {}
+    }
+    // The writer's thread waits.
+    socket.set_nonblocking(false)?;
     Ok(socket)
 }
 
@@ -163,6 +175,25 @@ mod tests {
             assert_eq!(fields.get(name).map(String::as_str), Some(value), "{name}");
         }
         assert_eq!(fields.len(), expected.len() + 1, "and CODE_LINE: {fields:?}");
+    }
+
+    #[test]
+    fn a_journal_whose_queue_is_full_is_found_without_a_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        assert_eq!(socket_to(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let crowd = UnixDatagram::unbound().unwrap();
+        crowd.set_nonblocking(true).unwrap();
+        while crowd.send_to(b"x", &path).is_ok() {}
+        let (tell, told) = std::sync::mpsc::channel();
+        let probe = path.clone();
+        std::thread::spawn(move || tell.send(socket_to(&probe)));
+        let socket = told.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
+        assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK), "the log's writer waits");
+        drop(journal);
+        assert_eq!(socket_to(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

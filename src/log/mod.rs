@@ -63,9 +63,13 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) -> io::Result<()> {
     Ok(())
 }
 
-/// Lines in this format from now on; text where the journal cannot be reached.
+/// Lines in this format from now on. Where the journal cannot be reached, the format stays, and is text at first.
 pub(crate) fn set_format(format: LogFormat) {
     let Some(tuning) = TUNING.get() else { return };
+    let in_force = FORMAT.load(Ordering::Relaxed);
+    if in_force == format as u8 {
+        return;
+    }
     let stderr = || tracing_subscriber::fmt::layer().with_writer(|| Pushed).with_ansi(false).with_target(false);
     let text = || (LogFormat::Text, stderr().fmt_fields(plain_fields()).boxed());
     let (format, lines) = match format {
@@ -76,7 +80,11 @@ pub(crate) fn set_format(format: LogFormat) {
                 *tuning.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
                 (LogFormat::Journald, journal::Messages.boxed())
             }
-            Err(_) => text(),
+            Err(_) if in_force == NONE => text(),
+            Err(error) => {
+                tracing::warn!(%error, "log: the journal cannot be reached; the format stays as it is");
+                return;
+            }
         },
     };
     let _ = tuning.lines.reload(lines);

@@ -180,3 +180,32 @@ async fn beyond_loopback_a_certificate_is_required() {
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("client_ca_file"), "{output:?}");
 }
+
+/// A reload names a certificate whose file answers once, when the settings are checked, and then no more. The one thread
+/// goes on.
+#[tokio::test]
+async fn a_certificate_that_does_not_answer_holds_nothing_up() {
+    let bedrock = bedrock().await;
+    let pki = Pki::new();
+    pki.issue("server", "first", "localhost");
+    let setup = Setup::plain(&bedrock).listen(&pki.listen("127.0.0.1:0")).with("[runtime]\nthreads = 1");
+    let mut daemon = setup.ready().await;
+    let fifo = pki.folder().join("fifo.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let text = std::fs::read_to_string(daemon.config_path()).unwrap();
+    std::fs::write(daemon.config_path(), text.replace("server.pem", "fifo.pem")).unwrap();
+    let certificate = std::fs::read(pki.folder().join("server.pem")).unwrap();
+    // Each opening waits for its reader. The second one is kept, and says nothing.
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::write(&fifo, certificate).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&fifo).unwrap()
+    });
+    daemon.signal("HUP");
+    let silent = within("the second reading", opened).await.unwrap();
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("meanwhile")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    drop(silent);
+}

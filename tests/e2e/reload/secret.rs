@@ -202,3 +202,28 @@ async fn whatever_happens_during_a_reload_is_attended_to() {
     assert_eq!(daemon.ended().await.code(), Some(0));
     assert_eq!((count(&daemon, RELOADED), count(&daemon, REFUSED)), (2, 0), "the third reload had not ended");
 }
+
+/// The start waits for a secret; a stop that comes meanwhile does not.
+#[tokio::test]
+async fn a_stop_during_the_start_is_obeyed() {
+    let bedrock = bedrock().await;
+    let manager = SecretsManager::start().await;
+    manager.go_away();
+    let setup = manager.in_front_of(Setup::plain(&bedrock));
+    let config = setup.write();
+    let starting = {
+        let manager = format!("http://{}", manager.address);
+        let mut program = program();
+        program.args(["run", "--config", &config]).env_clear().env("HOME", setup.path());
+        program.env("STATE_DIRECTORY", setup.path()).env("AWS_ENDPOINT_URL_SECRETS_MANAGER", manager);
+        program.env("AWS_ACCESS_KEY_ID", "AKIAHOST").env("AWS_SECRET_ACCESS_KEY", "of-this-host");
+        program.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    eventually("the secret to be asked for", || manager.asked() > 0).await;
+    let told = std::process::Command::new("kill").args(["-TERM", &starting.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let output = tokio::task::spawn_blocking(move || starting.wait_with_output().unwrap()).await.unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(log.contains("stopped before it served") && !log.contains("\"listening\""), "{log}");
+}
