@@ -94,6 +94,11 @@ impl Book {
         pages.entries.get_mut(&length).unwrap().saw = Some((Instant::now(), saw));
     }
 
+    /// The requests whose clients are not done with them.
+    pub(crate) fn under_way(&self) -> Vec<Entry> {
+        self.0.lock().unwrap().entries.values().filter(|entry| entry.saw.is_none()).cloned().collect()
+    }
+
     pub(crate) fn entries(&self) -> BTreeMap<usize, Entry> {
         self.0.lock().unwrap().entries.clone()
     }

@@ -40,27 +40,29 @@ pub(crate) async fn settle(stage: &Stage, load: &Load) {
     for _ in 0..2 {
         tokio::time::sleep(LOAD).await;
         load.pause(true);
-        idle(stage).await;
+        idle(stage, load).await;
         load.pause(false);
     }
 }
 
-/// Waits until nothing is held that belongs to a request or a client.
-pub(crate) async fn idle(stage: &Stage) {
+/// Waits until no client has a request under way, and the daemon holds nothing that belongs to a request or a client. If that
+/// never comes, what clients have under way tells a slow client from a leak.
+pub(crate) async fn idle(stage: &Stage, load: &Load) {
     let names = ["in_flight", "connections{listener=\"main\"}", "buffered_bytes"];
     let start = Instant::now();
     loop {
         let page = stage.with_daemon(async |daemon| daemon.metrics().await).await;
         // What is not there at all is no zero.
         let held = names.map(|name| metric(&page, &format!("bedrock_sidecar_{name}")));
-        if held == [Some(0.0); 3] {
+        let under_way = load.book().under_way();
+        if held == [Some(0.0); 3] && under_way.is_empty() {
             break;
         }
-        assert!(start.elapsed() < 2 * DEADLINE, "{names:?} are still {held:?}");
+        assert!(start.elapsed() < 2 * DEADLINE, "{names:?} are still {held:?}; clients have under way: {under_way:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let sample = stage.with_daemon(async |daemon| of(daemon)).await;
-    stage.samples.lock().unwrap().push(sample);
+    println!("idle after {:.1} s", start.elapsed().as_secs_f32());
+    sample(stage).await;
 }
 
 /// What has grown.

@@ -65,7 +65,7 @@ async fn chaos(table: &'static str, seconds: u64) {
     stage.first_upstream_serves(&load).await;
     growth::settle(&stage, &load).await;
     load.stop().await;
-    growth::idle(&stage).await;
+    growth::idle(&stage, &load).await;
     let failures = verdict::judge(&stage, load.book()).await;
     assert!(
         failures.is_empty(),

@@ -161,7 +161,8 @@ impl Evidence {
                 Saw::Nothing(why) => {
                     let changes = self.changes_during(entry.began, *ended).count();
                     // A kept connection may end as the next request is sent on it.
-                    // The end of an answer that breaks off at once may overtake its head, above all on HTTP/2.
+                    // The end of an answer that breaks off at once may overtake its head: a reset clears what an HTTP/2
+                    // stream has queued, and HTTP/1.1 may close before it has written.
                     let broke = self.items.values().any(|item| {
                         item["requestSize"] == length
                             && item["outcome"] == "upstream_broke"

@@ -164,11 +164,15 @@ impl Pool {
             let mut lease = lease?;
             let request = make().map_err(SendError::NotMade)?;
             let answer_by = *answer_by.get_or_insert_with(|| tokio::time::Instant::now() + first_byte);
+            let before = lease.received();
             let mut error = match tokio::time::timeout_at(answer_by, lease.try_send(request)).await {
                 Ok(Some(Ok(response))) => return Ok((response, lease)),
                 Ok(Some(Err(error))) => error,
                 Ok(None) => return Err(self.not_taken("there is no connection".to_owned())),
                 Err(_) => {
+                    // Where nothing comes at all, the path may have gone: the next request finds out by connecting.
+                    let is_silent = lease.received() == before;
+                    lease.discard(is_silent);
                     let seconds = first_byte.as_secs_f32();
                     return Err(SendError::Silent { endpoint: self.endpoint.to_string(), seconds });
                 }
@@ -323,6 +327,10 @@ impl Lease {
             Connection::Own(own) => Some(own.sender.try_send_request(self.pool.for_http1(request)).await),
             Connection::Stream { sender, .. } => Some(sender.try_send_request(self.pool.for_http2(request)).await),
         }
+    }
+
+    fn received(&self) -> Option<u64> {
+        self.connection.as_ref().map(Connection::received)
     }
 
     fn was_used(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,7 +29,14 @@ pub(super) enum Pending {
 
 /// All clones are the same connection.
 #[derive(Debug, Clone)]
-pub(super) struct Socket(Arc<Mutex<TcpStream>>);
+pub(super) struct Socket(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stream: Mutex<TcpStream>,
+    /// Bytes that have come.
+    received: AtomicU64,
+}
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> io::Result<Socket> {
@@ -36,7 +44,7 @@ impl Socket {
         let socket = SockRef::from(&stream);
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL))?;
         socket.set_tcp_user_timeout(Some(UNCONFIRMED))?;
-        Ok(Socket(Arc::new(Mutex::new(stream))))
+        Ok(Socket(Arc::new(Shared { stream: Mutex::new(stream), received: AtomicU64::new(0) })))
     }
 
     /// What has come and was not read yet. The driver of a connection learns of its end only when it next runs.
@@ -51,15 +59,24 @@ impl Socket {
         }
     }
 
+    /// How many bytes have come so far.
+    pub(super) fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
+
     fn stream(&self) -> MutexGuard<'_, TcpStream> {
         // Only the driver reads and writes; a panic there ends the connection.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream()).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut *self.stream()).poll_read(cx, buffer);
+        let came = buffer.filled().len() - before;
+        self.0.received.fetch_add(came as u64, Ordering::Relaxed);
+        polled
     }
 }
 

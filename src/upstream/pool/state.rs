@@ -46,6 +46,7 @@ pub(super) enum Connection {
     Stream {
         id: u64,
         sender: http2::SendRequest<Full<Bytes>>,
+        socket: Socket,
         was_used: bool,
     },
 }
@@ -103,6 +104,14 @@ impl Connection {
             Connection::Stream { was_used, .. } => *was_used,
         }
     }
+
+    /// How many bytes have come on it, for whichever request.
+    pub(super) fn received(&self) -> u64 {
+        match self {
+            Connection::Own(own) => own.socket.received(),
+            Connection::Stream { socket, .. } => socket.received(),
+        }
+    }
 }
 
 impl State {
@@ -147,7 +156,8 @@ impl State {
             }
             shared.streams += 1;
             let was_used = std::mem::replace(&mut shared.life.was_used, true);
-            return Some(Connection::Stream { id: shared.id, sender: shared.sender.clone(), was_used });
+            let (sender, socket) = (shared.sender.clone(), shared.socket.clone());
+            return Some(Connection::Stream { id: shared.id, sender, socket, was_used });
         }
         // One that has carried nothing takes its first request before its driver has run.
         while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready() || !own.life.was_used) {

@@ -310,6 +310,44 @@ async fn a_kept_connection_that_was_closed_meanwhile_is_not_used() {
     }
 }
 
+/// One request that gets no answer in time.
+async fn ask_in_vain(pool: &Arc<Pool>, first_byte: Duration) {
+    let error = pool.send(first_byte, &mut Effort::default(), make).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, SendError::Silent { .. }), "{error}");
+}
+
+/// The path may have gone without a word: whether it has is learnt by opening another connection.
+#[tokio::test]
+async fn a_connection_that_keeps_silent_takes_no_more_requests() {
+    for most in [Some(100), None] {
+        let (pool, seen) = server(most, PATIENT, 1).await;
+        ask(&pool).await.unwrap();
+        ask_in_vain(&pool, Duration::from_millis(100)).await;
+        seen.answers.add_permits(2);
+        ask(&pool).await.unwrap();
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 2, "{most:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_slow_with_one_answer_is_used_on() {
+    let (pool, seen) = server(Some(100), PATIENT, 0).await;
+    let other = ask_many(&pool, 1);
+    seen.until("the first one", |seen| seen.requests.load(Ordering::SeqCst) == 1).await;
+    let slow = {
+        let pool = Arc::clone(&pool);
+        tokio::spawn(async move { ask_in_vain(&pool, Duration::from_secs(3)).await })
+    };
+    seen.until("the slow one", |seen| seen.requests.load(Ordering::SeqCst) == 2).await;
+    // It goes to who came first, so bytes come after the slow one was sent.
+    seen.answers.add_permits(1);
+    assert!(other.join_all().await.iter().all(Result::is_ok));
+    slow.await.unwrap();
+    seen.answers.add_permits(2);
+    ask(&pool).await.unwrap();
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test]
 async fn a_connection_of_age_takes_no_more_requests_but_ends_what_it_has() {
     let times = Times { age: Duration::from_millis(200), ..PATIENT };
@@ -321,8 +359,11 @@ async fn a_connection_of_age_takes_no_more_requests_but_ends_what_it_has() {
         let pool = Arc::clone(&pool);
         more += 1;
         assert!(more < 2000, "the first connection is used for ever");
-        let asked =
-            tokio::spawn(async move { pool.send(Duration::from_millis(5), &mut Effort::default(), make).await.err() });
+        // Whoever leaves says nothing about the connection.
+        let asked = tokio::spawn(async move {
+            let (mut effort, first_byte) = (Effort::default(), FIRST_BYTE);
+            tokio::time::timeout(Duration::from_millis(5), pool.send(first_byte, &mut effort, make)).await.is_ok()
+        });
         let _ = asked.await.unwrap();
     }
     seen.answers.add_permits(10_000);
