@@ -94,7 +94,8 @@ impl Daemon {
             }
         });
         let placeholder = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Daemon { child, log, reader, unread, places: Vec::new(), admin: placeholder, panics, directory };
+        let mut daemon =
+            Daemon { child, log, reader, unread, places: Vec::new(), admin: placeholder, panics, directory };
         let line = until("the daemon to listen", || {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", daemon.log_text());

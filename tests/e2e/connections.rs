@@ -110,8 +110,10 @@ async fn one_user_gets_its_share_and_others_are_served() {
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200 "), "{output:?}");
     assert_eq!(count(&daemon, "connections_refused_total{reason=\"user\"}").await, 3.0);
     mine.clear();
-    until_async("their ends", || async { (count(&daemon, "connections{listener=\"main\"}").await == 0.0).then_some(()) })
-        .await;
+    until_async("their ends", || async {
+        (count(&daemon, "connections{listener=\"main\"}").await == 0.0).then_some(())
+    })
+    .await;
     daemon.has_said_all().await;
     let said: Vec<_> = daemon
         .lines()
