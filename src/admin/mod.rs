@@ -66,6 +66,7 @@ async fn answer(
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
                     ..road.credentials.status()
                 },
+                credential_reads: credential_reads(&road),
                 pools: pools(&road),
                 listings: road
                     .regions
@@ -73,7 +74,7 @@ async fn answer(
                     .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
                     .collect(),
                 breakers: breakers(&road),
-                disbelieved_clocks: road.regions.iter().map(|region| region.upstream.disbelieved_clocks()).sum(),
+                disbelieved_clocks: road.regions.iter().map(|region| region.upstream.take_disbelieved_clocks()).sum(),
                 panics: panics::count(),
                 limits: road.limits.status(),
                 bodies: metrics::Bodies {
@@ -166,6 +167,16 @@ pub(crate) fn not_ready(road: &Road) -> Vec<String> {
         reasons.push(format!("requests cannot be recorded: {why}."));
     }
     reasons
+}
+
+/// Since it was last asked.
+fn credential_reads(road: &Road) -> credentials::Reads {
+    let mut sum = credentials::Reads::default();
+    for reads in road.accounts.iter().map(|account| account.credentials.take_reads()) {
+        sum.successes += reads.successes;
+        sum.failures += reads.failures;
+    }
+    sum
 }
 
 /// The connections of every upstream's planes.

@@ -1,5 +1,6 @@
 //! The road: built from settings, and from what a former road has that the settings have not changed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -127,18 +128,17 @@ pub(crate) async fn commercial(
     settings: &Settings,
     former: Option<&Road>,
 ) -> Result<(Vec<Account>, Vec<Region>), StartError> {
-    let accounts = accounts(settings, former).await;
     let mut upstreams = settings.upstreams.clone();
-    if settings.upstream_is_default
-        && let Some(Account { credentials, .. }) = accounts.first()
-    {
-        if !credentials.status().available {
-            let _ = timeout(SHORT, credentials.load()).await;
-        }
+    let known = former.map(|road| road.accounts.as_slice()).unwrap_or_default();
+    let mut read = None;
+    if settings.upstream_is_default {
+        let credentials = credential_of_any_region(&settings.credentials, known).await;
         if let Some(region) = credentials.region() {
             upstreams = vec![settings::Upstream::of_region(&region, &settings.credentials)];
         }
+        read = Some(credentials);
     }
+    let accounts = accounts(&upstreams, known, read.as_deref()).await;
     let mut regions = Vec::new();
     for upstream in upstreams {
         let place = format!("ca_file of the upstream {}", upstream.region);
@@ -151,19 +151,35 @@ pub(crate) async fn commercial(
     Ok((accounts, regions))
 }
 
-/// One for each source that an upstream names.
-async fn accounts(settings: &Settings, former: Option<&Road>) -> Vec<Account> {
+/// What the source gives now, whatever its region. A store that is in use keeps what it has.
+async fn credential_of_any_region(wanted: &settings::Credentials, known: &[Account]) -> Arc<Credentials> {
+    let known = known.iter().find(|account| account.settings == *wanted);
+    let credentials = Arc::new(match known {
+        Some(account) => account.credentials.with_regions(BTreeSet::new()),
+        None => Credentials::new(wanted, BTreeSet::new()).await,
+    });
+    let _ = timeout(SHORT, credentials.load()).await;
+    credentials
+}
+
+/// One for each source that an upstream names. A store that is in use goes on as long as it is for the same regions;
+/// otherwise one for the new regions begins with what `read` has fetched, or else with what the one in use holds.
+async fn accounts(upstreams: &[settings::Upstream], known: &[Account], read: Option<&Credentials>) -> Vec<Account> {
     let mut accounts = Vec::<Account>::new();
-    for upstream in &settings.upstreams {
+    for upstream in upstreams {
         let wanted = &upstream.credentials;
         if accounts.iter().any(|account| account.settings == *wanted) {
             continue;
         }
-        let known = former.and_then(|road| road.accounts.iter().find(|account| account.settings == *wanted));
-        accounts.push(match known {
-            Some(account) => account.clone(),
-            None => Account { settings: wanted.clone(), credentials: Arc::new(Credentials::new(wanted).await) },
-        });
+        let of_it = upstreams.iter().filter(|other| other.credentials == *wanted);
+        let regions: BTreeSet<String> = of_it.map(|other| other.region.clone()).collect();
+        let known = known.iter().find(|account| account.settings == *wanted).map(|account| &account.credentials);
+        let credentials = match (known, read.or(known.map(|known| &**known))) {
+            (Some(known), _) if *known.regions() == regions => Arc::clone(known),
+            (_, Some(other)) => Arc::new(other.with_regions(regions)),
+            (_, None) => Arc::new(Credentials::new(wanted, regions).await),
+        };
+        accounts.push(Account { settings: wanted.clone(), credentials });
     }
     accounts
 }
@@ -180,15 +196,14 @@ fn region(
     };
     let exactly = former.and_then(|road| {
         let same = road.regions.iter().find(|region| region.settings == wanted)?;
-        (road.settings.timeouts == settings.timeouts).then(|| Arc::clone(&same.upstream))
+        (road.settings.timeouts == settings.timeouts).then_some(&same.upstream)
     });
+    let account = accounts.iter().find(|account| account.settings == wanted.credentials);
+    let credentials = &account.ok_or("the upstream has no credentials")?.credentials;
     let upstream = match exactly {
-        Some(upstream) => upstream,
-        None => {
-            let account = accounts.iter().find(|account| account.settings == wanted.credentials);
-            let account = account.ok_or("the upstream has no credentials")?;
-            Arc::new(Upstream::new(&wanted, settings.timeouts, Arc::clone(&account.credentials))?)
-        }
+        Some(same) if Arc::ptr_eq(same.credentials(), credentials) => Arc::clone(same),
+        Some(same) => Arc::new(same.with_credentials(Arc::clone(credentials))),
+        None => Arc::new(Upstream::new(&wanted, settings.timeouts, Arc::clone(credentials))?),
     };
     // What is known of an account's models in a region does not depend on the connections by which it was learned.
     let known = former.and_then(|road| Some((road, road.regions.iter().find(is_same_place)?)));
@@ -226,4 +241,40 @@ async fn prepare(road: &Arc<Road>, patience: Duration) {
         });
     }
     listings.join_all().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::SecretLocation;
+
+    /// Without `[[upstreams]]` the secret says where requests go. What is in use is not touched until the reload is over.
+    #[tokio::test]
+    async fn a_new_region_in_the_secret_is_found_beside_the_store_in_use() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |key: &str, region: &str| {
+            std::fs::write(file.path(), format!(r#"{{"bedrock_api_key":"ABSK{key}","region":"{region}"}}"#)).unwrap();
+        };
+        write("b25l", "us-east-1");
+        let source = SecretLocation::File(file.path().to_owned());
+        let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
+        let upstreams = |region: &str| vec![settings::Upstream::of_region(region, &wanted)];
+        let first = credential_of_any_region(&wanted, &[]).await;
+        assert_eq!(first.region().as_deref(), Some("us-east-1"));
+        let in_use = accounts(&upstreams("us-east-1"), &[], Some(&first)).await;
+        assert!(in_use[0].credentials.status().available, "it has been read already");
+
+        write("dHdv", "us-west-2");
+        let read = credential_of_any_region(&wanted, &in_use).await;
+        assert_eq!(read.region().as_deref(), Some("us-west-2"));
+        let next = accounts(&upstreams("us-west-2"), &in_use, Some(&read)).await;
+        assert_eq!(next[0].credentials.region().as_deref(), Some("us-west-2"));
+        assert_eq!(in_use[0].credentials.region().as_deref(), Some("us-east-1"));
+
+        let same = accounts(&upstreams("us-west-2"), &next, Some(&read)).await;
+        assert!(Arc::ptr_eq(&same[0].credentials, &next[0].credentials));
+        // A source that is gone leaves the region as it was.
+        std::fs::remove_file(file.path()).unwrap();
+        assert_eq!(credential_of_any_region(&wanted, &next).await.region().as_deref(), Some("us-west-2"));
+    }
 }

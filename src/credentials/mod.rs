@@ -5,7 +5,8 @@ pub(crate) mod secret;
 pub(crate) mod source;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -40,14 +41,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The store that all requests share. It holds at most the current credential and the one before.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    source: Source,
+    source: Arc<Source>,
     refresh_interval: Duration,
     held: ArcSwap<Held>,
     /// Held during a fetch, so that all who need one wait for the same. Who holds it may replace what is held.
-    fetching: tokio::sync::Mutex<()>,
-    /// Of the upstreams that the credential is for.
-    regions: Mutex<BTreeSet<String>>,
+    fetching: Arc<tokio::sync::Mutex<()>>,
+    /// Of the upstreams that the credential is for; empty where any will do.
+    regions: BTreeSet<String>,
+    uncounted: Uncounted,
     changed: watch::Sender<u64>,
+}
+
+/// Reads that /metrics has not counted yet.
+#[derive(Debug, Default)]
+struct Uncounted {
+    successes: AtomicU64,
+    failures: AtomicU64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -56,14 +65,14 @@ struct Held {
     previous: Option<Arc<Credential>>,
     /// When the last fetch began, however it ended.
     began: Option<Instant>,
+    /// When it ended.
+    ended: Option<Instant>,
     /// When the source last gave a usable credential.
     confirmed: Option<Instant>,
     problem: Option<String>,
     /// Fetches in a row that gave nothing of use.
     fruitless: u32,
     in_vain: Option<InVain>,
-    successes: u64,
-    failures: u64,
 }
 
 /// The upstream refuses a key, and the source still gives it.
@@ -96,25 +105,46 @@ pub(crate) struct Status {
     /// Until the credential expires; none while that is not known, zero once it has.
     pub expires_in: Option<Duration>,
     pub problem: Option<String>,
+}
+
+/// Reads of a source, for /metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
     pub successes: u64,
     pub failures: u64,
 }
 
 impl Credentials {
-    pub(crate) async fn new(settings: &settings::Credentials) -> Credentials {
+    /// For upstreams of these regions, or of any if none is named.
+    pub(crate) async fn new(settings: &settings::Credentials, regions: BTreeSet<String>) -> Credentials {
         Credentials {
-            source: Source::new(&settings.source).await,
+            source: Arc::new(Source::new(&settings.source).await),
             refresh_interval: settings.refresh_interval,
             held: ArcSwap::default(),
-            fetching: tokio::sync::Mutex::new(()),
-            regions: Mutex::default(),
+            fetching: Arc::default(),
+            regions,
+            uncounted: Uncounted::default(),
             changed: watch::Sender::new(0),
         }
     }
 
-    /// The credential is for an upstream of this region too.
-    pub(crate) fn is_for(&self, region: &str) {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(region.to_owned());
+    /// A store of the same source for upstreams of other regions. It begins with what this one holds, and neither changes
+    /// the other.
+    pub(crate) fn with_regions(&self, regions: BTreeSet<String>) -> Credentials {
+        Credentials {
+            source: Arc::clone(&self.source),
+            refresh_interval: self.refresh_interval,
+            held: ArcSwap::new(self.held.load_full()),
+            fetching: Arc::default(),
+            regions,
+            uncounted: Uncounted::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// The regions of the upstreams that the credential is for.
+    pub(crate) fn regions(&self) -> &BTreeSet<String> {
+        &self.regions
     }
 
     /// The credential to use now.
@@ -181,14 +211,16 @@ impl Credentials {
     }
 
     /// Reads the source once, unless another read has made that needless by the time it can begin. A read that has begun goes
-    /// on though nobody waits for it any more.
+    /// on though nobody waits for it any more; one that has not begun by then does not begin.
     async fn fetch(self: &Arc<Self>, cause: Cause) {
+        let alone = Arc::clone(&self.fetching).lock_owned().await;
+        if !self.calls_for(cause) {
+            return;
+        }
         let store = Arc::clone(self);
         let read = tokio::spawn(async move {
-            let _alone = store.fetching.lock().await;
-            if store.calls_for(cause) {
-                store.read(cause).await;
-            }
+            store.read(cause).await;
+            drop(alone);
         });
         let _ = read.await;
     }
@@ -199,7 +231,7 @@ impl Credentials {
             Cause::Due => true,
             Cause::Needed => {
                 let pause = retry_after(held.fruitless).min(LONGEST_NEED);
-                let is_too_soon = held.fruitless > 0 && held.began.is_some_and(|began| began.elapsed() < pause);
+                let is_too_soon = held.fruitless > 0 && held.ended.is_some_and(|ended| ended.elapsed() < pause);
                 !is_too_soon && held.current.as_ref().is_none_or(|current| current.is_expired(SystemTime::now()))
             }
             Cause::Rejected { fingerprint, attempt_began } => {
@@ -220,18 +252,19 @@ impl Credentials {
             .unwrap_or_else(|_| Err(format!("the source has given no answer within {} s", LONGEST_FETCH.as_secs())));
         let mut held = Held::clone(&self.held.load());
         held.began = Some(began);
+        held.ended = Some(Instant::now());
         let before = held.current.as_ref().map(|current| current.fingerprint);
         let is_given = outcome.is_ok();
         let outcome = outcome.and_then(|credential| self.take(&mut held, credential));
         match outcome {
             Ok(()) => {
-                held.successes += 1;
+                self.uncounted.successes.fetch_add(1, Ordering::Relaxed);
                 held.fruitless = 0;
                 held.confirmed = Some(Instant::now());
                 held.problem = None;
             }
             Err(problem) => {
-                held.failures += 1;
+                self.uncounted.failures.fetch_add(1, Ordering::Relaxed);
                 held.fruitless = held.fruitless.saturating_add(1);
                 let is_news = held.problem.as_ref() != Some(&problem);
                 if is_news && is_given {
@@ -293,7 +326,7 @@ impl Credentials {
 
     /// Why no upstream that the credential is for would take it.
     fn wrong_region(&self, credential: &Credential) -> Option<String> {
-        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let regions = &self.regions;
         match &credential.kind {
             CredentialKind::Bearer { only_region: Some(only), .. }
                 if !regions.is_empty() && !regions.contains(only) =>
@@ -324,8 +357,14 @@ impl Credentials {
             age: held.confirmed.map(|confirmed| confirmed.elapsed()),
             expires_in: current.and_then(|c| c.expiry).map(|expiry| expiry.duration_since(now).unwrap_or_default()),
             problem: held.problem.clone(),
-            successes: held.successes,
-            failures: held.failures,
+        }
+    }
+
+    /// The reads since this was last asked.
+    pub(crate) fn take_reads(&self) -> Reads {
+        Reads {
+            successes: self.uncounted.successes.swap(0, Ordering::Relaxed),
+            failures: self.uncounted.failures.swap(0, Ordering::Relaxed),
         }
     }
 

@@ -4,11 +4,15 @@ use super::*;
 use crate::settings::SecretLocation;
 
 async fn on_file(text: &str) -> (Arc<Credentials>, tempfile::NamedTempFile) {
+    for_regions(&[], text).await
+}
+
+async fn for_regions(regions: &[&str], text: &str) -> (Arc<Credentials>, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let source = SecretLocation::File(file.path().to_owned());
     let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-    (Arc::new(Credentials::new(&settings).await), file)
+    (Arc::new(Credentials::new(&settings, regions.iter().map(|&region| region.to_owned()).collect()).await), file)
 }
 
 #[tokio::test]
@@ -30,7 +34,7 @@ async fn a_rejection_fetches_once_for_all_and_gives_the_new_key() {
     let (one, two) = tokio::join!(credentials.after_rejection(&old, began), credentials.after_rejection(&old, began));
     assert_ne!(one.unwrap().fingerprint, old.fingerprint);
     assert_ne!(two.unwrap().fingerprint, old.fingerprint);
-    assert_eq!(credentials.status().successes, 2);
+    assert_eq!(credentials.take_reads().successes, 2);
 }
 
 #[tokio::test]
@@ -52,16 +56,16 @@ async fn rejections_in_vain_cost_one_read_and_then_none_for_a_while() {
     for _ in 0..100 {
         credentials.after_rejection(&old, Instant::now()).await.unwrap();
     }
-    assert_eq!(credentials.status().successes, 2);
+    assert_eq!(credentials.take_reads().successes, 2);
     // A key that comes by another way is used at once, and its own rejection reads again.
     std::fs::write(file.path(), "AKIANEW:s").unwrap();
     credentials.load().await;
     let new = credentials.after_rejection(&old, Instant::now()).await.unwrap();
     assert_ne!(new.fingerprint, old.fingerprint);
-    let before = credentials.status().successes;
+    credentials.take_reads();
     credentials.after_rejection(&new, Instant::now()).await.unwrap();
     credentials.after_rejection(&new, Instant::now()).await.unwrap();
-    assert_eq!(credentials.status().successes, before + 1);
+    assert_eq!(credentials.take_reads().successes, 1);
     assert_eq!(
         (1..=9).map(|times| pause_after(times).as_secs()).collect::<Vec<_>>(),
         [10, 20, 40, 80, 160, 300, 300, 300, 300]
@@ -112,8 +116,7 @@ async fn a_credential_that_cannot_work_takes_the_place_of_none_that_can() {
         (short_term("us-west-2", 0, 3_600, "AKIA"), "valid in us-west-2 only, and not in us-east-1"),
         ("{".to_owned(), "not valid JSON"),
     ] {
-        let (credentials, file) = on_file("AKIAOLD:s").await;
-        credentials.is_for("us-east-1");
+        let (credentials, file) = for_regions(&["us-east-1"], "AKIAOLD:s").await;
         credentials.load().await;
         let old = credentials.current(SystemTime::now()).unwrap();
         std::fs::write(file.path(), &bad).unwrap();
@@ -130,8 +133,7 @@ async fn a_credential_that_cannot_work_takes_the_place_of_none_that_can() {
 
 #[tokio::test]
 async fn where_nothing_works_the_latest_is_held_and_the_sentence_says_so() {
-    let (credentials, file) = on_file(&short_term("us-east-1", 4_000, 3_600, "AKIA")).await;
-    credentials.is_for("us-east-1");
+    let (credentials, file) = for_regions(&["us-east-1"], &short_term("us-east-1", 4_000, 3_600, "AKIA")).await;
     credentials.load().await;
     let sentence = credentials.current(SystemTime::now()).unwrap_err().message;
     assert_eq!(
@@ -191,7 +193,7 @@ async fn an_expired_credential_is_fetched_for_the_request_that_needs_it_and_once
     for one in asked {
         assert_eq!(one.await.unwrap(), "short-term Bedrock API key");
     }
-    assert_eq!(credentials.status().successes, 2);
+    assert_eq!(credentials.take_reads().successes, 2);
     // Where the source has none that works, it is left alone for a while.
     let mut held = Held::clone(&credentials.held.load());
     held.current = Some(Arc::new(keys(Some(-1))));
@@ -202,7 +204,8 @@ async fn an_expired_credential_is_fetched_for_the_request_that_needs_it_and_once
         credentials.obtain().await.unwrap_err();
     }
     let most = 1 + began.elapsed().as_secs();
-    assert!(credentials.status().failures <= most, "{:?}", credentials.status());
+    let reads = credentials.take_reads();
+    assert!(reads.failures <= most, "{reads:?}");
 }
 
 /// A client that leaves ends no fetch that others may need.
@@ -214,8 +217,49 @@ async fn a_fetch_goes_on_without_the_one_who_asked_for_it() {
         () = credentials.fetch(Cause::Needed) => panic!("it cannot have ended"),
         () = std::future::ready(()) => {}
     }
-    while credentials.status().successes == 0 {
+    while !credentials.status().available {
         tokio::task::yield_now().await;
     }
-    assert_eq!(credentials.status().successes, 1);
+    assert_eq!(credentials.take_reads().successes, 1);
+}
+
+/// While a source hangs, those who have given up must not have it read once more each.
+#[tokio::test]
+async fn who_no_longer_waits_for_a_fetch_to_begin_causes_none() {
+    let (credentials, _file) = on_file("AKIAX:s").await;
+    let under_way = credentials.fetching.lock().await;
+    tokio::select! {
+        biased;
+        () = credentials.fetch(Cause::Due) => panic!("another one is under way"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(under_way);
+    credentials.load().await;
+    assert_eq!(credentials.take_reads().successes, 1);
+}
+
+#[tokio::test]
+async fn a_source_that_hung_is_left_alone_from_then_on() {
+    let (credentials, _file) = on_file("AKIAX:s").await;
+    let now = Instant::now();
+    let began = now.checked_sub(LONGEST_FETCH);
+    credentials.held.store(Arc::new(Held { fruitless: 3, began, ended: Some(now), ..Held::default() }));
+    assert!(!credentials.calls_for(Cause::Needed));
+    credentials.held.store(Arc::new(Held { fruitless: 3, began, ended: began, ..Held::default() }));
+    assert!(credentials.calls_for(Cause::Needed));
+}
+
+/// As a reload has it that changes the upstreams: what it prepares, and may drop, leaves the store in use as it is.
+#[tokio::test]
+async fn a_store_for_other_regions_takes_what_the_one_in_use_refuses() {
+    let (credentials, file) = for_regions(&["us-east-1"], &short_term("us-east-1", 0, 3_600, "AKIA")).await;
+    credentials.load().await;
+    let east = credentials.current(SystemTime::now()).unwrap();
+    std::fs::write(file.path(), short_term("us-west-2", 0, 3_600, "AKIA")).unwrap();
+    let moved = Arc::new(credentials.with_regions(["us-west-2".to_owned()].into()));
+    assert_eq!(moved.current(SystemTime::now()).unwrap().fingerprint, east.fingerprint);
+    moved.load().await;
+    assert!(moved.current(SystemTime::now()).unwrap().check_region("us-west-2").is_ok());
+    credentials.load().await;
+    assert_eq!(credentials.current(SystemTime::now()).unwrap().fingerprint, east.fingerprint);
 }

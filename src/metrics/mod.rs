@@ -109,6 +109,7 @@ fn add_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, me
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Reads;
     use crate::operation::Plane;
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
@@ -154,8 +155,6 @@ mod tests {
             age: Some(Duration::from_secs(1)),
             expires_in: Some(Duration::from_secs(90)),
             problem: None,
-            successes: 2,
-            failures: 1,
         };
         let limits = crate::limits::Status {
             scopes: vec![crate::limits::ScopeStatus {
@@ -206,6 +205,7 @@ mod tests {
         let readings = Readings {
             ready: true,
             credential: status,
+            credential_reads: Reads { successes: 2, failures: 1 },
             pools: vec![pool(1), pool(2)],
             listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
             breakers,

@@ -23,10 +23,13 @@ pub(crate) struct Readings {
     /// A request could be served now.
     pub ready: bool,
     pub credential: crate::credentials::Status,
+    /// Of all sources, since the last readings.
+    pub credential_reads: crate::credentials::Reads,
     /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,
     pub breakers: Vec<BreakerReading>,
     pub pools: Vec<PoolReading>,
+    /// Since the last readings.
     pub disbelieved_clocks: u64,
     pub panics: u64,
     pub limits: crate::limits::Status,
@@ -193,7 +196,7 @@ impl Shown {
         catch_up(&self.buffer_full, bodies.refused);
         self.set_breakers(&readings.breakers);
         self.set_pools(&readings.pools);
-        catch_up(&self.disbelieved_clocks, *disbelieved_clocks);
+        self.disbelieved_clocks.inc_by(*disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
@@ -202,8 +205,9 @@ impl Shown {
             let labels = RegionLabel { region: Text::of(region) };
             self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
         }
-        for (result, total) in [("success", credential.successes), ("failure", credential.failures)] {
-            catch_up(&self.credential_refreshes.get_or_create(&ResultLabel { result }), total);
+        let reads = readings.credential_reads;
+        for (result, count) in [("success", reads.successes), ("failure", reads.failures)] {
+            self.credential_refreshes.get_or_create(&ResultLabel { result }).inc_by(count);
         }
         for limited in &limits.limited {
             let labels = LimitLabels { limit: limited.limit, scope: limited.scope };

@@ -63,7 +63,7 @@ pub(crate) struct Upstream {
     timeouts: settings::Timeouts,
     /// How far the upstream's clock is ahead of ours, in milliseconds.
     clock_offset: AtomicI64,
-    /// Answers whose clock was not believed.
+    /// Answers whose clock was not believed, and that /metrics has not counted yet.
     disbelieved_clocks: AtomicU64,
     /// Milliseconds of the Unix clock when the log last said so.
     disbelief_said: AtomicU64,
@@ -130,23 +130,41 @@ impl Upstream {
         let pool = |endpoint: &crate::config::Endpoint| {
             Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
         };
-        credentials.is_for(&upstream.region);
+        let (runtime, control) = (pool(&upstream.runtime)?, pool(&upstream.control)?);
+        Ok(Upstream::on(&upstream.region, timeouts, credentials, runtime, control))
+    }
+
+    /// The same upstream with another store of credentials. It shares the connections.
+    pub(crate) fn with_credentials(&self, credentials: Arc<Credentials>) -> Upstream {
+        let (runtime, control) = (Arc::clone(&self.runtime), Arc::clone(&self.control));
+        let other = Upstream::on(&self.region, self.timeouts, credentials, runtime, control);
+        other.clock_offset.store(self.clock_offset(), Ordering::Relaxed);
+        other
+    }
+
+    fn on(
+        region: &str,
+        timeouts: settings::Timeouts,
+        credentials: Arc<Credentials>,
+        runtime: Arc<Pool>,
+        control: Arc<Pool>,
+    ) -> Upstream {
         let now = Instant::now();
-        Ok(Upstream {
-            region: upstream.region.clone(),
+        Upstream {
+            region: region.to_owned(),
             throttled: Throttled::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
-            runtime: pool(&upstream.runtime)?,
-            control: pool(&upstream.control)?,
-            runtime_breaker: Breaker::new(&upstream.region, Plane::Runtime, now),
-            control_breaker: Breaker::new(&upstream.region, Plane::Control, now),
+            runtime,
+            control,
+            runtime_breaker: Breaker::new(region, Plane::Runtime, now),
+            control_breaker: Breaker::new(region, Plane::Control, now),
             timeouts,
             clock_offset: AtomicI64::new(0),
             disbelieved_clocks: AtomicU64::new(0),
             disbelief_said: AtomicU64::new(0),
             standing: Standing::default(),
-        })
+        }
     }
 
     /// The credential that requests to this upstream are authenticated with.
@@ -329,9 +347,9 @@ impl Upstream {
         }
     }
 
-    /// How many answers claimed a time that was not believed.
-    pub(crate) fn disbelieved_clocks(&self) -> u64 {
-        self.disbelieved_clocks.load(Ordering::Relaxed)
+    /// How many answers claimed a time that was not believed since this was last asked.
+    pub(crate) fn take_disbelieved_clocks(&self) -> u64 {
+        self.disbelieved_clocks.swap(0, Ordering::Relaxed)
     }
 
     /// How far the upstream's clock is ahead of ours as far as it mattered, in milliseconds.

@@ -16,9 +16,10 @@ pub(super) fn attention(status: &Value) -> Vec<String> {
         let why = refused.trim_end_matches('.');
         clauses.push(format!("the last reload was refused, and the settings before it are in force: {why}"));
     }
-    credential(&status["credential"], &mut clauses);
+    credential(&status["credential"], "", &mut clauses);
     for upstream in list(&status["upstreams"]) {
         clauses.extend(of_upstream(upstream));
+        own_credential(upstream, &mut clauses);
     }
     records(&status["audit"], &mut clauses);
     for scope in list(&status["limits"]["scopes"]) {
@@ -64,11 +65,22 @@ pub(super) fn scope_name(scope: &Value) -> String {
     }
 }
 
-fn credential(credential: &Value, clauses: &mut Vec<String>) {
+/// Its problem, unless a clause says it already.
+fn own_credential(upstream: &Value, clauses: &mut Vec<String>) {
+    let own = &upstream["credential"];
+    let Some(problem) = own["problem"].as_str().map(|problem| problem.trim_end_matches('.')) else { return };
+    if !clauses.iter().any(|clause| clause.contains(problem)) {
+        let region = upstream["region"].as_str().unwrap_or_default();
+        credential(own, &format!(" of {region}"), clauses);
+    }
+}
+
+/// `whose` is that of an upstream, or "" for the top-level one.
+fn credential(credential: &Value, whose: &str, clauses: &mut Vec<String>) {
     let expires = credential["expiresInSeconds"].as_u64();
     let left = expires.map(|seconds| format!("; the one in use expires in {}", time(seconds))).unwrap_or_default();
     if let Some(problem) = credential["problem"].as_str() {
-        clauses.push(format!("the credential cannot be renewed: {}{left}", problem.trim_end_matches('.')));
+        clauses.push(format!("the credential{whose} cannot be renewed: {}{left}", problem.trim_end_matches('.')));
     } else if expires.is_some_and(|seconds| seconds < OVERDUE_SECONDS) {
         clauses.push(format!("its source gives no newer credential{left}"));
     }
@@ -153,9 +165,10 @@ mod tests {
             "upstreams": [
                 { "region": "us-east-1", "paused": true, "modelsListed": false,
                   "breakers": [{ "plane": "runtime", "state": "open", "reason": "connections failed" }],
+                  "credential": { "problem": "the secret is gone.", "expiresInSeconds": 90 },
                   "objection": "no key." },
                 { "region": "us-west-2", "paused": true, "breakers": [{ "plane": "control", "state": "half-open" }] },
-                { "region": "us-east-2", "paused": true },
+                { "region": "us-east-2", "paused": true, "credential": { "problem": "the file is gone." } },
             ],
             "audit": {
                 "pending": 1204, "bytes": 95, "maxBytes": 100, "tableReachable": false, "lastError": "no route.",
@@ -182,6 +195,7 @@ mod tests {
                 "the models of us-east-1 have not been listed yet",
                 "us-west-2 is passed over for listings of models (its breaker is half-open)",
                 "us-east-2 is passed over because connects to it failed",
+                "the credential of us-east-2 cannot be renewed: the file is gone",
                 "1,204 records wait for DynamoDB: no route",
                 "1 record is set aside (`bedrock-sidecar audit list --set-aside`)",
                 "2 requests were answered and not recorded since the start",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
-use simulator::{DEFAULT_BEARER_TOKEN, ROTATED_BEARER_TOKEN};
+use simulator::{AwsKey, DEFAULT_BEARER_TOKEN, Options, ROTATED_BEARER_TOKEN, short_term_key};
 use test_support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -226,4 +226,67 @@ async fn a_stop_during_the_start_is_obeyed() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{log}");
     assert!(log.contains("stopped before it served") && !log.contains("\"listening\""), "{log}");
+}
+
+/// The source gives a key of the region that the new file adds. Neither the reload that is refused nor what it has read
+/// takes the key that works away; a reload that moves to the other region takes the new one.
+#[tokio::test]
+async fn a_reload_replaces_no_key_by_one_of_another_region_unless_it_moves_there() {
+    let (east, west) =
+        (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Options::default() }).await);
+    let now = jiff::Timestamp::now().as_second();
+    let key = |region| short_term_key(&AwsKey::default_long_lived(), region, now, 3600);
+    let daemon = Setup::plain(&east).secret(&key("us-east-1")).ready().await;
+    let handshakes =
+        "bedrock_sidecar_upstream_handshakes_total{region=\"us-east-1\",plane=\"runtime\",result=\"success\"}";
+    let served = send(daemon.address(), ask("before")).await;
+    assert_eq!((served.status, served.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")));
+    daemon.record_of(&served).await;
+    let connections = metric(&daemon.metrics().await, handshakes);
+
+    let good = std::fs::read_to_string(daemon.config_path()).unwrap();
+    let first = upstream("us-east-1", &east.plain_endpoint(), None);
+    let other = upstream("us-west-2", &west.plain_endpoint(), None);
+    assert!(good.contains(&first), "{good}");
+    std::fs::write(daemon.secret_path(), key("us-west-2")).unwrap();
+    std::fs::write(daemon.config_path(), good.replace(&first, &format!("{first}{other}"))).unwrap();
+    daemon.signal("HUP");
+    let reason = daemon.says(REFUSED).await["reason"].to_string();
+    assert!(reason.contains("us-east-1 would lose the credential that it has: "), "{reason}");
+    let kept = send(daemon.address(), ask("kept")).await;
+    assert_eq!((kept.status, kept.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{kept:?}");
+    assert_eq!(daemon.record_of(&kept).await["destinationRegion"], "us-east-1");
+
+    // With the key of the east back, the other upstream is added, and the connections go on.
+    std::fs::write(daemon.secret_path(), key("us-east-1")).unwrap();
+    daemon.signal("HUP");
+    daemon.says(RELOADED).await;
+    let added = send(daemon.address(), ask("added")).await;
+    assert_eq!((added.status, added.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{added:?}");
+    daemon.record_of(&added).await;
+    assert_eq!(metric(&daemon.metrics().await, handshakes), connections);
+
+    std::fs::write(daemon.secret_path(), key("us-west-2")).unwrap();
+    std::fs::write(daemon.config_path(), good.replace(&first, &other)).unwrap();
+    daemon.signal("HUP");
+    eventually("the second reload", || count(&daemon, RELOADED) == 2).await;
+    let moved = send(daemon.address(), ask("moved")).await;
+    assert_eq!((moved.status, moved.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{moved:?}");
+    assert_eq!(daemon.record_of(&moved).await["destinationRegion"], "us-west-2");
+}
+
+/// The counter stands for all sources that there have been.
+#[tokio::test]
+async fn reads_of_a_source_that_a_reload_has_brought_are_counted_on() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).with("[limits]\nconcurrent_requests = 99").ready().await;
+    daemon.reload("concurrent_requests = 99", "concurrent_requests = 98").await;
+    let reads = "bedrock_sidecar_credential_refresh_total{result=\"success\"}";
+    let before = metric(&daemon.metrics().await, reads).unwrap();
+    assert!(before >= 2.0, "{before}");
+    let (old, new) = (daemon.secret_path(), daemon.secret_path().with_extension("new"));
+    std::fs::copy(&old, &new).unwrap();
+    daemon.reload(&format!("{}\"", old.display()), &format!("{}\"", new.display())).await;
+    let after = metric(&daemon.metrics().await, reads).unwrap();
+    assert!(after > before, "{before} and then {after}");
 }
