@@ -126,6 +126,35 @@ async fn users_with_few_connections_each_do_not_take_all_spare_places() {
 }
 
 #[tokio::test]
+async fn a_user_with_one_connection_waits_for_a_second_and_is_not_sent_away() {
+    let places = Places::new(Kind::Main, 128, 64, Arc::default());
+    let mut crowd = Vec::new();
+    for at in 0..128 {
+        crowd.push(place(&places, at % 2).await.unwrap());
+    }
+    let seat = async |uid| {
+        let permit = tokio::time::timeout(LOOK * 20, places.open(|| true)).await.unwrap();
+        places.seat(permit, User::Local(uid))
+    };
+    // Ten others with one or two each have taken half of the spare places, and want more, as the two do.
+    let mut line = Vec::new();
+    for uid in (10..20).chain(0..2).cycle().take(12 * 40) {
+        match seat(uid).await {
+            Seat::Place(one) => crowd.push(one),
+            Seat::Line(one) => line.push(one),
+            Seat::Refused => {}
+        }
+    }
+    let Seat::Place(first) = seat(50).await else { panic!("a newcomer finds a place") };
+    let Seat::Line(second) = seat(50).await else { panic!("the line has room for who has none in it") };
+    assert!(places.seat_from_line(User::Local(50)).is_none(), "the other half is for newcomers");
+    drop(first);
+    let seated = tokio::time::timeout(LOOK * 200, second.place()).await;
+    assert!(seated.unwrap().is_some(), "it has none now");
+    assert!(line.len() < Kind::Main.longest_line(128), "{}", line.len());
+}
+
+#[tokio::test]
 async fn who_takes_nothing_of_an_answer_makes_room() {
     let places = Places::new(Kind::Main, 2, 2, Arc::default());
     let stalled = place(&places, 1).await.unwrap();
