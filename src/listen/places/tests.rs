@@ -73,9 +73,9 @@ async fn the_longest_idle_connection_of_the_greatest_user_makes_room() {
 
 #[tokio::test]
 async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
-    let places = Places::new(Kind::Main, 4, 3, Arc::default());
+    let places = Places::new(Kind::Main, 8, 5, Arc::default());
     let mut crowd = Vec::new();
-    for uid in [1, 1, 2, 2] {
+    for uid in [1, 1, 1, 1, 2, 2, 2, 2] {
         crowd.push(place(&places, uid).await.unwrap());
     }
     let seat = async |uid| {
@@ -85,7 +85,8 @@ async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
     let Seat::Line(first) = seat(1).await else { panic!("it has many, and waits") };
     drop(first);
     let Seat::Place(third) = seat(3).await else { panic!("no spare place") };
-    let Seat::Line(fourth) = seat(3).await else { panic!("one is no longer few of four") };
+    let Seat::Place(_second) = seat(3).await else { panic!("one is few") };
+    let Seat::Line(fourth) = seat(3).await else { panic!("two are no longer few of eight") };
     let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
     // A place that becomes free is not for who comes later.
     drop(crowd.pop());
