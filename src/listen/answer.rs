@@ -17,7 +17,7 @@ use super::activity::{Activity, Cut, InProgress};
 use super::head::Protocol;
 
 /// What an HTTP/2 stream is given at once. A client that takes so much within the time limit is not cut.
-const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 16 * 1024;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 

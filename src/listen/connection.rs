@@ -27,6 +27,9 @@ use crate::panics;
 use crate::settings::listen::Timeouts;
 
 const MAX_STREAMS: u32 = 100;
+/// What HTTP/2 takes of bodies that nobody has read yet, of one stream and of all streams of a connection.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// What one HTTP/2 stream's answer takes while its client does not read, and what an HTTP/1 connection reads or writes at
 /// once.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
@@ -117,8 +120,8 @@ where
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_send_buf_size(MAX_SEND_BUFFER)
-                .initial_stream_window_size(1024 * 1024)
-                .initial_connection_window_size(2 * 1024 * 1024)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(MAX_HEADER_LIST)
                 .keep_alive_interval(PING_INTERVAL)
                 // A client that does not read does not answer pings either: that is the write timeout's matter.
@@ -273,5 +276,39 @@ impl Course<'_> {
         };
         let until_stalled = self.activity.blocked().map(|blocked| timeouts.write.saturating_sub(blocked).min(look));
         wait.min(until_stalled.unwrap_or(wait)).max(LEAST_WAIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::PIECE;
+    use super::*;
+
+    /// That HTTP/2 clients are told so is shown by `tests/e2e/hostile/http2.rs`.
+    #[test]
+    fn what_a_connection_holds_is_what_the_docs_say() {
+        let docs = include_str!("../../docs/performance.md");
+        let (kib, mib) = (1024, 1024 * 1024);
+        for row in [
+            format!(
+                "| HTTP/1.1 connection | {0} KiB read and {0} KiB to be written, beside a head of {1} KiB |",
+                MAX_BUFFER / kib,
+                head::MAX_HEAD / kib
+            ),
+            format!(
+                "| HTTP/2 connection | {} MiB received and not yet taken; {MAX_STREAMS} streams |",
+                CONNECTION_WINDOW / mib
+            ),
+            format!(
+                "| HTTP/2 stream | {} MiB of those {} MiB, {} KiB of its answer to be sent and a piece of {} KiB, a head of {} KiB |",
+                STREAM_WINDOW / mib,
+                CONNECTION_WINDOW / mib,
+                MAX_SEND_BUFFER / kib,
+                PIECE / kib,
+                MAX_HEADER_LIST as usize / kib
+            ),
+        ] {
+            assert!(docs.contains(&row), "docs/performance.md does not say {row:?}");
+        }
     }
 }

@@ -55,7 +55,7 @@ struct Taken {
     next: u64,
     connections: HashMap<u64, (User, Arc<Activity>)>,
     shares: Shares,
-    in_line: HashMap<User, usize>,
+    in_line: Shares,
 }
 
 /// What a connection is accepted with, before it is known whose it is.
@@ -142,8 +142,10 @@ impl Taken {
 impl Places {
     pub(crate) fn new(kind: Kind, most: usize, most_of_a_user: usize, metrics: Arc<Metrics>) -> Arc<Places> {
         let spare = kind.spare(most);
-        let (connections, in_line) = (HashMap::new(), HashMap::new());
-        let taken = Taken { next: 0, connections, shares: Shares::new(most, spare), in_line };
+        // The end of the line is for users who have few in it.
+        let longest = kind.longest_line(most);
+        let in_line = Shares::new(longest - longest / 8, longest / 8);
+        let taken = Taken { next: 0, connections: HashMap::new(), shares: Shares::new(most, spare), in_line };
         Arc::new(Places {
             kind,
             most,
@@ -198,24 +200,22 @@ impl Places {
         if has_made_room || !has_all && taken.shares.has_spare_for(user) {
             return Seat::Place(self.enter(&mut taken, permit, user));
         }
-        let all: usize = taken.in_line.values().sum();
-        let own = taken.in_line.get(&user).copied().unwrap_or(0);
-        let longest = self.kind.longest_line(self.most);
-        if own >= longest / 4 || all >= longest {
+        let is_open = taken.in_line.has_room() || taken.in_line.has_spare_for(user);
+        if !is_open || taken.in_line.of(user) >= self.kind.longest_line(self.most) / 4 {
             drop(taken);
             self.metrics.connection_refused("line");
             return Seat::Refused;
         }
-        taken.in_line.insert(user, own + 1);
+        taken.in_line.take(user);
         drop(taken);
         Seat::Line(InLine { places: Arc::clone(self), user })
     }
 
-    /// The place for who stands in line, if there is one.
+    /// The place for who stands in line, if there is one. A spare one comes free for them too: when the user has few again.
     fn seat_from_line(self: &Arc<Self>, user: User) -> Option<Seat> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
         let mut taken = self.taken();
-        if !taken.shares.has_room() {
+        if !taken.shares.has_room() && !taken.shares.has_spare_for(user) {
             return None;
         }
         if taken.has(user, self.most_of_a_user) {
@@ -364,13 +364,7 @@ impl InLine {
 
 impl Drop for InLine {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        if let Some(count) = taken.in_line.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                taken.in_line.remove(&self.user);
-            }
-        }
+        self.places.taken().in_line.give_back(self.user);
     }
 }
 

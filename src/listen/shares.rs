@@ -29,6 +29,11 @@ impl Shares {
         self.users.values().copied().max().unwrap_or(0)
     }
 
+    /// Whether nobody has any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// Whether there is one for anybody.
     pub(super) fn has_room(&self) -> bool {
         !self.is_full() && self.total - self.in_spare() < self.most

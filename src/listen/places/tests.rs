@@ -73,9 +73,9 @@ async fn the_longest_idle_connection_of_the_greatest_user_makes_room() {
 
 #[tokio::test]
 async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
-    let places = Places::new(Kind::Main, 4, 3, Arc::default());
+    let places = Places::new(Kind::Main, 8, 5, Arc::default());
     let mut crowd = Vec::new();
-    for uid in [1, 1, 2, 2] {
+    for uid in [1, 1, 1, 1, 2, 2, 2, 2] {
         crowd.push(place(&places, uid).await.unwrap());
     }
     let seat = async |uid| {
@@ -85,7 +85,8 @@ async fn a_user_with_few_connections_does_not_wait_behind_those_with_many() {
     let Seat::Line(first) = seat(1).await else { panic!("it has many, and waits") };
     drop(first);
     let Seat::Place(third) = seat(3).await else { panic!("no spare place") };
-    let Seat::Line(fourth) = seat(3).await else { panic!("one is no longer few of four") };
+    let Seat::Place(_second) = seat(3).await else { panic!("one is few") };
+    let Seat::Line(fourth) = seat(3).await else { panic!("two are no longer few of eight") };
     let Seat::Place(_other) = seat(4).await else { panic!("no spare place for another one") };
     // A place that becomes free is not for who comes later.
     drop(crowd.pop());
@@ -123,6 +124,35 @@ async fn users_with_few_connections_each_do_not_take_all_spare_places() {
     }
     assert_eq!(some.len(), 10, "one for each, and none twice when half of them is taken");
     assert!(seat(50).await.is_some(), "a newcomer finds one");
+}
+
+#[tokio::test]
+async fn a_user_with_one_connection_waits_for_a_second_and_is_not_sent_away() {
+    let places = Places::new(Kind::Main, 128, 64, Arc::default());
+    let mut crowd = Vec::new();
+    for at in 0..128 {
+        crowd.push(place(&places, at % 2).await.unwrap());
+    }
+    let seat = async |uid| {
+        let permit = tokio::time::timeout(LOOK * 20, places.open(|| true)).await.unwrap();
+        places.seat(permit, User::Local(uid))
+    };
+    // Ten others with one or two each have taken half of the spare places, and want more, as the two do.
+    let mut line = Vec::new();
+    for uid in (10..20).chain(0..2).cycle().take(12 * 40) {
+        match seat(uid).await {
+            Seat::Place(one) => crowd.push(one),
+            Seat::Line(one) => line.push(one),
+            Seat::Refused => {}
+        }
+    }
+    let Seat::Place(first) = seat(50).await else { panic!("a newcomer finds a place") };
+    let Seat::Line(second) = seat(50).await else { panic!("the line has room for who has none in it") };
+    assert!(places.seat_from_line(User::Local(50)).is_none(), "the other half is for newcomers");
+    drop(first);
+    let seated = tokio::time::timeout(LOOK * 200, second.place()).await;
+    assert!(seated.unwrap().is_some(), "it has none now");
+    assert!(line.len() < Kind::Main.longest_line(128), "{}", line.len());
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -262,6 +263,36 @@ async fn a_head_that_is_too_large_or_unclear_is_refused_and_recorded() {
 }
 
 /// Streams that are opened and reset at once (CVE-2023-44487): the connection ends, and others do not notice.
+/// The bound on what one connection takes of the memory, as docs/performance.md states it.
+#[tokio::test]
+async fn a_connection_may_send_no_more_than_the_docs_say_before_it_is_read() {
+    let docs = include_str!("../../../docs/performance.md");
+    let daemon = Setup::alone().start().await;
+    let mut stream = connected(&daemon).await;
+    let (mut settings, mut whole) = (std::collections::HashMap::new(), 65_535);
+    while settings.is_empty() || whole == 65_535 {
+        let (kind, flags, payload) = within("its settings", raw::read_h2_frame(&mut stream)).await.unwrap();
+        match kind {
+            SETTINGS if flags == 0 => {
+                settings = payload.chunks(6).map(|one| (one[1], code(&one[2..6]))).collect();
+            }
+            WINDOW_UPDATE => whole += code(&payload),
+            _ => {}
+        }
+    }
+    let [streams, window, head] = [3, 4, 6].map(|setting| settings[&setting]);
+    let (kib, mib) = (1024, 1024 * 1024);
+    assert_eq!((whole % mib, window % mib, head % kib), (0, 0, 0), "{settings:?}");
+    let (whole, window, head) = (whole / mib, window / mib, head / kib);
+    for row in [
+        format!("| HTTP/2 connection | {whole} MiB received and not yet taken; {streams} streams |"),
+        format!("| HTTP/2 stream | {window} MiB of those {whole} MiB, "),
+        format!(", a head of {head} KiB |"),
+    ] {
+        assert!(docs.contains(&row), "docs/performance.md does not say {row:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_opens_and_resets_streams_is_sent_away() {
     let bedrock = bedrock().await;
