@@ -263,7 +263,7 @@ impl Drop for Daemon {
         self.read_log(true);
         let killed = Instant::now();
         while !self.reader.is_finished() && killed.elapsed() < Duration::from_secs(1) {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         if std::thread::panicking() {
             eprintln!("--- the daemon's log ---\n{}", self.log_text());
