@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered};
 use crate::large;
+use crate::model::lookup::Asker;
 use crate::model::{self, How, Models, Target};
 use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
@@ -34,14 +35,15 @@ pub(crate) async fn forward(
     let headers = strip::request_headers(&received.headers, &road.settings.headers.forward);
     let case = Case::of(road, received);
     let mut line = Line::new(road, &case);
-    let mut best: Option<(Worth, Tried)> = None;
+    let mut best: Option<Best<'_>> = None;
     let mut failed: Option<(&Region, String)> = None;
     while let Some(Next { region, probe }) = line.next(Instant::now(), has_answer(best.as_ref())) {
         if let Some((failed, reason)) = failed {
             let (region, to) = (&failed.upstream.region, &region.upstream.region);
             tracing::warn!(%region, %to, %reason, "failing over to the next upstream");
         }
-        let tried = try_region(road, region, &mut exchange, received, &headers).await;
+        let asker = Asker { probes_control: probe.is_some() && case.plane == Plane::Control, ..exchange.asker() };
+        let tried = try_region(road, region, &mut exchange, received, &headers, &asker).await;
         drop(probe);
         let outcome = Outcome::of(&tried, &region.models);
         remember(region, case.name, outcome, &tried);
@@ -50,14 +52,17 @@ pub(crate) async fn forward(
             Lead::Next(worth) => {
                 failed = Some((region, reason(&tried)));
                 // Of two that are worth the same, the later one knows more.
-                if best.as_ref().is_none_or(|(best, _)| worth >= *best) {
-                    best = Some((worth, tried));
+                if best.as_ref().is_none_or(|best| worth >= best.worth) {
+                    best = Some(Best { worth, region, tried });
                 }
             }
         }
     }
     match best {
-        Some((_, tried)) => tried.map_err(|stop| stop.refusal(&mut exchange)),
+        Some(Best { region, tried, .. }) => tried.map_err(|stop| {
+            exchange.region(&region.upstream.region);
+            stop.refusal(&mut exchange)
+        }),
         None => Err(Refusal::new(RefusalKind::ServiceUnavailable, "there is no upstream to send to.")),
     }
 }
@@ -66,7 +71,7 @@ pub(crate) async fn forward(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Answered(StatusCode),
-    /// 401 or 403, because the upstream does not know the key, also after a refresh.
+    /// Because the upstream does not know the key, or takes its date for wrong, also after a refresh.
     CredentialRefused,
     /// 400, because the model needs a profile, and the upstream's profiles could not be listed.
     ProfilesUnknown,
@@ -146,8 +151,15 @@ impl Doubt {
     }
 }
 
-fn has_answer(best: Option<&(Worth, Tried)>) -> bool {
-    best.is_some_and(|(worth, _)| *worth == Worth::Answer)
+/// What the client gets if no other upstream serves the request.
+struct Best<'a> {
+    worth: Worth,
+    region: &'a Region,
+    tried: Tried,
+}
+
+fn has_answer(best: Option<&Best<'_>>) -> bool {
+    best.is_some_and(|best| best.worth == Worth::Answer)
 }
 
 /// A request, as far as failover goes by it.
@@ -187,8 +199,8 @@ impl<'a> Case<'a> {
     }
 
     /// Whether others than `region` may know better.
-    fn doubt(&self, line: &Line<'_>, best: Option<&(Worth, Tried)>, region: &Region) -> Doubt {
-        if best.is_some_and(|(worth, _)| *worth >= Worth::Broken) || line.has_throttled() {
+    fn doubt(&self, line: &Line<'_>, best: Option<&Best<'_>>, region: &Region) -> Doubt {
+        if best.is_some_and(|best| best.worth >= Worth::Broken) || line.has_throttled() {
             return Doubt::Busy;
         }
         let is_elsewhere = self.home.as_ref().is_some_and(|home| *home != region.upstream.region);
@@ -257,7 +269,7 @@ impl Outcome {
     fn of(tried: &Tried, models: &Models) -> Outcome {
         match tried {
             Ok(Answered { answer, .. }) => match answer.remedy() {
-                Remedy::Credential => Outcome::CredentialRefused,
+                Remedy::Credential | Remedy::Clock(_) => Outcome::CredentialRefused,
                 Remedy::Profile if !models.is_listed() => Outcome::ProfilesUnknown,
                 _ => Outcome::Answered(answer.status),
             },
@@ -300,6 +312,7 @@ async fn try_region(
     exchange: &mut AdmittedExchange<'_>,
     received: &Received,
     headers: &HeaderMap,
+    asker: &Asker,
 ) -> Result<Answered, Stop> {
     exchange.region(&region.upstream.region);
     let Some(requested) = &received.model else {
@@ -309,13 +322,12 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            let asker = exchange.asker();
-            let checked = region.models.check_copy_from(&requested.name, &region.upstream, &asker).await;
+            let checked = region.models.check_copy_from(&requested.name, &region.upstream, asker).await;
             checked.map_err(Stop::of_model)?;
-            describe(road, region, exchange, received, requested, headers).await
+            describe(road, region, exchange, received, requested, headers, asker).await
         }
-        ModelPlace::Described => describe(road, region, exchange, received, requested, headers).await,
-        _ => invoke(road, region, exchange, received, requested, headers).await,
+        ModelPlace::Described => describe(road, region, exchange, received, requested, headers, asker).await,
+        _ => invoke(road, region, exchange, received, requested, headers, asker).await,
     }
 }
 
@@ -327,9 +339,10 @@ async fn describe(
     received: &Received,
     requested: &RequestedModel,
     headers: &HeaderMap,
+    asker: &Asker,
 ) -> Result<Answered, Stop> {
     let target = if *received.operation == operation::GET_INFERENCE_PROFILE {
-        region.models.described_profile(&requested.name, &region.upstream).await.map_err(Stop::of_model)?
+        region.models.described_profile(&requested.name, &region.upstream, asker).await.map_err(Stop::of_model)?
     } else {
         model::resolve::described(&requested.name)?
     };
@@ -347,11 +360,11 @@ async fn invoke(
     received: &Received,
     requested: &RequestedModel,
     headers: &HeaderMap,
+    asker: &Asker,
 ) -> Result<Answered, Stop> {
     let Region { upstream, models, .. } = region;
     let own = OwnCalls(exchange.road());
-    let asker = exchange.asker();
-    let mut target = models.target(&requested.name, upstream, &asker, &own).await.map_err(Stop::of_model)?;
+    let mut target = models.target(&requested.name, upstream, asker, &own).await.map_err(Stop::of_model)?;
     let mut may_retry = true;
     loop {
         exchange.sent_as(&target);
@@ -359,14 +372,16 @@ async fn invoke(
         let made = || received.to_upstream(headers.clone(), Some(&target.identifier));
         let request = large::work(received.body.len(), made).await?;
         let answer = send(road, region, exchange, &request).await?;
-        if answer.remedy() == Remedy::Profile && may_retry {
+        let demands_profile = answer.remedy() == Remedy::Profile;
+        if demands_profile && may_retry {
             may_retry = false;
-            if let Some(profile) =
-                models.after_on_demand_refusal(&requested.name, &target, upstream, &asker, &own).await
+            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream, asker, &own).await
             {
                 target = profile.map_err(Stop::of_model)?;
                 continue;
             }
+        } else if !demands_profile && !may_retry {
+            models.remember(&requested.name, &target, upstream);
         }
         let is_found = matches!(target.how, How::Learned | How::Created | How::Discovered);
         if is_found && answer.error().is_some_and(|error| error.blames_model(answer.status)) {

@@ -223,7 +223,7 @@ async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Rece
     let name = model::resolve::unalias(&model.name, &road.settings.models);
     match road.region_of(name) {
         Some(region) => {
-            let asker = Asker { user, entry: caller.entry.clone() };
+            let asker = Asker { user, entry: caller.entry.clone(), probes_control: false };
             region.models.behind(name, &region.upstream, &asker).await
         }
         None => Behind::Unknown,

@@ -49,7 +49,7 @@ impl AdmittedExchange<'_> {
 
     /// Whose rules hold, and on whose account a name is looked up.
     pub(crate) fn asker(&self) -> Asker {
-        Asker { user: self.0.user, entry: self.0.entry.clone() }
+        Asker { user: self.0.user, entry: self.0.entry.clone(), probes_control: false }
     }
 
     /// For calls that the daemon has to make itself, so that it can send this request.

@@ -66,7 +66,7 @@ impl Models {
         let kind = Some(Kind::of(arn)).filter(|kind| kind.can_be_described()).ok_or_else(|| untold(arn))?;
         // In a box: a request's future is deep enough without a look-up that it seldom needs.
         let look = || -> Pin<Box<dyn Future<Output = Result<Looked, Refusal>> + Send + '_>> {
-            Box::pin(ask(arn, kind, upstream))
+            Box::pin(ask(arn, kind, upstream, asker))
         };
         self.lookups.get(arn, asker, self.settings.refresh_interval, look).await
     }
@@ -120,8 +120,8 @@ impl Kind {
     }
 }
 
-async fn ask(arn: &str, kind: Kind, upstream: &Upstream) -> Result<Looked, Refusal> {
-    let _turn = catalogue::turn(upstream).map_err(|error| refusal(arn, kind, upstream, &error))?;
+async fn ask(arn: &str, kind: Kind, upstream: &Upstream, asker: &Asker) -> Result<Looked, Refusal> {
+    let _turn = catalogue::turn(upstream, asker).map_err(|error| refusal(arn, kind, upstream, &error))?;
     let asked = match kind {
         Kind::ApplicationProfile => catalogue::profile(upstream, arn).await.map(|profile| {
             let models = profile.model_ids().into_iter().map(str::to_owned).collect();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::catalogue::{self, Call, CallError, Profile};
+use super::lookup::Asker;
 use crate::error::{Refusal, RefusalKind};
 use crate::upstream::Upstream;
 
@@ -71,11 +72,12 @@ pub(crate) async fn create(
     upstream: &Upstream,
     model: &str,
     source_arn: &str,
+    asker: &Asker,
     own: &impl SendRecorded,
 ) -> Result<Made, Refusal> {
     let name = name_for(model);
     let body = request(&name, source_arn);
-    let _turn = catalogue::turn(upstream).map_err(|why| failed(model, &why.to_string()))?;
+    let _turn = catalogue::turn(upstream, asker).map_err(|why| failed(model, &why.to_string()))?;
     match own.send(upstream, source_arn, body).await?.result {
         Ok(created) => {
             let created: serde_json::Value = serde_json::from_slice(&created).unwrap_or_default();

@@ -31,6 +31,8 @@ const MOST_CALLERS: usize = 1_024;
 pub(crate) struct Asker {
     pub user: User,
     pub entry: Option<Arc<CallerEntry>>,
+    /// The request is the one that finds out whether the control plane can be reached again.
+    pub probes_control: bool,
 }
 
 /// Whose look-ups are counted together.
@@ -237,7 +239,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn asker(uid: u32) -> Asker {
-        Asker { user: User::Local(uid), entry: None }
+        Asker { user: User::Local(uid), entry: None, probes_control: false }
     }
 
     fn missing() -> Refusal {

@@ -46,8 +46,8 @@ pub(crate) struct Models {
     lookups: Arc<Lookups>,
     /// One creation at a time for each model, and how the last one has failed.
     busy: Arc<Mutex<HashMap<String, Creation>>>,
-    /// Held during a listing; when the last one began.
-    refreshing: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// Held during a listing; when the last one ended, well or not.
+    refreshing: Arc<tokio::sync::Mutex<Option<tokio::time::Instant>>>,
     /// The upstream no longer knows what the catalogue holds.
     is_outdated: Arc<Notify>,
 }
@@ -131,7 +131,7 @@ impl Models {
             Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
             _ => return None,
         };
-        self.refresh_unless_fresh(upstream).await;
+        self.refresh_unless_fresh(upstream, asker).await;
         let account = account(upstream);
         let resolution = {
             let listed = self.catalogue.load();
@@ -139,15 +139,16 @@ impl Models {
             let caller = asker.entry.as_deref();
             resolve::profile_for(model, Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) })
         };
-        let target = match resolution {
-            Ok(Resolution::Send(target)) if !target.is_profile => return None,
-            Ok(resolution) => self.carry_out(resolution, asked, upstream, &account, asker, own).await,
-            Err(refusal) => Err(refusal),
-        };
-        if let Ok(target) = &target {
-            self.learn(&account, model, &target.identifier);
+        match resolution {
+            Ok(Resolution::Send(target)) if !target.is_profile => None,
+            Ok(resolution) => Some(self.carry_out(resolution, asked, upstream, &account, asker, own).await),
+            Err(refusal) => Some(Err(refusal)),
         }
-        Some(target)
+    }
+
+    /// Remembers the profile that a model was served through after it was refused by its identifier.
+    pub(crate) fn remember(&self, asked: &str, sent: &Target, upstream: &Upstream) {
+        self.learn(&account(upstream), self.learned_as(asked), &sent.identifier);
     }
 
     /// Forgets a profile that the upstream no longer knows, and has the catalogue read anew if it came from there.
@@ -174,9 +175,14 @@ impl Models {
     }
 
     /// Decides what to send for a profile that is read.
-    pub(crate) async fn described_profile(&self, name: &str, upstream: &Upstream) -> Result<Target, Refusal> {
+    pub(crate) async fn described_profile(
+        &self,
+        name: &str,
+        upstream: &Upstream,
+        asker: &Asker,
+    ) -> Result<Target, Refusal> {
         if !self.is_listed() {
-            self.refresh_unless_fresh(upstream).await;
+            self.refresh_unless_fresh(upstream, asker).await;
         }
         resolve::described_profile(name, self.known(self.catalogue.load().as_ref(), None))
     }
@@ -257,7 +263,7 @@ impl Models {
         });
         match existing {
             Some(profile) => Ok((usable(profile, model, rules)?, How::Discovered)),
-            None => match create::create(upstream, model, source_arn, own).await? {
+            None => match create::create(upstream, model, source_arn, asker, own).await? {
                 Made::New(arn) => Ok((arn, How::Created)),
                 Made::Found(profile) => Ok((usable(profile, model, rules)?, How::Discovered)),
             },
@@ -285,25 +291,24 @@ impl Models {
 
     /// Reads the catalogue; the old one is kept on failure.
     pub(crate) async fn refresh(&self, upstream: &Upstream) -> Result<(), CallError> {
-        let mut began = self.refreshing.lock().await;
-        *began = Some(Instant::now());
-        self.fetch(upstream).await
+        let mut ended = self.refreshing.lock().await;
+        let fetched = self.fetch(upstream).await;
+        *ended = Some(tokio::time::Instant::now());
+        fetched
     }
 
-    /// The same unless it was tried a moment ago: requests that arrive together share one listing, well or not.
-    async fn refresh_unless_fresh(&self, upstream: &Upstream) {
-        let mut began = self.refreshing.lock().await;
-        if began.is_some_and(|began| began.elapsed() < FRESH) {
-            return;
-        }
-        *began = Some(Instant::now());
-        let fetched = match catalogue::turn(upstream) {
-            Ok(_turn) => self.fetch(upstream).await,
-            Err(unreachable) => Err(unreachable),
-        };
-        if let Err(reason) = fetched {
-            tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
-        }
+    /// The same unless it was tried a moment ago.
+    async fn refresh_unless_fresh(&self, upstream: &Upstream, asker: &Asker) {
+        unless_fresh(&self.refreshing, FRESH, async || {
+            let fetched = match catalogue::turn(upstream, asker) {
+                Ok(_turn) => self.fetch(upstream).await,
+                Err(unreachable) => Err(unreachable),
+            };
+            if let Err(reason) = fetched {
+                tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
+            }
+        })
+        .await;
     }
 
     async fn fetch(&self, upstream: &Upstream) -> Result<(), CallError> {
@@ -320,13 +325,18 @@ impl Models {
         changed.mark_unchanged();
         let is_known = self.listed_ago().is_some_and(|age| age < self.settings.refresh_interval);
         let mut retry = (!is_known).then_some(FIRST_RETRY);
+        let mut due = tokio::time::Instant::now() + retry.unwrap_or(self.settings.refresh_interval);
         loop {
             tokio::select! {
-                () = tokio::time::sleep(retry.unwrap_or(self.settings.refresh_interval)) => {}
+                () = tokio::time::sleep_until(due) => {}
                 _ = changed.changed() => {}
                 () = self.is_outdated.notified() => {
-                    let age = self.listed_ago().unwrap_or(FRESH);
-                    tokio::time::sleep(FRESH.saturating_sub(age)).await;
+                    // One that failed is due again soon, and not sooner because of this.
+                    if retry.is_none() {
+                        let ended = *self.refreshing.lock().await;
+                        due = due.min(ended.map_or_else(tokio::time::Instant::now, |ended| ended + FRESH));
+                    }
+                    continue;
                 }
             }
             match self.refresh(upstream).await {
@@ -336,6 +346,7 @@ impl Models {
                     retry = Some(retry.map_or(FIRST_RETRY, |pause| (pause * 2).min(LONGEST_RETRY)));
                 }
             }
+            due = tokio::time::Instant::now() + retry.unwrap_or(self.settings.refresh_interval);
         }
     }
 
@@ -453,6 +464,22 @@ fn usable(profile: catalogue::Profile, model: &str, rules: Rules<'_>) -> Result<
     Ok(arn)
 }
 
+/// Requests that arrive together share one listing, well or not: none lists that came before the last one had ended, nor
+/// soon after.
+async fn unless_fresh(
+    last: &tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    fresh: Duration,
+    list: impl AsyncFnOnce(),
+) {
+    let came = tokio::time::Instant::now();
+    let mut ended = last.lock().await;
+    if ended.is_some_and(|ended| ended >= came || ended.elapsed() < fresh) {
+        return;
+    }
+    list().await;
+    *ended = Some(tokio::time::Instant::now());
+}
+
 fn account(upstream: &Upstream) -> String {
     upstream.credentials().account_key()
 }
@@ -460,4 +487,29 @@ fn account(upstream: &Upstream) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Every critical section here is a single insert, removal or look-up.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_that_wait_for_a_listing_do_not_each_repeat_it() {
+        let (last, lists) = (tokio::sync::Mutex::new(None), AtomicU32::new(0));
+        let ask = |fresh| {
+            unless_fresh(&last, fresh, async || {
+                lists.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            })
+        };
+        // However long it takes: none of these came after its end.
+        tokio::join!(ask(Duration::ZERO), ask(Duration::ZERO), ask(Duration::ZERO));
+        assert_eq!(lists.load(Ordering::Relaxed), 1);
+        ask(Duration::from_secs(600)).await;
+        assert_eq!(lists.load(Ordering::Relaxed), 1);
+        ask(Duration::ZERO).await;
+        assert_eq!(lists.load(Ordering::Relaxed), 2);
+    }
 }

@@ -196,9 +196,17 @@ pub(crate) fn described(name: &str) -> Result<Target, Refusal> {
 
 /// The same for a profile that is read: in the place of a GovCloud one stands the profile that invokes the same model.
 pub(crate) fn described_profile(name: &str, known: Known<'_>) -> Result<Target, Refusal> {
-    let found = match read(name, |_| false)? {
-        Identifier::Model { id, wants_profile: true } => {
-            known.catalogue.and_then(|catalogue| catalogue.system_profile(id, &known.settings.geographies))
+    let found = match (read(name, |_| false)?, known.catalogue) {
+        (Identifier::Model { id, wants_profile: true }, Some(catalogue)) => {
+            catalogue.system_profile(id, &known.settings.geographies)
+        }
+        (Identifier::Model { wants_profile: true, .. }, None) => {
+            return Err(Refusal::new(
+                RefusalKind::ServiceUnavailable,
+                format!(
+                    "the commercial profile in the place of {name} is not known: profiles could not be listed; try again."
+                ),
+            ));
         }
         _ => None,
     };

@@ -55,21 +55,20 @@ impl AwsError {
         }
     }
 
-    /// By the texts that Bedrock uses (bedrock-runtime error references and issue threads of its SDKs).
+    /// By the texts that Bedrock uses (bedrock-runtime error references and issue threads of its SDKs). Texts of 400 may quote
+    /// the request, so of these the type counts, or the whole form.
     pub(crate) fn remedy(&self, status: StatusCode, headers: &HeaderMap) -> Remedy {
         let text = self.message.to_ascii_lowercase();
         let has = |part: &str| text.contains(part);
-        if status == StatusCode::BAD_REQUEST && has("on-demand throughput") {
+        if status == StatusCode::BAD_REQUEST && self.error_type == "ValidationException" && demands_profile(&text) {
             return Remedy::Profile;
         }
         if !matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST) {
             return Remedy::None;
         }
-        let about_time = has("signature expired")
-            || has("signature not yet current")
-            || self.error_type == "RequestTimeTooSkewed"
-            || self.error_type == "RequestExpired";
-        if about_time {
+        let is_told =
+            status != StatusCode::BAD_REQUEST && (has("signature expired") || has("signature not yet current"));
+        if is_told || matches!(self.error_type.as_str(), "RequestTimeTooSkewed" | "RequestExpired") {
             return date(headers).map_or(Remedy::None, Remedy::Clock);
         }
         if status == StatusCode::BAD_REQUEST {
@@ -119,6 +118,13 @@ impl AwsError {
         text.truncate(text.floor_char_boundary(LONGEST_FOR_RECORD));
         text
     }
+}
+
+/// "Invocation of model ID … with on-demand throughput isn't supported", in small letters.
+fn demands_profile(text: &str) -> bool {
+    text.strip_prefix("invocation of model id ")
+        .and_then(|rest| rest.split_once(' '))
+        .is_some_and(|(_model, rest)| rest.starts_with("with on-demand throughput isn"))
 }
 
 fn date(headers: &HeaderMap) -> Option<SystemTime> {
@@ -179,10 +185,30 @@ mod tests {
             assert_eq!(remedy(403, "AccessDeniedException", text), Remedy::None, "{text}");
         }
         assert_eq!(remedy(400, "ValidationException", "Malformed input request"), Remedy::None);
+        for kind in ["RequestExpired", "RequestTimeTooSkewed"] {
+            assert!(matches!(remedy(400, kind, ""), Remedy::Clock(_)), "{kind}");
+        }
         assert_eq!(
             remedy(429, "ThrottlingException", "Too many tokens, please wait before trying again."),
             Remedy::None
         );
+    }
+
+    #[test]
+    fn a_text_that_quotes_the_request_leads_to_no_remedy() {
+        let on_demand = "Invocation of model ID a.b with on-demand throughput isn't supported.";
+        for text in [
+            format!("Malformed input request: \"{on_demand}\" is not one of auto, any"),
+            format!("\"{on_demand}\""),
+            "Invocation of model ID a.b failed: \"x with on-demand throughput isn't supported\"".to_owned(),
+            "Value 'on-demand throughput' at 'messages' failed to satisfy constraint".to_owned(),
+            "Malformed input: \"Signature expired: 2026\"".to_owned(),
+            "signature not yet current".to_owned(),
+            "Malformed input: \"The security token included in the request is invalid\"".to_owned(),
+        ] {
+            assert_eq!(remedy(400, "ValidationException", &text), Remedy::None, "{text}");
+        }
+        assert_eq!(remedy(400, "SerializationException", on_demand), Remedy::None);
     }
 
     #[test]

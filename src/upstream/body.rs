@@ -45,6 +45,8 @@ pub(crate) struct UpstreamBody {
     remaining: Option<u64>,
     lease: Option<Lease>,
     idle: Duration,
+    /// What was read and put back.
+    put_back: Bytes,
     /// Made when the body first has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -52,14 +54,28 @@ pub(crate) struct UpstreamBody {
 impl UpstreamBody {
     pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> UpstreamBody {
         let remaining = incoming.size_hint().exact();
-        let mut body = UpstreamBody { incoming: Some(incoming), remaining, lease: Some(lease), idle, timer: None };
+        let mut body = UpstreamBody {
+            incoming: Some(incoming),
+            remaining,
+            lease: Some(lease),
+            idle,
+            put_back: Bytes::new(),
+            timer: None,
+        };
         body.release_if_complete();
         body
     }
 
+    /// Has the first bytes of a body that has not ended come once more.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.remaining = self.remaining.map(|remaining| remaining + bytes.len() as u64);
+        self.put_back = bytes;
+    }
+
     /// The whole answer has passed.
     fn is_complete(&self) -> bool {
-        self.remaining == Some(0) || self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.put_back.is_empty()
+            && (self.remaining == Some(0) || self.incoming.as_ref().is_none_or(Body::is_end_stream))
     }
 
     fn release_if_complete(&mut self) {
@@ -84,6 +100,11 @@ impl Body for UpstreamBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.put_back.is_empty() {
+            let bytes = std::mem::take(&mut self.put_back);
+            self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes.len() as u64));
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {

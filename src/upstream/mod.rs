@@ -33,6 +33,10 @@ use crate::large;
 use crate::operation::Plane;
 use crate::settings;
 
+/// Calls of the daemon's own, which requests may wait for, wait no longer than this for an answer or for more of it.
+const OWN_PATIENCE: Duration = Duration::from_secs(20);
+/// An error answer of which the rest has not come after this long is not waited for.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 /// Error answers are read up to this size to learn what they ask for; longer ones are relayed unread.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// A clock that is off by less than this is not what a refused signature is about.
@@ -185,22 +189,32 @@ impl Upstream {
         now < until && is_current()
     }
 
-    /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
-    /// once; so is one whose date was off.
+    /// Sends a request of the daemon's own, which waits for no model.
     pub(crate) async fn exchange(&self, request: &UpstreamRequest) -> Exchanged {
-        self.exchange_telling(request, |_| {}).await
+        self.exchange_within(own_timeouts(self.timeouts), request, |_| {}).await
     }
 
-    /// The same. Before the request is repeated, `tell` gets the number of the attempt.
+    /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
+    /// once; so is one whose date was off. Before the request is repeated, `tell` gets the number of the attempt.
     pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
+        self.exchange_within(self.timeouts, request, tell).await
+    }
+
+    async fn exchange_within(
+        &self,
+        timeouts: settings::Timeouts,
+        request: &UpstreamRequest,
+        tell: impl FnMut(u32) + Send,
+    ) -> Exchanged {
         let mut effort = Effort::default();
-        let result = self.answer(request, &mut effort, tell).await;
+        let result = self.answer(timeouts, request, &mut effort, tell).await;
         self.standing.learn(request.plane, &result);
         Exchanged { attempts: effort.attempts, connecting: effort.connecting, result }
     }
 
     async fn answer(
         &self,
+        timeouts: settings::Timeouts,
         request: &UpstreamRequest,
         effort: &mut Effort,
         mut tell: impl FnMut(u32) + Send,
@@ -215,7 +229,7 @@ impl Upstream {
                 tell(effort.attempts);
             }
             let offset = self.clock_offset();
-            let answer = self.attempt(request, &credential, offset, effort).await;
+            let answer = self.attempt(timeouts, request, &credential, offset, effort).await;
             self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
             let answer = answer?;
             match answer.remedy() {
@@ -236,6 +250,7 @@ impl Upstream {
 
     async fn attempt(
         &self,
+        timeouts: settings::Timeouts,
         outgoing: &UpstreamRequest,
         credential: &Credential,
         offset: i64,
@@ -245,7 +260,7 @@ impl Upstream {
         let hash = || sign::body_hash(credential, &outgoing.body);
         let body_hash = large::work(outgoing.body.len(), hash).await;
         let signed = || self.signed(outgoing, credential, &body_hash, offset);
-        let (response, lease) = match pool.send(self.timeouts.first_byte, effort, signed).await {
+        let (response, lease) = match pool.send(timeouts.first_byte, effort, signed).await {
             Ok(answered) => answered,
             Err(error @ (SendError::Connect { .. } | SendError::NotMade(_) | SendError::NotTaken { .. })) => {
                 return Err(Failure::NotSent(error.to_string()));
@@ -255,10 +270,12 @@ impl Upstream {
             }
         };
         let (head, incoming) = response.into_parts();
-        let body = UpstreamBody::new(incoming, lease, self.timeouts.idle);
+        let body = UpstreamBody::new(incoming, lease, timeouts.idle);
         // An error is small; what it says decides about another attempt, and stands in the record.
         let body = match head.status.as_u16() {
-            400.. => read_error(body).await.map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?,
+            400.. => read_error(head.status, body, ERROR_BODY_TIME)
+                .await
+                .map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?,
             _ => AnswerBody::Passing(body),
         };
         Ok(Answer { status: head.status, headers: head.headers, body })
@@ -395,14 +412,31 @@ impl Answer {
     }
 }
 
-/// Reads an error's body as long as it is as small as errors are.
-async fn read_error(mut body: UpstreamBody) -> Result<AnswerBody, String> {
+/// What a call of the daemon's own waits for at most.
+fn own_timeouts(timeouts: settings::Timeouts) -> settings::Timeouts {
+    let (first_byte, idle) = (timeouts.first_byte.min(OWN_PATIENCE), timeouts.idle.min(OWN_PATIENCE));
+    settings::Timeouts { first_byte, idle, ..timeouts }
+}
+
+/// Reads an error's body as long as it is as small as errors are. One that does not come in time is relayed unread if its
+/// status alone says what to do with it.
+async fn read_error(status: StatusCode, mut body: UpstreamBody, time: Duration) -> Result<AnswerBody, String> {
     use http_body::Body;
     if body.size_hint().lower() > MAX_ERROR_BODY as u64 {
         return Ok(AnswerBody::Passing(body));
     }
     let mut read = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    let end = tokio::time::Instant::now() + time;
+    loop {
+        let frame = match tokio::time::timeout_at(end, body.frame()).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(_) if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+                body.put_back(read.freeze());
+                return Ok(AnswerBody::Passing(body));
+            }
+            Err(_) => return Err(format!("an error answer that did not end within {} s", time.as_secs_f32())),
+        };
         let frame = frame.map_err(|error| error.to_string())?;
         if let Some(data) = frame.data_ref() {
             read.extend_from_slice(data);
@@ -430,6 +464,59 @@ impl Failure {
             Failure::NotSent(why) | Failure::Broke(why) => {
                 Refusal::new(RefusalKind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn own_calls_wait_for_no_model() {
+        let of = |first_byte, idle| settings::Timeouts {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(first_byte),
+            idle: Duration::from_secs(idle),
+        };
+        assert_eq!(own_timeouts(of(900, 600)), of(20, 20));
+        assert_eq!(own_timeouts(of(3, 2)), of(3, 2));
+    }
+
+    /// What is read of an error whose server falls silent in the middle of its body, and then closes.
+    async fn error_that_stalls(status: u16) -> Result<AnswerBody, String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: 100\r\n\r\nwhat came");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let endpoint = crate::config::Endpoint { tls: false, host: "127.0.0.1".to_owned(), port };
+        let pool = Pool::new(endpoint, None, Duration::from_secs(20)).unwrap();
+        let make = || Ok(http::Request::get("/").header("host", "x").body(Full::default()).unwrap());
+        let (response, lease) = pool.send(Duration::from_secs(20), &mut Effort::default(), make).await.unwrap();
+        let body = UpstreamBody::new(response.into_body(), lease, Duration::from_secs(1));
+        read_error(StatusCode::from_u16(status).unwrap(), body, Duration::from_millis(50)).await
+    }
+
+    #[tokio::test]
+    async fn an_error_that_does_not_end_is_not_waited_for_and_never_looks_whole() {
+        for status in [429, 500, 503] {
+            let Ok(AnswerBody::Passing(mut body)) = error_that_stalls(status).await else { panic!("{status}") };
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(100), "{status}");
+            let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(first, "what came", "{status}");
+            assert!(body.frame().await.unwrap().is_err(), "{status}");
+        }
+        for status in [400, 401, 403, 404] {
+            let why = error_that_stalls(status).await.unwrap_err();
+            assert!(why.contains("did not end"), "{status}: {why}");
         }
     }
 }

@@ -334,7 +334,9 @@ async fn what_may_have_reached_a_model_is_sent_again_only_where_the_configuratio
     refused(&answer, 503, "ServiceUnavailableException");
     let record = daemon.record_of(&answer).await;
     assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_broke"), &json!(2)), "{record}");
-    assert!(answer.header("x-bedrock-sidecar-region").is_some(), "{answer:?}");
+    // The region is the one whose outcome this is, and not the one that was asked last.
+    assert_eq!(answer.header("x-bedrock-sidecar-region"), Some("us-east-1"), "{answer:?}");
+    assert_eq!(record["destinationRegion"], "us-east-1", "{record}");
 }
 
 #[tokio::test]
