@@ -26,7 +26,7 @@ pub(crate) use request::request;
 use text::plain_fields;
 
 /// How long the end of the process waits for what is not written yet.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 static QUEUE: Queue = Queue::new();
 static FORMAT: AtomicU8 = AtomicU8::new(NONE);

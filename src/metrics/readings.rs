@@ -127,7 +127,11 @@ impl Shown {
                 "models_listing_age_seconds",
                 "Since the models of an upstream were listed, in seconds; NaN when they never were",
             ),
-            credential_refreshes: add(registry, "credential_refresh", "Reads of the credential's source"),
+            credential_refreshes: add(
+                registry,
+                "credential_refresh",
+                "Reads of the credential's source; of all sources, if upstreams have their own",
+            ),
             breakers: add(
                 registry,
                 "upstream_breaker_state",
