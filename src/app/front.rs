@@ -253,7 +253,7 @@ impl Front {
         open.name
     }
 
-    /// Lets all connections come to their ends, until `deadline`. False if some have not.
+    /// Lets all connections come to their ends, for as long as `timeout`. False if some have not.
     ///
     /// A socket that the service manager holds too is left at once: whoever connects waits there for the next daemon. Nobody
     /// would answer on the others, so they accept until the connections that were there have ended.

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::failed;
 use crate::app;
@@ -21,7 +20,7 @@ use crate::road::Region;
 use crate::settings::Settings;
 use crate::settings::secrets::{closed_to_service, exposed};
 use crate::settings::tls::out_of_date;
-use crate::upstream::{Upstream, UpstreamRequest};
+use crate::upstream::Upstream;
 
 pub(super) fn check(settings: Settings, online: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
     let file = settings.path.as_ref().map_or("built-in defaults".to_owned(), |path| path.display().to_string());
@@ -155,19 +154,11 @@ async fn upstream(region: &Region, required: &[DataRetention]) -> Vec<CheckLine>
     lines
 }
 
-/// Whether the host answers that invokes models. No model is invoked: asynchronous invocations are listed, and whether the
-/// key may do that makes no difference here.
+/// Whether the host answers that invokes models. No model is invoked.
 async fn runtime_host(upstream: &Upstream) -> CheckLine {
     let what = format!("host for inference in {} ({})", upstream.region, upstream.endpoint(Plane::Runtime));
-    let question = UpstreamRequest {
-        plane: Plane::Runtime,
-        method: Method::GET,
-        path: PathAndQuery::from_static("/async-invoke?maxResults=1"),
-        headers: HeaderMap::new(),
-        body: Bytes::new(),
-    };
-    match upstream.exchange(&question).await.result {
-        Ok(_) => good(&what, "it answers"),
+    match upstream.probe().await {
+        Ok(()) => good(&what, "it answers"),
         Err(failure) => bad(&what, failure.refusal().message.trim_end_matches('.'))
             .remedy("look at names, routes, security groups and VPC endpoints on the way to it (docs/network.md)"),
     }

@@ -131,7 +131,7 @@ impl Upstream {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {
-                    self.probe().await;
+                    let _ = self.probe().await;
                     pause = (pause * 2).min(LONGEST_PROBE);
                 }
                 // A request has found out first.
@@ -142,7 +142,10 @@ impl Upstream {
 
     /// Lists asynchronous invocations on the host that invokes models. Whether the key may do that makes no difference: an
     /// answer that refuses the right and not the key has judged the key.
-    async fn probe(&self) {
+    ///
+    /// # Errors
+    /// The host gives no answer.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
         let question = UpstreamRequest {
             plane: Plane::Runtime,
             method: Method::GET,
@@ -150,7 +153,7 @@ impl Upstream {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        let _ = self.exchange(&question).await;
+        self.exchange(&question).await.result.map(drop)
     }
 }
 
