@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response, Version};
 use serde_json::{Value, json};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::auth::{Judge, Kind, Presented};
 use crate::body::ReplyBody;
@@ -35,6 +36,9 @@ pub(crate) struct Connection {
 
 /// AWS's limit of InvokeModel's body.
 pub(crate) const BODY_LIMIT: usize = 25_000_000;
+
+/// Work on a longer body leaves the thread to others.
+const LARGE: usize = 1_000_000;
 
 /// A request with its body read.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +110,8 @@ pub(crate) async fn answer_to(
         break_connection(state, connection, effect, &record).await;
     }
 
-    let result = decide(state, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
+    let decision = || decide(state, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
+    let result = if arrived.body.len() > LARGE { beside_others(decision) } else { decision() };
     let mut reply = match result {
         Ok(reply) => reply,
         Err(error) => {
@@ -214,6 +219,14 @@ fn target<'a>(
         path: &arrived.path,
         region: &state.region,
         framed: connection.framed,
+    }
+}
+
+/// Without optimisation, to hash and parse 20 MB takes seconds. Other exchanges go on meanwhile.
+fn beside_others<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

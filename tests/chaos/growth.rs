@@ -14,6 +14,8 @@ use crate::troubles;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pid: u32,
+    /// Nothing was under way.
+    idle: bool,
     descriptors: usize,
     threads: usize,
     /// Resident, in KiB.
@@ -24,17 +26,23 @@ pub(crate) struct Sample {
 const LOAD: Duration = Duration::from_secs(8);
 /// Descriptors and threads that come and go: connections to DynamoDB and to the secret, blocking tasks.
 const SLACK: usize = 24;
+/// The same while nothing is under way: connections that are kept for later.
+const IDLE_SLACK: usize = 12;
 /// What allocators and 20 MB bodies may leave resident.
 const MEMORY_SLACK: u64 = 256 * 1024;
 
-fn of(daemon: &Daemon) -> Sample {
+fn of(daemon: &Daemon, idle: bool) -> Sample {
     let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).unwrap().count();
-    Sample { pid: daemon.pid(), descriptors: count("fd"), threads: count("task"), memory: daemon.memory().0 }
+    Sample { pid: daemon.pid(), idle, descriptors: count("fd"), threads: count("task"), memory: daemon.memory().0 }
 }
 
 /// Takes a sample under load.
 pub(crate) async fn sample(stage: &Stage) {
-    let sample = stage.with_daemon(async |daemon| of(daemon)).await;
+    take(stage, false).await;
+}
+
+async fn take(stage: &Stage, idle: bool) {
+    let sample = stage.with_daemon(async |daemon| of(daemon, idle)).await;
     stage.samples.lock().unwrap().push(sample);
 }
 
@@ -70,7 +78,7 @@ pub(crate) async fn idle(stage: &Stage, load: &Load) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("idle after {:.1} s", start.elapsed().as_secs_f32());
-    sample(stage).await;
+    take(stage, true).await;
 }
 
 /// What has grown.
@@ -78,13 +86,16 @@ pub(crate) fn judge(samples: &[Sample]) -> Vec<String> {
     let last = samples.last().unwrap();
     let mut grown = Vec::new();
     for before in samples.iter().filter(|sample| sample.pid == last.pid) {
+        let slack = if before.idle { IDLE_SLACK } else { SLACK };
         let [more_descriptors, more_threads] = [(last.descriptors, before.descriptors), (last.threads, before.threads)]
-            .map(|(now, then)| now > then + SLACK);
+            .map(|(now, then)| now > then + slack);
         let more_memory = last.memory > before.memory + before.memory / 2 + MEMORY_SLACK;
         if more_descriptors || more_threads || more_memory {
             grown.push(format!("it has grown: {before:?}, and at the end {last:?}"));
         }
     }
-    println!("held at the end: {last:?}");
+    for sample in samples.iter().filter(|sample| sample.pid == last.pid) {
+        println!("held: {sample:?}");
+    }
     grown
 }

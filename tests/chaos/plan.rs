@@ -84,13 +84,6 @@ pub(crate) struct Planned {
     pub(crate) trouble: Trouble,
 }
 
-impl Planned {
-    /// At once, and for three seconds.
-    fn of(trouble: Trouble) -> Planned {
-        Planned { after: Duration::ZERO, lasts: Duration::from_secs(3), trouble }
-    }
-}
-
 /// Troubles that overlap. When they are over, requests have to be served again.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Round(pub(crate) Vec<Planned>);
@@ -154,7 +147,8 @@ impl Plan {
         if self.rounds.is_multiple_of(ROTATIONS_EVERY) {
             let mut rotation = || Planned {
                 after: Duration::from_millis(self.random.within(0, 1500)),
-                ..Planned::of(Trouble::Rotation)
+                lasts: Duration::ZERO,
+                trouble: Trouble::Rotation,
             };
             return Round((0..3).map(|_| rotation()).collect());
         }
@@ -181,20 +175,25 @@ impl Plan {
 }
 
 impl Round {
-    /// What fails for requests, and leaves the daemon's process alone.
+    /// What fails for requests, one thing after the other so that each is felt, and leaves the daemon's process alone.
     pub(crate) fn in_one_life() -> Round {
-        let (after_bytes, how) = (1000, Ending::Rst);
+        let cut = Answers::Cut { after_bytes: 300, how: Ending::Fin };
         let troubles = [
-            Trouble::Network(Place::First, Weather::Cuts { after_bytes, how }),
-            Trouble::Network(Place::Second, Weather::Resets),
-            Trouble::Answers(Place::First, Answers::Broken(how)),
-            Trouble::Answers(Place::Both, Answers::Throttled),
-            Trouble::Table(dynamodb::Fault::Gone),
-            Trouble::Rotation,
-            Trouble::SecretAway(Away::Silent),
-            Trouble::Reload,
+            (0, 5, Trouble::Answers(Place::Both, Answers::Broken(Ending::Rst))),
+            (5, 3, Trouble::Answers(Place::Both, cut)),
+            (8, 2, Trouble::Network(Place::Both, Weather::Resets)),
+            (10, 2, Trouble::Certificate(Place::Both, Certificate::OtherCa)),
+            (0, 4, Trouble::Table(dynamodb::Fault::Gone)),
+            (1, 0, Trouble::Rotation),
+            (6, 3, Trouble::SecretAway(Away::Silent)),
+            (7, 0, Trouble::Reload),
         ];
-        Round(troubles.map(Planned::of).into())
+        let planned = |(after, lasts, trouble)| Planned {
+            after: Duration::from_secs(after),
+            lasts: Duration::from_secs(lasts),
+            trouble,
+        };
+        Round(troubles.map(planned).into())
     }
 }
 
