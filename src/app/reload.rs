@@ -70,6 +70,9 @@ impl Prepared {
     pub(super) fn take_over(self, lasting: &Lasting, front: &mut Front) -> Result<Built, String> {
         let Prepared { built, changes } = self;
         let changes = front.open_new(changes).map_err(|error| error.to_string())?;
+        for account in &built.road.accounts {
+            account.credentials.put_in_use();
+        }
         let settings = &built.road.settings;
         log::set_format(settings.log);
         log::set_level(settings.log_level);
@@ -106,8 +109,12 @@ fn keep_back(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
 /// A sentence if an upstream would be without a credential that has a usable one now.
 fn loses_credential(old: &Road, new: &Road) -> Option<String> {
     let works = |region: &Region| credential(region).is_ok();
-    let had =
-        |region: &Region| old.regions.iter().any(|own| own.upstream.region == region.upstream.region && works(own));
+    // A region may have several upstreams, each with a credential of its own.
+    let had = |region: &Region| {
+        let of_region = || old.regions.iter().filter(|own| own.settings.region == region.settings.region);
+        let same = of_region().find(|own| own.settings.runtime == region.settings.runtime);
+        same.map_or_else(|| of_region().any(works), works)
+    };
     let has_none_at_all = old.regions.iter().any(works) && !new.regions.iter().any(works);
     let lost = new.regions.iter().find(|region| (has_none_at_all || had(region)) && !works(region))?;
     let region = &lost.upstream.region;
