@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::*;
+use crate::error::RefusalKind;
 
 fn name(method: Method, path: &str) -> Result<(&'static str, Option<String>), u16> {
     find(&method, path).map(|m| (m.operation.name, m.identifier)).map_err(|refusal| refusal.kind.status().as_u16())
