@@ -50,17 +50,22 @@ const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 pub(crate) struct Upstream {
     pub region: String,
     /// What it has no room for at the moment.
-    pub throttled: Throttled,
+    pub throttled: Arc<Throttled>,
     credentials: Arc<Credentials>,
     /// The fingerprint of the key that it has refused last, and until when that is remembered.
     refused_key: ArcSwapOption<([u8; 32], Instant)>,
-    runtime: Arc<Pool>,
-    control: Arc<Pool>,
-    runtime_breaker: Breaker,
-    control_breaker: Breaker,
+    runtime: Arc<Host>,
+    control: Arc<Host>,
     timeouts: settings::Timeouts,
     clock: Clock,
     standing: Standing,
+}
+
+/// What serves one plane.
+#[derive(Debug)]
+struct Host {
+    pool: Arc<Pool>,
+    breaker: Breaker,
 }
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
@@ -111,37 +116,37 @@ impl Upstream {
     ) -> Result<Upstream, String> {
         let needs_tls = upstream.runtime.tls || upstream.control.tls;
         let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
-        let pool = |endpoint: &crate::config::Endpoint| {
-            Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
+        let host = |plane, endpoint: &crate::config::Endpoint| {
+            let pool = Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)?;
+            Ok::<_, String>(Arc::new(Host { pool, breaker: Breaker::new(&upstream.region, plane, Instant::now()) }))
         };
-        let (runtime, control) = (pool(&upstream.runtime)?, pool(&upstream.control)?);
+        let (runtime, control) = (host(Plane::Runtime, &upstream.runtime)?, host(Plane::Control, &upstream.control)?);
         Ok(Upstream::on(&upstream.region, timeouts, credentials, runtime, control))
     }
 
-    /// The same upstream with another store of credentials. It shares the connections.
+    /// The same upstream with another store of credentials. It shares the connections, and what is known of the hosts and of
+    /// their room.
     pub(crate) fn with_credentials(&self, credentials: Arc<Credentials>) -> Upstream {
         let (runtime, control) = (Arc::clone(&self.runtime), Arc::clone(&self.control));
         let other = Upstream::on(&self.region, self.timeouts, credentials, runtime, control);
-        Upstream { clock: Clock::starting_from(&self.clock), ..other }
+        let (throttled, clock) = (Arc::clone(&self.throttled), Clock::starting_from(&self.clock));
+        Upstream { throttled, clock, ..other }
     }
 
     fn on(
         region: &str,
         timeouts: settings::Timeouts,
         credentials: Arc<Credentials>,
-        runtime: Arc<Pool>,
-        control: Arc<Pool>,
+        runtime: Arc<Host>,
+        control: Arc<Host>,
     ) -> Upstream {
-        let now = Instant::now();
         Upstream {
             region: region.to_owned(),
-            throttled: Throttled::default(),
+            throttled: Arc::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
             runtime,
             control,
-            runtime_breaker: Breaker::new(region, Plane::Runtime, now),
-            control_breaker: Breaker::new(region, Plane::Control, now),
             timeouts,
             clock: Clock::default(),
             standing: Standing::default(),
@@ -295,19 +300,20 @@ impl Upstream {
         self.pool(plane).take_status()
     }
 
-    fn pool(&self, plane: Plane) -> &Arc<Pool> {
+    fn host(&self, plane: Plane) -> &Host {
         match plane {
             Plane::Runtime => &self.runtime,
             Plane::Control => &self.control,
         }
     }
 
+    fn pool(&self, plane: Plane) -> &Arc<Pool> {
+        &self.host(plane).pool
+    }
+
     /// Whether this plane is worth asking. A plane that fails says nothing about the other one.
     pub(crate) fn breaker(&self, plane: Plane) -> &Breaker {
-        match plane {
-            Plane::Runtime => &self.runtime_breaker,
-            Plane::Control => &self.control_breaker,
-        }
+        &self.host(plane).breaker
     }
 
     /// Where requests of this kind go.
@@ -486,6 +492,9 @@ mod tests {
             assert!(upstream.probe().await.is_err());
         }
         assert_eq!(position(), Position::Open);
+        // A reload that changes whom the credential is for has not made the host well.
+        let other = upstream.with_credentials(Arc::clone(upstream.credentials()));
+        assert_eq!(other.breaker(Plane::Runtime).status(Instant::now()).position, Position::Open);
     }
 
     /// What is read of an error whose server falls silent in the middle of its body, and then closes.

@@ -305,6 +305,25 @@ async fn a_key_of_one_region_takes_no_key_away_from_another_region() {
     assert_eq!(daemon.record_of(&moved).await["destinationRegion"], "us-west-2");
 }
 
+/// A region may have two upstreams. What one of them never had, it does not lose.
+#[tokio::test]
+async fn an_upstream_without_a_credential_does_not_keep_another_one_of_its_region_from_being_reloaded() {
+    let (first, second) = (bedrock().await, bedrock().await);
+    let nowhere = tempfile::tempdir().unwrap().path().join("none");
+    let upstreams = format!(
+        "{}{}credentials = {{ source = \"file\", file = \"{}\" }}\n",
+        upstream("us-east-1", &first.plain_endpoint(), None),
+        upstream("us-east-1", &second.plain_endpoint(), None),
+        nowhere.display()
+    );
+    let setup = Setup::alone().upstreams(&upstreams).secret(DEFAULT_BEARER_TOKEN);
+    let daemon = setup.with("[limits]\nconcurrent_requests = 99").ready().await;
+    daemon.reload("concurrent_requests = 99", "concurrent_requests = 98").await;
+    let answer = send(daemon.address(), ask("after")).await;
+    assert_eq!((answer.status, received(&first, "Converse").len()), (200, 1), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+}
+
 /// The counter stands for all sources that there have been.
 #[tokio::test]
 async fn reads_of_a_source_that_a_reload_has_brought_are_counted_on() {
