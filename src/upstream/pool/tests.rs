@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 
 const FIRST_BYTE: Duration = Duration::from_secs(30);
-const PATIENT: Times = Times { connect: Duration::from_secs(20), idle: IDLE, age: AGE };
+const PATIENT: Times = Times { connect: Duration::from_secs(20), idle: IDLE, age: AGE, ping: PING };
 
 /// What a server in this process has seen, and when it answers.
 #[derive(Debug)]
@@ -382,6 +382,60 @@ async fn a_connection_with_nothing_to_do_is_closed() {
         ask(&pool).await.unwrap();
         assert_eq!(seen.connections.load(Ordering::SeqCst), 2, "{most:?}");
     }
+}
+
+/// The path has gone without a word, and no request finds out: the peer answers no ping.
+#[tokio::test]
+async fn an_idle_connection_is_pinged_and_given_up_if_nothing_comes() {
+    let (certificate, key) = certificate();
+    let config = rustls::ServerConfig::builder_with_provider(crate::crypto::provider());
+    let mut config = config
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let times = Times { ping: Duration::from_millis(100), ..PATIENT };
+    let pool = pool(listener.local_addr().unwrap(), Some(&certificate), times);
+    let server = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut stream = TlsAcceptor::from(Arc::new(config)).accept(socket).await.unwrap();
+        // SETTINGS with MAX_CONCURRENT_STREAMS = 100.
+        stream.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100]).await.unwrap();
+        stream.read_exact(&mut [0; 24]).await.unwrap();
+        let (mut pings, mut head) = (0, [0; 9]);
+        while stream.read_exact(&mut head).await.is_ok() {
+            let [_, high, low, kind, flags, ..] = head;
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+            if stream.read_exact(&mut payload).await.is_err() {
+                break;
+            }
+            pings += u32::from(kind == 6 && flags == 0);
+        }
+        pings
+    });
+    drop(pool.lease(PATIENT.connect).await.unwrap());
+    let pings =
+        tokio::time::timeout(Duration::from_secs(20), server).await.expect("the end of the connection").unwrap();
+    assert!(pings > 0);
+    let gone = async {
+        while pool.take_status().http2 > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("its end is counted");
+    assert!(pool.lock().take(IDLE).is_none(), "nobody is given it any more");
+}
+
+#[tokio::test]
+async fn failed_attempts_are_told_once() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pool = pool(address, None, PATIENT);
+    ask(&pool).await.unwrap_err();
+    assert!(pool.take_status().failed >= 1);
+    assert_eq!(pool.take_status().failed, 0);
 }
 
 /// A stream that panics when it is read once it is told to.
