@@ -111,6 +111,31 @@ struct Lasting {
     reload_refused: Arc<ArcSwapOption<String>>,
 }
 
+impl Lasting {
+    fn new(
+        audit: Arc<Ledger>,
+        limits: Arc<Limits>,
+        host: Arc<HostRole>,
+        metrics: Arc<Metrics>,
+        requests: Arc<Requests>,
+    ) -> Lasting {
+        Lasting {
+            audit,
+            limits,
+            host,
+            metrics,
+            failures: Arc::default(),
+            begun: Instant::now(),
+            buffered: Arc::default(),
+            requests,
+            desk: Arc::default(),
+            cut_off: Arc::default(),
+            stopping: Arc::default(),
+            reload_refused: Arc::default(),
+        }
+    }
+}
+
 impl App {
     /// Listens where the settings say, on sockets that were inherited or else on its own. Nothing is contacted.
     ///
@@ -167,20 +192,8 @@ impl App {
                 }
                 None => None,
             };
-            let lasting = Arc::new(Lasting {
-                audit: Arc::clone(&audit),
-                limits,
-                host: host_role(&settings).await,
-                metrics,
-                failures: Arc::default(),
-                begun: Instant::now(),
-                buffered: Arc::default(),
-                requests,
-                desk: Arc::default(),
-                cut_off: Arc::default(),
-                stopping: Arc::default(),
-                reload_refused: Arc::default(),
-            });
+            let host = host_role(&settings).await;
+            let lasting = Arc::new(Lasting::new(Arc::clone(&audit), limits, host, metrics, requests));
             let built = build(&settings, &lasting, None, SHORT).await?;
             Ok::<_, StartError>((lasting, built, spent, fleet))
         };
@@ -230,7 +243,8 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
         if once_more && reloads.is_empty() {
             once_more = false;
             notify::reloading();
-            reloads.spawn(reload::prepare(Arc::clone(&built), Arc::clone(lasting), front.standing()));
+            let (former, lasting) = (Arc::clone(&built), Arc::clone(lasting));
+            reloads.spawn(reload::prepare(former, lasting, front.standing(), reload::LONGEST));
         }
         tokio::select! {
             event = events.next() => match event {
@@ -326,3 +340,6 @@ fn status_line(road: &Arc<Road>, front: &Front) -> impl Fn() -> String + Send + 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

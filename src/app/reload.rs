@@ -18,7 +18,7 @@ use crate::settings::Settings;
 const PATIENCE: Duration = Duration::from_secs(35);
 
 /// How long the whole may take, files that do not answer included.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// What is to take the place of the road that is in use.
 #[derive(Debug)]
@@ -27,13 +27,18 @@ pub(super) struct Prepared {
     pub changes: Changes,
 }
 
-/// Reads the configuration again, and prepares what it says. Nothing that is in use is changed.
+/// Reads the configuration again, and prepares what it says, within `longest`. Nothing that is in use is changed.
 ///
 /// # Errors
 /// A sentence that says why the configuration cannot be taken over.
-pub(super) async fn prepare(former: Arc<Built>, lasting: Arc<Lasting>, standing: Standing) -> Result<Prepared, String> {
-    timeout(LONGEST, read_and_build(former, lasting, standing)).await.unwrap_or_else(|_| {
-        let seconds = LONGEST.as_secs();
+pub(super) async fn prepare(
+    former: Arc<Built>,
+    lasting: Arc<Lasting>,
+    standing: Standing,
+    longest: Duration,
+) -> Result<Prepared, String> {
+    timeout(longest, read_and_build(former, lasting, standing)).await.unwrap_or_else(|_| {
+        let seconds = longest.as_secs();
         Err(format!(
             "it was not ready to use after {seconds} s: check that the files it names, and what they are stored on, can be read"
         ))

@@ -205,6 +205,8 @@ impl Shown {
         catch_up(&self.log_dropped, *log_dropped);
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        // Those of upstreams that a reload has removed go.
+        self.listing_ages.clear();
         for (region, age) in listings {
             let labels = RegionLabel { region: Text::of(region) };
             self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
@@ -267,4 +269,18 @@ impl Shown {
 /// A counter that is kept elsewhere only ever grows.
 fn catch_up(counter: &Counter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_is_kept_elsewhere_follows_it_and_never_falls() {
+        let counter = Counter::default();
+        for (total, shown) in [(5, 5), (5, 5), (7, 7), (6, 7), (8, 8)] {
+            catch_up(&counter, total);
+            assert_eq!(counter.get(), shown, "{total}");
+        }
+    }
 }

@@ -43,6 +43,9 @@ const IDLE: Duration = Duration::from_secs(50);
 /// After so long, and up to a fifth more, a connection takes no further requests. New ones follow the name to other
 /// addresses; and the h2 crate ends a connection that has brought 100 empty DATA frames in its life.
 const AGE: Duration = Duration::from_secs(5 * 60);
+/// A ping goes out when nothing has come for so long, streams or none, and must be answered within as long: a path that has
+/// silently gone is found out before a request is sent into it.
+const PING: Duration = Duration::from_secs(10);
 /// A request that no peer has processed is sent again so often at most, on other connections or streams.
 const MAX_REPEATS: u32 = 3;
 /// The pause before the first repeat; it doubles with each.

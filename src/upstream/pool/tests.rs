@@ -492,6 +492,15 @@ async fn a_path_that_goes_silently_is_found_out_while_nothing_is_under_way() {
     assert_eq!(seen.requests.load(Ordering::SeqCst), 2);
 }
 
+#[tokio::test]
+async fn failed_attempts_are_told_once() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pool = pool(address, None, PATIENT);
+    ask(&pool).await.unwrap_err();
+    assert!(pool.take_status().failed >= 1);
+    assert_eq!(pool.take_status().failed, 0);
+}
+
 /// A stream that panics when it is read once it is told to.
 #[derive(Debug)]
 struct Panicky<T> {
