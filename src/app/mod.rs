@@ -18,10 +18,11 @@ pub(crate) use build::commercial;
 use crate::admin::failures::Failures;
 use crate::admin::{self, desk::Desk};
 use crate::caller::{HostRole, Peers};
+use crate::credentials::source::aws_sdk_config;
 use crate::crypto;
 use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, InheritError, Inherited, notify, pulse};
-use crate::limits::fleet::Dynamo;
+use crate::limits::fleet::OwnDynamo;
 use crate::limits::{Limits, Names, SystemClock};
 use crate::listen::descriptors::{self, Provided};
 use crate::listen::places::{Kind, Places};
@@ -186,13 +187,10 @@ impl App {
             let limits = Limits::new(&settings.limits, SystemClock);
             let use_file = StateDir::find(&settings.audit).root.join("limits.json");
             let spent = limits.persist_with(use_file, Arc::clone(&audit), past_names(&settings)).await?;
-            let fleet = match &settings.limits.fleet {
-                Some(fleet) => {
-                    Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await))
-                }
-                None => None,
-            };
-            let host = host_role(&settings).await;
+            let fleet = settings.limits.fleet.as_ref();
+            let fleet =
+                fleet.map(|fleet| limits.join_fleet(OwnDynamo::new(&fleet.table, &fleet.region, audit.host_id())));
+            let host = host_role(&settings);
             let lasting = Arc::new(Lasting::new(Arc::clone(&audit), limits, host, metrics, requests));
             let built = build(&settings, &lasting, None, SHORT).await?;
             Ok::<_, StartError>((lasting, built, spent, fleet))
@@ -312,13 +310,17 @@ fn past_names(settings: &Settings) -> Arc<Names> {
 
 /// The keys of this host's role, by which apps on it are recognised. Where the environment holds the commercial keys, the
 /// default chain would find those, so there it is not asked.
-async fn host_role(settings: &Settings) -> Arc<HostRole> {
+fn host_role(settings: &Settings) -> Arc<HostRole> {
     let by_environment =
         |upstream: &settings::Upstream| matches!(upstream.credentials.source, settings::SecretLocation::Environment);
     if settings.upstreams.iter().any(by_environment) && std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
         return Arc::new(HostRole::unknown());
     }
-    HostRole::start(crate::credentials::source::aws_sdk_config(&settings.audit.region).await)
+    let region = settings.audit.region.clone();
+    HostRole::start(move || {
+        let region = region.clone();
+        async move { aws_sdk_config(&region).await }
+    })
 }
 
 /// What `systemctl status` shows, at any time.

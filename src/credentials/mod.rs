@@ -1,6 +1,9 @@
 //! The current commercial credential: fetched, kept, refreshed, and replaced without an outage.
 
+mod aws_files;
 mod file;
+mod process;
+mod profile;
 pub(crate) mod secret;
 pub(crate) mod source;
 
@@ -33,7 +36,7 @@ const LONGEST_NEED: Duration = Duration::from_secs(10);
 /// How soon the source is read again for a refused key after it gave the same key once more, and how far that grows.
 const FIRST_REJECTION_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_REJECTION_PAUSE: Duration = Duration::from_secs(300);
-/// A source that takes longer has given nothing. Secrets Manager has 30 s, a process and STS take time too.
+/// A source that takes longer has given nothing. Secrets Manager and a process have 30 s, STS takes time too.
 const LONGEST_FETCH: Duration = Duration::from_secs(45);
 /// A request waits no longer for a fetch, which goes on without it.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -116,11 +119,18 @@ pub(crate) struct Reads {
     pub failures: u64,
 }
 
+impl std::ops::AddAssign for Reads {
+    fn add_assign(&mut self, other: Reads) {
+        self.successes += other.successes;
+        self.failures += other.failures;
+    }
+}
+
 impl Credentials {
     /// For upstreams of these regions, or of any if none is named.
-    pub(crate) async fn new(settings: &settings::Credentials, regions: BTreeSet<String>) -> Credentials {
+    pub(crate) fn new(settings: &settings::Credentials, regions: BTreeSet<String>) -> Credentials {
         Credentials {
-            source: Arc::new(Source::new(&settings.source).await),
+            source: Arc::new(Source::new(&settings.source)),
             refresh_interval: settings.refresh_interval,
             held: ArcSwap::default(),
             fetching: Arc::default(),

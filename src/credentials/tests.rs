@@ -12,7 +12,7 @@ async fn for_regions(regions: &[&str], text: &str) -> (Arc<Credentials>, tempfil
     std::fs::write(file.path(), text).unwrap();
     let source = SecretLocation::File(file.path().to_owned());
     let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-    (Arc::new(Credentials::new(&settings, regions.iter().map(|&region| region.to_owned()).collect()).await), file)
+    (Arc::new(Credentials::new(&settings, regions.iter().map(|&region| region.to_owned()).collect())), file)
 }
 
 #[tokio::test]

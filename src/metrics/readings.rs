@@ -13,6 +13,7 @@ use super::add;
 use super::labels::{
     HandshakeLabels, LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text, UpstreamConnectionLabels,
 };
+use super::own_credentials::CredentialReading;
 use crate::operation::Plane;
 use crate::upstream::breaker::Position;
 use crate::upstream::pool::PoolStatus;
@@ -25,6 +26,7 @@ pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
     /// Of all sources, since the last readings.
     pub credential_reads: crate::credentials::Reads,
+    pub own_credentials: Vec<CredentialReading>,
     /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,
     pub breakers: Vec<BreakerReading>,
