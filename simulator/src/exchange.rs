@@ -27,6 +27,7 @@ use crate::{control, leaks};
 pub(crate) struct Connection {
     pub(crate) tls: bool,
     pub(crate) number: u64,
+    pub(crate) client_port: u16,
     pub(crate) control: Arc<Control>,
     /// Whether answers are framed by hand on it.
     pub(crate) framed: bool,
@@ -343,6 +344,7 @@ fn received(
         http_version: format!("{version:?}"),
         tls: connection.tls,
         connection: connection.number,
+        client_port: connection.client_port,
         operation: routed.as_ref().ok().map(|call| call.name().to_owned()),
         model: model.clone(),
         model_resolved: None,

@@ -34,6 +34,8 @@ pub struct Received {
     pub tls: bool,
     /// Counts connections, so that a test can see reuse.
     pub connection: u64,
+    /// The port from which the client has connected, by which a proxy between knows what it did to the connection.
+    pub client_port: u16,
     /// The operation, by AWS's name; `None` when no operation has this path.
     pub operation: Option<String>,
     /// The model as it was asked for.

@@ -69,7 +69,8 @@ async fn connection(state: Arc<State>, stream: TcpStream, tls: Option<TlsAccepto
     let control = Arc::new(Control::default());
     let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
     let framed = state.framing.choice().is_some();
-    let connection = Connection { tls: tls.is_some(), number, control: Arc::clone(&control), framed };
+    let client_port = stream.peer_addr().map_or(0, |address| address.port());
+    let connection = Connection { tls: tls.is_some(), number, client_port, control: Arc::clone(&control), framed };
     match tls {
         None => {
             let http2 = speaks_http2(&stream).await;

@@ -68,9 +68,7 @@ struct Uncounted {
 struct Held {
     current: Option<Arc<Credential>>,
     previous: Option<Arc<Credential>>,
-    /// When the last fetch began, however it ended.
-    began: Option<Instant>,
-    /// When it ended.
+    /// When the last fetch ended, however it did.
     ended: Option<Instant>,
     /// When the source last gave a usable credential.
     confirmed: Option<Instant>,
@@ -96,8 +94,8 @@ enum Cause {
     Due,
     /// A request needs a credential, and there is none that could work.
     Needed,
-    /// The upstream has refused this key in an attempt that began then.
-    Rejected { fingerprint: [u8; 32], attempt_began: Instant },
+    /// The upstream has refused this key.
+    Rejected { fingerprint: [u8; 32] },
 }
 
 /// For /metrics and /ready.
@@ -202,20 +200,16 @@ impl Credentials {
         self.current(SystemTime::now())
     }
 
-    /// What to try after the upstream has refused `rejected` as stale: the outcome of one fetch that began no earlier
-    /// than the refused attempt and that all requests in flight share.
+    /// What to try after the upstream has refused `rejected` as stale: the outcome of one fetch that begins after that, and
+    /// that all requests in flight share. What was fetched before says nothing: the key may have been rotated since.
     ///
     /// After a source has given the refused key again, it is not read for a rejection for a while, which grows: an upstream
     /// that refuses every request must not cause a read for each.
     ///
     /// A source that still gives the refused key, while the key before it is there, yields that one: a rotated key may
     /// take a moment to be known everywhere.
-    pub(crate) async fn after_rejection(
-        self: &Arc<Self>,
-        rejected: &Arc<Credential>,
-        attempt_began: Instant,
-    ) -> Option<Arc<Credential>> {
-        let cause = Cause::Rejected { fingerprint: rejected.fingerprint, attempt_began };
+    pub(crate) async fn after_rejection(self: &Arc<Self>, rejected: &Arc<Credential>) -> Option<Arc<Credential>> {
+        let cause = Cause::Rejected { fingerprint: rejected.fingerprint };
         if self.calls_for(cause) {
             let _ = timeout(LONGEST_WAIT, self.fetch(cause)).await;
         }
@@ -253,24 +247,21 @@ impl Credentials {
                 let is_too_soon = held.fruitless > 0 && held.ended.is_some_and(|ended| ended.elapsed() < pause);
                 !is_too_soon && held.current.as_ref().is_none_or(|current| current.is_expired(SystemTime::now()))
             }
-            Cause::Rejected { fingerprint, attempt_began } => {
+            Cause::Rejected { fingerprint } => {
                 let is_current = held.current.as_ref().is_some_and(|current| current.fingerprint == fingerprint);
-                let was_read = held.began.is_some_and(|began| began >= attempt_began);
                 let is_too_soon = held
                     .in_vain
                     .is_some_and(|one| one.fingerprint == fingerprint && one.last.elapsed() < pause_after(one.times));
-                is_current && !was_read && !is_too_soon
+                is_current && !is_too_soon
             }
         }
     }
 
     async fn read(&self, cause: Cause) {
-        let began = Instant::now();
         let outcome = timeout(LONGEST_FETCH, self.source.read())
             .await
             .unwrap_or_else(|_| Err(format!("the source has given no answer within {} s", LONGEST_FETCH.as_secs())));
         let mut held = Held::clone(&self.held.load());
-        held.began = Some(began);
         held.ended = Some(Instant::now());
         let before = held.current.as_ref().map(|current| current.fingerprint);
         let is_given = outcome.is_ok();
@@ -298,7 +289,7 @@ impl Credentials {
         }
         let after = held.current.as_ref().map(|current| current.fingerprint);
         held.in_vain = match cause {
-            Cause::Rejected { fingerprint, .. } if after == Some(fingerprint) => {
+            Cause::Rejected { fingerprint } if after == Some(fingerprint) => {
                 let times = held.in_vain.filter(|one| one.fingerprint == fingerprint).map_or(0, |one| one.times);
                 Some(InVain { fingerprint, times: times.saturating_add(1), last: Instant::now() })
             }

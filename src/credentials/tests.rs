@@ -30,11 +30,22 @@ async fn a_rejection_fetches_once_for_all_and_gives_the_new_key() {
     credentials.load().await;
     let old = credentials.current(SystemTime::now()).unwrap();
     std::fs::write(file.path(), "AKIANEW:s").unwrap();
-    let began = Instant::now();
-    let (one, two) = tokio::join!(credentials.after_rejection(&old, began), credentials.after_rejection(&old, began));
+    let (one, two) = tokio::join!(credentials.after_rejection(&old), credentials.after_rejection(&old));
     assert_ne!(one.unwrap().fingerprint, old.fingerprint);
     assert_ne!(two.unwrap().fingerprint, old.fingerprint);
     assert_eq!(credentials.take_reads().successes, 2);
+}
+
+/// The source was read after the refused attempt had begun, and rotated only then: what was read says nothing.
+#[tokio::test]
+async fn a_key_that_is_rotated_during_a_long_attempt_is_fetched_all_the_same() {
+    let (credentials, file) = on_file("AKIAOLD:s").await;
+    credentials.load().await;
+    let old = credentials.current(SystemTime::now()).unwrap();
+    credentials.load().await;
+    std::fs::write(file.path(), "AKIANEW:s").unwrap();
+    let new = credentials.after_rejection(&old).await.unwrap();
+    assert_ne!(new.fingerprint, old.fingerprint);
 }
 
 #[tokio::test]
@@ -44,7 +55,7 @@ async fn a_refused_new_key_falls_back_on_the_one_before() {
     std::fs::write(file.path(), "AKIANEW:s").unwrap();
     credentials.load().await;
     let new = credentials.current(SystemTime::now()).unwrap();
-    let fallback = credentials.after_rejection(&new, Instant::now()).await.unwrap();
+    let fallback = credentials.after_rejection(&new).await.unwrap();
     assert_ne!(fallback.fingerprint, new.fingerprint);
 }
 
@@ -54,17 +65,17 @@ async fn rejections_in_vain_cost_one_read_and_then_none_for_a_while() {
     credentials.load().await;
     let old = credentials.current(SystemTime::now()).unwrap();
     for _ in 0..100 {
-        credentials.after_rejection(&old, Instant::now()).await.unwrap();
+        credentials.after_rejection(&old).await.unwrap();
     }
     assert_eq!(credentials.take_reads().successes, 2);
     // A key that comes by another way is used at once, and its own rejection reads again.
     std::fs::write(file.path(), "AKIANEW:s").unwrap();
     credentials.load().await;
-    let new = credentials.after_rejection(&old, Instant::now()).await.unwrap();
+    let new = credentials.after_rejection(&old).await.unwrap();
     assert_ne!(new.fingerprint, old.fingerprint);
     credentials.take_reads();
-    credentials.after_rejection(&new, Instant::now()).await.unwrap();
-    credentials.after_rejection(&new, Instant::now()).await.unwrap();
+    credentials.after_rejection(&new).await.unwrap();
+    credentials.after_rejection(&new).await.unwrap();
     assert_eq!(credentials.take_reads().successes, 1);
     assert_eq!(
         (1..=9).map(|times| pause_after(times).as_secs()).collect::<Vec<_>>(),
@@ -276,10 +287,10 @@ async fn who_no_longer_waits_for_a_fetch_to_begin_causes_none() {
 async fn a_source_that_hung_is_left_alone_from_then_on() {
     let (credentials, _file) = on_file("AKIAX:s").await;
     let now = Instant::now();
-    let began = now.checked_sub(LONGEST_FETCH);
-    credentials.held.store(Arc::new(Held { fruitless: 3, began, ended: Some(now), ..Held::default() }));
+    let long_ago = now.checked_sub(LONGEST_FETCH);
+    credentials.held.store(Arc::new(Held { fruitless: 3, ended: Some(now), ..Held::default() }));
     assert!(!credentials.calls_for(Cause::Needed));
-    credentials.held.store(Arc::new(Held { fruitless: 3, began, ended: began, ..Held::default() }));
+    credentials.held.store(Arc::new(Held { fruitless: 3, ended: long_ago, ..Held::default() }));
     assert!(credentials.calls_for(Cause::Needed));
 }
 

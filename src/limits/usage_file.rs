@@ -129,11 +129,19 @@ impl UsageFile {
 
     /// Until the ledger has told what the file lacks, the file stays as it is: it and the ledger together know everything.
     fn keep(shared: &Arc<Shared>, path: PathBuf, head: Head, catch_up: Option<CatchUp>) -> io::Result<UsageFile> {
-        if catch_up.is_none() {
-            save(&path, &snapshot(shared, &head))?;
+        let mut failing = false;
+        if catch_up.is_none()
+            && let Err(error) = save(&path, &snapshot(shared, &head))
+        {
+            // Room may come back by itself. What else is wrong is for the admin to mend first.
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Err(error);
+            }
+            tell(&path, &error);
+            failing = true;
         }
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep(shared.clone(), path, head, catch_up, stopped));
+        let task = tokio::spawn(keep(shared.clone(), path, head, catch_up, failing, stopped));
         Ok(UsageFile { stop, task })
     }
 
@@ -200,9 +208,9 @@ async fn keep(
     path: PathBuf,
     head: Head,
     mut catch_up: Option<CatchUp>,
+    mut failing: bool,
     mut stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let mut failing = false;
     loop {
         let last = tokio::select! {
             _ = &mut stopped => true,
@@ -231,13 +239,17 @@ async fn keep(
         if let Err(error) = &written
             && !failing
         {
-            tracing::error!(path = %path.display(), %error, "the use of daily limits and budgets cannot be kept; a restart would forget it");
+            tell(&path, error);
         }
         failing = written.is_err();
         if last {
             return written;
         }
     }
+}
+
+fn tell(path: &Path, error: &io::Error) {
+    tracing::error!(path = %path.display(), %error, "the use of daily limits and budgets cannot be kept; a restart would forget it");
 }
 
 fn load(path: &Path) -> io::Result<Option<Contents>> {

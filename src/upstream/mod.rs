@@ -221,7 +221,7 @@ impl Upstream {
                     may_refresh = false;
                     let error = answer.error().unwrap_or_default().error_type;
                     tracing::warn!(region = %self.region, %error, "the upstream refused the credential; refreshing it");
-                    let Some(other) = self.credentials.after_rejection(&credential, began).await else {
+                    let Some(other) = self.credentials.after_rejection(&credential).await else {
                         return Ok(answer);
                     };
                     credential = other;

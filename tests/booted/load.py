@@ -1,5 +1,5 @@
-"""Sends requests until it is told to end, in three ways: on a connection of its own each, on kept ones, and by the unix
-socket. Prints how many were answered with 200, and everything else that happened.
+"""Sends requests until it is told to end, in four ways: on a connection of its own each, on kept ones, by the unix socket,
+and streams. Prints how many were answered with 200 and whole, and everything else that happened.
 
     load.py PATH BODY UNIX-SOCKET
 """
@@ -12,8 +12,12 @@ import sys
 import threading
 
 path, body, unix_socket = sys.argv[1:]
+# A second each, so that every restart meets some.
+STREAMED = body.replace("hello", "events 20 pace 50")
 stop = threading.Event()
-answered = {"fresh": 0, "kept": 0, "unix": 0}
+answered = {"fresh": 0, "kept": 0, "unix": 0, "stream": 0}
+# Of whole answers. All streams are the same.
+lengths: dict[str, set[int]] = {way: set() for way in answered}
 failures: list[str] = []
 lock = threading.Lock()
 
@@ -34,10 +38,12 @@ def unix() -> http.client.HTTPConnection:
 
 
 def send(way: str, connection: http.client.HTTPConnection) -> None:
+    target, sent = (f"{path}-stream", STREAMED) if way == "stream" else (path, body)
     try:
-        connection.request("POST", path, body, {"content-type": "application/json"})
+        connection.request("POST", target, sent, {"content-type": "application/json"})
         answer = connection.getresponse()
-        answer.read()
+        # It raises IncompleteRead if the answer is cut off.
+        length = len(answer.read())
         problem = None if answer.status == 200 else f"{way}: {answer.status}"
     except (OSError, http.client.HTTPException) as error:
         problem = f"{way}: {error!r}"
@@ -47,6 +53,7 @@ def send(way: str, connection: http.client.HTTPConnection) -> None:
             failures.append(problem)
         else:
             answered[way] += 1
+            lengths[way].add(length)
 
 
 def one_each(way: str, connect) -> None:
@@ -66,9 +73,10 @@ def kept(way: str) -> None:
 
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 ways = [(one_each, "fresh", tcp), (one_each, "fresh", tcp), (kept, "kept"), (kept, "kept"), (one_each, "unix", unix)]
+ways += [(one_each, "stream", tcp), (kept, "stream"), (kept, "stream")]
 threads = [threading.Thread(target=run, args=arguments) for run, *arguments in ways]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(json.dumps({"answered": answered, "failures": failures}))
+print(json.dumps({"answered": answered, "failures": failures, "lengths": {way: sorted(all) for way, all in lengths.items()}}))

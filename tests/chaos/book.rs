@@ -60,7 +60,7 @@ pub(crate) struct Entry {
     pub(crate) began: Instant,
     /// It was sent on a connection that had been used before.
     pub(crate) reused: bool,
-    /// The client takes bytes so slowly, or not at all, that it may be cut off.
+    /// The client takes no byte for so long that it may be cut off.
     pub(crate) slow: bool,
     /// When, and what; none while it is under way.
     pub(crate) saw: Option<(Instant, Saw)>,

@@ -1,11 +1,14 @@
 //! What the daemon holds: descriptors, threads, memory, connections, requests.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use test_support::{DEADLINE, Daemon, metric};
 
 use crate::load::Load;
+use crate::plan::Round;
 use crate::stage::Stage;
+use crate::troubles;
 
 /// At one moment, of one process.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +38,14 @@ pub(crate) async fn sample(stage: &Stage) {
     stage.samples.lock().unwrap().push(sample);
 }
 
-/// Takes two idle samples, with load between them and nothing that fails.
-pub(crate) async fn settle(stage: &Stage, load: &Load) {
-    for _ in 0..2 {
+/// Takes three idle samples of one process: between the first two there is load while much fails, then load alone.
+pub(crate) async fn settle(stage: &Arc<Stage>, load: &Load) {
+    for round in [None, Some(Round::in_one_life()), None] {
+        if let Some(round) = round {
+            println!("in one life: {round}");
+            troubles::play(stage, &round).await;
+            stage.recovered(load, "what fails in one life").await;
+        }
         tokio::time::sleep(LOAD).await;
         load.pause(true);
         idle(stage, load).await;

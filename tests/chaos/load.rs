@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::ask::{Door, Line, Manner, Protocol};
 use crate::book::{Answer, Book, End, Entry, Saw};
 use crate::random::Random;
-use crate::stage::{DENIED, Stage, token};
+use crate::stage::{DENIED, Stage, WRITE_TIMEOUT, token};
 
 /// Callers that are known by a bearer token, and what else their entries say. Whoever brings none is `local`.
 pub(crate) const CALLERS: [(&str, &str); 3] =
@@ -81,6 +81,16 @@ fn refused(random: &mut Random) -> Question {
         1 => Question { model: PROFILE_ONLY, caller: "beta", ..question },
         2 => Question { operation: "Unknown", verb: "no-such-operation", ..question },
         _ => Question { caller: "scarce", model: ON_DEMAND, ..question },
+    }
+}
+
+/// With which status policy and limits refuse a request, whatever else happens; with 429 only if there were too many.
+pub(crate) fn refusal(entry: &Entry) -> Option<u16> {
+    match (entry.operation, entry.caller, entry.model) {
+        ("Unknown", _, _) => Some(404),
+        (_, _, DENIED) | (_, "beta", PROFILE_ONLY) => Some(403),
+        (_, "scarce", _) => Some(429),
+        _ => None,
     }
 }
 
@@ -240,7 +250,7 @@ impl Shared {
         let Question { operation, verb, model, caller, prompt, length, manner } = question;
         line.take_if(|line| !line.is_open());
         let reused = line.is_some();
-        let slow = matches!(manner, Manner::Slowly(_) | Manner::Stalls(_));
+        let slow = matches!(manner, Manner::Stalls(time) if *time + Duration::from_secs(1) > WRITE_TIMEOUT);
         let entry = Entry { operation, model, caller, began: Instant::now(), reused, slow, saw: None };
         let length = self.book.enter(*length, entry);
         // The answer echoes the prompt, so no two answers are the same.

@@ -12,6 +12,8 @@
 
 mod ask;
 mod book;
+mod causes;
+mod evidence;
 mod growth;
 mod load;
 mod partition;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 use load::Load;
 use plan::Plan;
 use stage::Stage;
+use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_fails_answers_and_records_are_true() {
@@ -51,6 +54,9 @@ async fn chaos(table: &'static str, seconds: u64) {
     println!("seed {seed}, {} s of faults; CHAOS_SEED={seed} repeats the plan", lasts.as_secs());
 
     let stage = Arc::new(Stage::set(table).await);
+    let watched = Arc::clone(&stage);
+    let mut beside = JoinSet::new();
+    beside.spawn(async move { watched.watch_the_machine().await });
     let load = Load::start(&stage, seed);
     stage.recovered(&load, "the start").await;
     let (start, mut plan) = (Instant::now(), Plan::new(seed));

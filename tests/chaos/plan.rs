@@ -84,9 +84,38 @@ pub(crate) struct Planned {
     pub(crate) trouble: Trouble,
 }
 
+impl Planned {
+    /// At once, and for three seconds.
+    fn of(trouble: Trouble) -> Planned {
+        Planned { after: Duration::ZERO, lasts: Duration::from_secs(3), trouble }
+    }
+}
+
 /// Troubles that overlap. When they are over, requests have to be served again.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Round(pub(crate) Vec<Planned>);
+
+impl Trouble {
+    /// Whether it may keep an upstream from answering a request.
+    pub(crate) fn fails_upstreams(self) -> bool {
+        match self {
+            Trouble::Network(..) | Trouble::Certificate(..) | Trouble::Down(_) => true,
+            // These end connections in order.
+            Trouble::Answers(_, answers) => !matches!(answers, Answers::GoAway | Answers::Closing),
+            _ => false,
+        }
+    }
+
+    /// Whether a key cannot be read for a time. Who has a good one does not need it.
+    pub(crate) fn hides_key(self) -> bool {
+        matches!(self, Trouble::SecretAway(_) | Trouble::ReloadWithSecretAway(_))
+    }
+
+    /// Whether a key has to be read for requests to be served.
+    pub(crate) fn needs_key(self) -> bool {
+        matches!(self, Trouble::Rotation | Trouble::Kill | Trouble::Restart)
+    }
+}
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,23 +128,36 @@ impl fmt::Display for Round {
     }
 }
 
-/// Deals troubles in a random order; each kind comes once before any comes again.
+/// Deals troubles in a random order; each kind comes once before any comes again. Now and then a round has nothing but
+/// rotations, which no request may feel.
 #[derive(Debug)]
 pub(crate) struct Plan {
     random: Random,
     deck: Vec<usize>,
+    rounds: usize,
 }
+
+/// Every so many rounds there are only rotations.
+const ROTATIONS_EVERY: usize = 4;
 
 /// How many kinds [`draw`] knows.
 const KINDS: usize = 25;
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Plan {
-        Plan { random: Random::new(seed), deck: Vec::new() }
+        Plan { random: Random::new(seed), deck: Vec::new(), rounds: 0 }
     }
 
-    /// Three troubles, rarely four.
+    /// Three troubles, rarely four, or as many rotations.
     pub(crate) fn next_round(&mut self) -> Round {
+        self.rounds += 1;
+        if self.rounds.is_multiple_of(ROTATIONS_EVERY) {
+            let mut rotation = || Planned {
+                after: Duration::from_millis(self.random.within(0, 1500)),
+                ..Planned::of(Trouble::Rotation)
+            };
+            return Round((0..3).map(|_| rotation()).collect());
+        }
         let count = if self.random.one_in(4) { 4 } else { 3 };
         Round((0..count).map(|_| self.next_trouble()).collect())
     }
@@ -135,6 +177,24 @@ impl Plan {
             lasts: Duration::from_millis(random.within(1000, 6000)),
             trouble: draw(kind, random),
         }
+    }
+}
+
+impl Round {
+    /// What fails for requests, and leaves the daemon's process alone.
+    pub(crate) fn in_one_life() -> Round {
+        let (after_bytes, how) = (1000, Ending::Rst);
+        let troubles = [
+            Trouble::Network(Place::First, Weather::Cuts { after_bytes, how }),
+            Trouble::Network(Place::Second, Weather::Resets),
+            Trouble::Answers(Place::First, Answers::Broken(how)),
+            Trouble::Answers(Place::Both, Answers::Throttled),
+            Trouble::Table(dynamodb::Fault::Gone),
+            Trouble::Rotation,
+            Trouble::SecretAway(Away::Silent),
+            Trouble::Reload,
+        ];
+        Round(troubles.map(Planned::of).into())
     }
 }
 
@@ -185,7 +245,7 @@ fn draw(kind: usize, random: &mut Random) -> Trouble {
 fn a_seed_gives_one_plan_in_which_everything_fails() {
     let rounds = |seed| {
         let mut plan = Plan::new(seed);
-        (0..9).map(|_| plan.next_round()).collect::<Vec<_>>()
+        (0..12).map(|_| plan.next_round()).collect::<Vec<_>>()
     };
     for seed in 0..100 {
         let plan = rounds(seed);

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use simulator::Ending;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +38,34 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     weather: watch::Sender<Weather>,
     torn: watch::Sender<()>,
+    deeds: Arc<Mutex<Deeds>>,
+}
+
+/// What a proxy has done to connections, by which failures are judged.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Deeds {
+    /// Connections that came to the upstream from this port at the first time, and were ended at the second.
+    ended: Vec<(u16, Instant, Instant)>,
+    /// Every weather with its begin.
+    weathers: Vec<(Weather, Instant)>,
+}
+
+/// Between two clocks that are read one after the other.
+const BLUR: Duration = Duration::from_millis(50);
+
+impl Deeds {
+    /// Whether the connection from this port was ended that had carried something at this time.
+    pub(crate) fn has_ended(&self, port: u16, at: Instant) -> bool {
+        self.ended.iter().any(|(of, began, ended)| *of == port && *began <= at + BLUR && at <= *ended + BLUR)
+    }
+
+    /// The longest time between two moments in which no byte passed.
+    pub(crate) fn longest_silence(&self, from: Instant, to: Instant) -> Duration {
+        let ends = self.weathers.iter().skip(1).map(|(_, began)| *began).chain([to]);
+        let spells = self.weathers.iter().zip(ends).filter(|((weather, _), _)| *weather == Weather::Silent);
+        let lengths = spells.map(|((_, began), ended)| ended.min(to).saturating_duration_since(from.max(*began)));
+        lengths.max().unwrap_or_default()
+    }
 }
 
 impl Proxy {
@@ -44,19 +73,35 @@ impl Proxy {
     pub(crate) async fn before(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let proxy = Proxy { address, weather: watch::Sender::new(Weather::Fair), torn: watch::Sender::new(()) };
-        let (weather, torn) = (proxy.weather.clone(), proxy.torn.clone());
+        let proxy = Proxy {
+            address,
+            weather: watch::Sender::new(Weather::Fair),
+            torn: watch::Sender::new(()),
+            deeds: Arc::default(),
+        };
+        let (weather, torn, deeds) = (proxy.weather.clone(), proxy.torn.clone(), Arc::clone(&proxy.deeds));
         tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                tokio::spawn(connection(stream, target, weather.subscribe(), torn.subscribe()));
+                tokio::spawn(connection(stream, target, weather.subscribe(), torn.subscribe(), Arc::clone(&deeds)));
             }
         });
         proxy
     }
 
     pub(crate) fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+        self.weather.send_if_modified(|now| {
+            let is_other = *now != weather;
+            if is_other {
+                *now = weather;
+                self.deeds.lock().unwrap().weathers.push((weather, Instant::now()));
+            }
+            is_other
+        });
+    }
+
+    pub(crate) fn deeds(&self) -> Deeds {
+        self.deeds.lock().unwrap().clone()
     }
 
     /// Resets the connections that there are.
@@ -70,24 +115,29 @@ async fn connection(
     target: SocketAddr,
     mut weather: watch::Receiver<Weather>,
     mut torn: watch::Receiver<()>,
+    deeds: Arc<Mutex<Deeds>>,
 ) {
     // The kernel has accepted it; nobody answers until the silence is over.
     let _ = weather.wait_for(|weather| *weather != Weather::Silent).await;
     let connected = if *weather.borrow() == Weather::Resets { None } else { TcpStream::connect(target).await.ok() };
     let Some(mut far) = connected else { return reset(&near) };
-    let how = {
+    let (port, began) = (far.local_addr().unwrap().port(), Instant::now());
+    let end = {
         let ((near_read, near_write), (far_read, far_write)) = (near.split(), far.split());
         let mut watched = weather.clone();
         tokio::select! {
-            how = async {
+            end = async {
                 let ends = tokio::try_join!(pump(near_read, far_write, weather.clone()), pump(far_read, near_write, weather));
                 ends.err()
-            } => how,
-            _ = torn.changed() => Some(Ending::Rst),
-            _ = watched.wait_for(|weather| *weather == Weather::Resets) => Some(Ending::Rst),
+            } => end,
+            _ = torn.changed() => Some(End::Ours(Ending::Rst)),
+            _ = watched.wait_for(|weather| *weather == Weather::Resets) => Some(End::Ours(Ending::Rst)),
         }
     };
-    if how == Some(Ending::Rst) {
+    if let Some(End::Ours(_)) = end {
+        deeds.lock().unwrap().ended.push((port, began, Instant::now()));
+    }
+    if matches!(end, Some(End::Broken | End::Ours(Ending::Rst))) {
         reset(&near);
         reset(&far);
     }
@@ -97,13 +147,17 @@ fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Carries bytes in one direction until that ends; an error tells how both directions are to be ended.
-async fn pump(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    mut weather: watch::Receiver<Weather>,
-) -> Result<(), Ending> {
-    let broken = |_: io::Error| Ending::Rst;
+/// Why both directions of a connection are to be ended.
+enum End {
+    /// One of the two sides has broken it off.
+    Broken,
+    /// The weather ends it, like this.
+    Ours(Ending),
+}
+
+/// Carries bytes in one direction until that ends, or both are to be ended.
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut weather: watch::Receiver<Weather>) -> Result<(), End> {
+    let broken = |_: io::Error| End::Broken;
     let mut buffer = vec![0; 64 * 1024];
     // Bytes since the cuts began.
     let mut passed = 0;
@@ -125,9 +179,9 @@ async fn pump(
                     let _ = weather.changed().await;
                     continue;
                 }
-                Weather::Resets => return Err(Ending::Rst),
+                Weather::Resets => return Err(End::Ours(Ending::Rst)),
                 Weather::Cuts { after_bytes, how } => match after_bytes.saturating_sub(passed) {
-                    0 => return Err(how),
+                    0 => return Err(End::Ours(how)),
                     left => left.min(bytes.len()),
                 },
                 Weather::Trickle { bytes_a_second } => {

@@ -15,6 +15,7 @@ use test_support::*;
 
 use crate::growth::Sample;
 use crate::load::{CALLERS, Load};
+use crate::plan::Trouble;
 use crate::proxy::Proxy;
 use crate::secrets::Secrets;
 
@@ -25,8 +26,16 @@ pub(crate) const DENIED: &str = "cohere.command-r-v1:0";
 /// How soon requests have to be served again when nothing fails any more. Breakers pause for 10 s, readers of a secret for
 /// longer, and the machine is busy.
 const RECOVERY: Duration = Duration::from_secs(60);
+/// How long an upstream may be silent amid an answer, as configured.
+pub(crate) const IDLE: Duration = Duration::from_secs(8);
+/// How long a client may take no byte of its answer, as configured.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The configured time for a drain, which slow readers and silent upstreams use up.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the machine leaves this test time to run, and how much is too little.
+const LOOK: Duration = Duration::from_millis(100);
+const STALL: Duration = Duration::from_secs(2);
 
 /// How a process of the daemon ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +54,15 @@ pub(crate) struct Change {
     pub(crate) ended: Instant,
 }
 
+/// A trouble that has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spell {
+    pub(crate) trouble: Trouble,
+    pub(crate) began: Instant,
+    /// Requests were served again, and nothing failed any more; none until then.
+    pub(crate) over: Option<Instant>,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -61,6 +79,9 @@ pub(crate) struct Stage {
     daemon: tokio::sync::Mutex<Option<Daemon>>,
     admin: Mutex<SocketAddr>,
     pub(crate) changes: Mutex<Vec<Change>>,
+    pub(crate) spells: Mutex<Vec<Spell>>,
+    /// When this test stood still, and with it the upstreams, the networks and the clients.
+    pub(crate) stalls: Mutex<Vec<(Instant, Instant)>>,
     pub(crate) samples: Mutex<Vec<Sample>>,
 }
 
@@ -112,11 +133,26 @@ impl Stage {
             daemon: tokio::sync::Mutex::new(None),
             admin: Mutex::new(SocketAddr::from(([127, 0, 0, 1], 0))),
             changes: Mutex::default(),
+            spells: Mutex::default(),
+            stalls: Mutex::default(),
             samples: Mutex::default(),
         };
         stage.accept(0, false);
         stage.begin(&mut *stage.daemon.lock().await).await;
         stage
+    }
+
+    /// Notes when the machine leaves this test no time. Runs until it is dropped.
+    pub(crate) async fn watch_the_machine(&self) {
+        loop {
+            let before = Instant::now();
+            tokio::time::sleep(LOOK).await;
+            let late = before.elapsed();
+            if late > STALL {
+                println!("       this test stood still for {:.1} s", late.as_secs_f32());
+                self.stalls.lock().unwrap().push((before, Instant::now()));
+            }
+        }
     }
 
     /// Where clients connect by TCP, whichever process serves.
@@ -143,9 +179,10 @@ impl Stage {
             .collect();
         Setup::alone()
             .listen(&format!(
-                "addresses = [\"{}\"]\nadmin_address = \"127.0.0.1:0\"\nunix_socket = \"{}\"\nwrite_timeout = \"5s\"\n",
+                "addresses = [\"{}\"]\nadmin_address = \"127.0.0.1:0\"\nunix_socket = \"{}\"\nwrite_timeout = \"{}s\"\n",
                 self.address(),
-                path("bedrock.sock")
+                path("bedrock.sock"),
+                WRITE_TIMEOUT.as_secs()
             ))
             .upstreams(&format!("{}{}", upstream(0), upstream(1)))
             .credentials(
@@ -153,10 +190,11 @@ impl Stage {
                  refresh_interval = \"2s\"\n",
             )
             .with(&format!(
-                "[upstream_timeouts]\nconnect = \"2s\"\nfirst_byte = \"10s\"\nidle = \"8s\"\n[models]\ndeny = [\"cohere.*\"]\n\
+                "[upstream_timeouts]\nconnect = \"2s\"\nfirst_byte = \"10s\"\nidle = \"{}s\"\n[models]\ndeny = [\"cohere.*\"]\n\
                  [models.aliases]\n\"reloaded-0\" = \"{ON_DEMAND}\"\n[drain]\ntimeout = \"{}s\"\n[log]\nlevel = \"info\"\n\
                  [audit]\nstate_dir = \"{}\"\ntable = \"{}\"\n\
                  {callers}[[callers]]\nname = \"local\"\nusers = [\"{}\"]\n",
+                IDLE.as_secs(),
                 DRAIN.as_secs(),
                 path("ledger"),
                 self.table_name,
@@ -245,6 +283,8 @@ impl Stage {
                 panic!("not served again within {RECOVERY:?} after {after}: {last}\n{log}");
             }
         }
+        let now = Instant::now();
+        self.spells.lock().unwrap().iter_mut().for_each(|spell| _ = spell.over.get_or_insert(now));
         start.elapsed()
     }
 

@@ -9,10 +9,12 @@ use tokio::task::JoinSet;
 
 use crate::plan::{Answers, Away, Place, Planned, Round, Trouble};
 use crate::proxy::Weather;
-use crate::stage::{Death, Stage};
+use crate::stage::{Death, Spell, Stage};
 
 /// How soon the old key stops after the new one stands in the secret.
 const ROTATION: Duration = Duration::from_millis(300);
+/// Between the end of a key and the next rotation, at least: who has just had a request refused may send it once more.
+const KEPT: Duration = Duration::from_secs(2);
 /// Between two answers that go wrong.
 const EVERY: Duration = Duration::from_millis(150);
 
@@ -39,6 +41,7 @@ pub(crate) async fn play(stage: &Arc<Stage>, round: &Round) {
 }
 
 async fn happen(stage: &Stage, trouble: Trouble, lasts: Duration) {
+    stage.spells.lock().unwrap().push(Spell { trouble, began: Instant::now(), over: None });
     match trouble {
         Trouble::Network(place, weather) => {
             place.numbers().iter().for_each(|at| stage.networks[*at].set(weather));
@@ -102,14 +105,16 @@ async fn rotate(stage: &Stage, revoked_first: Option<Duration>) {
             stage.put_key(new);
             tokio::time::sleep(ROTATION).await;
             stage.accept(new, false);
+            *key = new;
+            tokio::time::sleep(KEPT).await;
         }
         Some(lasts) => {
             stage.accept(new, false);
             tokio::time::sleep(lasts).await;
             stage.put_key(new);
+            *key = new;
         }
     }
-    *key = new;
 }
 
 async fn secret_away(stage: &Stage, away: Away, lasts: Duration, meanwhile: impl AsyncFnOnce()) {

@@ -5,65 +5,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use simulator::{Ended, Received};
-use test_support::{dynamodb, metric};
+use simulator::Ended;
+use test_support::metric;
 
 use crate::book::{Answer, Book, End, Entry, Saw};
+use crate::evidence::Evidence;
 use crate::growth;
-use crate::stage::{Change, DRAIN, Death, Stage, tail};
+use crate::stage::{Death, Stage, tail};
 
 /// How soon the backlog has to be in the table: its shipper pauses longer and longer while the table is away.
 const SHIPPED: Duration = Duration::from_secs(180);
 /// Refusals that share a record are written when their minute is over, so a kill takes them.
 const MINUTE: Duration = Duration::from_secs(70);
 
-/// What was seen on all sides.
-struct Evidence {
-    entries: BTreeMap<usize, Entry>,
-    /// By the length of the body, in the order of their arrival.
-    received: BTreeMap<usize, Vec<Received>>,
-    /// By their ids.
-    items: BTreeMap<String, Value>,
-    changes: Vec<Change>,
-    failures: Vec<String>,
-}
-
 /// Everything that does not hold.
 pub(crate) async fn judge(stage: &Stage, book: &Book) -> Vec<String> {
     let shipped = shipped(stage).await;
-    let all_items = dynamodb::items(&dynamodb::local(), stage.table_name).await;
-    let mut received: BTreeMap<usize, Vec<Received>> = BTreeMap::new();
-    let mut failures: Vec<String> = shipped.err().into_iter().collect();
-    for request in stage.bedrocks.iter().flat_map(simulator::Simulator::requests) {
-        if !request.leaks.is_empty() {
-            failures.push(format!("it leaked {:?}: {request:?}", request.leaks));
-        }
-        let is_model = request
-            .operation
-            .as_deref()
-            .is_some_and(|name| name.starts_with("Converse") || name.starts_with("InvokeModel"));
-        if is_model {
-            received.entry(request.body_length).or_default().push(request);
-        }
-    }
-    received.values_mut().for_each(|all| all.sort_by_key(|request| request.arrived_us));
-    let items = all_items.iter().filter(|(_, item)| item["operation"] != "LedgerStart");
-    let mut evidence = Evidence {
-        entries: book.entries(),
-        received,
-        items: items.map(|(id, item)| (id.clone(), item.clone())).collect(),
-        changes: stage.changes.lock().unwrap().clone(),
-        failures,
-    };
+    let mut evidence = Evidence::gather(stage, book).await;
+    evidence.failures.extend(shipped.err());
     evidence.answers_are_true();
+    evidence.failures_have_a_cause();
+    evidence.breaks_are_proved();
     evidence.nothing_was_sent_twice();
     evidence.each_request_has_one_record();
     evidence.records_say_what_was_seen();
     evidence.refusals_are_counted();
     evidence.tell();
-    let Evidence { mut failures, .. } = evidence;
+    let Evidence { mut failures, item_count, .. } = evidence;
     failures.extend(growth::judge(&stage.samples.lock().unwrap()));
-    failures.extend(verified(stage, all_items.len()).await);
+    failures.extend(verified(stage, item_count).await);
     failures
 }
 
@@ -109,7 +79,7 @@ async fn verified(stage: &Stage, items: usize) -> Vec<String> {
 
 impl Answer {
     /// The daemon's own, with its sentence.
-    fn own_sentence(&self) -> Option<String> {
+    pub(crate) fn own_sentence(&self) -> Option<String> {
         let body: Value = serde_json::from_slice(self.body.as_ref()?).ok()?;
         let message = body["message"].as_str()?;
         message.starts_with("bedrock-sidecar: ").then(|| message.to_owned())
@@ -117,33 +87,6 @@ impl Answer {
 }
 
 impl Evidence {
-    fn fail(&mut self, text: String) {
-        self.failures.push(text);
-    }
-
-    /// What the upstreams saw of a request, in short.
-    fn upstream(&self, length: usize) -> Vec<String> {
-        let brief = |one: &Received| {
-            let Received { region, request_id, status, fault, bytes_sent, answer_length, ended, arrived_us, .. } = one;
-            format!(
-                "{region} {request_id}: {status:?}, {fault:?}, {bytes_sent} of {answer_length} bytes, {ended:?}, at {arrived_us}"
-            )
-        };
-        self.received.get(&length).into_iter().flatten().map(brief).collect()
-    }
-
-    /// The changes of processes that a request lived through.
-    fn changes_during(&self, began: Instant, ended: Instant) -> impl Iterator<Item = &Change> {
-        let near = Duration::from_secs(1);
-        self.changes.iter().filter(move |change| began <= change.ended + near && ended + near >= change.began)
-    }
-
-    /// Whether a request may have lost its answer by the end of its process: by a kill, or as the drain's time had passed.
-    fn died(&self, began: Instant, ended: Instant) -> bool {
-        self.changes_during(began, ended)
-            .any(|change| change.death == Death::Killed || change.gone - change.began >= DRAIN)
-    }
-
     /// A client is not told what is not so.
     fn answers_are_true(&mut self) {
         for (length, entry) in self.entries.clone() {
@@ -163,12 +106,7 @@ impl Evidence {
                     // A kept connection may end as the next request is sent on it.
                     // The end of an answer that breaks off at once may overtake its head: a reset clears what an HTTP/2
                     // stream has queued, and HTTP/1.1 may close before it has written.
-                    let broke = self.items.values().any(|item| {
-                        item["requestSize"] == length
-                            && item["outcome"] == "upstream_broke"
-                            && item["statusCode"] != 503
-                    });
-                    let excused = broke
+                    let excused = self.broken_attempt(length, *ended).is_some()
                         || self.died(entry.began, *ended)
                         || (changes > 0 && entry.reused && !self.received.contains_key(&length));
                     if !excused {
@@ -191,10 +129,10 @@ impl Evidence {
         match &answer.end {
             End::Left => return None,
             End::Cut(_) => {
-                let received = self.received.get(&length).and_then(|all| all.last());
-                let cut_upstream =
-                    received.is_some_and(|request| answer.upstream_id.as_ref() == Some(&request.request_id));
-                let excused = cut_upstream || entry.slow || self.died(entry.began, ended);
+                let broken = self.broken_attempt(length, ended);
+                let excused = broken.is_some_and(|last| answer.upstream_id.as_ref() == Some(&last.request_id))
+                    || entry.slow
+                    || self.died(entry.began, ended);
                 return (!excused).then_some("cut, and nothing had cut it");
             }
             End::Whole => {}
@@ -231,7 +169,8 @@ impl Evidence {
         }
         // An answer of a known length is whole when that has come, however the connection ends then.
         let is_whole = sent.ended == Ended::Completed
-            || (sent.bytes_sent == sent.answer_length && !entry.operation.ends_with("Stream"));
+            || (sent.bytes_sent == sent.answer_length
+                && !(entry.operation.ends_with("Stream") && answer.status == 200));
         (!is_whole).then_some("an answer that looks whole and is not")
     }
 

@@ -13,3 +13,4 @@ mod fleet;
 mod ledger;
 mod limits;
 mod monitoring;
+mod small_disk;

@@ -13,6 +13,7 @@ use test_support::eventually;
 
 use super::child;
 use super::kit::{self, completed, record, serve, settings, start};
+use crate::small_disk::SmallDisk;
 
 fn journal_file(directory: &Path) -> std::path::PathBuf {
     let mut files: Vec<_> = directory.join("journal").read_dir().unwrap().map(|file| file.unwrap().path()).collect();
@@ -279,47 +280,23 @@ async fn old_records_go_the_file_shrinks_and_the_rest_still_verifies() {
     assert!(size() * 4 < before, "{} of {before} bytes are left", size());
 }
 
-/// A file system of its own that is soon full.
-struct Small(std::path::PathBuf);
-
-impl Small {
-    fn mount(path: std::path::PathBuf, size: &str) -> Option<Small> {
-        std::fs::create_dir_all(&path).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(&path)
-            .status();
-        mounted.is_ok_and(|status| status.success()).then_some(Small(path))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_requests_loses_no_end_and_heals() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = Small::mount(directory.path().join("small"), "6m") else {
+    let Some(disk) = SmallDisk::mount(directory.path().join("small"), "6m") else {
         eprintln!("NOT RUN: a_full_disk_refuses_requests_loses_no_end_and_heals: no right to mount a tmpfs");
         return;
     };
     let state = disk.0.join("state");
     let mut settings = settings::Audit { max_ledger_bytes: 4 << 20, ..settings(&state) };
     let audit = start(&settings).await;
-    let ballast = disk.0.join("ballast");
     let mut opened = Vec::new();
     for number in 0..50 {
         let record = record(number);
         opened.push((audit.open(&record).await.unwrap(), record));
     }
     // Someone fills the disk while requests are under way.
-    let _ = std::io::copy(
-        &mut std::io::Read::take(std::io::repeat(0), 100 << 20),
-        &mut std::fs::File::create(&ballast).unwrap(),
-    );
+    let ballast = disk.fill();
     let mut served = 50;
     let refusal = loop {
         let record = record(served);

@@ -6,6 +6,7 @@ use bedrock_sidecar::limits::{Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::settings::limits::Rates;
 
 use super::{ask, host, of, refused, settle_down, used};
+use crate::small_disk::SmallDisk;
 
 #[tokio::test]
 async fn a_reload_holds_at_once_and_drops_nothing_in_flight() {
@@ -97,6 +98,30 @@ async fn days_end_at_midnight_and_survive_restarts() {
 
 /// How a host comes back: the seconds that pass until then, whether it was booted anew, and what its calendar says.
 type Return = (u64, bool, i64);
+
+/// The daemon starts all the same, and the use is written when there is room again.
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_keeps_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(directory.path().join("small"), "64k") else {
+        println!("NOT RUN: a_disk_that_is_full_at_the_start_keeps_nobody_out: no right to mount a tmpfs");
+        return;
+    };
+    let path = disk.0.join("limits.json");
+    let settings = host(Rates { tokens_per_day: Some(1_000), ..Rates::default() });
+    let clock = VirtualClock::new();
+    let ballast = disk.fill();
+    let limits = Limits::new(&settings, clock.clone());
+    let keeper = limits.persist_to(&path).unwrap();
+    drop(limits.admit(ask(600)).await.unwrap());
+    std::fs::remove_file(ballast).unwrap();
+    test_support::eventually("the file", || path.exists()).await;
+    std::mem::forget(keeper);
+
+    let limits = Limits::new(&settings, clock);
+    let _keeper = limits.persist_to(&path).unwrap();
+    refused(&limits, ask(600)).await;
+}
 
 #[tokio::test]
 async fn a_restart_fills_a_bucket_by_the_time_that_passed_and_no_calendar() {
