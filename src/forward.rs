@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use crate::error::{Refusal, RefusalKind};
-use crate::exchange::{AdmittedExchange, Answered};
+use crate::exchange::{AdmittedExchange, Answered, Went};
 use crate::large;
 use crate::model::lookup::Asker;
 use crate::model::{self, How, Models, Target};
@@ -35,7 +35,7 @@ pub(crate) async fn forward(
     let headers = strip::request_headers(&received.headers, &road.settings.headers.forward);
     let case = Case::of(road, received);
     let mut line = Line::new(road, &case);
-    let mut best: Option<Best<'_>> = None;
+    let mut best: Option<Best> = None;
     let mut failed: Option<(&Region, String)> = None;
     while let Some(Next { region, probe }) = line.next(Instant::now(), has_answer(best.as_ref())) {
         if let Some((failed, reason)) = failed {
@@ -53,14 +53,14 @@ pub(crate) async fn forward(
                 failed = Some((region, reason(&tried)));
                 // Of two that are worth the same, the later one knows more.
                 if best.as_ref().is_none_or(|best| worth >= best.worth) {
-                    best = Some(Best { worth, region, tried });
+                    best = Some(Best { worth, went: exchange.last_went(), tried });
                 }
             }
         }
     }
     match best {
-        Some(Best { region, tried, .. }) => tried.map_err(|stop| {
-            exchange.region(&region.upstream.region);
+        Some(Best { went, tried, .. }) => tried.map_err(|stop| {
+            exchange.went(went);
             stop.refusal(&mut exchange)
         }),
         None => Err(Refusal::new(RefusalKind::ServiceUnavailable, "there is no upstream to send to.")),
@@ -152,13 +152,13 @@ impl Doubt {
 }
 
 /// What the client gets if no other upstream serves the request.
-struct Best<'a> {
+struct Best {
     worth: Worth,
-    region: &'a Region,
+    went: Went,
     tried: Tried,
 }
 
-fn has_answer(best: Option<&Best<'_>>) -> bool {
+fn has_answer(best: Option<&Best>) -> bool {
     best.is_some_and(|best| best.worth == Worth::Answer)
 }
 
@@ -199,7 +199,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether others than `region` may know better.
-    fn doubt(&self, line: &Line<'_>, best: Option<&Best<'_>>, region: &Region) -> Doubt {
+    fn doubt(&self, line: &Line<'_>, best: Option<&Best>, region: &Region) -> Doubt {
         if best.is_some_and(|best| best.worth >= Worth::Broken) || line.has_throttled() {
             return Doubt::Busy;
         }
@@ -252,10 +252,7 @@ impl Stop {
                     // It may have been received, and paid for.
                     Failure::Broke(_) => exchange.upstream_broke(),
                     // Nobody else has done anything with it either, or that would be worth more.
-                    Failure::NotSent(_) => {
-                        exchange.upstream_broke();
-                        exchange.never_sent();
-                    }
+                    Failure::NotSent { .. } => exchange.never_sent(),
                     Failure::NoCredential(_) => {}
                 }
                 failure.refusal()
@@ -274,7 +271,7 @@ impl Outcome {
                 _ => Outcome::Answered(answer.status),
             },
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
-            Err(Stop::Failed(Failure::NotSent(_))) => Outcome::NotSent,
+            Err(Stop::Failed(Failure::NotSent { .. })) => Outcome::NotSent,
             Err(Stop::Failed(Failure::Broke(_))) => Outcome::Broke,
             Err(Stop::Unresolved(_)) => Outcome::Unresolved,
             Err(Stop::Refused(_)) => Outcome::Refused,

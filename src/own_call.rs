@@ -45,7 +45,7 @@ impl SendRecorded for OwnCalls {
             exchange.note_refusal(&refusal, 0);
             return Err(refusal);
         }
-        let call = catalogue::send(upstream, Method::POST, create::PATH, body).await;
+        let call = catalogue::send(upstream, Method::POST, create::PATH, body, exchange.effort()).await;
         let (outcome, status) = told(&mut exchange.record, &call);
         exchange.ended(outcome, status);
         Ok(call)
@@ -54,7 +54,6 @@ impl SendRecorded for OwnCalls {
 
 /// Takes down how the call ended.
 fn told(record: &mut Record, call: &Call) -> (Outcome, u16) {
-    record.attempts = call.attempts;
     record.response_size = call.response_size;
     record.upstream_request_id.clone_from(&call.upstream_request_id);
     match &call.result {
@@ -63,6 +62,10 @@ fn told(record: &mut Record, call: &Call) -> (Outcome, u16) {
             let code = http::StatusCode::from_u16(*status).unwrap_or(http::StatusCode::BAD_GATEWAY);
             record.error_message = Some(error.for_record(code));
             (Outcome::UpstreamError, *status)
+        }
+        Err(CallError::NotSent(why)) => {
+            record.error_message = Some(why.clone());
+            (Outcome::Refused, 503)
         }
         Err(CallError::Transport(why)) => {
             record.error_message = Some(why.clone());

@@ -59,6 +59,7 @@ async fn answer(
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
         (&Method::GET, "/metrics") => {
+            let (credential_reads, own_credentials) = credential_readings(&road);
             let readings = metrics::Readings {
                 ready: not_ready(&road).is_empty(),
                 credential: credentials::Status {
@@ -66,7 +67,8 @@ async fn answer(
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
                     ..road.credentials.status()
                 },
-                credential_reads: credential_reads(&road),
+                credential_reads,
+                own_credentials,
                 pools: pools(&road),
                 listings: road
                     .regions
@@ -169,14 +171,25 @@ pub(crate) fn not_ready(road: &Road) -> Vec<String> {
     reasons
 }
 
-/// Since it was last asked.
-fn credential_reads(road: &Road) -> credentials::Reads {
+/// The reads of all sources since this was last asked, and what is known of those that belong to upstreams alone: one for each
+/// region that such a source serves.
+fn credential_readings(road: &Road) -> (credentials::Reads, Vec<metrics::CredentialReading>) {
     let mut sum = credentials::Reads::default();
-    for reads in road.accounts.iter().map(|account| account.credentials.take_reads()) {
-        sum.successes += reads.successes;
-        sum.failures += reads.failures;
+    let mut own = Vec::new();
+    for account in &road.accounts {
+        let reads = account.credentials.take_reads();
+        sum += reads;
+        if !Arc::ptr_eq(&account.credentials, &road.credentials) {
+            let status = account.credentials.status();
+            own.extend(account.credentials.regions().iter().map(|region| metrics::CredentialReading {
+                region: region.clone(),
+                age: status.age,
+                expires_in: status.expires_in,
+                reads,
+            }));
+        }
     }
-    sum
+    (sum, own)
 }
 
 /// The connections of every upstream's planes.

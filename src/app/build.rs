@@ -138,7 +138,7 @@ pub(crate) async fn commercial(
         }
         read = Some(credentials);
     }
-    let accounts = accounts(&upstreams, known, read.as_deref()).await;
+    let accounts = accounts(&upstreams, known, read.as_deref());
     let mut regions = Vec::new();
     for upstream in upstreams {
         let place = format!("ca_file of the upstream {}", upstream.region);
@@ -156,7 +156,7 @@ async fn credential_of_any_region(wanted: &settings::Credentials, known: &[Accou
     let known = known.iter().find(|account| account.settings == *wanted);
     let credentials = Arc::new(match known {
         Some(account) => account.credentials.with_regions(BTreeSet::new()),
-        None => Credentials::new(wanted, BTreeSet::new()).await,
+        None => Credentials::new(wanted, BTreeSet::new()),
     });
     let _ = timeout(SHORT, credentials.load()).await;
     credentials
@@ -164,7 +164,7 @@ async fn credential_of_any_region(wanted: &settings::Credentials, known: &[Accou
 
 /// One for each source that an upstream names. A store that is in use goes on as long as it is for the same regions;
 /// otherwise one for the new regions begins with what `read` has fetched, or else with what the one in use holds.
-async fn accounts(upstreams: &[settings::Upstream], known: &[Account], read: Option<&Credentials>) -> Vec<Account> {
+fn accounts(upstreams: &[settings::Upstream], known: &[Account], read: Option<&Credentials>) -> Vec<Account> {
     let mut accounts = Vec::<Account>::new();
     for upstream in upstreams {
         let wanted = &upstream.credentials;
@@ -177,7 +177,7 @@ async fn accounts(upstreams: &[settings::Upstream], known: &[Account], read: Opt
         let credentials = match (known, read.or(known.map(|known| &**known))) {
             (Some(known), _) if *known.regions() == regions => Arc::clone(known),
             (_, Some(other)) => Arc::new(other.with_regions(regions)),
-            (_, None) => Arc::new(Credentials::new(wanted, regions).await),
+            (_, None) => Arc::new(Credentials::new(wanted, regions)),
         };
         accounts.push(Account { settings: wanted.clone(), credentials });
     }
@@ -261,17 +261,17 @@ mod tests {
         let upstreams = |region: &str| vec![settings::Upstream::of_region(region, &wanted)];
         let first = credential_of_any_region(&wanted, &[]).await;
         assert_eq!(first.region().as_deref(), Some("us-east-1"));
-        let in_use = accounts(&upstreams("us-east-1"), &[], Some(&first)).await;
+        let in_use = accounts(&upstreams("us-east-1"), &[], Some(&first));
         assert!(in_use[0].credentials.status().available, "it has been read already");
 
         write("dHdv", "us-west-2");
         let read = credential_of_any_region(&wanted, &in_use).await;
         assert_eq!(read.region().as_deref(), Some("us-west-2"));
-        let next = accounts(&upstreams("us-west-2"), &in_use, Some(&read)).await;
+        let next = accounts(&upstreams("us-west-2"), &in_use, Some(&read));
         assert_eq!(next[0].credentials.region().as_deref(), Some("us-west-2"));
         assert_eq!(in_use[0].credentials.region().as_deref(), Some("us-east-1"));
 
-        let same = accounts(&upstreams("us-west-2"), &next, Some(&read)).await;
+        let same = accounts(&upstreams("us-west-2"), &next, Some(&read));
         assert!(Arc::ptr_eq(&same[0].credentials, &next[0].credentials));
         // A source that is gone leaves the region as it was.
         std::fs::remove_file(file.path()).unwrap();

@@ -51,6 +51,8 @@ pub(super) struct Front {
     open: Vec<Open>,
     /// Taken away by a reload; their connections end one by one.
     leaving: Vec<Arc<watch::Sender<bool>>>,
+    /// Listeners that take in the last ones before they close.
+    closing: JoinSet<()>,
     road: Arc<ArcSwap<Road>>,
     main: Arc<Shared>,
     admin: Arc<Shared>,
@@ -64,14 +66,14 @@ struct Open {
     name: String,
     is_inherited: bool,
     material: Option<Arc<Material>>,
-    /// The accept loop, and what follows the certificate's files.
+    /// The accept loop, and what follows the certificate's files: that never ends by itself.
     tasks: JoinSet<()>,
     farewell: Arc<Farewell>,
     roll: u64,
 }
 
 /// What is open, for a reload that is being prepared.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Standing(Vec<(Place, bool)>);
 
 /// What a reload changes about the listeners.
@@ -161,7 +163,16 @@ impl Front {
         cut: watch::Sender<bool>,
     ) -> Front {
         admin.set_timeouts(admin_timeouts(main.timeouts()));
-        Front { open: Vec::new(), leaving: Vec::new(), road, main, admin, cut, loops: Arc::default() }
+        Front {
+            open: Vec::new(),
+            leaving: Vec::new(),
+            closing: JoinSet::new(),
+            road,
+            main,
+            admin,
+            cut,
+            loops: Arc::default(),
+        }
     }
 
     /// The accept loops.
@@ -237,6 +248,7 @@ impl Front {
             material.exchange(loaded);
         }
         self.leaving.retain(|told| !told.is_closed());
+        while self.closing.try_join_next().is_some() {}
         for place in gone {
             let Some(at) = self.open.iter().position(|open| open.place.is_at(&place)) else { continue };
             let name = self.close(at);
@@ -248,9 +260,17 @@ impl Front {
     fn close(&mut self, at: usize) -> String {
         let open = self.open.remove(at);
         self.loops.remove(open.roll);
-        // Its accept loop ends with it.
-        self.leaving.push(open.farewell.say());
-        open.name
+        self.let_close(open)
+    }
+
+    /// Whoever is connected already is served.
+    fn let_close(&mut self, open: Open) -> String {
+        let Open { name, mut tasks, farewell, .. } = open;
+        self.leaving.push(farewell.close());
+        self.closing.spawn(async move {
+            tasks.join_next().await;
+        });
+        name
     }
 
     /// Lets all connections come to their ends, for as long as `timeout`. False if some have not.
@@ -264,11 +284,19 @@ impl Front {
         }
         self.leaving.extend(self.open.iter().map(|open| open.farewell.say()));
         let _ = timeout_at(deadline - LAST_CALL.min(timeout / 3), self.all_have_left()).await;
-        for mut open in std::mem::take(&mut self.open) {
-            open.tasks.shutdown().await;
-            self.leaving.push(open.farewell.say());
+        for open in std::mem::take(&mut self.open) {
+            // The next daemon's socket must not be shut.
+            if open.is_inherited {
+                self.leaving.push(open.farewell.say());
+            } else {
+                self.let_close(open);
+            }
         }
-        timeout_at(deadline, self.all_have_left()).await.is_ok()
+        let end = async {
+            while self.closing.join_next().await.is_some() {}
+            self.all_have_left().await;
+        };
+        timeout_at(deadline, end).await.is_ok()
     }
 
     async fn all_have_left(&self) {
@@ -309,3 +337,6 @@ impl std::fmt::Display for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,10 +18,11 @@ pub(crate) use build::commercial;
 use crate::admin::failures::Failures;
 use crate::admin::{self, desk::Desk};
 use crate::caller::{HostRole, Peers};
+use crate::credentials::source::aws_sdk_config;
 use crate::crypto;
 use crate::ledger::{Ledger, LedgerError, StateDir};
 use crate::lifecycle::{Event, Events, InheritError, Inherited, notify, pulse};
-use crate::limits::fleet::Dynamo;
+use crate::limits::fleet::OwnDynamo;
 use crate::limits::{Limits, Names, SystemClock};
 use crate::listen::descriptors::{self, Provided};
 use crate::listen::places::{Kind, Places};
@@ -111,6 +112,31 @@ struct Lasting {
     reload_refused: Arc<ArcSwapOption<String>>,
 }
 
+impl Lasting {
+    fn new(
+        audit: Arc<Ledger>,
+        limits: Arc<Limits>,
+        host: Arc<HostRole>,
+        metrics: Arc<Metrics>,
+        requests: Arc<Requests>,
+    ) -> Lasting {
+        Lasting {
+            audit,
+            limits,
+            host,
+            metrics,
+            failures: Arc::default(),
+            begun: Instant::now(),
+            buffered: Arc::default(),
+            requests,
+            desk: Arc::default(),
+            cut_off: Arc::default(),
+            stopping: Arc::default(),
+            reload_refused: Arc::default(),
+        }
+    }
+}
+
 impl App {
     /// Listens where the settings say, on sockets that were inherited or else on its own. Nothing is contacted.
     ///
@@ -161,26 +187,11 @@ impl App {
             let limits = Limits::new(&settings.limits, SystemClock);
             let use_file = StateDir::find(&settings.audit).root.join("limits.json");
             let spent = limits.persist_with(use_file, Arc::clone(&audit), past_names(&settings)).await?;
-            let fleet = match &settings.limits.fleet {
-                Some(fleet) => {
-                    Some(limits.join_fleet(Dynamo::connect(&fleet.table, &fleet.region, audit.host_id()).await))
-                }
-                None => None,
-            };
-            let lasting = Arc::new(Lasting {
-                audit: Arc::clone(&audit),
-                limits,
-                host: host_role(&settings).await,
-                metrics,
-                failures: Arc::default(),
-                begun: Instant::now(),
-                buffered: Arc::default(),
-                requests,
-                desk: Arc::default(),
-                cut_off: Arc::default(),
-                stopping: Arc::default(),
-                reload_refused: Arc::default(),
-            });
+            let fleet = settings.limits.fleet.as_ref();
+            let fleet =
+                fleet.map(|fleet| limits.join_fleet(OwnDynamo::new(&fleet.table, &fleet.region, audit.host_id())));
+            let host = host_role(&settings);
+            let lasting = Arc::new(Lasting::new(Arc::clone(&audit), limits, host, metrics, requests));
             let built = build(&settings, &lasting, None, SHORT).await?;
             Ok::<_, StartError>((lasting, built, spent, fleet))
         };
@@ -230,7 +241,8 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
         if once_more && reloads.is_empty() {
             once_more = false;
             notify::reloading();
-            reloads.spawn(reload::prepare(Arc::clone(&built), Arc::clone(lasting), front.standing()));
+            let (former, lasting) = (Arc::clone(&built), Arc::clone(lasting));
+            reloads.spawn(reload::prepare(former, lasting, front.standing(), reload::LONGEST));
         }
         tokio::select! {
             event = events.next() => match event {
@@ -298,13 +310,17 @@ fn past_names(settings: &Settings) -> Arc<Names> {
 
 /// The keys of this host's role, by which apps on it are recognised. Where the environment holds the commercial keys, the
 /// default chain would find those, so there it is not asked.
-async fn host_role(settings: &Settings) -> Arc<HostRole> {
+fn host_role(settings: &Settings) -> Arc<HostRole> {
     let by_environment =
         |upstream: &settings::Upstream| matches!(upstream.credentials.source, settings::SecretLocation::Environment);
     if settings.upstreams.iter().any(by_environment) && std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
         return Arc::new(HostRole::unknown());
     }
-    HostRole::start(crate::credentials::source::aws_sdk_config(&settings.audit.region).await)
+    let region = settings.audit.region.clone();
+    HostRole::start(move || {
+        let region = region.clone();
+        async move { aws_sdk_config(&region).await }
+    })
 }
 
 /// What `systemctl status` shows, at any time.
@@ -326,3 +342,6 @@ fn status_line(road: &Arc<Road>, front: &Front) -> impl Fn() -> String + Send + 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

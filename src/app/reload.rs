@@ -18,7 +18,7 @@ use crate::settings::Settings;
 const PATIENCE: Duration = Duration::from_secs(35);
 
 /// How long the whole may take, files that do not answer included.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// What is to take the place of the road that is in use.
 #[derive(Debug)]
@@ -27,13 +27,18 @@ pub(super) struct Prepared {
     pub changes: Changes,
 }
 
-/// Reads the configuration again, and prepares what it says. Nothing that is in use is changed.
+/// Reads the configuration again, and prepares what it says, within `longest`. Nothing that is in use is changed.
 ///
 /// # Errors
 /// A sentence that says why the configuration cannot be taken over.
-pub(super) async fn prepare(former: Arc<Built>, lasting: Arc<Lasting>, standing: Standing) -> Result<Prepared, String> {
-    timeout(LONGEST, read_and_build(former, lasting, standing)).await.unwrap_or_else(|_| {
-        let seconds = LONGEST.as_secs();
+pub(super) async fn prepare(
+    former: Arc<Built>,
+    lasting: Arc<Lasting>,
+    standing: Standing,
+    longest: Duration,
+) -> Result<Prepared, String> {
+    timeout(longest, read_and_build(former, lasting, standing)).await.unwrap_or_else(|_| {
+        let seconds = longest.as_secs();
         Err(format!(
             "it was not ready to use after {seconds} s: check that the files it names, and what they are stored on, can be read"
         ))
@@ -70,6 +75,9 @@ impl Prepared {
     pub(super) fn take_over(self, lasting: &Lasting, front: &mut Front) -> Result<Built, String> {
         let Prepared { built, changes } = self;
         let changes = front.open_new(changes).map_err(|error| error.to_string())?;
+        for account in &built.road.accounts {
+            account.credentials.put_in_use();
+        }
         let settings = &built.road.settings;
         log::set_format(settings.log);
         log::set_level(settings.log_level);
@@ -106,8 +114,12 @@ fn keep_back(old: &Settings, new: &mut Settings) -> Vec<&'static str> {
 /// A sentence if an upstream would be without a credential that has a usable one now.
 fn loses_credential(old: &Road, new: &Road) -> Option<String> {
     let works = |region: &Region| credential(region).is_ok();
-    let had =
-        |region: &Region| old.regions.iter().any(|own| own.upstream.region == region.upstream.region && works(own));
+    // A region may have several upstreams, each with a credential of its own.
+    let had = |region: &Region| {
+        let of_region = || old.regions.iter().filter(|own| own.settings.region == region.settings.region);
+        let same = of_region().find(|own| own.settings.runtime == region.settings.runtime);
+        same.map_or_else(|| of_region().any(works), works)
+    };
     let has_none_at_all = old.regions.iter().any(works) && !new.regions.iter().any(works);
     let lost = new.regions.iter().find(|region| (has_none_at_all || had(region)) && !works(region))?;
     let region = &lost.upstream.region;

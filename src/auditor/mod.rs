@@ -6,6 +6,7 @@ mod answer;
 mod chain_check;
 pub mod check;
 pub mod cli;
+mod finding;
 pub mod query;
 mod search_index;
 mod search_table;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use memchr::memmem;
 use serde_json::Value;
 
-use super::chain_check::FindingKind;
+use super::finding::FindingKind;
 use crate::record::{FormerChain, Record};
 
 /// What chains say of the chains before them.

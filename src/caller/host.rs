@@ -77,15 +77,25 @@ impl HostRole {
         }
     }
 
-    /// Looks for the host's keys in the background, by `config`'s credential chain, for as long as the answer is held
-    /// (and up to one interval longer).
-    pub fn start(config: SdkConfig) -> Arc<HostRole> {
+    /// Looks for the host's keys in the background, by the credential chain of the configuration that `make` gives, for as
+    /// long as the answer is held (and up to one interval longer). A chain that has no keys is made anew for the next look: it
+    /// reads files once.
+    pub fn start<F: Future<Output = SdkConfig> + Send + 'static>(
+        make: impl Fn() -> F + Send + 'static,
+    ) -> Arc<HostRole> {
         let host = Arc::new(HostRole::unknown());
         let held = Arc::downgrade(&host);
         tokio::spawn(async move {
             let mut interval = INTERVAL;
+            let mut made = None;
             while let Some(host) = held.upgrade() {
-                let changed = host.refresh(&config).await;
+                let config = match made.take() {
+                    Some(config) => config,
+                    None => make().await,
+                };
+                let found = host.look(&config).await;
+                made = found.map(|_| config);
+                let changed = found == Some(true);
                 host.looked.send_replace(Some(Instant::now()));
                 interval = if changed { (interval * 2).min(LONGEST_INTERVAL) } else { INTERVAL };
                 // Ends early when a key is wanted.
@@ -164,14 +174,19 @@ impl HostRole {
 
     /// One look at the credential chain, and at STS for keys without a name. True when the keys are new ones.
     pub async fn refresh(&self, config: &SdkConfig) -> bool {
-        let Some(provider) = config.credentials_provider() else { return false };
+        self.look(config).await == Some(true)
+    }
+
+    /// The same; none when the chain has no keys.
+    async fn look(&self, config: &SdkConfig) -> Option<bool> {
+        let provider = config.credentials_provider()?;
         let credentials = match timeout(LOOKUP_TIMEOUT, provider.provide_credentials()).await {
             Ok(Ok(credentials)) => credentials,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "this host has no role keys; callers' signatures are not verified by them");
-                return false;
+                return None;
             }
-            Err(_) => return false,
+            Err(_) => return None,
         };
         let before = self.known.load().keys.len();
         let changed = self.learn(&credentials);
@@ -179,7 +194,7 @@ impl HostRole {
         if unnamed {
             self.ask_name(config, credentials).await;
         }
-        changed && before > 0
+        Some(changed && before > 0)
     }
 
     async fn ask_name(&self, config: &SdkConfig, credentials: Credentials) {

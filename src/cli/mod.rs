@@ -11,6 +11,7 @@ mod status;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -61,6 +62,16 @@ enum Command {
         /// JSON in a terminal too
         #[arg(long)]
         json: bool,
+        /// Draw the screen anew every so many seconds (2 if none are named), until Ctrl-C
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            num_args = 0..=1,
+            default_missing_value = "2",
+            value_parser = clap::value_parser!(u64).range(1..=3600),
+            conflicts_with = "json"
+        )]
+        watch: Option<u64>,
     },
     /// Print the variables that an app needs, for eval
     Env,
@@ -106,7 +117,10 @@ fn answer(cli: Cli, out: &mut (dyn Write + Send)) -> io::Result<ExitCode> {
         Command::Check { online } => with_settings(config, |settings| check::check(settings, online, out)),
         Command::Models { json } => with_settings(config, |settings| models::models(settings, json, out)),
         Command::Audit { command } => with_settings(config, |settings| audit::audit(settings, &command, out)),
-        Command::Status { json } => with_settings(config, |settings| status::status(&settings, json, out)),
+        Command::Status { json, watch } => {
+            let watched = watch.map(Duration::from_secs);
+            with_settings(config, |settings| status::status(&settings, json, watched, out))
+        }
         Command::Env => with_settings(config, |settings| env::env(settings, out)),
         Command::Completions { shell } => completions::completions(shell, out),
     }?;

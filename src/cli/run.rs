@@ -1,6 +1,7 @@
 //! `bedrock-sidecar run`: the daemon, from its settings to its exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
@@ -10,6 +11,9 @@ use crate::auditor::check::odd_place;
 use crate::lifecycle::{Events, InheritError, Inherited};
 use crate::settings::Settings;
 use crate::{config, log, panics};
+
+/// What the end of the last tasks may take.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(settings: Settings) -> ExitCode {
     // While this is the only thread.
@@ -55,8 +59,9 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
             Err(error) => not_started(&error),
         }
     });
-    // All that matters has ended by now. What still waits for a file that does not answer holds up no end.
-    runtime.shutdown_background();
+    // All that matters has ended by now. What is left is dropped, and with it ends a credential_process that is still running.
+    // What waits for a file that does not answer holds up no end.
+    runtime.shutdown_timeout(LAST_MOMENT);
     code
 }
 

@@ -45,6 +45,13 @@ impl Lookout {
     }
 }
 
+pub(super) fn unanswering(path: &Path) -> String {
+    format!(
+        "the file {} does not answer; look at the file system that it is on, and at what else keeps it from being read",
+        path.display()
+    )
+}
+
 /// The text of a regular file.
 pub(super) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let file = regular(path)?;
@@ -60,7 +67,7 @@ pub(super) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 /// Opens a file and never waits for one that is a FIFO or a device.
-pub(super) fn regular(path: &Path) -> io::Result<File> {
+fn regular(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),

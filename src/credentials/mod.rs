@@ -1,12 +1,15 @@
 //! The current commercial credential: fetched, kept, refreshed, and replaced without an outage.
 
+mod aws_files;
 mod file;
+mod process;
+mod profile;
 pub(crate) mod secret;
 pub(crate) mod source;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -33,7 +36,7 @@ const LONGEST_NEED: Duration = Duration::from_secs(10);
 /// How soon the source is read again for a refused key after it gave the same key once more, and how far that grows.
 const FIRST_REJECTION_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_REJECTION_PAUSE: Duration = Duration::from_secs(300);
-/// A source that takes longer has given nothing. Secrets Manager has 30 s, a process and STS take time too.
+/// A source that takes longer has given nothing. Secrets Manager and a process have 30 s, STS takes time too.
 const LONGEST_FETCH: Duration = Duration::from_secs(45);
 /// A request waits no longer for a fetch, which goes on without it.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -48,6 +51,8 @@ pub(crate) struct Credentials {
     fetching: Arc<tokio::sync::Mutex<()>>,
     /// Of the upstreams that the credential is for; empty where any will do.
     regions: BTreeSet<String>,
+    /// Requests go by it. One that a reload prepares shows first whom the credential serves that the source gives now.
+    is_in_use: AtomicBool,
     uncounted: Uncounted,
     changed: watch::Sender<u64>,
 }
@@ -112,22 +117,30 @@ pub(crate) struct Reads {
     pub failures: u64,
 }
 
+impl std::ops::AddAssign for Reads {
+    fn add_assign(&mut self, other: Reads) {
+        self.successes += other.successes;
+        self.failures += other.failures;
+    }
+}
+
 impl Credentials {
     /// For upstreams of these regions, or of any if none is named.
-    pub(crate) async fn new(settings: &settings::Credentials, regions: BTreeSet<String>) -> Credentials {
+    pub(crate) fn new(settings: &settings::Credentials, regions: BTreeSet<String>) -> Credentials {
         Credentials {
-            source: Arc::new(Source::new(&settings.source).await),
+            source: Arc::new(Source::new(&settings.source)),
             refresh_interval: settings.refresh_interval,
             held: ArcSwap::default(),
             fetching: Arc::default(),
             regions,
+            is_in_use: AtomicBool::new(true),
             uncounted: Uncounted::default(),
             changed: watch::Sender::new(0),
         }
     }
 
-    /// A store of the same source for upstreams of other regions. It begins with what this one holds, and neither changes
-    /// the other.
+    /// A store of the same source for upstreams of other regions, not in use yet. It begins with what this one holds, and
+    /// neither changes the other.
     pub(crate) fn with_regions(&self, regions: BTreeSet<String>) -> Credentials {
         Credentials {
             source: Arc::clone(&self.source),
@@ -135,9 +148,15 @@ impl Credentials {
             held: ArcSwap::new(self.held.load_full()),
             fetching: Arc::default(),
             regions,
+            is_in_use: AtomicBool::new(false),
             uncounted: Uncounted::default(),
             changed: watch::Sender::new(0),
         }
+    }
+
+    /// From now on, no upstream that has a credential loses it to another one.
+    pub(crate) fn put_in_use(&self) {
+        self.is_in_use.store(true, Ordering::Relaxed);
     }
 
     /// The regions of the upstreams that the credential is for.
@@ -246,7 +265,9 @@ impl Credentials {
         held.ended = Some(Instant::now());
         let before = held.current.as_ref().map(|current| current.fingerprint);
         let is_given = outcome.is_ok();
-        let outcome = outcome.and_then(|credential| self.take(&mut held, credential));
+        let is_refused = |current: &Arc<Credential>| matches!(cause, Cause::Rejected { fingerprint, .. } if fingerprint == current.fingerprint);
+        let is_refused = held.current.as_ref().is_some_and(is_refused);
+        let outcome = outcome.and_then(|credential| self.take(&mut held, credential, is_refused));
         match outcome {
             Ok(()) => {
                 self.uncounted.successes.fetch_add(1, Ordering::Relaxed);
@@ -284,11 +305,13 @@ impl Credentials {
         }
     }
 
-    /// Makes what the source has given the current credential. One that cannot work takes the place of none that can.
+    /// Makes what the source has given the current credential. One that cannot work takes the place of none that can: once
+    /// the store is in use, no upstream that has a usable credential loses it, unless that one has just been refused
+    /// (`is_refused`).
     ///
     /// # Errors
     /// Why it cannot work.
-    fn take(&self, held: &mut Held, mut fetched: Credential) -> Result<(), String> {
+    fn take(&self, held: &mut Held, mut fetched: Credential, is_refused: bool) -> Result<(), String> {
         let now = SystemTime::now();
         let current = held.current.as_ref();
         if let Some(current) = current.filter(|current| current.fingerprint == fetched.fingerprint) {
@@ -298,13 +321,16 @@ impl Credentials {
             held.current = Some(Arc::new(fetched));
             return if is_expired { Err(NO_NEWER.to_owned()) } else { Ok(()) };
         }
-        let is_usable = current.is_some_and(|current| !current.is_expired(now) && self.wrong_region(current).is_none());
+        let served = current.filter(|current| !current.is_expired(now)).and_then(|current| self.served_by(current));
         let objection = match fetched.is_expired(now) {
             true => Some(format!("its {} {} expired", fetched.description(), fetched.has())),
-            false => self.wrong_region(&fetched),
+            false => {
+                let keeps_all = !is_refused && self.is_in_use.load(Ordering::Relaxed);
+                self.wrong_region(&fetched, served.as_ref().filter(|_| keeps_all))
+            }
         };
         match objection {
-            Some(why) if is_usable => Err(format!(
+            Some(why) if served.is_some() => Err(format!(
                 "the source gives a credential that cannot work ({why}), and the one before stays in use; put a valid one into it"
             )),
             _ => {
@@ -315,22 +341,24 @@ impl Credentials {
         }
     }
 
-    /// Why no upstream that the credential is for would take it.
-    fn wrong_region(&self, credential: &Credential) -> Option<String> {
-        let regions = &self.regions;
-        match &credential.kind {
-            CredentialKind::Bearer { only_region: Some(only), .. }
-                if !regions.is_empty() && !regions.contains(only) =>
-            {
-                let named: Vec<&str> = regions.iter().map(String::as_str).collect();
-                Some(format!(
-                    "its {} is valid in {only} only, and not in {}",
-                    credential.description(),
-                    named.join(", ")
-                ))
-            }
-            _ => None,
+    /// The regions whose upstreams would take a credential, as far as they are known; none if no upstream would.
+    fn served_by(&self, credential: &Credential) -> Option<BTreeSet<&str>> {
+        let takes = |region: &&str| credential.check_region(region).is_ok();
+        let served: BTreeSet<&str> = self.regions.iter().map(String::as_str).filter(takes).collect();
+        (self.regions.is_empty() || !served.is_empty()).then_some(served)
+    }
+
+    /// Why no upstream would take a credential, or which of those that `served` names would be left without one.
+    fn wrong_region(&self, credential: &Credential, served: Option<&BTreeSet<&str>>) -> Option<String> {
+        let CredentialKind::Bearer { only_region: Some(only), .. } = &credential.kind else { return None };
+        let named = |regions: Vec<&str>| {
+            Some(format!("its {} is valid in {only} only, and not in {}", credential.description(), regions.join(", ")))
+        };
+        if self.served_by(credential).is_none() {
+            return named(self.regions.iter().map(String::as_str).collect());
         }
+        let lost: Vec<&str> = served.into_iter().flatten().copied().filter(|region| region != only).collect();
+        if lost.is_empty() { None } else { named(lost) }
     }
 
     /// Counts up whenever another credential has become the current one.

@@ -3,51 +3,45 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_config::meta::region::ProvideRegion;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
-use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::provider::ProvideCredentials;
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::Client as SecretsManager;
-use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::file::{self, Lookout};
+use super::aws_files::{self, LONGEST_LOOK};
+use super::file::{self, Lookout, unanswering};
+use super::profile;
 use super::secret::{Credential, pair, parse};
 use crate::file_stamp::FileStamp;
-use crate::sdk_failure::{bounded, unanswered};
+use crate::sdk_failure::unanswered;
 use crate::settings::{self, SecretLocation};
-
-/// A file that takes longer cannot be read.
-const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// A place that can be read again and again.
 #[derive(Debug)]
 pub(crate) enum Source {
-    SecretsManager { client: SecretsManager, secret_id: String, region: String },
+    SecretsManager { client: Mutex<Option<SecretsManager>>, secret_id: String, region: String },
     Environment,
     File { path: PathBuf, lookout: Lookout },
-    Profile { name: String, lookout: Lookout },
+    Profile { name: String },
 }
 
 impl Source {
-    /// Prepares the client; nothing is contacted yet.
-    pub(crate) async fn new(location: &SecretLocation) -> Source {
-        let lookout = Lookout::new(LONGEST_LOOK);
+    /// Nothing is contacted yet.
+    pub(crate) fn new(location: &SecretLocation) -> Source {
         match location {
-            SecretLocation::SecretsManager { secret_id, region } => {
-                let config = aws_sdk_config(region).await;
-                Source::SecretsManager {
-                    client: SecretsManager::new(&config),
-                    secret_id: secret_id.clone(),
-                    region: region.clone(),
-                }
-            }
+            SecretLocation::SecretsManager { secret_id, region } => Source::SecretsManager {
+                client: Mutex::default(),
+                secret_id: secret_id.clone(),
+                region: region.clone(),
+            },
             SecretLocation::Environment => Source::Environment,
-            SecretLocation::File(path) => Source::File { path: path.clone(), lookout },
-            SecretLocation::Profile(name) => Source::Profile { name: name.clone(), lookout },
+            SecretLocation::File(path) => Source::File { path: path.clone(), lookout: Lookout::new(LONGEST_LOOK) },
+            SecretLocation::Profile(name) => Source::Profile { name: name.clone() },
         }
     }
 
@@ -58,23 +52,32 @@ impl Source {
     pub(crate) async fn read(&self) -> Result<Credential, String> {
         match self {
             Source::SecretsManager { client, secret_id, region } => {
-                let text = secret_value(client, secret_id, region).await?;
+                // After a failure it is made anew: the SDK reads this host's configuration once.
+                let mut made = client.lock().await;
+                let client = match made.take() {
+                    Some(client) => client,
+                    None => SecretsManager::new(&aws_sdk_config(region).await),
+                };
+                let text = secret_value(&client, secret_id, region).await?;
+                *made = Some(client);
                 parse(&text).map_err(|why| format!("the secret {secret_id} cannot be used: {why}"))
             }
             Source::Environment => from_environment(|name| std::env::var(name).ok()),
             Source::File { path, lookout } => from_file(path, lookout).await,
-            Source::Profile { name, lookout } => from_profile(name, lookout).await,
+            Source::Profile { name } => profile::read(name).await,
         }
     }
 
     /// What changes when a file of the source is replaced or rewritten; none where there is no file, or it does not answer.
     pub(crate) async fn file_stamps(&self) -> Option<Vec<Option<FileStamp>>> {
-        let (paths, lookout) = match self {
-            Source::File { path, lookout } => (vec![path.clone()], lookout),
-            Source::Profile { lookout, .. } => (profile_files(|name| std::env::var(name).ok()), lookout),
-            Source::SecretsManager { .. } | Source::Environment => return None,
-        };
-        lookout.look(move || paths.iter().map(|path| FileStamp::of(path)).collect()).await
+        match self {
+            Source::File { path, lookout } => {
+                let path = path.clone();
+                lookout.look(move || vec![FileStamp::of(&path)]).await
+            }
+            Source::Profile { .. } => aws_files::stamps().await,
+            Source::SecretsManager { .. } | Source::Environment => None,
+        }
     }
 
     /// It is in files, whose changes can be seen.
@@ -94,60 +97,8 @@ async fn from_file(path: &Path, lookout: &Lookout) -> Result<Credential, String>
     parse(&text).map_err(|why| format!("the credentials file {} cannot be used: {why}", path.display()))
 }
 
-/// The profile as its files are now: a provider of the SDK keeps what it has read first.
-async fn from_profile(name: &str, lookout: &Lookout) -> Result<Credential, String> {
-    let paths = profile_files(|name| std::env::var(name).ok());
-    for path in paths {
-        let own = path.clone();
-        match lookout.look(move || file::regular(&own).map(|_| ())).await {
-            None => return Err(unanswering(&path)),
-            // Whether a file may be missing or closed is for the SDK to say.
-            Some(Err(error)) if error.kind() == std::io::ErrorKind::Other => {
-                return Err(format!("the AWS profile's file {} cannot be read: {error}", path.display()));
-            }
-            Some(_) => {}
-        }
-    }
-    let context = ProviderConfig::without_region().with_http_client(http_client());
-    // The keys are of the commercial partition: this host's own region, from its environment or IMDS, would send AssumeRole
-    // to GovCloud's STS, which knows none of them.
-    let region = ProfileFileRegionProvider::builder().configure(&context).profile_name(name).build();
-    let region = region.region().await.unwrap_or_else(|| Region::from_static(settings::DEFAULT_REGION));
-    let context = context.with_region(Some(region));
-    let provider = ProfileFileCredentialsProvider::builder().configure(&context).profile_name(name).build();
-    match provider.provide_credentials().await {
-        Ok(keys) => Credential::from_keys(keys).map_err(|why| format!("the AWS profile {name} cannot be used: {why}")),
-        Err(error) => {
-            // It may quote what a credential_process wrote to its standard error, keys included: not for callers.
-            let reason = bounded(&DisplayErrorContext(&error).to_string());
-            tracing::warn!(profile = %name, %reason, "the AWS profile gives no credentials");
-            Err(format!("the AWS profile {name} gives no credentials; the daemon's log says why"))
-        }
-    }
-}
-
-/// Where the SDK looks for profiles.
-fn profile_files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let home = variable("HOME").map(PathBuf::from);
-    let named = [("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")];
-    let files = named.into_iter().filter_map(|(name, default)| {
-        let path = variable(name).unwrap_or_else(|| default.to_owned());
-        match path.strip_prefix("~/") {
-            Some(rest) => Some(home.as_ref()?.join(rest)),
-            None => Some(PathBuf::from(path)),
-        }
-    });
-    files.collect()
-}
-
-fn unanswering(path: &Path) -> String {
-    format!(
-        "the file {} does not answer; look at the file system that it is on, and at what else keeps it from being read",
-        path.display()
-    )
-}
-
 /// The configuration that GovCloud clients share: the SDK's default chain, FIPS hosts unless an endpoint is set, short limits.
+/// A client keeps what it has read, and should be made anew when it has no credentials.
 pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))
@@ -164,6 +115,22 @@ pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
     if std::env::var_os("AWS_USE_FIPS_ENDPOINT").is_none() && !custom_endpoint {
         loader = loader.use_fips(true);
     }
+    on_this_host(loader).await
+}
+
+/// With this host's own configuration. If its files do not answer, there are no credentials, and the error that the client
+/// gives names the file.
+pub(crate) async fn on_this_host(loader: ConfigLoader) -> aws_config::SdkConfig {
+    let loader = match aws_files::read().await {
+        Ok(files) => loader.profile_files(files),
+        Err(problem) => {
+            let refused = provide_credentials_fn(move || {
+                let problem = problem.clone();
+                async move { Err(CredentialsError::provider_error(problem)) }
+            });
+            loader.profile_files(aws_files::none()).credentials_provider(refused)
+        }
+    };
     loader.load().await
 }
 
@@ -243,15 +210,5 @@ mod tests {
         assert!(why.contains("needs its aws_session_token") && !why.contains("CANARY"), "{why}");
         let with_token = |name: &str| keys(name).or_else(|| (name == "AWS_SESSION_TOKEN").then(|| "t".to_owned()));
         assert!(from_environment(with_token).is_ok());
-    }
-
-    #[test]
-    fn profiles_are_where_the_sdk_looks_for_them() {
-        let home = |name: &str| (name == "HOME").then(|| "/home/x".to_owned());
-        let paths = |named: &[&str]| named.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(profile_files(home), paths(&["/home/x/.aws/config", "/home/x/.aws/credentials"]));
-        let named = |name: &str| home(name).or_else(|| (name == "AWS_CONFIG_FILE").then(|| "/etc/aws".to_owned()));
-        assert_eq!(profile_files(named), paths(&["/etc/aws", "/home/x/.aws/credentials"]));
-        assert_eq!(profile_files(|_| None), paths(&[]));
     }
 }

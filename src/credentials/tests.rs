@@ -12,7 +12,7 @@ async fn for_regions(regions: &[&str], text: &str) -> (Arc<Credentials>, tempfil
     std::fs::write(file.path(), text).unwrap();
     let source = SecretLocation::File(file.path().to_owned());
     let settings = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-    (Arc::new(Credentials::new(&settings, regions.iter().map(|&region| region.to_owned()).collect()).await), file)
+    (Arc::new(Credentials::new(&settings, regions.iter().map(|&region| region.to_owned()).collect())), file)
 }
 
 #[tokio::test]
@@ -142,6 +142,40 @@ async fn a_credential_that_cannot_work_takes_the_place_of_none_that_can() {
     }
 }
 
+/// A key of one region is of no use to the others, and those may have one.
+#[tokio::test]
+async fn an_upstream_that_has_a_credential_does_not_lose_it_to_another_upstream() {
+    let both = ["us-east-1", "us-west-2"];
+    let of = |region: &str, id: &str| short_term(region, 0, 3_600, id);
+    for (before, after, lost) in [
+        (of("us-east-1", "AKIA"), of("us-west-2", "AKIA"), "us-east-1"),
+        ("AKIAOLD:s".to_owned(), of("us-west-2", "AKIA"), "us-east-1"),
+    ] {
+        let (credentials, file) = for_regions(&both, &before).await;
+        credentials.load().await;
+        let old = credentials.current(SystemTime::now()).unwrap();
+        std::fs::write(file.path(), &after).unwrap();
+        credentials.load().await;
+        assert_eq!(credentials.current(SystemTime::now()).unwrap().fingerprint, old.fingerprint, "{lost}");
+        let problem = credentials.status().problem.unwrap();
+        assert!(problem.contains("valid in us-west-2 only") && problem.contains(lost), "{problem}");
+        // A key that is refused is of no use to anybody.
+        let other = credentials.after_rejection(&old, Instant::now()).await.unwrap();
+        assert!(other.check_region("us-west-2").is_ok() && other.fingerprint != old.fingerprint);
+        assert_eq!(credentials.status().problem, None);
+    }
+    // Who gains one loses nothing.
+    let (credentials, file) = for_regions(&both, &of("us-east-1", "AKIA")).await;
+    credentials.load().await;
+    for next in [of("us-east-1", "AKIB"), "AKIANEW:s".to_owned()] {
+        std::fs::write(file.path(), &next).unwrap();
+        credentials.load().await;
+        assert_eq!(credentials.status().problem, None);
+        let new = credentials.current(SystemTime::now()).unwrap();
+        assert_eq!(new.fingerprint, secret::parse(&next).unwrap().fingerprint);
+    }
+}
+
 #[tokio::test]
 async fn where_nothing_works_the_latest_is_held_and_the_sentence_says_so() {
     let (credentials, file) = for_regions(&["us-east-1"], &short_term("us-east-1", 4_000, 3_600, "AKIA")).await;
@@ -170,15 +204,15 @@ async fn the_same_keys_with_a_later_end_last_longer() {
     let (credentials, _file) = on_file("").await;
     let mut held = Held::default();
     for (given, left) in [(60, 60), (600, 600), (300, 600), (-60, 600)] {
-        credentials.take(&mut held, keys(Some(given))).unwrap();
+        credentials.take(&mut held, keys(Some(given)), false).unwrap();
         let expiry = held.current.as_ref().unwrap().expiry.unwrap();
         let actual = expiry.duration_since(SystemTime::now()).unwrap().as_secs();
         assert!((left - 5..=left).contains(&actual), "{given}: {actual}");
     }
-    credentials.take(&mut held, keys(None)).unwrap();
+    credentials.take(&mut held, keys(None), false).unwrap();
     assert_eq!(held.current.unwrap().expiry, None);
     let mut held = Held::default();
-    assert_eq!(credentials.take(&mut held, keys(Some(-60))).unwrap_err(), NO_NEWER);
+    assert_eq!(credentials.take(&mut held, keys(Some(-60)), false).unwrap_err(), NO_NEWER);
     credentials.held.store(Arc::new(Held { problem: Some(NO_NEWER.to_owned()), ..held }));
     let sentence = credentials.current(SystemTime::now()).unwrap_err().message;
     assert!(
@@ -273,4 +307,15 @@ async fn a_store_for_other_regions_takes_what_the_one_in_use_refuses() {
     assert!(moved.current(SystemTime::now()).unwrap().check_region("us-west-2").is_ok());
     credentials.load().await;
     assert_eq!(credentials.current(SystemTime::now()).unwrap().fingerprint, east.fingerprint);
+
+    // For both, the reload sees that the east would lose its credential. Once in use, it keeps it.
+    let both = || Arc::new(credentials.with_regions(["us-east-1".to_owned(), "us-west-2".to_owned()].into()));
+    for (store, is_in_use) in [(both(), false), (both(), true)] {
+        if is_in_use {
+            store.put_in_use();
+        }
+        store.load().await;
+        let serves_east = store.current(SystemTime::now()).unwrap().check_region("us-east-1").is_ok();
+        assert_eq!(serves_east, is_in_use);
+    }
 }

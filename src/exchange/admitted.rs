@@ -15,6 +15,14 @@ use crate::upstream::{Answer, Failure, Upstream, UpstreamRequest};
 /// An exchange that the limits have admitted. It goes upstream by [`AdmittedExchange::open`] only.
 pub(crate) struct AdmittedExchange<'a>(&'a mut Exchange);
 
+/// Where a request has gone, as its record tells it.
+#[derive(Debug)]
+pub(crate) struct Went {
+    region: String,
+    /// The profile that was sent; none where a model was, or nothing.
+    profile: Option<String>,
+}
+
 /// An exchange whose opening is in the ledger. Sending demands one, so nothing can go upstream unrecorded.
 pub(crate) struct OpenExchange<'a>(&'a mut Exchange);
 impl Exchange {
@@ -37,9 +45,21 @@ impl Exchange {
 }
 
 impl AdmittedExchange<'_> {
-    /// The region that is being tried.
+    /// The region that is being tried. Nothing has been sent there yet.
     pub(crate) fn region(&mut self, region: &str) {
-        region.clone_into(&mut self.0.record.destination_region);
+        self.went(Went { region: region.to_owned(), profile: None });
+    }
+
+    /// Where it has gone last.
+    pub(crate) fn last_went(&self) -> Went {
+        let record = &self.0.record;
+        Went { region: record.destination_region.clone(), profile: record.inference_profile_used.clone() }
+    }
+
+    /// What the client is told comes from there.
+    pub(crate) fn went(&mut self, went: Went) {
+        let record = &mut self.0.record;
+        (record.destination_region, record.inference_profile_used) = (went.region, went.profile);
     }
 
     /// What is sent in place of the model that was asked for.
@@ -57,14 +77,15 @@ impl AdmittedExchange<'_> {
         Arc::clone(&self.0.road)
     }
 
-    /// Counts an attempt, and writes the request with it into the ledger, before its first byte goes upstream: the opening
-    /// at the first attempt, and what has changed since at each further one.
+    /// Writes the request into the ledger before its first byte goes upstream: the opening at the first attempt, and what has
+    /// changed since at each further one. The attempt that follows is counted in already: if the daemon ends during it,
+    /// nobody knows whether it was sent.
     ///
     /// # Errors
     /// The ledger cannot take it, and `audit.on_failure` says that it is then refused.
     pub(crate) async fn open(&mut self) -> Result<OpenExchange<'_>, Refusal> {
-        let Exchange { road, record, opened, .. } = &mut *self.0;
-        record.attempts += 1;
+        let Exchange { road, record, opened, effort, .. } = &mut *self.0;
+        record.attempts = effort.attempts + 1;
         if let Some(opened) = opened {
             road.audit.amend(opened, record);
             return Ok(OpenExchange(self.0));
@@ -73,20 +94,17 @@ impl AdmittedExchange<'_> {
             panics::inject("ledger", &record.model_id);
             road.audit.begin(record)
         });
-        // Until it is certain that the opening stays, nothing is sent.
-        record.attempts -= 1;
         // Held before the wait: whatever happens during it, the exchange ends the record that was begun.
         road.audit.wait_until_durable(opened.insert(begun?)).await?;
-        record.attempts += 1;
         Ok(OpenExchange(self.0))
     }
 
-    /// The upstream gave no answer, or broke before one.
+    /// The upstream broke before an answer. It may have received the request.
     pub(crate) fn upstream_broke(&mut self) {
         self.0.record.outcome = Outcome::UpstreamBroke;
     }
 
-    /// No upstream took the request, so nothing can have been used.
+    /// No upstream has done anything with the request, so nothing can have been used.
     pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;
     }
@@ -95,18 +113,16 @@ impl AdmittedExchange<'_> {
 impl OpenExchange<'_> {
     /// Sends the request. Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
     pub(crate) async fn send(self, upstream: &Upstream, request: &UpstreamRequest) -> Result<Answer, Failure> {
-        let Exchange { road, record, opened, connecting, .. } = self.0;
-        let before = record.attempts.saturating_sub(1);
-        let sent = upstream
-            .exchange_telling(request, |attempts| {
-                record.attempts = before + attempts;
+        let Exchange { road, record, opened, effort, .. } = self.0;
+        let tell = |attempt| {
+            // What `open` has written tells of the first one.
+            if attempt > record.attempts {
+                record.attempts = attempt;
                 if let Some(opened) = opened {
                     road.audit.amend(opened, record);
                 }
-            })
-            .await;
-        record.attempts = before + sent.attempts;
-        *connecting += sent.connecting;
-        sent.result
+            }
+        };
+        upstream.exchange_telling(request, effort, tell).await
     }
 }

@@ -11,12 +11,12 @@ pub(crate) mod whole;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-pub(crate) use admitted::AdmittedExchange;
+pub(crate) use admitted::{AdmittedExchange, Went};
 pub(crate) use answered::Answered;
 pub(crate) use relay::Body;
 
@@ -35,6 +35,7 @@ use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::settings::callers::CallerEntry;
 use crate::timings::{Timings, Waited};
+use crate::upstream::pool::Effort;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
 /// Under which AWS services give a request's id, and SDKs show it.
@@ -58,7 +59,8 @@ pub(crate) struct Exchange {
     started: Instant,
     /// What it has waited for limits and for memory.
     pub queued: Waited,
-    connecting: Duration,
+    /// What it has taken to have it answered, at all upstreams.
+    effort: Effort,
     closed: bool,
     /// The daemon's own code has panicked over its answer's body.
     panicked: bool,
@@ -66,7 +68,7 @@ pub(crate) struct Exchange {
     admission: Option<Admission>,
     /// The opening that the ledger holds; none before the request goes upstream.
     opened: Option<Opened>,
-    /// No upstream could be reached, so nothing can have been used.
+    /// No upstream has done anything with it, so nothing can have been used.
     never_sent: bool,
     /// An upstream has begun an answer that is no error, so what it tells was used.
     has_answer: bool,
@@ -111,7 +113,7 @@ impl Exchange {
             entry: None,
             started: Instant::now(),
             queued: Waited::default(),
-            connecting: Duration::ZERO,
+            effort: Effort::default(),
             closed: false,
             panicked: false,
             admission: None,
@@ -185,6 +187,11 @@ impl Exchange {
         record.user_arn = caller.user_arn.to_string();
     }
 
+    /// For a call of the daemon's own, which is sent on another way.
+    pub(crate) fn effort(&mut self) -> &mut Effort {
+        &mut self.effort
+    }
+
     /// A call of the daemon's own has ended.
     pub(crate) fn ended(mut self, outcome: Outcome, status: u16) {
         self.close(outcome, status);
@@ -214,7 +221,7 @@ impl Exchange {
         if let Ok(id) = HeaderValue::from_str(&self.record.request_id) {
             headers.insert(REQUEST_ID, id);
         }
-        let was_sent = self.record.attempts > 0 && !self.never_sent;
+        let was_sent = self.effort.attempts > 0 && !self.never_sent;
         if let Some(region) = HeaderValue::from_str(&self.record.destination_region).ok().filter(|_| was_sent) {
             headers.insert(REGION, region);
         }
@@ -241,6 +248,10 @@ impl Exchange {
         self.record.status_code = status;
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
+        self.record.attempts = self.effort.attempts;
+        if self.record.attempts == 0 {
+            self.record.inference_profile_used = None;
+        }
         let settled_and_recorded = self.road.limits.request_ends();
         if let Some(mut admission) = self.admission.take() {
             if let Some(tier) = self.record.service_tier.as_deref().filter(|_| self.tier_is_reported) {
@@ -262,7 +273,7 @@ impl Exchange {
         });
         drop(settled_and_recorded);
         let (whole, queued) = (self.started.elapsed(), self.queued.total());
-        let timings = Timings { whole, queued, connecting: self.connecting };
+        let timings = Timings { whole, queued, connecting: self.effort.connecting };
         self.road.ended(&self.record, &timings, self.error_type, is_told);
     }
 }

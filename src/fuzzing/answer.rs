@@ -13,7 +13,8 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::{NOW, metered, pieces};
-use crate::upstream::answer::{AwsError, LONGEST_FOR_RECORD, Remedy, clock_offset, shifted, word};
+use crate::upstream::answer::{AwsError, LONGEST_FOR_RECORD, Remedy, word};
+use crate::upstream::clock::{offset_between, shifted};
 use crate::upstream::strip;
 
 /// What has arrived. The body is missing if it broke off.
@@ -48,9 +49,9 @@ fn is_understood(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
     assert!(!error.error_type.contains(char::is_control), "{error:?}");
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     if let Remedy::Clock(theirs) = error.remedy(status, headers) {
-        let offset = clock_offset(theirs, now);
+        let offset = offset_between(theirs, now);
         // The dates of headers are those of a calendar, whole seconds in it.
-        assert_eq!(clock_offset(shifted(now, offset), now), offset);
+        assert_eq!(offset_between(shifted(now, offset), now), offset);
     }
     metered(status, headers, body);
     !error.error_type.is_empty()

@@ -1,6 +1,9 @@
 //! The one thread that writes the SQLite index: it copies ended records there from the journal, marks what was shipped,
 //! deletes journal files that are no longer needed, and prunes old records.
 
+mod pruning;
+mod reports;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +16,6 @@ use tokio::sync::{oneshot, watch};
 use super::clock::Clock;
 use super::core::Core;
 use super::health::Component;
-use super::index::prune::PruneRule;
 use super::index::write::ShippingProgress;
 use super::index::{Index, IndexError, IndexState};
 use super::integer::to_signed;
@@ -24,11 +26,12 @@ use super::recovery::{ends_between, recover};
 use super::task::{IndexProgress, Task};
 use super::wall_clock::WallClock;
 use crate::config::Durability;
+use pruning::Pruning;
+use reports::{report_conflicts, report_incidents, report_undecodable};
 
 /// How long the first record that wakes the writer waits for others, to share one transaction.
 const BATCHING_DELAY: Duration = Duration::from_millis(20);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct IndexWriter {
@@ -53,18 +56,6 @@ pub(crate) struct IndexWriter {
     disk: Arc<dyn Disk>,
     /// Journal files of earlier processes that were not flushed yet.
     found_files: Vec<PathBuf>,
-}
-
-/// What was decided when pruning began.
-#[derive(Debug, Clone, Copy)]
-struct Pruning {
-    /// The time up to which a record's date can be true, in milliseconds since 1970. Not the careful time: records that a
-    /// clock has dated rightly would be from the future by it, and as old as those that a slow clock has dated.
-    latest_ms: i64,
-    /// The time by which records are old, in milliseconds since 1970.
-    careful_ms: i64,
-    /// A ledger that is too full is emptied down to the goal, not just below the point where it began.
-    must_prune: bool,
 }
 
 /// What one round of messages asks for, beside writing what there is.
@@ -378,52 +369,6 @@ impl IndexWriter {
         Ok(())
     }
 
-    fn begin_pruning(&mut self, must_prune: bool) -> Result<(), IndexError> {
-        let newest = self.index.as_ref().map(Index::newest_started_ms).transpose()?.flatten();
-        let known = self.wall_clock.observe(self.clock.now_ms(), self.clock.instant(), newest);
-        self.core.good_ms.store(known.good_ms, Relaxed);
-        self.pruning = Some(Pruning { latest_ms: known.latest_ms(), careful_ms: known.careful_ms(), must_prune });
-        self.next_prune = self.clock.instant() + PRUNE_INTERVAL;
-        Ok(())
-    }
-
-    /// Deletes a bounded number of old records, if it is time for that.
-    fn prune_step(&mut self) -> Result<(), IndexError> {
-        let (Some(index), Some(Pruning { latest_ms, careful_ms, must_prune })) = (&mut self.index, self.pruning) else {
-            return Ok(());
-        };
-        let settings = self.core.settings.load();
-        let retention = i64::try_from(settings.retention.as_millis()).unwrap_or(i64::MAX);
-        let rule = PruneRule {
-            now_ms: latest_ms,
-            before_ms: careful_ms.saturating_sub(retention),
-            max_bytes: settings.max_ledger_bytes,
-            local_only: settings.table.is_none(),
-            max_unshipped_bytes: must_prune.then_some(settings.max_ledger_bytes / 100 * 85),
-        };
-        let before = index.state;
-        let pruned = index.prune(rule)?;
-        let counts = &self.core.counts;
-        counts.pending.fetch_sub(to_signed(pruned.unshipped), Relaxed);
-        counts.bytes.fetch_sub(to_signed(before.unshipped_bytes - index.state.unshipped_bytes), Relaxed);
-        if pruned.records + pruned.conflicts > 0 {
-            counts.set_aside.store(index.set_aside_count()?, Relaxed);
-        }
-        if !pruned.more {
-            self.pruning = None;
-        }
-        if pruned.unshipped > 0 && settings.table.is_some() {
-            tracing::warn!(
-                records = pruned.unshipped,
-                "audit: the ledger is full; the oldest records were deleted before they had reached the table"
-            );
-        }
-        if pruned.records > 0 {
-            self.checkpoint()?;
-        }
-        Ok(())
-    }
-
     fn handle_failure(&mut self, error: IndexError) {
         let database = self.core.state_dir.database();
         self.core.health.report_failure(Component::Index, &format!("the database {}: {error}", database.display()));
@@ -436,40 +381,6 @@ impl IndexWriter {
             self.damage = Some(error);
         }
     }
-}
-
-/// The file is deleted some day, so a copy is kept.
-fn report_undecodable(core: &Core, segment: u64, entries: u64) {
-    let path = segment_path(&core.state_dir.journal(), segment);
-    let copy = match core.state_dir.set_aside(&path, true) {
-        Ok(copy) => format!("a copy is {}", copy.display()),
-        Err(error) => format!("it cannot be copied: {error}"),
-    };
-    core.health.report_incident(&format!(
-        "{entries} entries of the journal file {} are no records and are passed over; {copy}",
-        path.display()
-    ));
-}
-
-/// Records that are kept aside cannot pass unnoticed.
-fn report_conflicts(core: &Core, index: &Index, conflicts: &[u64]) {
-    let Some(first) = conflicts.first() else { return };
-    core.counts.set_aside.store(index.set_aside_count().unwrap_or(0), Relaxed);
-    core.health.report_failure(
-        Component::Index,
-        &format!(
-            "{} records claim a place in the chain that another record has, the first of them record {first}; they are kept aside, and `bedrock-sidecar audit list --set-aside` shows them",
-            conflicts.len(),
-        ),
-    );
-}
-
-/// What was lost with a damaged database is counted, and logged in full.
-fn report_incidents(core: &Core, index: &mut Index) {
-    for incident in index.take_incidents() {
-        core.health.report_incident(&incident);
-    }
-    core.counts.set_aside.store(index.set_aside_count().unwrap_or(0), Relaxed);
 }
 
 /// Counts anew what is in the index, and in the journal behind it.

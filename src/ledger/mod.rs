@@ -6,6 +6,7 @@
 //! and an auditor's queries are answered. The journal is the truth; everything behind it can be rebuilt from it.
 
 mod anchor;
+mod anchoring;
 pub(crate) mod chain;
 pub(crate) mod clients;
 pub(crate) mod clock;
@@ -175,7 +176,7 @@ impl Ledger {
                 "audit: when the ledger is nine tenths full, its oldest records are deleted (audit.on_full)"
             );
         }
-        tokio::spawn(anchor::write_every_minute(started.core.clone()));
+        tokio::spawn(anchoring::write_every_minute(started.core.clone()));
         Ok(Arc::new(Ledger {
             core: started.core,
             clients,
@@ -414,7 +415,7 @@ impl Ledger {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
         // The threads may have written last records.
-        anchor::write_at_stop(&self.core).await;
+        anchoring::write_at_stop(&self.core).await;
         self.note_orderly_stop();
     }
 

@@ -25,9 +25,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use rustix::event::{PollFd, PollFlags};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
 use crate::caller::{NoPeer, Peer, Peers, User};
@@ -49,6 +50,18 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 
+/// How long a listener that closes takes in those who are being connected. To close it would reset them.
+const LAST_TURN: Duration = Duration::from_millis(50);
+/// Lets every packet through but those that begin a connection: a client repeats its SYN after a second.
+const NO_SYN: [SockFilter; 4] = [
+    // The byte with the flags of the TCP header (BPF_LD | BPF_B | BPF_ABS).
+    SockFilter::new(0x30, 0, 0, 13),
+    // Is SYN set (BPF_JMP | BPF_JSET | BPF_K)? Then the next one, else the last one.
+    SockFilter::new(0x45, 0, 1, 2),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
 /// How a client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -69,11 +82,14 @@ pub(crate) struct Client {
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
-    /// A unix socket whose file is the service manager's.
-    InheritedUnix(UnixListener, PathBuf),
+    /// With the path that clients name.
+    Unix(UnixListener, PathBuf, SocketFile),
     Tls(TcpListener, Arc<Material>),
 }
+
+/// The file of a unix socket, which goes when nobody accepts there any more. None if it is the service manager's.
+#[derive(Debug)]
+pub(crate) struct SocketFile(Option<PathBuf>);
 
 /// A socket that could not be bound, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -105,16 +121,19 @@ impl Listener {
         if let Some(passed) = inherited.unix(path) {
             let listener = unix::adopt(passed);
             return listener
-                .map(|listener| Listener::InheritedUnix(listener, path.clone()))
+                .map(|listener| Listener::Unix(listener, path.clone(), SocketFile(None)))
                 .map_err(|source| BindError { place: path.display().to_string(), source, hint: "" });
         }
-        unix::bind(socket).map(|listener| Listener::Unix(listener, path.clone())).map_err(|source| {
+        let bound = unix::bind(socket);
+        let file = || SocketFile(Some(path.clone()));
+        bound.map(|listener| Listener::Unix(listener, path.clone(), file())).map_err(|source| {
             let hint = match source.kind() {
                 io::ErrorKind::AddrInUse => "; another process serves it, or it is not a socket",
                 io::ErrorKind::NotFound => "; its directory does not exist (RuntimeDirectory= makes it under systemd)",
                 io::ErrorKind::PermissionDenied if socket.group.is_some() => {
                     "; its directory must be writable, and the daemon a member of unix_socket_group (under systemd: SupplementaryGroups= and SystemCallFilter=@chown, or a socket unit with SocketGroup=)"
                 }
+                io::ErrorKind::PermissionDenied => "; the daemon's user must be allowed to write in its directory",
                 _ => "",
             };
             BindError { place: path.display().to_string(), source, hint }
@@ -127,7 +146,7 @@ impl Listener {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => {
                 listener.local_addr().map_or_else(|error| error.to_string(), |a| a.to_string())
             }
-            Listener::Unix(_, path) | Listener::InheritedUnix(_, path) => path.display().to_string(),
+            Listener::Unix(_, path, _) => path.display().to_string(),
         }
     }
 
@@ -141,10 +160,11 @@ impl Listener {
         TcpListener::from_std(socket).map(Listener::Tcp)
     }
 
-    /// Accepts until it is dropped. Its connections end when `farewell` says so, and are dropped when `cut` does. Where
-    /// not even a newcomer could be seated, nothing is accepted: connections then wait in the kernel's queue.
+    /// Accepts until it is dropped, or `farewell` lets it close. Its connections end when `farewell` says so, and are
+    /// dropped when `cut` does. Where not even a newcomer could be seated, nothing is accepted: connections then wait in
+    /// the kernel's queue.
     pub(crate) async fn serve<F, S, B>(
-        self,
+        mut self,
         shared: Arc<Shared>,
         farewell: Arc<Farewell>,
         cut: watch::Receiver<bool>,
@@ -156,10 +176,18 @@ impl Listener {
         B: Answer,
     {
         let mut pause = Duration::from_millis(50);
+        let mut end = None;
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = calls.answer() => continue,
+                () = farewell.closes(), if end.is_none() => {
+                    self.shut();
+                    end = Some(Instant::now() + LAST_TURN);
+                    continue;
+                }
                 accepted = self.accept(&shared) => accepted,
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return,
             };
             match accepted {
                 Ok((accepted, permit)) => {
@@ -211,6 +239,17 @@ impl Listener {
         }
     }
 
+    /// Lets nobody else in. Those who are connected already are still accepted.
+    fn shut(&mut self) {
+        match self {
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => {
+                // Where a sandbox forbids it, whoever comes in the meantime is served too.
+                let _ = SockRef::from(&*listener).attach_filter(&NO_SYN);
+            }
+            Listener::Unix(_, _, file) => file.remove(),
+        }
+    }
+
     async fn accept(&self, shared: &Shared) -> Result<(Accepted, Permit), NotAccepted> {
         let permit = shared.places.open(|| self.somebody_waits()).await;
         let accepted = match self {
@@ -220,7 +259,7 @@ impl Listener {
                 accepted.tls = Some(material.acceptor());
                 accepted
             }
-            Listener::Unix(listener, path) | Listener::InheritedUnix(listener, path) => {
+            Listener::Unix(listener, path, _) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer::of_unix(&stream, path);
                 let client = Client { transport: Transport::Unix, peer };
@@ -234,7 +273,7 @@ impl Listener {
     fn somebody_waits(&self) -> bool {
         let listener = match self {
             Listener::Tcp(listener) | Listener::Tls(listener, _) => listener.as_fd(),
-            Listener::Unix(listener, _) | Listener::InheritedUnix(listener, _) => listener.as_fd(),
+            Listener::Unix(listener, ..) => listener.as_fd(),
         };
         let mut waiting = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
         rustix::event::poll(&mut waiting, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready > 0)
@@ -337,11 +376,18 @@ fn listen_tcp(address: SocketAddr, inherited: &mut Inherited) -> Result<TcpListe
     })
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+impl SocketFile {
+    /// Once: another listener may have put its own there since.
+    fn remove(&mut self) {
+        if let Some(path) = self.0.take() {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

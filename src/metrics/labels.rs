@@ -95,6 +95,12 @@ pub(super) struct RegionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RegionResultLabels {
+    pub region: Text,
+    pub result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PlaneLabels {
     pub region: Text,
     pub plane: &'static str,

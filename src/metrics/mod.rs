@@ -2,6 +2,7 @@
 
 mod connections;
 mod labels;
+mod own_credentials;
 mod readings;
 mod requests;
 mod standing;
@@ -16,6 +17,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
+pub(crate) use own_credentials::CredentialReading;
+use own_credentials::OwnCredentials;
 use readings::Shown;
 pub(crate) use readings::{Bodies, BreakerReading, PoolReading, Readings};
 use requests::Requests;
@@ -29,6 +32,7 @@ pub(crate) struct Metrics {
     connections: Connections,
     shown: Shown,
     standing: Standing,
+    own_credentials: OwnCredentials,
     in_flight: Arc<AtomicI64>,
     in_flight_gauge: Gauge,
 }
@@ -54,6 +58,7 @@ impl Metrics {
             connections: Connections::new(&mut registry),
             shown: Shown::new(&mut registry),
             standing: Standing::new(&mut registry),
+            own_credentials: OwnCredentials::new(&mut registry),
             in_flight: Arc::default(),
             in_flight_gauge: add(&mut registry, "in_flight", "Requests in flight"),
             registry,
@@ -81,6 +86,7 @@ impl Metrics {
     pub(crate) fn text(&self, readings: &Readings) -> String {
         self.shown.show(readings);
         self.standing.show(readings);
+        self.own_credentials.show(&readings.own_credentials);
         self.in_flight_gauge.set(self.in_flight.load(Ordering::Relaxed));
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -202,10 +208,17 @@ mod tests {
             plane: Plane::Runtime,
             status: PoolStatus { http1: 2, http2: 0, succeeded: 5, failed },
         };
+        let own = |expires_in: Option<u64>, age| CredentialReading {
+            region: "us-west-2".to_owned(),
+            age: Some(Duration::from_secs(age)),
+            expires_in: expires_in.map(Duration::from_secs),
+            reads: Reads { successes: 1, failures: 0 },
+        };
         let readings = Readings {
             ready: true,
             credential: status,
             credential_reads: Reads { successes: 2, failures: 1 },
+            own_credentials: vec![own(Some(600), 1), own(None, 2), own(Some(60), 3)],
             pools: vec![pool(1), pool(2)],
             listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
             breakers,
@@ -247,6 +260,9 @@ mod tests {
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_expires_seconds 90.0",
+            "bedrock_sidecar_upstream_credential_age_seconds{region=\"us-west-2\"} 3.0",
+            "bedrock_sidecar_upstream_credential_expires_seconds{region=\"us-west-2\"} 60.0",
+            "bedrock_sidecar_upstream_credential_refresh_total{region=\"us-west-2\",result=\"success\"} 3",
             "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"} 12.0",
             "bedrock_sidecar_credential_refresh_total{result=\"success\"} 2",
             "bedrock_sidecar_disbelieved_clocks_total 3",

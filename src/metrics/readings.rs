@@ -13,6 +13,7 @@ use super::add;
 use super::labels::{
     HandshakeLabels, LimitLabels, PlaneLabels, RegionLabel, ResultLabel, Text, UpstreamConnectionLabels,
 };
+use super::own_credentials::CredentialReading;
 use crate::operation::Plane;
 use crate::upstream::breaker::Position;
 use crate::upstream::pool::PoolStatus;
@@ -25,6 +26,7 @@ pub(crate) struct Readings {
     pub credential: crate::credentials::Status,
     /// Of all sources, since the last readings.
     pub credential_reads: crate::credentials::Reads,
+    pub own_credentials: Vec<CredentialReading>,
     /// Each upstream's region, and how long ago its models were listed.
     pub listings: Vec<(String, Option<Duration>)>,
     pub breakers: Vec<BreakerReading>,
@@ -205,6 +207,8 @@ impl Shown {
         catch_up(&self.log_dropped, *log_dropped);
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        // Those of upstreams that a reload has removed go.
+        self.listing_ages.clear();
         for (region, age) in listings {
             let labels = RegionLabel { region: Text::of(region) };
             self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
@@ -267,4 +271,18 @@ impl Shown {
 /// A counter that is kept elsewhere only ever grows.
 fn catch_up(counter: &Counter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_is_kept_elsewhere_follows_it_and_never_falls() {
+        let counter = Counter::default();
+        for (total, shown) in [(5, 5), (5, 5), (7, 7), (6, 7), (8, 8)] {
+            catch_up(&counter, total);
+            assert_eq!(counter.get(), shown, "{total}");
+        }
+    }
 }

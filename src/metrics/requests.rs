@@ -70,7 +70,7 @@ impl Requests {
             connecting: add_as(
                 registry,
                 "connecting_seconds",
-                "What requests that were sent upstream waited for connections there, in seconds",
+                "What requests waited for connections to upstreams, in seconds",
                 waiting(),
             ),
             attempts: add(registry, "upstream_attempts", "Requests that were sent upstream"),
@@ -116,7 +116,7 @@ impl Metrics {
         requests.used(record, &model);
         requests.bytes.get_or_create(&DirectionLabel { direction: "request" }).inc_by(record.request_size);
         requests.bytes.get_or_create(&DirectionLabel { direction: "response" }).inc_by(record.response_size);
-        if record.outcome == Outcome::UpstreamBroke && record.attempts > 0 {
+        if record.outcome == Outcome::UpstreamBroke {
             let labels = AttemptLabels { region: Text::of(&record.destination_region), result: Text::fixed("broke") };
             requests.attempts.get_or_create(&labels).inc();
         }
@@ -136,7 +136,7 @@ impl Requests {
         if was_sent || !timings.queued.is_zero() {
             self.queued.observe(timings.queued.as_secs_f64());
         }
-        if was_sent {
+        if was_sent || !timings.connecting.is_zero() {
             self.connecting.observe(timings.connecting.as_secs_f64());
         }
     }

@@ -14,7 +14,8 @@ use crate::operation::{Plane, SEGMENT};
 use crate::sdk_failure::bounded;
 use crate::upstream::answer::{AwsError, Remedy, word};
 use crate::upstream::breaker::Turn;
-use crate::upstream::{Upstream, UpstreamRequest};
+use crate::upstream::pool::Effort;
+use crate::upstream::{Failure, Upstream, UpstreamRequest};
 
 /// More than any listing has; a bound against an upstream that never ends.
 const MAX_LISTING: usize = 16 * 1024 * 1024;
@@ -242,6 +243,9 @@ pub(crate) enum CallError {
     /// The upstream answered with this status and error.
     #[error("{} ({}): {}", .1.error_type, .0, bounded(&.1.message))]
     Answered(u16, AwsError),
+    /// The upstream has done nothing with the call, or was not asked.
+    #[error("{0}")]
+    NotSent(String),
     /// No answer came, or none that could be read.
     #[error("{0}")]
     Transport(String),
@@ -253,14 +257,14 @@ impl CallError {
         match self {
             CallError::Answered(status, error) => StatusCode::from_u16(*status)
                 .is_ok_and(|status| error.remedy(status, &HeaderMap::new()) == Remedy::Credential),
-            CallError::Transport(_) => false,
+            CallError::NotSent(_) | CallError::Transport(_) => false,
         }
     }
 }
 
 /// One call to Bedrock's control plane.
 pub(crate) async fn call(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Result<Bytes, CallError> {
-    send(upstream, method, path, body).await.result
+    send(upstream, method, path, body, &mut Effort::default()).await.result
 }
 
 /// The right to call the control plane for a request that waits. While it cannot be reached, one at a time finds out
@@ -276,7 +280,7 @@ pub(crate) fn turn<'a>(upstream: &'a Upstream, asker: &Asker) -> Result<Turn<'a>
     match breaker.turn(Instant::now()) {
         Turn::PassOver if breaker.is_unreachable() => {
             let endpoint = upstream.endpoint(Plane::Control);
-            Err(CallError::Transport(format!("connections to {endpoint} have just failed several times in a row")))
+            Err(CallError::NotSent(format!("connections to {endpoint} have just failed several times in a row")))
         }
         turn => Ok(turn),
     }
@@ -285,19 +289,18 @@ pub(crate) fn turn<'a>(upstream: &'a Upstream, asker: &Asker) -> Result<Turn<'a>
 /// A call of the daemon's own, with what its record needs.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub attempts: u32,
     pub upstream_request_id: Option<String>,
     /// Bytes of the answer's body, an error's too.
     pub response_size: u64,
     pub result: Result<Bytes, CallError>,
 }
 
-/// The same, for a call that is recorded.
-pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes) -> Call {
-    let failed = |attempts, error| Call { attempts, upstream_request_id: None, response_size: 0, result: Err(error) };
+/// The same, for a call that is recorded. What it takes is added to `effort`.
+pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes, effort: &mut Effort) -> Call {
+    let failed = |error| Call { upstream_request_id: None, response_size: 0, result: Err(error) };
     let path = match PathAndQuery::try_from(path) {
         Ok(path) => path,
-        Err(error) => return failed(0, CallError::Transport(error.to_string())),
+        Err(error) => return failed(CallError::NotSent(error.to_string())),
     };
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
@@ -305,11 +308,14 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     }
     let request = UpstreamRequest { plane: Plane::Control, method, path, headers, body };
-    let sent = upstream.exchange(&request).await;
-    let answer = match sent.result {
+    let answer = match upstream.exchange(&request, effort).await {
         Ok(answer) => answer,
         Err(failure) => {
-            return failed(sent.attempts, CallError::Transport(failure.refusal().message.into_owned()));
+            let why = failure.refusal().message.into_owned();
+            return failed(match failure {
+                Failure::NotSent { .. } | Failure::NoCredential(_) => CallError::NotSent(why),
+                Failure::Broke(_) => CallError::Transport(why),
+            });
         }
     };
     let (status, headers) = (answer.status, answer.headers.clone());
@@ -321,5 +327,5 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
         Ok(body) => Err(CallError::Answered(status.as_u16(), AwsError::new(&headers, &body))),
         Err(why) => Err(CallError::Transport(why)),
     };
-    Call { attempts: sent.attempts, upstream_request_id: id, response_size, result }
+    Call { upstream_request_id: id, response_size, result }
 }

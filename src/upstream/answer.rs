@@ -1,7 +1,7 @@
 //! What an upstream's error answer asks for: another credential, another clock, a profile, or nothing. Which answers lead to
 //! another upstream is told in `forward.rs`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
@@ -131,22 +131,6 @@ fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(http::header::DATE)?.to_str().ok()?).ok()
 }
 
-/// How far the upstream's clock is ahead of ours, in whole milliseconds; negative when it is behind.
-pub(crate) fn clock_offset(theirs: SystemTime, ours: SystemTime) -> i64 {
-    let millis = |gap: Duration| i64::try_from(gap.as_millis()).unwrap_or(i64::MAX);
-    match theirs.duration_since(ours) {
-        Ok(ahead) => millis(ahead),
-        Err(behind) => -millis(behind.duration()),
-    }
-}
-
-/// A clock's time, shifted by milliseconds; the clock's own where that is no time at all.
-pub(crate) fn shifted(clock: SystemTime, millis: i64) -> SystemTime {
-    let shift = Duration::from_millis(millis.unsigned_abs());
-    let shifted = if millis >= 0 { clock.checked_add(shift) } else { clock.checked_sub(shift) };
-    shifted.unwrap_or(clock)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,19 +216,6 @@ mod tests {
             let error = AwsError { error_type: error_type.into(), message: message.into() };
             assert_eq!(error.blames_model(StatusCode::from_u16(status).unwrap()), expected, "{status} {message}");
         }
-    }
-
-    #[test]
-    fn a_clock_is_shifted_whatever_it_is_shifted_by() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        for offset in [0, 1, -1, 86_400_000, -86_400_000] {
-            assert_eq!(clock_offset(shifted(now, offset), now), offset);
-        }
-        for offset in [i64::MAX, i64::MIN, i64::MIN + 1] {
-            let _ = shifted(now, offset);
-        }
-        let end = httpdate::parse_http_date("Fri, 31 Dec 9999 23:59:59 GMT").unwrap();
-        assert!(clock_offset(end, now) > 0 && clock_offset(now, end) < 0);
     }
 
     #[test]

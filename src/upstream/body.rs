@@ -49,6 +49,8 @@ pub(crate) struct UpstreamBody {
     put_back: Bytes,
     /// Made when the body first has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
+    /// How many bytes had come on the connection when the timer was last set.
+    received: Option<u64>,
 }
 
 impl UpstreamBody {
@@ -61,6 +63,7 @@ impl UpstreamBody {
             idle,
             put_back: Bytes::new(),
             timer: None,
+            received: None,
         };
         body.release_if_complete();
         body
@@ -89,9 +92,22 @@ impl UpstreamBody {
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let idle = self.idle;
+        if self.timer.is_none() {
+            self.received = self.lease.as_ref().and_then(Lease::received);
+        }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         ready!(timer.as_mut().poll(cx));
+        self.give_up();
         Poll::Ready(BodyError::Idle(idle))
+    }
+
+    /// Nobody waits for the rest any more. Where nothing at all has come meanwhile, for no other answer either, the path may
+    /// have gone: the next request finds out by connecting.
+    pub(super) fn give_up(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            let is_silent = self.timer.is_some() && lease.received() == self.received;
+            lease.discard(is_silent);
+        }
     }
 }
 
@@ -111,6 +127,7 @@ impl Body for UpstreamBody {
                 let idle = self.idle;
                 if let Some(timer) = &mut self.timer {
                     timer.as_mut().reset(Instant::now() + idle);
+                    self.received = self.lease.as_ref().and_then(Lease::received);
                 }
                 match (&mut self.remaining, frame.data_ref()) {
                     (Some(remaining), Some(data)) => *remaining = remaining.saturating_sub(data.len() as u64),
@@ -136,13 +153,7 @@ impl Body for UpstreamBody {
                 }
                 Poll::Ready(None)
             }
-            Poll::Pending => match self.poll_idle(cx) {
-                Poll::Ready(error) => {
-                    self.lease = None;
-                    Poll::Ready(Some(Err(error)))
-                }
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => self.poll_idle(cx).map(|error| Some(Err(error))),
         }
     }
 
@@ -169,11 +180,16 @@ fn read_tail(mut incoming: Incoming, lease: Lease) {
             Poll::Ready(Some(Err(_))) => return drop(lease),
             Poll::Ready(None) => break,
             Poll::Pending => {
+                let before = lease.received();
                 tokio::spawn(async move {
                     let tail = async { while let Some(Ok(_)) = incoming.frame().await {} };
-                    let tail = panics::contained(tail);
-                    if matches!(tokio::time::timeout(TAIL_TIMEOUT, tail).await, Ok(Ok(()))) {
-                        lease.give_back();
+                    match tokio::time::timeout(TAIL_TIMEOUT, panics::contained(tail)).await {
+                        Ok(Ok(())) => lease.give_back(),
+                        Ok(Err(_panicked)) => {}
+                        Err(_) => {
+                            let is_silent = lease.received() == before;
+                            lease.discard(is_silent);
+                        }
                     }
                 });
                 return;

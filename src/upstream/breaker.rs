@@ -35,8 +35,9 @@ pub(crate) enum Seen {
     Throttled,
     /// 5xx, no answer in time, or a connection that broke before one.
     Failed,
-    /// There was no connection, or none that took the request.
-    Unreached,
+    /// There was no connection, or none that took the request. Many may have waited for the same handshake, which counts
+    /// once; none where there were several.
+    Unreached { handshake: Option<u64> },
 }
 
 /// Where a breaker stands.
@@ -207,6 +208,8 @@ struct Inner {
     phase: Phase,
     /// In a row.
     unreached: u32,
+    /// The latest failed handshake that was counted.
+    handshake: u64,
     window: Window,
     /// In a row; they make the pause grow.
     openings: u32,
@@ -216,7 +219,8 @@ struct Inner {
 
 impl Inner {
     fn new(now: Instant) -> Inner {
-        Inner { phase: Phase::Closed, unreached: 0, window: Window::new(now), openings: 0, closed: now, probes: 0 }
+        let window = Window::new(now);
+        Inner { phase: Phase::Closed, unreached: 0, handshake: 0, window, openings: 0, closed: now, probes: 0 }
     }
 
     fn turn(&mut self, now: Instant) -> Permitted {
@@ -240,10 +244,17 @@ impl Inner {
     }
 
     fn seen(&mut self, began: Instant, now: Instant, seen: Seen, draw: impl FnOnce() -> u64) -> Option<Change> {
+        if let Seen::Unreached { handshake: Some(handshake) } = seen {
+            if handshake <= self.handshake {
+                return None;
+            }
+            self.handshake = handshake;
+        }
         let is_well = matches!(seen, Seen::Served | Seen::Throttled);
+        let is_unreached = matches!(seen, Seen::Unreached { .. });
         match self.phase {
             Phase::Closed => {
-                self.unreached = if seen == Seen::Unreached { self.unreached + 1 } else { 0 };
+                self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
                 if seen != Seen::Throttled {
                     self.window.add(now, !is_well);
                 }
@@ -263,14 +274,14 @@ impl Inner {
             // A call from before the opening tells nothing new.
             Phase::Open { since, .. } | Phase::HalfOpen { since, .. } if began < since => None,
             Phase::Open { .. } | Phase::HalfOpen { .. } if is_well => {
-                let Inner { openings, probes, .. } = *self;
-                *self = Inner { openings, probes, ..Inner::new(now) };
+                let Inner { openings, probes, handshake, .. } = *self;
+                *self = Inner { openings, probes, handshake, ..Inner::new(now) };
                 Some(Change::Closed)
             }
             // Whoever had nowhere else to go was sent here all the same.
             Phase::Open { .. } => None,
             Phase::HalfOpen { .. } => {
-                let why = if seen == Seen::Unreached { Why::Unreachable } else { Why::Failing };
+                let why = if is_unreached { Why::Unreachable } else { Why::Failing };
                 let pause = self.open(why, now, draw());
                 Some(Change::OpenedAgain { why, pause })
             }

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod breaker;
+pub(crate) mod clock;
 pub(crate) mod pool;
 pub(crate) mod sign;
 mod standing;
@@ -11,8 +12,7 @@ pub(crate) mod throttled;
 pub(crate) mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
@@ -23,6 +23,7 @@ use http_body_util::{BodyExt, Full};
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use breaker::{Breaker, Seen};
+use clock::{Clock, Learnt, News};
 use pool::{Effort, Pool, PoolStatus, SendError};
 use standing::Standing;
 use throttled::Throttled;
@@ -39,15 +40,8 @@ const OWN_PATIENCE: Duration = Duration::from_secs(20);
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 /// Error answers are read up to this size to learn what they ask for; longer ones are relayed unread.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-/// A clock that is off by less than this is not what a refused signature is about.
-const NOTABLE_SKEW_MS: i64 = 30_000;
 /// What the upstream is told about its client.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("bedrock-sidecar/", env!("CARGO_PKG_VERSION")));
-/// A clock that is off by more than this is not believed, whoever says so.
-const MOST_SKEW_MS: i64 = 24 * 3600 * 1000;
-/// How often the log says that an upstream's clock is not believed.
-const DISBELIEF_EVERY_MS: u64 = 60_000;
-
 /// A key that was refused is tried again after this long, unless another one has taken its place.
 const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 
@@ -56,22 +50,22 @@ const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 pub(crate) struct Upstream {
     pub region: String,
     /// What it has no room for at the moment.
-    pub throttled: Throttled,
+    pub throttled: Arc<Throttled>,
     credentials: Arc<Credentials>,
     /// The fingerprint of the key that it has refused last, and until when that is remembered.
     refused_key: ArcSwapOption<([u8; 32], Instant)>,
-    runtime: Arc<Pool>,
-    control: Arc<Pool>,
-    runtime_breaker: Breaker,
-    control_breaker: Breaker,
+    runtime: Arc<Host>,
+    control: Arc<Host>,
     timeouts: settings::Timeouts,
-    /// How far the upstream's clock is ahead of ours, in milliseconds.
-    clock_offset: AtomicI64,
-    /// Answers whose clock was not believed, and that /metrics has not counted yet.
-    disbelieved_clocks: AtomicU64,
-    /// Milliseconds of the Unix clock when the log last said so.
-    disbelief_said: AtomicU64,
+    clock: Clock,
     standing: Standing,
+}
+
+/// What serves one plane.
+#[derive(Debug)]
+struct Host {
+    pool: Arc<Pool>,
+    breaker: Breaker,
 }
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
@@ -100,21 +94,12 @@ pub(crate) enum AnswerBody {
     Passing(UpstreamBody),
 }
 
-/// What came of sending a request.
-#[derive(Debug)]
-pub(crate) struct Exchanged {
-    /// How often the request was sent, the answer's own attempt included.
-    pub attempts: u32,
-    /// How long it waited for connections, in all its attempts.
-    pub connecting: Duration,
-    pub result: Result<Answer, Failure>,
-}
-
 /// Why an upstream gave no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nothing was sent: another upstream may be tried.
-    NotSent(String),
+    /// Nobody has done anything with it: another upstream may be tried. `handshake`: the one that has failed; none where
+    /// connections did not take the request.
+    NotSent { why: String, handshake: Option<u64> },
     /// The request may have been received: only the client may repeat it.
     Broke(String),
     /// There is no credential for this upstream.
@@ -131,42 +116,39 @@ impl Upstream {
     ) -> Result<Upstream, String> {
         let needs_tls = upstream.runtime.tls || upstream.control.tls;
         let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
-        let pool = |endpoint: &crate::config::Endpoint| {
-            Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)
+        let host = |plane, endpoint: &crate::config::Endpoint| {
+            let pool = Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)?;
+            Ok::<_, String>(Arc::new(Host { pool, breaker: Breaker::new(&upstream.region, plane, Instant::now()) }))
         };
-        let (runtime, control) = (pool(&upstream.runtime)?, pool(&upstream.control)?);
+        let (runtime, control) = (host(Plane::Runtime, &upstream.runtime)?, host(Plane::Control, &upstream.control)?);
         Ok(Upstream::on(&upstream.region, timeouts, credentials, runtime, control))
     }
 
-    /// The same upstream with another store of credentials. It shares the connections.
+    /// The same upstream with another store of credentials. It shares the connections, and what is known of the hosts and of
+    /// their room.
     pub(crate) fn with_credentials(&self, credentials: Arc<Credentials>) -> Upstream {
         let (runtime, control) = (Arc::clone(&self.runtime), Arc::clone(&self.control));
         let other = Upstream::on(&self.region, self.timeouts, credentials, runtime, control);
-        other.clock_offset.store(self.clock_offset(), Ordering::Relaxed);
-        other
+        let (throttled, clock) = (Arc::clone(&self.throttled), Clock::starting_from(&self.clock));
+        Upstream { throttled, clock, ..other }
     }
 
     fn on(
         region: &str,
         timeouts: settings::Timeouts,
         credentials: Arc<Credentials>,
-        runtime: Arc<Pool>,
-        control: Arc<Pool>,
+        runtime: Arc<Host>,
+        control: Arc<Host>,
     ) -> Upstream {
-        let now = Instant::now();
         Upstream {
             region: region.to_owned(),
-            throttled: Throttled::default(),
+            throttled: Arc::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
             runtime,
             control,
-            runtime_breaker: Breaker::new(region, Plane::Runtime, now),
-            control_breaker: Breaker::new(region, Plane::Control, now),
             timeouts,
-            clock_offset: AtomicI64::new(0),
-            disbelieved_clocks: AtomicU64::new(0),
-            disbelief_said: AtomicU64::new(0),
+            clock: Clock::default(),
             standing: Standing::default(),
         }
     }
@@ -190,26 +172,32 @@ impl Upstream {
     }
 
     /// Sends a request of the daemon's own, which waits for no model.
-    pub(crate) async fn exchange(&self, request: &UpstreamRequest) -> Exchanged {
-        self.exchange_within(own_timeouts(self.timeouts), request, |_| {}).await
+    pub(crate) async fn exchange(&self, request: &UpstreamRequest, effort: &mut Effort) -> Result<Answer, Failure> {
+        self.exchange_within(own_timeouts(self.timeouts), request, effort, |_| {}).await
     }
 
     /// Sends a request with the current credential. A key that is refused as stale is refreshed and the request repeated
-    /// once; so is one whose date was off. Before the request is repeated, `tell` gets the number of the attempt.
-    pub(crate) async fn exchange_telling(&self, request: &UpstreamRequest, tell: impl FnMut(u32) + Send) -> Exchanged {
-        self.exchange_within(self.timeouts, request, tell).await
+    /// once; so is one whose date was off. What it takes is added to `effort`. Each time before the request is sent, `tell`
+    /// gets how often it will have been sent then.
+    pub(crate) async fn exchange_telling(
+        &self,
+        request: &UpstreamRequest,
+        effort: &mut Effort,
+        tell: impl FnMut(u32) + Send,
+    ) -> Result<Answer, Failure> {
+        self.exchange_within(self.timeouts, request, effort, tell).await
     }
 
     async fn exchange_within(
         &self,
         timeouts: settings::Timeouts,
         request: &UpstreamRequest,
+        effort: &mut Effort,
         tell: impl FnMut(u32) + Send,
-    ) -> Exchanged {
-        let mut effort = Effort::default();
-        let result = self.answer(timeouts, request, &mut effort, tell).await;
+    ) -> Result<Answer, Failure> {
+        let result = self.answer(timeouts, request, effort, tell).await;
         self.standing.learn(request.plane, &result);
-        Exchanged { attempts: effort.attempts, connecting: effort.connecting, result }
+        result
     }
 
     async fn answer(
@@ -224,12 +212,8 @@ impl Upstream {
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
-            effort.attempts += 1;
-            if effort.attempts > 1 {
-                tell(effort.attempts);
-            }
             let offset = self.clock_offset();
-            let answer = self.attempt(timeouts, request, &credential, offset, effort).await;
+            let answer = self.attempt(timeouts, request, &credential, offset, effort, &mut tell).await;
             self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
             let answer = answer?;
             match answer.remedy() {
@@ -242,7 +226,7 @@ impl Upstream {
                     };
                     credential = other;
                 }
-                Remedy::Clock(theirs) if may_shift && self.shift_clock(theirs, offset) => may_shift = false,
+                Remedy::Clock(theirs) if may_shift && self.learn_clock(theirs, offset) => may_shift = false,
                 _ => return Ok(answer),
             }
         }
@@ -255,15 +239,19 @@ impl Upstream {
         credential: &Credential,
         offset: i64,
         effort: &mut Effort,
+        tell: &mut (impl FnMut(u32) + Send),
     ) -> Result<Answer, Failure> {
         let pool = self.pool(outgoing.plane);
         let hash = || sign::body_hash(credential, &outgoing.body);
         let body_hash = large::work(outgoing.body.len(), hash).await;
-        let signed = || self.signed(outgoing, credential, &body_hash, offset);
+        let signed = |attempt| {
+            tell(attempt);
+            self.signed(outgoing, credential, &body_hash, offset)
+        };
         let (response, lease) = match pool.send(timeouts.first_byte, effort, signed).await {
             Ok(answered) => answered,
             Err(error @ (SendError::Connect { .. } | SendError::NotMade(_) | SendError::NotTaken { .. })) => {
-                return Err(Failure::NotSent(error.to_string()));
+                return Err(Failure::NotSent { why: error.to_string(), handshake: error.handshake() });
             }
             Err(error @ (SendError::Broke { .. } | SendError::Silent { .. })) => {
                 return Err(Failure::Broke(error.to_string()));
@@ -301,7 +289,7 @@ impl Upstream {
             authority: &authority,
             region: &self.region,
             body_hash,
-            now: answer::shifted(SystemTime::now(), offset),
+            now: clock::shifted(SystemTime::now(), offset),
         };
         sign::authenticate(request.headers_mut(), credential, signed)?;
         Ok(request)
@@ -312,19 +300,20 @@ impl Upstream {
         self.pool(plane).take_status()
     }
 
-    fn pool(&self, plane: Plane) -> &Arc<Pool> {
+    fn host(&self, plane: Plane) -> &Host {
         match plane {
             Plane::Runtime => &self.runtime,
             Plane::Control => &self.control,
         }
     }
 
+    fn pool(&self, plane: Plane) -> &Arc<Pool> {
+        &self.host(plane).pool
+    }
+
     /// Whether this plane is worth asking. A plane that fails says nothing about the other one.
     pub(crate) fn breaker(&self, plane: Plane) -> &Breaker {
-        match plane {
-            Plane::Runtime => &self.runtime_breaker,
-            Plane::Control => &self.control_breaker,
-        }
+        &self.host(plane).breaker
     }
 
     /// Where requests of this kind go.
@@ -332,46 +321,32 @@ impl Upstream {
         self.pool(plane).endpoint()
     }
 
-    /// Takes over the upstream's clock. True if that changes the date of an attempt that was signed with the offset `used`:
-    /// of many that were refused together, only the first finds a clock that nobody has set right yet.
-    fn shift_clock(&self, theirs: SystemTime, used: i64) -> bool {
-        let offset = answer::clock_offset(theirs, SystemTime::now());
-        if offset.unsigned_abs() > MOST_SKEW_MS.unsigned_abs() {
-            self.disbelieve_clock(offset);
-            // Another attempt may have found a time that can be believed.
-            return self.clock_offset().abs_diff(used) > NOTABLE_SKEW_MS.unsigned_abs();
-        }
-        let before = self.clock_offset.swap(offset, Ordering::Relaxed);
-        if offset.abs_diff(before) > NOTABLE_SKEW_MS.unsigned_abs() {
-            tracing::warn!(
+    /// Takes over the upstream's clock. True if that changes the date of an attempt that was signed with the offset `used`.
+    fn learn_clock(&self, theirs: SystemTime, used: i64) -> bool {
+        let Learnt { helps, news } = self.clock.learn(theirs, SystemTime::now(), used);
+        match news {
+            None => {}
+            Some(News::Differs(offset)) => tracing::warn!(
                 seconds = offset / 1000,
                 "this host's clock differs from the upstream's; requests are signed with the upstream's time, but the clock should be synchronised (chronyc tracking)"
-            );
-        }
-        offset.abs_diff(used) > NOTABLE_SKEW_MS.unsigned_abs()
-    }
-
-    fn disbelieve_clock(&self, offset: i64) {
-        self.disbelieved_clocks.fetch_add(1, Ordering::Relaxed);
-        let (now, said) = (unix_millis(), self.disbelief_said.load(Ordering::Relaxed));
-        let is_due = now.abs_diff(said) >= DISBELIEF_EVERY_MS;
-        if is_due && self.disbelief_said.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::warn!(
+            ),
+            Some(News::NotBelieved(offset)) => tracing::warn!(
                 region = %self.region,
                 seconds = offset / 1000,
                 "the upstream claims a time that is more than a day away from this host's clock; it is not believed. Check the clock (chronyc tracking), and who answers at the upstream's address"
-            );
+            ),
         }
+        helps
     }
 
     /// How many answers claimed a time that was not believed since this was last asked.
     pub(crate) fn take_disbelieved_clocks(&self) -> u64 {
-        self.disbelieved_clocks.swap(0, Ordering::Relaxed)
+        self.clock.take_disbelieved()
     }
 
     /// How far the upstream's clock is ahead of ours as far as it mattered, in milliseconds.
     pub(crate) fn clock_offset(&self) -> i64 {
-        self.clock_offset.load(Ordering::Relaxed)
+        self.clock.offset()
     }
 }
 
@@ -382,7 +357,7 @@ fn seen(attempt: &Result<Answer, Failure>) -> Seen {
         Ok(answer) if answer.status.is_server_error() => Seen::Failed,
         Ok(_) | Err(Failure::NoCredential(_)) => Seen::Served,
         Err(Failure::Broke(_)) => Seen::Failed,
-        Err(Failure::NotSent(_)) => Seen::Unreached,
+        Err(Failure::NotSent { handshake, .. }) => Seen::Unreached { handshake: *handshake },
     }
 }
 
@@ -435,7 +410,10 @@ async fn read_error(status: StatusCode, mut body: UpstreamBody, time: Duration) 
                 body.put_back(read.freeze());
                 return Ok(AnswerBody::Passing(body));
             }
-            Err(_) => return Err(format!("an error answer that did not end within {} s", time.as_secs_f32())),
+            Err(_) => {
+                body.give_up();
+                return Err(format!("an error answer that did not end within {} s", time.as_secs_f32()));
+            }
         };
         let frame = frame.map_err(|error| error.to_string())?;
         if let Some(data) = frame.data_ref() {
@@ -448,20 +426,12 @@ async fn read_error(status: StatusCode, mut body: UpstreamBody, time: Duration) 
     Ok(AnswerBody::Read(read.freeze()))
 }
 
-fn unix_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Failure {
     /// The answer of our own that says so.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Failure::NoCredential(refusal) => refusal.clone(),
-            Failure::NotSent(why) | Failure::Broke(why) => {
+            Failure::NotSent { why, .. } | Failure::Broke(why) => {
                 Refusal::new(RefusalKind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
             }
         }
@@ -485,6 +455,48 @@ mod tests {
         assert_eq!(own_timeouts(of(3, 2)), of(3, 2));
     }
 
+    /// An upstream whose host accepts connections and says nothing.
+    async fn silent(connect: Duration) -> (Upstream, tokio::net::TcpListener, tempfile::NamedTempFile) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "AKIAKEY:s").unwrap();
+        let source = settings::SecretLocation::File(file.path().to_owned());
+        let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
+        let port = listener.local_addr().unwrap().port();
+        let endpoint = crate::config::Endpoint { tls: true, host: "127.0.0.1".to_owned(), port };
+        let upstream = settings::Upstream {
+            runtime: endpoint.clone(),
+            control: endpoint,
+            ..settings::Upstream::of_region("us-east-1", &wanted)
+        };
+        let credentials = Arc::new(Credentials::new(&wanted, ["us-east-1".to_owned()].into()).await);
+        let timeouts = settings::Timeouts { connect, first_byte: connect, idle: connect };
+        (Upstream::new(&upstream, timeouts, credentials).unwrap(), listener, file)
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_many_wait_for_fails_once_as_far_as_the_breaker_is_concerned() {
+        use breaker::Position;
+        let (upstream, _listener, _file) = silent(Duration::from_secs(1)).await;
+        let upstream = Arc::new(upstream);
+        let position = || upstream.breaker(Plane::Runtime).status(Instant::now()).position;
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let upstream = Arc::clone(&upstream);
+            all.spawn(async move { upstream.probe().await });
+        }
+        assert!(all.join_all().await.iter().all(Result::is_err));
+        assert_eq!(position(), Position::Closed, "{:?}", upstream.take_pool_status(Plane::Runtime));
+        // One after the other, each has a handshake of its own.
+        for _ in 0..3 {
+            assert!(upstream.probe().await.is_err());
+        }
+        assert_eq!(position(), Position::Open);
+        // A reload that changes whom the credential is for has not made the host well.
+        let other = upstream.with_credentials(Arc::clone(upstream.credentials()));
+        assert_eq!(other.breaker(Plane::Runtime).status(Instant::now()).position, Position::Open);
+    }
+
     /// What is read of an error whose server falls silent in the middle of its body, and then closes.
     async fn error_that_stalls(status: u16) -> Result<AnswerBody, String> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -499,7 +511,7 @@ mod tests {
         });
         let endpoint = crate::config::Endpoint { tls: false, host: "127.0.0.1".to_owned(), port };
         let pool = Pool::new(endpoint, None, Duration::from_secs(20)).unwrap();
-        let make = || Ok(http::Request::get("/").header("host", "x").body(Full::default()).unwrap());
+        let make = |_| Ok(http::Request::get("/").header("host", "x").body(Full::default()).unwrap());
         let (response, lease) = pool.send(Duration::from_secs(20), &mut Effort::default(), make).await.unwrap();
         let body = UpstreamBody::new(response.into_body(), lease, Duration::from_secs(1));
         read_error(StatusCode::from_u16(status).unwrap(), body, Duration::from_millis(50)).await

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 use tokio::sync::watch;
 
 use super::answer::Remedy;
+use super::pool::Effort;
 use super::{Answer, Failure, Upstream, UpstreamRequest};
 use crate::operation::Plane;
 
@@ -58,7 +59,7 @@ impl Standing {
                     known.refused = refused;
                 }
             }
-            Err(Failure::NotSent(why)) => *self.lock().reach(plane) = Reach::No(why.clone()),
+            Err(Failure::NotSent { why, .. }) => *self.lock().reach(plane) = Reach::No(why.clone()),
             Err(Failure::NoCredential(_) | Failure::Broke(_)) => return,
         }
         let is_in_trouble = self.lock().trouble().is_some();
@@ -153,7 +154,7 @@ impl Upstream {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        self.exchange(&question).await.result.map(drop)
+        self.exchange(&question, &mut Effort::default()).await.map(drop)
     }
 }
 
@@ -172,7 +173,7 @@ mod tests {
     }
 
     fn not_sent() -> Result<Answer, Failure> {
-        Err(Failure::NotSent("no connection to x".to_owned()))
+        Err(Failure::NotSent { why: "no connection to x".to_owned(), handshake: Some(1) })
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -46,7 +47,8 @@ impl Namespace {
         if users::own_uid() != 0 {
             return Err("needs root".to_owned());
         }
-        let id = std::process::id() % 10_000;
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = (std::process::id() * 4 + NUMBER.fetch_add(1, Ordering::Relaxed)) % 10_000;
         // Of the addresses that are meant for tests of networks (RFC 2544).
         let (net, host) = (id / 64 % 250, id % 64 * 4);
         let (here, there) = (format!("198.18.{net}.{}", host + 1), format!("198.18.{net}.{}", host + 2));
@@ -97,8 +99,28 @@ impl Drop for Namespace {
 }
 
 async fn bedrock_at(here: IpAddr, region: &str) -> Simulator {
+    bedrock_with(options(here, region)).await
+}
+
+fn options(here: IpAddr, region: &str) -> Options {
     let options = Options { plain_address: None, tls_address: Some(SocketAddr::new(here, 0)), ..Options::default() };
-    bedrock_with(Options { region: region.into(), certificate_names: vec![here.to_string()], ..options }).await
+    Options { region: region.into(), certificate_names: vec![here.to_string()], ..options }
+}
+
+/// The daemon in the namespace, with a Unix socket that reaches it from here.
+async fn daemon_in(namespace: &Namespace, setup: Setup) -> (Daemon, PathBuf) {
+    let socket = setup.path().join("bedrock.sock");
+    let setup = setup.listen(&format!(
+        "addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\nunix_socket = \"{}\"\n",
+        socket.display()
+    ));
+    let mut command = tool("ip");
+    command.args(["netns", "exec", &namespace.name]).arg(program().get_program()).args([
+        "run",
+        "--config",
+        &setup.write(),
+    ]);
+    (Daemon::spawn(command, BTreeMap::new(), setup.directory).await, socket)
 }
 
 /// Asks one thing after the other.
@@ -158,18 +180,7 @@ async fn a_partition_is_survived() {
     let bedrocks = [bedrock_at(namespace.here, REGIONS[0]).await, bedrock_at(namespace.here, REGIONS[1]).await];
     let setup = Setup::several(&[(&bedrocks[0], REGIONS[0]), (&bedrocks[1], REGIONS[1])])
         .with("[upstream_timeouts]\nconnect = \"2s\"\nfirst_byte = \"3s\"\nidle = \"3s\"\n[audit]\ntable = \"\"\n");
-    let socket = setup.path().join("bedrock.sock");
-    let setup = setup.listen(&format!(
-        "addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\nunix_socket = \"{}\"\n",
-        socket.display()
-    ));
-    let mut command = tool("ip");
-    command.args(["netns", "exec", &namespace.name]).arg(program().get_program()).args([
-        "run",
-        "--config",
-        &setup.write(),
-    ]);
-    let mut daemon = Daemon::spawn(command, BTreeMap::new(), setup.directory).await;
+    let (mut daemon, socket) = daemon_in(&namespace, setup).await;
     let mut client = Client { door: Door::Unix(socket.clone()), next: 0, seen: BTreeMap::new() };
     client.until("the first upstream to serve", 200, Some(REGIONS[0])).await;
 
@@ -218,4 +229,42 @@ async fn a_partition_is_survived() {
     );
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
+/// HTTP/1.1 has no pings: here the kernel finds out that a path has gone, both under a request that waits for its answer and
+/// under one that was just sent on a connection that was kept. Otherwise both would wait for `first_byte`, 15 minutes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: the kernel waits for 30 s"]
+async fn a_silent_path_ends_requests_over_http1_long_before_first_byte() {
+    let namespace = match Namespace::new() {
+        Ok(namespace) => namespace,
+        Err(why) => {
+            println!("NOT RUN: a_silent_path_ends_requests_over_http1_long_before_first_byte: {why}");
+            return;
+        }
+    };
+    let bedrock = bedrock_with(Options { http2: false, ..options(namespace.here, REGIONS[0]) }).await;
+    let setup = Setup::several(&[(&bedrock, REGIONS[0])])
+        .with("[upstream_timeouts]\nfirst_byte = \"15m\"\n[audit]\ntable = \"\"\n");
+    let (daemon, socket) = daemon_in(&namespace, setup).await;
+    let mut client = Client { door: Door::Unix(socket.clone()), next: 0, seen: BTreeMap::new() };
+    let waiting = {
+        let request = client.converse("converse", "think 600000 hello");
+        let mut connection = Http1::on(UnixStream::connect(&socket).await.unwrap(), "localhost").await;
+        tokio::spawn(async move { Answer::of(connection.start(request).await.unwrap()).await.unwrap() })
+    };
+    eventually("the request to arrive", || received(&bedrock, "Converse").len() == 1).await;
+    client.until("a connection to be kept", 200, Some(REGIONS[0])).await;
+    namespace.cut(bedrock.tls_endpoint().rsplit(':').next().unwrap().parse().unwrap());
+    let request = client.converse("converse", "hello");
+    let mut connection = Http1::on(UnixStream::connect(&socket).await.unwrap(), "localhost").await;
+    let sent = tokio::spawn(async move { Answer::of(connection.start(request).await.unwrap()).await.unwrap() });
+    for (what, asked) in [("the one that waited", waiting), ("the one that was sent", sent)] {
+        let answer = tokio::time::timeout(Duration::from_secs(300), asked).await.expect(what).unwrap();
+        assert_eq!(answer.status, 503, "{what}: {answer:?}");
+        let record = daemon.record_of(&answer).await;
+        let told = (&record["outcome"], &record["statusCode"], &record["attempts"]);
+        assert_eq!(told, (&json!("upstream_broke"), &json!(503), &json!(1)), "{what}: {record}");
+        println!("{what}: after {} ms", record["latency"]);
+    }
 }

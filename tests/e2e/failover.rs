@@ -92,7 +92,7 @@ async fn what_is_bound_to_a_region_that_cannot_be_reached_is_not_refused_by_anot
         let answer = daemon.post(&converse_path(&arn), converse("hello")).await;
         refused(&answer, 503, "ServiceUnavailableException");
         let record = daemon.record_of(&answer).await;
-        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("upstream_broke"), &json!(503)), "{record}");
+        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("refused"), &json!(503)), "{record}");
     }
     // What any region could have refused is refused.
     west.inject(error(400, "ValidationException"));
@@ -156,7 +156,7 @@ async fn a_request_that_the_upstream_refuses_unread_is_repeated_a_few_times_and_
         .await;
         assert!(refused(&answer, 503, "ServiceUnavailableException").len() > 20, "{answer:?}");
         let record = daemon.record_of(&answer).await;
-        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("upstream_broke"), &json!(503)), "{record}");
+        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("refused"), &json!(503)), "{record}");
     }
 }
 
@@ -283,7 +283,8 @@ async fn a_control_plane_that_is_gone_leads_to_the_next_upstream_and_leaves_infe
     assert_eq!(metric(&daemon.metrics().await, &breaker("runtime")), Some(0.0));
     // What the daemon tried itself is recorded.
     let own = daemon.record("the profile", |record| record["operation"] == "CreateInferenceProfile").await;
-    assert_eq!((&own["outcome"], &own["destinationRegion"]), (&json!("upstream_broke"), &json!("us-east-1")), "{own}");
+    assert_eq!((&own["outcome"], &own["destinationRegion"]), (&json!("refused"), &json!("us-east-1")), "{own}");
+    assert_eq!(own["attempts"], 0, "{own}");
 
     // Nor does it tell which profiles there are, because it was away from the start.
     let daemon = planes(&east, &control, &west).ready().await;
@@ -333,10 +334,42 @@ async fn what_may_have_reached_a_model_is_sent_again_only_where_the_configuratio
     let answer = send(daemon.address(), ask()).await;
     refused(&answer, 503, "ServiceUnavailableException");
     let record = daemon.record_of(&answer).await;
-    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_broke"), &json!(2)), "{record}");
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_broke"), &json!(1)), "{record}");
     // The region is the one whose outcome this is, and not the one that was asked last.
     assert_eq!(answer.header("x-bedrock-sidecar-region"), Some("us-east-1"), "{answer:?}");
     assert_eq!(record["destinationRegion"], "us-east-1", "{record}");
+}
+
+/// Each upstream has a profile of its own for the model.
+#[tokio::test]
+async fn the_record_of_a_failure_tells_of_the_upstream_whose_failure_it_is() {
+    let (east, west, _) = regions().await;
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let setup = Setup::alone().upstreams(&format!(
+        "{}[[upstreams]]\nregion = \"us-west-2\"\nruntime_endpoint = \"http://{nobody}\"\ncontrol_endpoint = \"{}\"\n[upstreams_policy]\nretry_after_send = true",
+        upstream("us-east-1", &east.plain_endpoint(), None),
+        west.plain_endpoint(),
+    ));
+    let daemon = setup.ready().await;
+    east.inject(Fault::once(Effect::BreakBeforeHeaders { how: simulator::Ending::Rst }).on("Converse"));
+    let answer = daemon.post(&converse_path(NEEDS_CREATED_PROFILE), converse("hello")).await;
+    refused(&answer, 503, "ServiceUnavailableException");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_broke"), &json!(1)), "{record}");
+    assert_eq!(record["destinationRegion"], "us-east-1", "{record}");
+    let profile = record["inferenceProfileUsed"].as_str().unwrap();
+    assert!(profile.starts_with("arn:aws:bedrock:us-east-1:"), "{record}");
+    assert_eq!(received(&west, "CreateInferenceProfile").len(), 1, "the other one was asked last");
+
+    // One that no upstream takes has been sent as nothing.
+    east.refuse_connections(true);
+    let answer = until_async("nobody to be there", || async {
+        let answer = daemon.post(&converse_path(NEEDS_CREATED_PROFILE), converse("hello")).await;
+        (answer.status == 503 && daemon.record_of(&answer).await["attempts"] == 0).then_some(answer)
+    })
+    .await;
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["inferenceProfileUsed"]), (&json!("refused"), &json!(null)), "{record}");
 }
 
 #[tokio::test]

@@ -475,5 +475,5 @@ async fn answers_of_our_own_have_an_id_that_sdks_show_and_a_region_only_if_somet
     assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (503, None), "{answer:?}");
     let (ours, shown) = ids(&answer);
     assert_eq!(ours, shown);
-    assert_eq!(alone.record_of(&answer).await["outcome"], "upstream_broke");
+    assert_eq!(alone.record_of(&answer).await["outcome"], "refused");
 }

@@ -211,3 +211,90 @@ async fn what_answers_without_being_the_daemon_is_said_in_one_sentence() {
     assert!(complaint.contains("what listens there is no bedrock-sidecar (its answer to /status: 404"), "{complaint}");
     assert_eq!(output.stdout, b"");
 }
+
+/// A terminal with a `status --watch` in it.
+struct Watched {
+    child: std::process::Child,
+    shown: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
+}
+
+impl Watched {
+    fn start(mut command: Command, size: (u16, u16)) -> Watched {
+        let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
+        pty::grantpt(&ours).unwrap();
+        pty::unlockpt(&ours).unwrap();
+        let name = pty::ptsname(&ours, Vec::new()).unwrap();
+        let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        tcsetwinsize(&theirs, Winsize { ws_row: size.0, ws_col: size.1, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let child = command.stdout(OwnedFd::from(theirs)).stderr(Stdio::null()).spawn().unwrap();
+        drop(command);
+        let shown = std::sync::Arc::<std::sync::Mutex<Vec<u8>>>::default();
+        let into = std::sync::Arc::clone(&shown);
+        let reader = std::thread::spawn(move || {
+            let (mut terminal, mut buffer) = (File::from(ours), [0; 4096]);
+            // Reading ends with EIO when the last who could write has gone.
+            while let Ok(read @ 1..) = terminal.read(&mut buffer) {
+                into.lock().unwrap().extend_from_slice(&buffer[..read]);
+            }
+        });
+        Watched { child, shown, reader }
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    /// All that was shown, and the exit code, after Ctrl-C.
+    async fn interrupted(mut self) -> (String, Option<i32>) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let status = until("the end of the command", || self.child.try_wait().unwrap()).await;
+        eventually("the end of the terminal", || self.reader.is_finished()).await;
+        (self.shown(), status.code())
+    }
+}
+
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
+const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
+
+#[tokio::test]
+async fn a_watched_screen_is_drawn_anew_and_the_terminal_given_back() {
+    let bedrock = bedrock().await;
+    let mut daemon = Setup::plain(&bedrock).ready().await;
+    let mut command = status_of(&daemon, &["--watch", "1"]);
+    command.env("TERM", "xterm").env("NO_COLOR", "1");
+    let watched = Watched::start(command, (12, 30));
+    eventually("three frames", || watched.shown().matches("\u{1b}[H").count() >= 3).await;
+    // It goes on while the daemon is away.
+    daemon.signal("TERM");
+    assert!(daemon.ended().await.success());
+    eventually("a frame that says so", || watched.shown().contains("no daemon answers on")).await;
+    let (shown, code) = watched.interrupted().await;
+    assert_eq!(code, Some(1), "the last answer was none");
+    assert!(shown.starts_with(ENTER) && shown.ends_with(LEAVE), "{shown:?}");
+    assert!(shown.contains("every 1 s; Ctrl-C ends") && shown.contains("READY: requests go to us-east-1"), "{shown:?}");
+    assert!(!shown.contains("\u{1b}[1m") && !shown.contains(CANARY), "{shown:?}");
+    let frames = shown.trim_start_matches(ENTER).trim_end_matches(LEAVE).split("\u{1b}[H").skip(1);
+    for frame in frames {
+        assert!(frame.matches("\r\n").count() < 12 && frame.ends_with("\u{1b}[J"), "{frame:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_terminal_can_be_watched() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let output = output(status_of(&daemon, &["--watch"])).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+    assert!(said.starts_with("bedrock-sidecar: --watch needs a terminal"), "{said}");
+    let mut dumb = status_of(&daemon, &["--watch"]);
+    dumb.env("TERM", "dumb");
+    let (shown, code) = in_terminal(dumb, 80).await;
+    assert_eq!((code, shown.as_str()), (Some(2), ""));
+    for words in [["--watch", "0"], ["--watch", "x"], ["--watch", "--json"]] {
+        let code = self::output(status_of(&daemon, &words)).await.status.code();
+        assert_eq!(code, Some(2), "{words:?}");
+    }
+}

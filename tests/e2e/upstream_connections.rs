@@ -51,7 +51,8 @@ async fn all_who_wait_for_a_silent_upstream_hear_of_it_within_one_connect_time_o
         assert!(sentence.contains("no handshake within 2 s"), "{sentence}");
         assert!(*took < Duration::from_millis(3900), "less than two time-outs: {took:?}");
         let record = daemon.record_of(answer).await;
-        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("upstream_broke"), &json!(503)), "{record}");
+        assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("refused"), &json!(503)), "{record}");
+        assert_eq!(record["attempts"], 0, "{record}");
         let latency = record["latency"].as_u64().unwrap();
         assert!((1800..3900).contains(&latency), "{record}");
         assert!(record["errorMessage"].as_str().unwrap().contains("no handshake within 2 s"), "{record}");
@@ -81,7 +82,45 @@ async fn a_request_that_never_left_is_not_counted_as_sent() {
         let answer = daemon.post(&converse_path(ON_DEMAND), body.to_string()).await;
         let sentence = refused(&answer, 503, "ServiceUnavailableException");
         assert!(sentence.contains("no handshake"), "{sentence}");
-        assert_eq!(daemon.record_of(&answer).await["outcome"], "upstream_broke");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(0)), "{record}");
+    }
+}
+
+/// The client does not wait for the connection's end.
+#[tokio::test]
+async fn a_client_that_leaves_before_there_is_a_connection_has_sent_nothing() {
+    let bedrock = bedrock().await;
+    let (upstream, accepted) = silent(&bedrock).await;
+    let daemon = Setup::plain(&bedrock)
+        .upstreams(&upstream)
+        .with("[upstream_timeouts]\nconnect = \"60s\"\n[limits]\ntokens_per_day = 5000")
+        .ready()
+        .await;
+    // As above: the second one fits only if the first one has used nothing.
+    for round in 1..=2 {
+        let body = json!({
+            "messages": [{"role": "user", "content": [{"text": "hello"}]}],
+            "inferenceConfig": {"maxTokens": 3000}
+        });
+        let address = daemon.address();
+        let mut client = Http1::to(address).await;
+        let asked = request(Method::POST, &converse_path(ON_DEMAND), body.to_string());
+        let waiting = tokio::spawn(async move { client.start(asked).await.map(drop) });
+        eventually("the connection to be opened", || accepted.load(Ordering::SeqCst) > 0).await;
+        until_async("the request to be in flight", || async {
+            (metric(&daemon.metrics().await, "bedrock_sidecar_in_flight") == Some(1.0)).then_some(())
+        })
+        .await;
+        waiting.abort();
+        let _ = waiting.await;
+        let left = until("its record", || {
+            let records = daemon.records();
+            (records.len() >= round).then(|| records.into_iter().next_back()).flatten()
+        })
+        .await;
+        assert_eq!((&left["outcome"], &left["statusCode"]), (&json!("client_disconnected"), &json!(499)), "{left}");
+        assert_eq!(left["attempts"], 0, "{left}");
     }
 }
 

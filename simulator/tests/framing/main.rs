@@ -8,5 +8,6 @@ mod bytes2;
 mod client;
 mod control;
 mod curl;
+mod frames;
 mod matrix;
 mod resets;

@@ -4,6 +4,7 @@
 mod attention;
 mod screen;
 mod terminal;
+mod watch;
 mod words;
 
 use std::io::{self, Write};
@@ -24,30 +25,52 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The page grows with callers and models that have limits.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-pub(super) fn status(settings: &Settings, json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
-    let asked = super::runtime().map_err(|error| error.to_string()).and_then(|runtime| {
-        runtime.block_on(async {
-            let waited = tokio::time::timeout(TIMEOUT, ask(settings)).await;
-            waited.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())))
-        })
-    });
-    match asked {
-        Ok(status) => {
-            match Terminal::of_stdout().filter(|_| !json) {
-                Some(terminal) => write!(out, "{}", screen::screen(&status, &terminal))?,
-                None => writeln!(out, "{status:#}")?,
-            }
-            Ok(if status["ready"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-        Err(reason) => {
-            let file =
-                settings.path.as_ref().map_or("the built-in defaults".to_owned(), |path| path.display().to_string());
-            Ok(failed(&format!(
-                "no daemon answers on {} (listen.admin_address in {file}): {reason}; is it running, with this configuration? If it has stopped, its log says why.",
-                settings.listen.admin_address
-            )))
-        }
+pub(super) fn status(
+    settings: &Settings,
+    json: bool,
+    watched: Option<Duration>,
+    out: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    if let Some(objection) = watched.and_then(|_| watch::objection()) {
+        return Ok(watch::refused(objection));
     }
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return Ok(failed(&format!("the runtime cannot start: {error}"))),
+    };
+    if let Some(every) = watched {
+        return runtime.block_on(watch::watch(settings, every, out));
+    }
+    let answer = runtime.block_on(asked(settings));
+    match &answer {
+        Ok(status) => match Terminal::of_stdout().filter(|_| !json) {
+            Some(terminal) => write!(out, "{}", screen::screen(status, &terminal))?,
+            None => writeln!(out, "{status:#}")?,
+        },
+        Err(sentence) => return Ok(failed(sentence)),
+    }
+    Ok(code_of(&answer))
+}
+
+fn code_of(answer: &Result<Value, String>) -> ExitCode {
+    match answer {
+        Ok(status) if status["ready"] == true => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// The daemon's answer, or why there is none and what to do.
+async fn asked(settings: &Settings) -> Result<Value, String> {
+    let waited = tokio::time::timeout(TIMEOUT, ask(settings)).await;
+    let answer = waited.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())));
+    answer.map_err(|reason| {
+        let file =
+            settings.path.as_ref().map_or("the built-in defaults".to_owned(), |path| path.display().to_string());
+        format!(
+            "no daemon answers on {} (listen.admin_address in {file}): {reason}; is it running, with this configuration? If it has stopped, its log says why.",
+            settings.listen.admin_address
+        )
+    })
 }
 
 async fn ask(settings: &Settings) -> Result<Value, String> {

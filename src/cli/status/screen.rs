@@ -43,6 +43,11 @@ pub(super) fn screen(status: &Value, terminal: &Terminal) -> String {
     screen
 }
 
+/// A sentence in place of a screen.
+pub(super) fn failure(sentence: &str) -> Text {
+    vec![(Tone::Bad, sentence.to_owned())]
+}
+
 /// One sentence, and further reasons in lines of their own.
 fn headline(status: &Value) -> Vec<Text> {
     if status["ready"] != true {

@@ -28,6 +28,20 @@ pub(super) enum Tone {
 /// Pieces of one paragraph.
 pub(super) type Text = Vec<(Tone, String)>;
 
+/// It cannot be drawn anew.
+pub(super) fn is_dumb() -> bool {
+    dumb(std::env::var("TERM").ok())
+}
+
+fn dumb(term: Option<String>) -> bool {
+    term.is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// The lines that standard output has room for; 0 where nobody tells.
+pub(super) fn rows() -> usize {
+    rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row))
+}
+
 impl Terminal {
     /// None if standard output is no terminal.
     pub(super) fn of_stdout() -> Option<Terminal> {
@@ -42,7 +56,7 @@ impl Terminal {
     /// `size` is what the terminal tells of its width, 0 if it does not.
     fn new(size: usize, variable: impl Fn(&str) -> Option<String>) -> Terminal {
         let told = if size > 0 { Some(size) } else { variable("COLUMNS").and_then(|columns| columns.parse().ok()) };
-        let is_dumb = variable("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        let is_dumb = dumb(variable("TERM"));
         // https://no-color.org: any value but the empty one.
         let is_unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
         Terminal { width: told.unwrap_or(USUAL).max(NARROWEST), colours: !is_dumb && !is_unwanted }

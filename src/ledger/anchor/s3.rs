@@ -64,7 +64,7 @@ impl Bucket {
         let credentials = self.credentials.provide_credentials().await.map_err(|error| {
             format!("S3 cannot be asked for the bucket {}: {}", self.settings.bucket, without_credentials(&error))
         })?;
-        let request = || request(&self.settings, &credentials, chain, now_ms);
+        let request = |_| request(&self.settings, &credentials, chain, now_ms);
         let sent = self.pool.send(ANSWER_TIMEOUT, &mut Effort::default(), request).await;
         let (response, lease) = sent.map_err(|error| format!("{}: {error}", self.settings.bucket))?;
         let status = response.status();

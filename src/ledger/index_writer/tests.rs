@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 
+use super::pruning::PRUNE_INTERVAL;
 use super::*;
 use crate::config::OnFull;
 use crate::ledger::chain::Chain;

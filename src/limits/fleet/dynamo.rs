@@ -10,8 +10,9 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
+use tokio::sync::Mutex;
 
-use crate::credentials::source::http_client;
+use crate::credentials::source::{http_client, on_this_host};
 
 use super::amount::Amount;
 use super::store::{Change, LeaseStore, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
@@ -35,18 +36,6 @@ pub struct Dynamo {
 }
 
 impl Dynamo {
-    /// Calls a table in a region. `host` is written beside the lease. Endpoint and credentials as the AWS SDK finds them in environment, profile and instance role.
-    pub(crate) async fn connect(table: &str, region: &str, host: &str) -> Dynamo {
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
-            .region(aws_config::Region::new(region.to_owned()))
-            .http_client(http_client())
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().operation_timeout(CALL).build())
-            .load()
-            .await;
-        Dynamo::new(Client::new(&config), table, host)
-    }
-
     /// With a client that is made already.
     pub fn new(client: Client, table: &str, host: &str) -> Dynamo {
         Dynamo { client, table: table.to_owned(), host: host.to_owned() }
@@ -216,6 +205,48 @@ impl Dynamo {
                 unanswered(&error).sentence
             )),
         }
+    }
+}
+
+/// The table as this host's own credentials reach it. The client is made with the first call, and anew after one that has
+/// failed: the SDK reads the host's configuration once.
+#[derive(Debug)]
+pub(crate) struct OwnDynamo {
+    table: String,
+    region: String,
+    host: String,
+    made: Mutex<Option<Dynamo>>,
+}
+
+impl OwnDynamo {
+    /// `host` is written beside the lease. Endpoint and credentials are as the AWS SDK finds them in environment, profile and
+    /// instance role.
+    pub(crate) fn new(table: &str, region: &str, host: &str) -> OwnDynamo {
+        OwnDynamo { table: table.to_owned(), region: region.to_owned(), host: host.to_owned(), made: Mutex::default() }
+    }
+
+    async fn current(&self) -> Dynamo {
+        let mut made = self.made.lock().await;
+        if let Some(dynamo) = &*made {
+            return dynamo.clone();
+        }
+        let loader = aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new(self.region.clone()))
+            .http_client(http_client())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().operation_timeout(CALL).build());
+        let client = Client::new(&on_this_host(loader).await);
+        made.insert(Dynamo::new(client, &self.table, &self.host)).clone()
+    }
+}
+
+impl LeaseStore for OwnDynamo {
+    async fn call(&self, request: StoreRequest) -> Result<StoreResponse, StoreError> {
+        let outcome = self.current().await.call(request).await;
+        if matches!(outcome, Err(StoreError::Unavailable(_))) {
+            *self.made.lock().await = None;
+        }
+        outcome
     }
 }
 

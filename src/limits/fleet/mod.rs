@@ -16,4 +16,5 @@ mod watch;
 mod window;
 
 pub use dynamo::Dynamo;
+pub(crate) use dynamo::OwnDynamo;
 pub use store::LeaseStore;

@@ -177,6 +177,21 @@ async fn a_new_certificate_serves_the_next_connection_and_a_bad_one_does_not() {
     handshake(&material, &pki.client(None, &BOTH)).await.unwrap();
 }
 
+/// Agents renew it too.
+#[tokio::test]
+async fn another_ca_of_clients_is_taken_over_and_the_old_ones_clients_are_strangers() {
+    let (pki, next) = (Pki::new(), Pki::new());
+    pki.issue("app", Vec::new());
+    let material = Material::new(Loaded::read(pki.tls("127.0.0.1:0", true)).unwrap());
+    let client = pki.client(Some("app"), &BOTH);
+    handshake(&material, &client).await.unwrap();
+    std::fs::copy(next.path("ca.pem"), pki.path("ca.pem")).unwrap();
+    assert_eq!(material.reload_if_changed(), Ok(true));
+    // Nor is a session resumed that the old one has vouched for.
+    let error = handshake(&material, &client).await.unwrap_err();
+    assert!(error.contains("invalid peer certificate"), "{error}");
+}
+
 fn load(pki: &Pki, lines: &str) -> Result<Settings, String> {
     let dir = pki.dir.path().to_str().unwrap();
     std::fs::write(pki.path("config.toml"), format!("[listen.tls]\n{}", lines.replace("{dir}", dir))).unwrap();

@@ -1,7 +1,9 @@
 //! Each with a clock that is moved by hand.
 
 use super::*;
-use Seen::{Failed, Served, Throttled, Unreached};
+use Seen::{Failed, Served, Throttled};
+
+const UNREACHED: Seen = Seen::Unreached { handshake: None };
 
 /// A clock that is moved by hand.
 struct Bench {
@@ -48,11 +50,29 @@ fn opened(change: Option<Change>) -> (Why, Duration) {
 #[test]
 fn connects_that_fail_in_a_row_open_it_and_one_that_succeeds_begins_anew() {
     let mut bench = Bench::new();
-    assert!(bench.calls(Unreached, 2).is_empty());
+    assert!(bench.calls(UNREACHED, 2).is_empty());
     assert_eq!(bench.call(Throttled), None, "who answers at all was reached");
-    assert!(bench.calls(Unreached, 2).is_empty());
-    assert_eq!(opened(bench.call(Unreached)), (Why::Unreachable, FIRST_PAUSE));
+    assert!(bench.calls(UNREACHED, 2).is_empty());
+    assert_eq!(opened(bench.call(UNREACHED)), (Why::Unreachable, FIRST_PAUSE));
     assert_eq!((bench.turn(), bench.position()), (Permitted::No, Position::Open));
+}
+
+#[test]
+fn a_handshake_that_many_have_waited_for_counts_once() {
+    let mut bench = Bench::new();
+    let failed = |number| Seen::Unreached { handshake: Some(number) };
+    assert!(bench.calls(failed(7), 100).is_empty());
+    assert!(bench.calls(failed(8), 100).is_empty());
+    assert!(bench.calls(failed(7), 100).is_empty(), "one who tells of it late");
+    assert_eq!(opened(bench.call(failed(9))), (Why::Unreachable, FIRST_PAUSE));
+    // The probe's own handshake tells something new, and what others have waited for does not.
+    assert_eq!(bench.after(FIRST_PAUSE).turn(), Permitted::Probe(1));
+    assert_eq!(bench.call(failed(9)), None);
+    assert_eq!(opened(bench.call(failed(10))).0, Why::Unreachable);
+    // Nor does it after the breaker has closed.
+    bench.after(LONGEST_PAUSE).turn();
+    assert_eq!(bench.call(Served), Some(Change::Closed));
+    assert!(bench.calls(failed(10), 100).is_empty());
 }
 
 #[test]
@@ -92,7 +112,7 @@ fn throttles_never_open_it() {
 #[test]
 fn after_the_pause_one_probe_at_a_time_goes_and_its_success_closes() {
     let mut bench = Bench::new();
-    let (_, pause) = opened(bench.calls(Unreached, 3).pop());
+    let (_, pause) = opened(bench.calls(UNREACHED, 3).pop());
     assert_eq!(bench.after(pause - Duration::from_millis(1)).turn(), Permitted::No);
     assert_eq!(bench.after(Duration::from_millis(1)).turn(), Permitted::Probe(1));
     assert_eq!((bench.turn(), bench.position()), (Permitted::No, Position::HalfOpen));
@@ -104,7 +124,7 @@ fn after_the_pause_one_probe_at_a_time_goes_and_its_success_closes() {
 #[test]
 fn a_probe_that_fails_doubles_the_pause_up_to_its_bound_and_a_good_while_forgives() {
     let mut bench = Bench::new();
-    let mut pauses = vec![opened(bench.calls(Unreached, 3).pop()).1];
+    let mut pauses = vec![opened(bench.calls(UNREACHED, 3).pop()).1];
     for _ in 0..5 {
         let pause = *pauses.last().unwrap();
         assert!(matches!(bench.after(pause).turn(), Permitted::Probe(_)));
@@ -114,10 +134,10 @@ fn a_probe_that_fails_doubles_the_pause_up_to_its_bound_and_a_good_while_forgive
     // Closed for a moment only: the pause goes on growing.
     bench.after(LONGEST_PAUSE).turn();
     assert_eq!(bench.call(Served), Some(Change::Closed));
-    assert_eq!(opened(bench.calls(Unreached, 3).pop()).1, LONGEST_PAUSE);
+    assert_eq!(opened(bench.calls(UNREACHED, 3).pop()).1, LONGEST_PAUSE);
     bench.after(LONGEST_PAUSE).turn();
     assert_eq!(bench.call(Served), Some(Change::Closed));
-    assert_eq!(opened(bench.after(FORGIVEN_AFTER).calls(Unreached, 3).pop()).1, FIRST_PAUSE);
+    assert_eq!(opened(bench.after(FORGIVEN_AFTER).calls(UNREACHED, 3).pop()).1, FIRST_PAUSE);
 }
 
 #[test]
@@ -131,7 +151,7 @@ fn the_pause_is_shortened_by_a_quarter_at_most() {
 #[test]
 fn a_probe_whose_client_leaves_makes_room_for_another_one() {
     let mut bench = Bench::new();
-    let (_, pause) = opened(bench.calls(Unreached, 3).pop());
+    let (_, pause) = opened(bench.calls(UNREACHED, 3).pop());
     assert_eq!(bench.after(pause).turn(), Permitted::Probe(1));
     bench.inner.probe_ended(1);
     assert_eq!((bench.position(), bench.turn()), (Position::Open, Permitted::Probe(2)));
@@ -145,13 +165,13 @@ fn a_probe_whose_client_leaves_makes_room_for_another_one() {
 fn what_began_before_the_opening_changes_nothing_and_what_began_after_it_proves_something() {
     let mut bench = Bench::new();
     let began = bench.now;
-    bench.after(Duration::from_secs(1)).calls(Unreached, 3);
+    bench.after(Duration::from_secs(1)).calls(UNREACHED, 3);
     let late = |bench: &mut Bench, seen| bench.inner.seen(began, bench.now, seen, || 0);
     assert_eq!(late(&mut bench, Served), None);
     assert_eq!(late(&mut bench, Failed), None);
     assert_eq!(bench.position(), Position::Open);
     // Requests that had nowhere else to go.
-    assert_eq!(bench.call(Unreached), None);
+    assert_eq!(bench.call(UNREACHED), None);
     assert_eq!(bench.call(Served), Some(Change::Closed));
 }
 
@@ -160,7 +180,7 @@ fn a_dropped_probe_is_not_held() {
     let start = Instant::now();
     let breaker = Breaker::new("us-east-1", Plane::Runtime, start);
     for _ in 0..3 {
-        breaker.seen(start, start, Unreached);
+        breaker.seen(start, start, UNREACHED);
     }
     assert!(matches!(breaker.turn(start), Turn::PassOver) && breaker.is_unreachable());
     let later = start + FIRST_PAUSE;

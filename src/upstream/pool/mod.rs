@@ -43,10 +43,16 @@ const IDLE: Duration = Duration::from_secs(50);
 /// After so long, and up to a fifth more, a connection takes no further requests. New ones follow the name to other
 /// addresses; and the h2 crate ends a connection that has brought 100 empty DATA frames in its life.
 const AGE: Duration = Duration::from_secs(5 * 60);
+/// A ping goes out when nothing has come for so long, streams or none, and must be answered within as long: a path that has
+/// silently gone is found out before a request is sent into it.
+const PING: Duration = Duration::from_secs(10);
 /// A request that no peer has processed is sent again so often at most, on other connections or streams.
 const MAX_REPEATS: u32 = 3;
 /// The pause before the first repeat; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(20);
+/// An HTTP/2 connection is pinged when nothing has come for so long, streams or none: a path that has silently gone is
+/// found out before a request is sent into it. The answer may take as long again.
+const PING: Duration = Duration::from_secs(10);
 /// Streams on one HTTP/2 connection, unless the peer allows fewer.
 const MAX_STREAMS: usize = 100;
 
@@ -68,14 +74,15 @@ struct Times {
     connect: Duration,
     idle: Duration,
     age: Duration,
+    ping: Duration,
 }
 
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     /// Nothing was sent.
-    #[error("no connection to {endpoint}: {reason}")]
-    Connect { endpoint: String, reason: String },
+    #[error("no connection to {endpoint}: {failed}")]
+    Connect { endpoint: String, failed: FailedHandshake },
     /// Nothing was sent: the request could not be made.
     #[error("{0}")]
     NotMade(String),
@@ -90,10 +97,30 @@ pub(crate) enum SendError {
     Silent { endpoint: String, seconds: f32 },
 }
 
+impl SendError {
+    /// The attempt to connect that has failed, if that is why.
+    pub(crate) fn handshake(&self) -> Option<u64> {
+        match self {
+            SendError::Connect { failed, .. } => Some(failed.number),
+            _ => None,
+        }
+    }
+}
+
+/// Why a request was given no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct FailedHandshake {
+    /// Of the attempt to connect: requests that have waited for the same one are told the same number. A later attempt has a
+    /// greater one.
+    number: u64,
+    reason: String,
+}
+
 /// What it took to have a request answered.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Effort {
-    /// How often the request was sent. The pool counts repeats alone.
+    /// How often the request was sent: handed over to a connection, and not given back.
     pub attempts: u32,
     /// How long it waited for connections, pauses between repeats included.
     pub connecting: Duration,
@@ -114,7 +141,7 @@ impl Pool {
         tls: Option<Arc<ClientConfig>>,
         connect_timeout: Duration,
     ) -> Result<Arc<Pool>, String> {
-        Pool::with(endpoint, tls, Times { connect: connect_timeout, idle: IDLE, age: AGE })
+        Pool::with(endpoint, tls, Times { connect: connect_timeout, idle: IDLE, age: AGE, ping: PING })
     }
 
     fn with(endpoint: Endpoint, tls: Option<Arc<ClientConfig>>, times: Times) -> Result<Arc<Pool>, String> {
@@ -143,14 +170,14 @@ impl Pool {
     }
 
     /// Sends one request on a connection of the pool. `make` makes it once there is a connection, so that a signature's
-    /// date is fresh. What a connection did not take before it closed is sent on another one, and so is a stream that the
+    /// date is fresh; it is told how often the request will have been sent then. What a connection did not take before it closed is sent on another one, and so is a stream that the
     /// peer refused unread; both a few times at most. A request that may have been processed is never sent twice. All
     /// waiting for connections takes no longer than one connect time-out, the answer's head no longer than `first_byte`.
     pub(crate) async fn send(
         self: &Arc<Pool>,
         first_byte: Duration,
         effort: &mut Effort,
-        mut make: impl FnMut() -> Result<Outgoing, String>,
+        mut make: impl FnMut(u32) -> Result<Outgoing, String>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let mut patience = self.times.connect;
         let mut answer_by = None;
@@ -162,13 +189,18 @@ impl Pool {
             effort.connecting += waited;
             patience = patience.saturating_sub(waited);
             let mut lease = lease?;
-            let request = make().map_err(SendError::NotMade)?;
+            let request = make(effort.attempts + 1).map_err(SendError::NotMade)?;
             let answer_by = *answer_by.get_or_insert_with(|| tokio::time::Instant::now() + first_byte);
             let before = lease.received();
+            // Whoever leaves during it may have sent the request.
+            effort.attempts += 1;
             let mut error = match tokio::time::timeout_at(answer_by, lease.try_send(request)).await {
                 Ok(Some(Ok(response))) => return Ok((response, lease)),
                 Ok(Some(Err(error))) => error,
-                Ok(None) => return Err(self.not_taken("there is no connection".to_owned())),
+                Ok(None) => {
+                    effort.attempts -= 1;
+                    return Err(self.not_taken("there is no connection".to_owned()));
+                }
                 Err(_) => {
                     // Where nothing comes at all, the path may have gone: the next request finds out by connecting.
                     let is_silent = lease.received() == before;
@@ -179,6 +211,7 @@ impl Pool {
             };
             let reason = describe(error.error());
             let is_unsent = error.take_message().is_some();
+            effort.attempts -= u32::from(is_unsent);
             let refused = refused_unread(error.error());
             let was_kept = lease.was_used();
             lease.discard(is_unsent || refused == Some(Refused::Connection));
@@ -188,7 +221,6 @@ impl Pool {
             if repeats == MAX_REPEATS {
                 return Err(self.not_taken(reason));
             }
-            effort.attempts += u32::from(!is_unsent);
             // A kept connection that has just ended says nothing about the peer; the next one may be used at once.
             if !(is_unsent && was_kept) {
                 let pause = (PAUSE * 2_u32.pow(repeats)).min(patience);
@@ -234,7 +266,7 @@ impl Pool {
 
     /// A connection for one request, which waits for it no longer than `patience`.
     async fn lease(self: &Arc<Pool>, patience: Duration) -> Result<Lease, SendError> {
-        let waiting = {
+        let (waiting, came) = {
             let mut state = self.lock();
             state.forget_the_gone();
             if state.waiting.is_empty()
@@ -246,13 +278,17 @@ impl Pool {
             let came = state.begun;
             state.waiting.push_back(Waiter { came, place });
             self.settle(&mut state);
-            waiting
+            (waiting, came)
         };
-        let failed = |reason| SendError::Connect { endpoint: self.endpoint.to_string(), reason };
-        match tokio::time::timeout(patience, waiting).await {
-            Ok(Ok(outcome)) => outcome.map_err(failed),
-            Ok(Err(_)) | Err(_) => Err(failed(self.too_late())),
-        }
+        let outcome = match tokio::time::timeout(patience, waiting).await {
+            Ok(Ok(outcome)) => outcome,
+            // The next attempt that began after it came is the one that it waits for, if there has been one.
+            Ok(Err(_)) | Err(_) => {
+                let number = self.lock().begun.min(came + 1);
+                Err(FailedHandshake { number, reason: self.too_late() })
+            }
+        };
+        outcome.map_err(|failed| SendError::Connect { endpoint: self.endpoint.to_string(), failed })
     }
 
     fn too_late(&self) -> String {
@@ -329,7 +365,8 @@ impl Lease {
         }
     }
 
-    fn received(&self) -> Option<u64> {
+    /// How many bytes have come on its connection, for whichever request.
+    pub(super) fn received(&self) -> Option<u64> {
         self.connection.as_ref().map(Connection::received)
     }
 
@@ -338,7 +375,7 @@ impl Lease {
     }
 
     /// The connection carried a failure. If that `concerns_all`, no other request is begun on it.
-    fn discard(mut self, concerns_all: bool) {
+    pub(super) fn discard(mut self, concerns_all: bool) {
         if concerns_all && let Some(Connection::Stream { id, .. }) = &self.connection {
             self.pool.lock().retire(*id);
         }

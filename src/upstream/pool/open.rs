@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -24,10 +23,6 @@ use crate::panics;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// What all streams of one connection may have in flight: the windows of `MAX_STREAMS` streams.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
-/// A ping goes out when nothing has come for so long, streams or none: a path that has silently gone is found out before
-/// a request is sent into it.
-const PING_AFTER: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -100,8 +95,8 @@ impl Pool {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_max_send_streams(0)
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_interval(self.times.ping)
+            .keep_alive_timeout(self.times.ping)
             .keep_alive_while_idle(true)
             .max_header_list_size(64 * 1024)
             .handshake(TokioIo::new(stream))

@@ -105,3 +105,23 @@ impl AsyncWrite for Socket {
         Pin::new(&mut *self.stream()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What they lead to is tried in a network namespace (tests/chaos/partition.rs).
+    #[tokio::test]
+    async fn a_connection_has_the_kernel_look_whether_its_peer_is_still_there() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::new(stream).unwrap();
+        let stream = socket.stream();
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&*stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE_INTERVAL);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNCONFIRMED));
+    }
+}

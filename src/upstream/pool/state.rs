@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::open::Opened;
 use super::socket::{Pending, Socket};
-use super::{Lease, MAX_STREAMS, Times};
+use super::{FailedHandshake, Lease, MAX_STREAMS, Times};
 
 const MAX_IDLE: usize = 256;
 
@@ -35,7 +35,7 @@ pub(super) struct State {
 pub(super) struct Waiter {
     /// How many attempts to open one had begun when it came.
     pub came: u64,
-    pub place: oneshot::Sender<Result<Lease, String>>,
+    pub place: oneshot::Sender<Result<Lease, FailedHandshake>>,
 }
 
 /// A connection that a request has been given.
@@ -229,7 +229,7 @@ impl State {
                 return;
             }
             if let Some(waiter) = self.waiting.pop_front() {
-                let _ = waiter.place.send(Err(reason.to_owned()));
+                let _ = waiter.place.send(Err(FailedHandshake { number: attempt, reason: reason.to_owned() }));
             }
         }
     }

@@ -2,22 +2,44 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use http_body_util::BodyExt;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Either};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::upstream::body::{BodyError, UpstreamBody};
 
 const FIRST_BYTE: Duration = Duration::from_secs(30);
-const PATIENT: Times = Times { connect: Duration::from_secs(20), idle: IDLE, age: AGE };
+const PATIENT: Times = Times { connect: Duration::from_secs(20), idle: IDLE, age: AGE, ping: PING };
+
+/// An answer that begins here does not go on.
+const STALLS: &str = "/stalls";
+
+#[derive(Debug)]
+struct Stalling;
+
+impl http_body::Body for Stalling {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
 
 /// What a server in this process has seen, and when it answers.
 #[derive(Debug)]
@@ -99,10 +121,12 @@ async fn server(most_streams: Option<u32>, times: Times, answers: usize) -> (Arc
                 let answer = service_fn(move |request: Request<Incoming>| {
                     let seen = Arc::clone(&seen);
                     async move {
+                        let stalls = request.uri().path() == STALLS;
                         let _ = request.into_body().collect().await;
                         seen.count(&seen.requests);
                         seen.answers.acquire().await.unwrap().forget();
-                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"answer"))))
+                        let body = if stalls { Either::Right(Stalling) } else { Either::Left(Full::from("answer")) };
+                        Ok::<_, Infallible>(Response::new(body))
                     }
                 });
                 let io = TokioIo::new(stream);
@@ -123,7 +147,7 @@ async fn server(most_streams: Option<u32>, times: Times, answers: usize) -> (Arc
     (pool, seen)
 }
 
-fn make() -> Result<Outgoing, String> {
+fn make(_attempt: u32) -> Result<Outgoing, String> {
     Ok(Request::post("/model/x/converse").body(Full::new(Bytes::from_static(b"{}"))).unwrap())
 }
 
@@ -348,6 +372,36 @@ async fn a_connection_that_is_slow_with_one_answer_is_used_on() {
     assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
 }
 
+/// An answer that has begun and does not go on, read by somebody who waits no longer than `idle`.
+async fn stalled(pool: &Arc<Pool>, idle: Duration) -> UpstreamBody {
+    let make = |_| Ok(Request::post(STALLS).body(Full::default()).unwrap());
+    let (response, lease) = pool.send(FIRST_BYTE, &mut Effort::default(), make).await.unwrap();
+    UpstreamBody::new(response.into_body(), lease, idle)
+}
+
+/// As after a silent change of the path, in the middle of an answer.
+#[tokio::test]
+async fn a_connection_that_falls_silent_amid_an_answer_takes_no_more_requests() {
+    let (pool, seen) = server(Some(100), PATIENT, 3).await;
+    ask(&pool).await.unwrap();
+    let mut body = stalled(&pool, Duration::from_millis(100)).await;
+    assert!(matches!(body.frame().await, Some(Err(BodyError::Idle(_)))));
+    ask(&pool).await.unwrap();
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_one_answer_stalls_is_used_on_as_long_as_others_go_on() {
+    let (pool, seen) = server(Some(100), PATIENT, 3).await;
+    let mut body = stalled(&pool, Duration::from_millis(100)).await;
+    // Its patience begins to run out, and bytes come for somebody else.
+    assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending())).await);
+    ask(&pool).await.unwrap();
+    assert!(matches!(body.frame().await, Some(Err(BodyError::Idle(_)))));
+    ask(&pool).await.unwrap();
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test]
 async fn a_connection_of_age_takes_no_more_requests_but_ends_what_it_has() {
     let times = Times { age: Duration::from_millis(200), ..PATIENT };
@@ -384,6 +438,69 @@ async fn a_connection_with_nothing_to_do_is_closed() {
     }
 }
 
+/// A path to `server` that can go without a word: then nothing passes on its connections, and none of them ends.
+async fn path_to(server: u16) -> (SocketAddr, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (gone, is_gone) = watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = tokio::net::TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
+            tokio::spawn(pass(from_near, to_far, is_gone.clone()));
+            tokio::spawn(pass(from_far, to_near, is_gone.clone()));
+        }
+    });
+    (address, gone)
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut is_gone: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        tokio::select! {
+            biased;
+            () = async { drop(is_gone.wait_for(|gone| *gone).await) } => std::future::pending().await,
+            read = from.read(&mut buffer) => match read {
+                Ok(read @ 1..) if to.write_all(&buffer[..read]).await.is_ok() => {}
+                _ => return,
+            },
+        }
+    }
+}
+
+/// Found by pings, before a request is sent into it.
+#[tokio::test]
+async fn a_path_that_goes_silently_is_found_out_while_nothing_is_under_way() {
+    let times = Times { ping: Duration::from_millis(500), ..PATIENT };
+    let (direct, seen) = server(Some(100), times, 2).await;
+    let (address, gone) = path_to(direct.endpoint.port).await;
+    let endpoint = Endpoint { port: address.port(), ..direct.endpoint.clone() };
+    let pool = Pool::with(endpoint, direct.tls.clone().map(|(config, _)| config), times).unwrap();
+    ask(&pool).await.unwrap();
+    gone.send(true).unwrap();
+    let found_out = async {
+        while pool.take_status().http2 > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), found_out).await.is_ok(),
+        "a connection into nowhere is kept"
+    );
+    gone.send(false).unwrap();
+    ask(&pool).await.unwrap();
+    assert_eq!(seen.requests.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn failed_attempts_are_told_once() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pool = pool(address, None, PATIENT);
+    ask(&pool).await.unwrap_err();
+    assert!(pool.take_status().failed >= 1);
+    assert_eq!(pool.take_status().failed, 0);
+}
+
 /// A stream that panics when it is read once it is told to.
 #[derive(Debug)]
 struct Panicky<T> {
@@ -393,13 +510,9 @@ struct Panicky<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Panicky<T> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = std::pin::Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before && self.now.load(Ordering::SeqCst) {
             self.was_contained.store(crate::panics::is_contained(), Ordering::SeqCst);
             panic!("as asked");
@@ -409,16 +522,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Panicky<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Panicky<T> {
-    fn poll_write(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.inner).poll_write(cx, bytes)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
-    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.inner).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

@@ -14,13 +14,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// A CA, and what it issues, as PEM files in a folder.
-pub(super) struct Pki {
+pub(crate) struct Pki {
     dir: tempfile::TempDir,
     ca: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
-    pub(super) fn new() -> Pki {
+    pub(crate) fn new() -> Pki {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "test CA");
@@ -30,7 +30,7 @@ impl Pki {
         Pki { dir, ca: Issuer::new(params, key) }
     }
 
-    pub(super) fn issue(&self, file: &str, common_name: &str, name: &str) {
+    pub(crate) fn issue(&self, file: &str, common_name: &str, name: &str) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
@@ -41,7 +41,7 @@ impl Pki {
             .unwrap();
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
     }
 
@@ -49,7 +49,7 @@ impl Pki {
         self.dir.path().join(name).display().to_string()
     }
 
-    pub(super) fn listen(&self, address: &str) -> String {
+    pub(crate) fn listen(&self, address: &str) -> String {
         format!(
             "addresses = [\"127.0.0.1:0\"]\nadmin_address = \"127.0.0.1:0\"\n[listen.tls]\naddress = \"{address}\"\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\nclient_ca_file = \"{}\"\n",
             self.file("server.pem"),
@@ -59,7 +59,7 @@ impl Pki {
     }
 
     /// A connection with this CA's trust and maybe a certificate of it, and the server's certificate.
-    async fn connect(&self, port: u16, certificate: Option<&str>) -> std::io::Result<(Http1, Vec<u8>)> {
+    pub(crate) async fn connect(&self, port: u16, certificate: Option<&str>) -> std::io::Result<(Http1, Vec<u8>)> {
         let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
         let stream = secured(self.folder(), tcp, certificate).await?;
         let server = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
@@ -68,7 +68,7 @@ impl Pki {
 }
 
 /// TLS with the trust of the CA in `folder`, and maybe a certificate that it has issued.
-pub(super) async fn secured(
+pub(crate) async fn secured(
     folder: &Path,
     tcp: TcpStream,
     certificate: Option<&str>,
@@ -94,7 +94,7 @@ pub(super) async fn secured(
     connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
-pub(super) fn tls_port(daemon: &Daemon) -> u16 {
+pub(crate) fn tls_port(daemon: &Daemon) -> u16 {
     daemon.places.last().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
 

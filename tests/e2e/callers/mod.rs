@@ -1,6 +1,6 @@
 //! Who may call, from outside: the real Rust SDK, processes of other users, client certificates.
 
-mod certificates;
+pub(crate) mod certificates;
 mod identity;
 mod policy;
 pub(crate) mod proofs;

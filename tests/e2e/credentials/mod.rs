@@ -1,5 +1,6 @@
 //! Where the commercial credential comes from, what forms it may have, and how it is replaced without an outage.
 
+mod aws_files;
 mod clock;
 mod forms;
 mod memory;

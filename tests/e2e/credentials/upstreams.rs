@@ -139,3 +139,24 @@ async fn what_is_wrong_with_one_is_said_at_its_place() {
         assert!(said.contains(&format!("config.toml:{line}:15: {expected}")), "{said}");
     }
 }
+
+#[tokio::test]
+async fn the_metrics_of_a_credential_say_whose_it_is() {
+    let (east, west) = regions().await;
+    let setup = setup(&east, &west, OWN);
+    std::fs::write(setup.path().join("west"), "nonsense").unwrap();
+    let daemon = setup.ready().await;
+    let page = daemon.metrics().await;
+    let own =
+        |name: &str, labels: &str| metric(&page, &format!("bedrock_sidecar_upstream_credential_{name}{{{labels}}}"));
+    assert!(own("age_seconds", "region=\"us-west-2\"").unwrap().is_nan(), "{page}");
+    assert!(own("expires_seconds", "region=\"us-west-2\"").unwrap().is_nan());
+    assert!(own("refresh_total", "region=\"us-west-2\",result=\"failure\"").unwrap() >= 1.0);
+    assert_eq!(own("refresh_total", "region=\"us-west-2\",result=\"success\""), Some(0.0));
+    // What all share is told as before, and only there.
+    assert!(metric(&page, "bedrock_sidecar_credential_age_seconds").unwrap() >= 0.0);
+    assert_eq!(own("age_seconds", "region=\"us-east-1\""), None);
+    let shared = "credentials = { source = \"file\", file = \"{shared}\" }";
+    let page = self::setup(&east, &west, shared).ready().await.metrics().await;
+    assert!(!page.contains("bedrock_sidecar_upstream_credential_age_seconds{"), "{page}");
+}

@@ -58,3 +58,33 @@ async fn a_stream_survives_that_its_upstream_is_replaced() {
     assert_eq!(stream.bytes, whole.body, "not a byte of the stream was lost");
     assert_eq!(daemon.record_with_id(&stream.request_id).await["destinationRegion"], "us-east-1");
 }
+
+/// What is told of an upstream ends with it: an alarm must not go by the last number of one that nobody asks any more.
+#[tokio::test]
+async fn metrics_of_an_upstream_that_is_gone_go_with_it() {
+    let east = bedrock().await;
+    let west = bedrock_with(Options { region: "us-west-2".into(), ..Options::default() }).await;
+    let of = |bedrock: &simulator::Simulator, region| upstream(region, &bedrock.plain_endpoint(), None);
+    let (first, second) = (of(&east, "us-east-1"), of(&west, "us-west-2"));
+    let limit = "[limits]\ntokens_per_day = 5000";
+    let daemon = Setup::plain(&east).upstreams(&format!("{first}{second}")).with(limit).ready().await;
+    let told = |page: &str, name: &str, region: &str| {
+        let begins = format!("bedrock_sidecar_{name}{{region=\"{region}\"");
+        page.lines().any(|line| line.starts_with(&begins))
+    };
+    let names = ["upstream_connections", "upstream_breaker_state", "models_listing_age_seconds"];
+    let page = daemon.metrics().await;
+    for name in names {
+        assert!(told(&page, name, "us-east-1") && told(&page, name, "us-west-2"), "{name}:\n{page}");
+    }
+    assert!(page.contains("bedrock_sidecar_limit_used_ratio{limit=\"tokens_per_day\""), "{page}");
+    daemon.reload(&second, "").await;
+    daemon.reload(limit, "").await;
+    let page = daemon.metrics().await;
+    for name in names {
+        assert!(told(&page, name, "us-east-1") && !told(&page, name, "us-west-2"), "{name}:\n{page}");
+    }
+    assert!(!page.contains("bedrock_sidecar_limit_used_ratio{"), "{page}");
+    let answer = send(daemon.address(), ask("goes on")).await;
+    assert_eq!((answer.status, &daemon.record_of(&answer).await["destinationRegion"]), (200, &"us-east-1".into()));
+}

@@ -1,21 +1,10 @@
 //! Addresses that a reload adds and takes away, and what else under `[listen]` and `[log]` follows it.
 
-use std::net::{SocketAddr, TcpListener};
-
 use http::Method;
 use test_support::*;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{REFUSED, ask};
-
-/// A port that nobody listens on.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn listen(addresses: &[&str], more: &str) -> String {
-    format!("addresses = {addresses:?}\nadmin_address = \"127.0.0.1:0\"\n{more}")
-}
+use super::{ask, free, listen};
 
 #[tokio::test]
 async fn addresses_come_and_go_and_nobody_is_cut_off() {
@@ -41,11 +30,11 @@ async fn addresses_come_and_go_and_nobody_is_cut_off() {
     answers.push(local.send(ask("on the socket")).await);
 
     daemon.reload(&both, &listen(&[second], "")).await;
-    until_async("the old address to be closed", || async { TcpStream::connect(first).await.err() }).await;
-    eventually("the socket to be gone", || !socket.exists()).await;
     let last = kept.send(ask("the last one there")).await;
     assert_eq!(last.header("connection"), Some("close"), "{last:?}");
     answers.push(last);
+    until_async("the old address to be closed", || async { TcpStream::connect(first).await.err() }).await;
+    eventually("the socket to be gone", || !socket.exists()).await;
     answers.push(send(second.parse().unwrap(), ask("on the new one")).await);
     bedrock.gate().open();
     stream.end().await.unwrap();
@@ -54,25 +43,6 @@ async fn addresses_come_and_go_and_nobody_is_cut_off() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(daemon.record_of(answer).await["outcome"], "completed");
     }
-}
-
-/// Nothing is closed for an address that cannot be had.
-#[tokio::test]
-async fn a_reload_whose_address_is_taken_is_refused() {
-    let bedrock = bedrock().await;
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let own = free().to_string();
-    let daemon = Setup::plain(&bedrock).listen(&listen(&[&own], "")).ready().await;
-    let text = std::fs::read_to_string(daemon.config_path()).unwrap();
-    std::fs::write(daemon.config_path(), text.replace(&own, &address)).unwrap();
-    daemon.signal("HUP");
-    let line = daemon.says(REFUSED).await;
-    let reason = line["reason"].as_str().unwrap();
-    assert!(reason.starts_with(&format!("{address} cannot be listened on: ")), "{reason}");
-    let answer = send(own.parse().unwrap(), ask("still there")).await;
-    assert_eq!(answer.status, 200);
-    daemon.record_of(&answer).await;
 }
 
 /// The admin address, time-outs and the log's level follow at once; what cannot is said by name.

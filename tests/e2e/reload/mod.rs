@@ -2,8 +2,13 @@
 
 mod carried;
 mod listeners;
+mod log;
+mod moved;
+mod refused;
 mod secret;
+mod tls;
 
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,6 +26,26 @@ fn ask(prompt: &str) -> Request {
 /// How often the log has this message.
 fn count(daemon: &Daemon, message: &str) -> usize {
     daemon.lines().iter().filter(|line| line["message"] == message).count()
+}
+
+/// An address whose port nobody listens on.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// What stands under `[listen]`.
+fn listen(addresses: &[&str], more: &str) -> String {
+    format!("addresses = {addresses:?}\nadmin_address = \"127.0.0.1:0\"\n{more}")
+}
+
+/// Writes a configuration that cannot be used, and waits for the reason of its refusal.
+async fn refusal(daemon: &Daemon, text: &str) -> String {
+    let before = count(daemon, REFUSED);
+    std::fs::write(daemon.config_path(), text).unwrap();
+    daemon.signal("HUP");
+    let lines = || daemon.lines().into_iter().filter(|line| line["message"] == REFUSED);
+    let line = until("the refusal", || lines().nth(before)).await;
+    line["reason"].as_str().unwrap().to_owned()
 }
 
 /// Clients that never stop, each on a connection of its own.

@@ -275,6 +275,55 @@ async fn a_reload_replaces_no_key_by_one_of_another_region_unless_it_moves_there
     assert_eq!(daemon.record_of(&moved).await["destinationRegion"], "us-west-2");
 }
 
+/// The same where both upstreams are there already: whether the reload or the daemon itself reads the source.
+#[tokio::test]
+async fn a_key_of_one_region_takes_no_key_away_from_another_region() {
+    let (east, west) =
+        (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Options::default() }).await);
+    let now = jiff::Timestamp::now().as_second();
+    let key = |region| short_term_key(&AwsKey::default_long_lived(), region, now, 3600);
+    let upstreams =
+        [upstream("us-east-1", &east.plain_endpoint(), None), upstream("us-west-2", &west.plain_endpoint(), None)];
+    let setup = Setup::alone().upstreams(&upstreams.concat()).secret(&key("us-east-1"));
+    let daemon = setup.with("[limits]\nconcurrent_requests = 99").ready().await;
+    std::fs::write(daemon.secret_path(), key("us-west-2")).unwrap();
+    daemon.reload("concurrent_requests = 99", "concurrent_requests = 98").await;
+    let kept = send(daemon.address(), ask("kept")).await;
+    assert_eq!((kept.status, kept.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{kept:?}");
+    assert_eq!(daemon.record_of(&kept).await["destinationRegion"], "us-east-1");
+    let reason = daemon.says("the source gives a commercial credential that cannot work").await["reason"].to_string();
+    assert!(reason.contains("valid in us-west-2 only, and not in us-east-1"), "{reason}");
+
+    // When the key of the east is refused, the one that there is serves whom it can.
+    east.set_aws_keys(Vec::new());
+    let moved = until_async("the west", || async {
+        let answer = send(daemon.address(), ask("moved")).await;
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(moved.header("x-bedrock-sidecar-region"), Some("us-west-2"), "{moved:?}");
+    assert_eq!(daemon.record_of(&moved).await["destinationRegion"], "us-west-2");
+}
+
+/// A region may have two upstreams. What one of them never had, it does not lose.
+#[tokio::test]
+async fn an_upstream_without_a_credential_does_not_keep_another_one_of_its_region_from_being_reloaded() {
+    let (first, second) = (bedrock().await, bedrock().await);
+    let nowhere = tempfile::tempdir().unwrap().path().join("none");
+    let upstreams = format!(
+        "{}{}credentials = {{ source = \"file\", file = \"{}\" }}\n",
+        upstream("us-east-1", &first.plain_endpoint(), None),
+        upstream("us-east-1", &second.plain_endpoint(), None),
+        nowhere.display()
+    );
+    let setup = Setup::alone().upstreams(&upstreams).secret(DEFAULT_BEARER_TOKEN);
+    let daemon = setup.with("[limits]\nconcurrent_requests = 99").ready().await;
+    daemon.reload("concurrent_requests = 99", "concurrent_requests = 98").await;
+    let answer = send(daemon.address(), ask("after")).await;
+    assert_eq!((answer.status, received(&first, "Converse").len()), (200, 1), "{answer:?}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+}
+
 /// The counter stands for all sources that there have been.
 #[tokio::test]
 async fn reads_of_a_source_that_a_reload_has_brought_are_counted_on() {

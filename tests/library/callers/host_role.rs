@@ -105,11 +105,16 @@ async fn config(imds: &str, sts: &str) -> SdkConfig {
         .await
 }
 
+fn start(config: &SdkConfig) -> Arc<HostRole> {
+    let config = config.clone();
+    HostRole::start(move || std::future::ready(config.clone()))
+}
+
 #[tokio::test]
 async fn keys_come_from_imds_and_their_arn_from_sts() {
     let (key, looks, asked) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
     let config = config(&imds(key.clone(), looks.clone()).await, &sts(asked.clone()).await).await;
-    let host = HostRole::start(config.clone());
+    let host = start(&config);
     eventually("the ARN", || &*host.user_arn() == ARN).await;
     let first = host.key("ASIAKEY0", SystemTime::now()).unwrap();
     assert_eq!(first.user_arn.as_deref(), Some(ARN));
@@ -132,7 +137,7 @@ async fn keys_come_from_imds_and_their_arn_from_sts() {
 async fn a_key_that_the_app_has_first_is_looked_for() {
     let (key, looks, asked) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
     let config = config(&imds(key.clone(), looks.clone()).await, &sts(asked).await).await;
-    let host = HostRole::start(config);
+    let host = start(&config);
     eventually("the first key", || &*host.user_arn() == ARN).await;
     key.store(1, Ordering::SeqCst);
 
@@ -156,7 +161,7 @@ async fn without_imds_requests_and_start_cost_nothing() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     let config = config(&url, &url).await;
     let start = Instant::now();
-    let host = HostRole::start(config);
+    let host = start(&config);
     let callers = Callers::new(&Settings::built_in().unwrap(), host);
     let headers = http::HeaderMap::new();
     callers.await_new_key(&headers, None, SystemTime::now()).await;

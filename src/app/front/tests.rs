@@ -1,0 +1,71 @@
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::app::tests::Parts;
+use crate::caller::Peers;
+use crate::listen::places::{Kind, Places};
+
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+fn front(parts: &Parts) -> Front {
+    let metrics = &parts.lasting.metrics;
+    let (peers, timeouts) = (Arc::new(Peers::open().unwrap()), parts.settings.listen.timeouts);
+    let shared = |kind| Shared::new(Places::new(kind, 64, 64, Arc::clone(metrics)), timeouts, &peers, metrics);
+    let road = Arc::new(ArcSwap::new(Arc::clone(&parts.built.road)));
+    Front::new(road, shared(Kind::Main), shared(Kind::Admin), watch::Sender::new(false))
+}
+
+/// The kernel connects clients before the daemon knows of them. To close the socket then would reset them, with the
+/// requests that they have sent.
+#[tokio::test]
+async fn who_is_connected_when_a_listener_closes_is_served() {
+    let parts = Parts::new().await;
+    let mut front = front(&parts);
+    for bound in bind(&parts.settings.listen, &mut Inherited::default()).unwrap() {
+        front.open(bound).unwrap();
+    }
+    // This thread runs the accept loops too, so they have not seen these.
+    let mut tcp = std::net::TcpStream::connect(&front.open[0].name).unwrap();
+    let mut unix = UnixStream::connect(&front.open[1].name).unwrap();
+    tcp.write_all(HEALTH).unwrap();
+    unix.write_all(HEALTH).unwrap();
+    let (address, path) = (front.close(0), front.close(0));
+
+    let (mut by_tcp, mut by_unix) = (String::new(), String::new());
+    tcp.set_nonblocking(true).unwrap();
+    unix.set_nonblocking(true).unwrap();
+    tokio::net::TcpStream::from_std(tcp).unwrap().read_to_string(&mut by_tcp).await.unwrap();
+    tokio::net::UnixStream::from_std(unix).unwrap().read_to_string(&mut by_unix).await.unwrap();
+    for answer in [by_tcp, by_unix] {
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    while front.closing.join_next().await.is_some() {}
+    assert!(std::net::TcpStream::connect(address).is_err());
+    assert!(!std::path::Path::new(&path).exists());
+    front.all_have_left().await;
+}
+
+/// Nobody is let in while a listener closes, and what another one has put at the path since stays there.
+#[tokio::test]
+async fn a_listener_that_closes_lets_nobody_else_in() {
+    let parts = Parts::new().await;
+    let mut front = front(&parts);
+    let listen = &parts.settings.listen;
+    for bound in bind(listen, &mut Inherited::default()).unwrap() {
+        front.open(bound).unwrap();
+    }
+    let (address, path) = (front.close(0), front.close(0));
+    tokio::task::yield_now().await;
+    let patience = Duration::from_millis(20);
+    let late = std::net::TcpStream::connect_timeout(&address.parse().unwrap(), patience);
+    assert!(late.is_err(), "{late:?}");
+    assert!(UnixStream::connect(&path).is_err());
+    let unix = places(listen).into_iter().find(|place| matches!(place, Place::Unix(_))).unwrap();
+    front.open(bind_one(unix, &mut Inherited::default()).unwrap()).unwrap();
+    while front.closing.join_next().await.is_some() {}
+    assert!(UnixStream::connect(&path).is_ok(), "the new one's file is there");
+    assert_eq!(front.names(), [path]);
+}
