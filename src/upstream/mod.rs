@@ -469,7 +469,7 @@ mod tests {
             control: endpoint,
             ..settings::Upstream::of_region("us-east-1", &wanted)
         };
-        let credentials = Arc::new(Credentials::new(&wanted, ["us-east-1".to_owned()].into()).await);
+        let credentials = Arc::new(Credentials::new(&wanted, ["us-east-1".to_owned()].into()));
         let timeouts = settings::Timeouts { connect, first_byte: connect, idle: connect };
         (Upstream::new(&upstream, timeouts, credentials).unwrap(), listener, file)
     }

@@ -50,9 +50,6 @@ const PING: Duration = Duration::from_secs(10);
 const MAX_REPEATS: u32 = 3;
 /// The pause before the first repeat; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(20);
-/// An HTTP/2 connection is pinged when nothing has come for so long, streams or none: a path that has silently gone is
-/// found out before a request is sent into it. The answer may take as long again.
-const PING: Duration = Duration::from_secs(10);
 /// Streams on one HTTP/2 connection, unless the peer allows fewer.
 const MAX_STREAMS: usize = 100;
 

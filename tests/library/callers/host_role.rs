@@ -160,7 +160,7 @@ async fn without_imds_requests_and_start_cost_nothing() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let config = config(&url, &url).await;
-    let start = Instant::now();
+    let began = Instant::now();
     let host = start(&config);
     let callers = Callers::new(&Settings::built_in().unwrap(), host);
     let headers = http::HeaderMap::new();
@@ -170,7 +170,7 @@ async fn without_imds_requests_and_start_cost_nothing() {
         .identify(&Peer::default(), &http::Method::POST, path, "localhost", &headers, b"", SystemTime::now())
         .unwrap();
     assert!(caller.user_arn.contains("unknown"));
-    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
 }
 
 /// What the daemon has thought of each request.
