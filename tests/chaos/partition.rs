@@ -251,14 +251,14 @@ async fn a_silent_path_ends_requests_over_http1_long_before_first_byte() {
     let waiting = {
         let request = client.converse("converse", "think 600000 hello");
         let mut connection = Http1::on(UnixStream::connect(&socket).await.unwrap(), "localhost").await;
-        tokio::spawn(async move { Answer::of(connection.start(request).await.unwrap()).await.unwrap() })
+        tokio::spawn(async move { test_support::Answer::of(connection.start(request).await.unwrap()).await.unwrap() })
     };
     eventually("the request to arrive", || received(&bedrock, "Converse").len() == 1).await;
     client.until("a connection to be kept", 200, Some(REGIONS[0])).await;
     namespace.cut(bedrock.tls_endpoint().rsplit(':').next().unwrap().parse().unwrap());
     let request = client.converse("converse", "hello");
     let mut connection = Http1::on(UnixStream::connect(&socket).await.unwrap(), "localhost").await;
-    let sent = tokio::spawn(async move { Answer::of(connection.start(request).await.unwrap()).await.unwrap() });
+    let sent = tokio::spawn(async move { test_support::Answer::of(connection.start(request).await.unwrap()).await.unwrap() });
     for (what, asked) in [("the one that waited", waiting), ("the one that was sent", sent)] {
         let answer = tokio::time::timeout(Duration::from_secs(300), asked).await.expect(what).unwrap();
         assert_eq!(answer.status, 503, "{what}: {answer:?}");

@@ -170,7 +170,7 @@ async fn without_imds_requests_and_start_cost_nothing() {
         .identify(&Peer::default(), &http::Method::POST, path, "localhost", &headers, b"", SystemTime::now())
         .unwrap();
     assert!(caller.user_arn.contains("unknown"));
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
 }
 
 /// What the daemon has thought of each request.
