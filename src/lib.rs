@@ -47,5 +47,6 @@ mod service;
 pub mod service_tier;
 pub mod settings;
 mod sigv4;
+mod telemetry;
 mod timings;
 mod upstream;

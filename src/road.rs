@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use crate::admin::desk::Desk;
 use crate::admin::failures::Failures;
 use crate::caller::Callers;
+use crate::config::Endpoint;
 use crate::credentials::Credentials;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
@@ -22,6 +23,7 @@ use crate::model::retention::Retention;
 use crate::receive::budget::Budget;
 use crate::record::Record;
 use crate::settings::{self, Settings};
+use crate::telemetry::{Ended, Parent, Telemetry};
 use crate::timings::Timings;
 use crate::upstream::Upstream;
 
@@ -41,6 +43,7 @@ pub(crate) struct Road {
     pub metrics: Arc<Metrics>,
     /// The latest requests that failed.
     pub failures: Arc<Failures>,
+    pub telemetry: Arc<Telemetry>,
     /// When the daemon began to serve.
     pub begun: Instant,
     /// Questions about records that are being answered.
@@ -100,14 +103,30 @@ impl Road {
         own.or_else(|| self.regions.first())
     }
 
-    /// Counts a request that has ended, and writes its log line unless it is one of a flood that the ledger tells of.
-    /// `error_type` is that of a refusal of the daemon's own, or "".
-    pub(crate) fn ended(&self, record: &Record, timings: &Timings, error_type: &str, is_told: bool) {
+    /// The host that serves models in the region of a request.
+    fn server_of(&self, record: &Record) -> Option<Endpoint> {
+        let region = self.regions.iter().find(|region| region.upstream.region == record.destination_region)?;
+        Some(region.settings.runtime.clone())
+    }
+
+    /// Counts a request that has ended, and tells the log and the collector of it unless it is one of a flood that the
+    /// ledger tells of. `error_type` is that of a refusal of the daemon's own, or ""; `parent` the caller's own span.
+    pub(crate) fn ended(
+        &self,
+        record: &Record,
+        timings: &Timings,
+        error_type: &'static str,
+        parent: Option<Parent>,
+        is_told: bool,
+    ) {
         let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
         self.metrics.ended(record, label.as_deref(), timings);
         self.failures.note(record, label.as_deref(), error_type);
         if is_told {
             log::request(record, timings, self.audit.host_id());
+            if !record.is_own() {
+                self.telemetry.tell(|| Ended::of(record, timings, error_type, label, parent, self.server_of(record)));
+            }
         }
     }
 }

@@ -84,6 +84,10 @@ async fn answer(
                 },
                 audit: road.audit.status(),
                 log_dropped: log::dropped(),
+                otlp: metrics::Otlp {
+                    spans_dropped: road.telemetry.tally().dropped(),
+                    export_failures: road.telemetry.tally().failures(),
+                },
             };
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)

@@ -54,6 +54,7 @@ pub(super) async fn build(
         settings: settings.clone(),
         metrics: Arc::clone(&lasting.metrics),
         failures: Arc::clone(&lasting.failures),
+        telemetry: Arc::clone(&lasting.telemetry),
         begun: lasting.begun.into_std(),
         buffered: Arc::clone(&lasting.buffered),
         requests: Arc::clone(&lasting.requests),

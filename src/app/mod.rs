@@ -34,6 +34,7 @@ use crate::receive::budget::Budget;
 use crate::road::Road;
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings};
+use crate::telemetry::{self, Telemetry};
 use build::{Built, SHORT, build};
 use front::{Bound, Front};
 use reload::Prepared;
@@ -80,6 +81,9 @@ pub enum StartError {
     /// The HTTP client for an upstream cannot be built; the text says why.
     #[error("{0}.")]
     Upstream(String),
+    /// No collector can be reached as `[telemetry]` says.
+    #[error("otlp_endpoint under [telemetry] cannot be used: {0}.")]
+    Telemetry(String),
 }
 
 /// A daemon whose sockets are bound.
@@ -101,6 +105,7 @@ struct Lasting {
     host: Arc<HostRole>,
     metrics: Arc<Metrics>,
     failures: Arc<Failures>,
+    telemetry: Arc<Telemetry>,
     begun: Instant,
     buffered: Arc<Budget>,
     requests: Arc<Requests>,
@@ -173,6 +178,7 @@ impl App {
                 host: host_role(&settings).await,
                 metrics,
                 failures: Arc::default(),
+                telemetry: Arc::new(Telemetry::new()),
                 begun: Instant::now(),
                 buffered: Arc::default(),
                 requests,
@@ -182,6 +188,8 @@ impl App {
                 reload_refused: Arc::default(),
             });
             let built = build(&settings, &lasting, None, SHORT).await?;
+            let told = telemetry::Change::between(None, settings.telemetry.as_ref()).map_err(StartError::Telemetry)?;
+            lasting.telemetry.apply(told, audit.host_id()).await;
             Ok::<_, StartError>((lasting, built, spent, fleet))
         };
         let Some(started) = events.unless_stopped(start).await else {
@@ -203,6 +211,7 @@ impl App {
         tracing::info!(%addresses, %admin_address, version = env!("CARGO_PKG_VERSION"), module = %crypto::module(), "listening");
         let built = serve(events, &lasting, &mut front, built).await;
         let _told = stop(&lasting, front, built.road.settings.drain_timeout).await;
+        lasting.telemetry.stop().await;
         if let Some(fleet) = fleet {
             fleet.stop().await;
         }
@@ -238,7 +247,7 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
                 Event::Reload => once_more = true,
             },
             Some(outcome) = reloads.join_next() => {
-                match prepared(outcome).and_then(|prepared| prepared.take_over(lasting, front)) {
+                match take_over(outcome, lasting, front).await {
                     Ok(new) => {
                         built = Arc::new(new);
                         lasting.reload_refused.store(None);
@@ -256,8 +265,14 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
     }
 }
 
-fn prepared(outcome: Result<Result<Prepared, String>, JoinError>) -> Result<Prepared, String> {
-    outcome.map_err(|error| format!("an error in the daemon's own code ended the reload: {error}"))?
+async fn take_over(
+    outcome: Result<Result<Prepared, String>, JoinError>,
+    lasting: &Lasting,
+    front: &mut Front,
+) -> Result<Built, String> {
+    let prepared =
+        outcome.map_err(|error| format!("an error in the daemon's own code ended the reload: {error}"))??;
+    prepared.take_over(lasting, front).await
 }
 
 /// Lets requests come to their ends, and cuts off what has not by then. The service manager hears of the stop until what is

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Lasting;
 use super::build::{Built, build};
 use super::front::{Changes, Front, Standing};
+use super::{Lasting, StartError};
 use crate::error::Refusal;
 use crate::log;
 use crate::road::{Region, Road};
 use crate::settings::Settings;
+use crate::telemetry;
 
 /// How long the source of a new credential may take; the SDKs give up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -25,6 +26,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(super) struct Prepared {
     pub built: Built,
     pub changes: Changes,
+    pub telemetry: telemetry::Change,
 }
 
 /// Reads the configuration again, and prepares what it says. Nothing that is in use is changed.
@@ -56,10 +58,12 @@ async fn read_and_build(former: Arc<Built>, lasting: Arc<Lasting>, standing: Sta
     if let Some(reason) = loses_credential(&former.road, &built.road) {
         return Err(reason);
     }
+    let telemetry = telemetry::Change::between(old.telemetry.as_ref(), new.telemetry.as_ref())
+        .map_err(|why| StartError::Telemetry(why).to_string())?;
     if !kept.is_empty() {
         tracing::warn!(keys = %kept.join(", "), "changes of these keys take effect at the next restart");
     }
-    Ok(Prepared { built, changes })
+    Ok(Prepared { built, changes, telemetry })
 }
 
 impl Prepared {
@@ -67,14 +71,15 @@ impl Prepared {
     ///
     /// # Errors
     /// A sentence that says what cannot be opened. Nothing has changed then.
-    pub(super) fn take_over(self, lasting: &Lasting, front: &mut Front) -> Result<Built, String> {
-        let Prepared { built, changes } = self;
+    pub(super) async fn take_over(self, lasting: &Lasting, front: &mut Front) -> Result<Built, String> {
+        let Prepared { built, changes, telemetry } = self;
         let changes = front.open_new(changes).map_err(|error| error.to_string())?;
         let settings = &built.road.settings;
         log::set_format(settings.log);
         log::set_level(settings.log_level);
         lasting.audit.apply(&settings.audit);
         lasting.limits.apply(&settings.limits);
+        lasting.telemetry.apply(telemetry, lasting.audit.host_id()).await;
         front.apply(changes, Arc::clone(&built.road));
         Ok(built)
     }

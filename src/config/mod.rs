@@ -4,6 +4,7 @@ mod anchor;
 pub(crate) mod callers;
 pub(crate) mod limits;
 pub(crate) mod rate_keys;
+mod telemetry;
 mod values;
 mod words;
 
@@ -19,6 +20,7 @@ use toml::Spanned;
 pub(crate) use anchor::{Anchor, AnchorPlace, ObjectLockMode};
 pub(crate) use callers::DataRetention;
 pub use limits::OnUnavailable;
+pub(crate) use telemetry::{Signal, Telemetry};
 pub use values::Glob;
 pub(crate) use values::{Address, Endpoint, FilePath, LoopbackAddress, Span};
 pub(crate) use words::nearest;
@@ -45,6 +47,7 @@ pub(crate) struct Config {
     pub audit: Audit,
     pub drain: Drain,
     pub log: Log,
+    pub telemetry: Telemetry,
     pub process: Process,
     pub runtime: Runtime,
 }

@@ -34,6 +34,7 @@ use crate::receive::budget::Held;
 use crate::record::{Outcome, Record, Usage};
 use crate::road::Road;
 use crate::settings::callers::CallerEntry;
+use crate::telemetry::Parent;
 use crate::timings::{Timings, Waited};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
@@ -80,6 +81,8 @@ pub(crate) struct Exchange {
     uncounted: u64,
     /// The record's service tier is the one that the answer reports.
     tier_is_reported: bool,
+    /// The caller's own span.
+    parent: Option<Parent>,
     /// Its place among the requests in progress; none if the daemon began it itself, or had no place.
     turn: Option<Turn>,
     _in_flight: InFlight,
@@ -123,6 +126,7 @@ impl Exchange {
             is_free: false,
             uncounted: 0,
             tier_is_reported: false,
+            parent: None,
             turn: None,
             _in_flight: in_flight,
         }
@@ -166,6 +170,7 @@ impl Exchange {
     /// Keeps the headers that the configuration wants kept, and the ids of the client's own tracing.
     pub(crate) fn tags(&mut self, headers: &HeaderMap) {
         self.record.tags = tags::of(headers, &self.road.settings.headers.record);
+        self.parent = trace::parent(headers);
     }
 
     /// Ends with an answer that no upstream was asked for.
@@ -263,7 +268,7 @@ impl Exchange {
         drop(settled_and_recorded);
         let (whole, queued) = (self.started.elapsed(), self.queued.total());
         let timings = Timings { whole, queued, connecting: self.connecting };
-        self.road.ended(&self.record, &timings, self.error_type, is_told);
+        self.road.ended(&self.record, &timings, self.error_type, self.parent, is_told);
     }
 }
 

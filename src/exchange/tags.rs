@@ -36,19 +36,12 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
     for name in trace::IDS {
         if tags.len() < MOST
             && !names.contains(&name)
-            && let Some(value) = only(headers, &name).filter(|value| trace::is_good(&name, value))
+            && let Some(value) = trace::only(headers, &name).filter(|value| trace::is_good(&name, value))
         {
             tags.insert(name.as_str().to_owned(), Value::from(value));
         }
     }
     (!tags.is_empty()).then(|| Value::Object(tags).to_string())
-}
-
-/// The value of a header that stands there once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    values.next().is_none().then(|| value.to_str().ok())?
 }
 
 #[cfg(test)]

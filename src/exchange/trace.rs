@@ -1,7 +1,10 @@
 //! The ids under which a client's own tracing knows the request. They are kept as they are, if they have the form that they
 //! should have: a client can write whatever it likes there.
 
+use http::HeaderMap;
 use http::header::HeaderName;
+
+use crate::telemetry::Parent;
 
 /// The headers that carry them.
 pub(super) const IDS: [HeaderName; 2] = [TRACEPARENT, AMZN_TRACE_ID];
@@ -13,6 +16,19 @@ pub(super) const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-tra
 
 /// Longest value that is kept, in bytes.
 const MAX_VALUE: usize = 256;
+
+/// The span of the client that the request belongs to, if its headers name one.
+pub(super) fn parent(headers: &HeaderMap) -> Option<Parent> {
+    let of = |name: HeaderName| only(headers, &name).filter(|value| is_good(&name, value));
+    of(TRACEPARENT).and_then(Parent::of_traceparent).or_else(|| of(AMZN_TRACE_ID).and_then(Parent::of_amzn_trace_id))
+}
+
+/// The value of a header that stands there once.
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.to_str().ok())?
+}
 
 /// Whether the value of one of these headers has its form.
 pub(super) fn is_good(name: &HeaderName, value: &str) -> bool {

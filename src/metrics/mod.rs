@@ -17,7 +17,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use connections::Connections;
 use readings::Shown;
-pub(crate) use readings::{Bodies, BreakerReading, PoolReading, Readings};
+pub(crate) use readings::{Bodies, BreakerReading, Otlp, PoolReading, Readings};
 use requests::Requests;
 use standing::Standing;
 
@@ -215,6 +215,7 @@ mod tests {
             bodies,
             audit,
             log_dropped: 12,
+            otlp: Otlp { spans_dropped: 13, export_failures: 14 },
         };
         let text = metrics.text(&readings);
         for line in [
@@ -243,6 +244,8 @@ mod tests {
             "bedrock_sidecar_buffered_max_bytes 10",
             "bedrock_sidecar_buffer_full_total 11",
             "bedrock_sidecar_log_lines_dropped_total 12",
+            "bedrock_sidecar_otlp_spans_dropped_total 13",
+            "bedrock_sidecar_otlp_export_failures_total 14",
             "bedrock_sidecar_requests_full_total 1",
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",

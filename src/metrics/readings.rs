@@ -37,6 +37,7 @@ pub(crate) struct Readings {
     pub audit: crate::ledger::Status,
     /// Lines that the log could not take.
     pub log_dropped: u64,
+    pub otlp: Otlp,
 }
 
 /// Where one breaker stands.
@@ -66,6 +67,13 @@ pub(crate) struct Bodies {
     pub refused: u64,
 }
 
+/// What a collector of OpenTelemetry did not take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Otlp {
+    pub spans_dropped: u64,
+    pub export_failures: u64,
+}
+
 /// Where the readings are shown.
 #[derive(Debug)]
 pub(super) struct Shown {
@@ -83,6 +91,8 @@ pub(super) struct Shown {
     panics: Counter,
     limited: Family<LimitLabels, Counter>,
     log_dropped: Counter,
+    otlp_spans_dropped: Counter,
+    otlp_export_failures: Counter,
     audit_pending: Gauge,
     audit_bytes: Gauge,
     audit_max_bytes: Gauge,
@@ -155,6 +165,16 @@ impl Shown {
                 "log_lines_dropped",
                 "Lines of the log that were lost because nobody read it, or it could not be written",
             ),
+            otlp_spans_dropped: add(
+                registry,
+                "otlp_spans_dropped",
+                "Spans that were lost because the collector of [telemetry] did not take them",
+            ),
+            otlp_export_failures: add(
+                registry,
+                "otlp_export_failures",
+                "Exports that the collector of [telemetry] did not take",
+            ),
             audit_pending: add(registry, "audit_pending", "Records that DynamoDB has not confirmed"),
             audit_bytes: add(
                 registry,
@@ -203,6 +223,8 @@ impl Shown {
         self.disbelieved_clocks.inc_by(*disbelieved_clocks);
         catch_up(&self.panics, *panics);
         catch_up(&self.log_dropped, *log_dropped);
+        catch_up(&self.otlp_spans_dropped, readings.otlp.spans_dropped);
+        catch_up(&self.otlp_export_failures, readings.otlp.export_failures);
         self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
         self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
         for (region, age) in listings {

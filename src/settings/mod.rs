@@ -14,6 +14,7 @@ mod models;
 mod names;
 mod patterns;
 pub(crate) mod secrets;
+mod telemetry;
 pub(crate) mod tls;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use crate::config::{
 
 pub(crate) use models::Models;
 pub(crate) use names::is_region;
+pub(crate) use telemetry::Telemetry;
 use names::{any_region, commercial_region};
 
 /// Everything the daemon was told.
@@ -58,6 +60,8 @@ pub struct Settings {
     pub(crate) drain_timeout: Duration,
     pub(crate) log: config::LogFormat,
     pub(crate) log_level: config::LogLevel,
+    /// Whom traces and metrics are sent to.
+    pub(crate) telemetry: Option<Telemetry>,
     /// Sentences about what is odd, but may be meant, each with its place.
     pub(crate) warnings: Vec<String>,
     /// Core dumps and debuggers may see the process's memory.
@@ -227,6 +231,7 @@ impl Settings {
             drain_timeout: timeout("timeout", &config.drain.timeout, DAY)?,
             log: format(&config.log),
             log_level: config.log.level,
+            telemetry: telemetry::telemetry(config.telemetry, source)?,
             warnings,
             core_dumps: config.process.core_dumps,
             threads: threads(&config.runtime.threads, source)?,

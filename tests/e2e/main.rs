@@ -31,6 +31,7 @@ mod log;
 mod metering;
 mod models;
 mod opaque;
+mod open_telemetry;
 mod operations;
 mod panics;
 mod reload;

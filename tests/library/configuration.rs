@@ -111,6 +111,7 @@ fn the_defaults_of_the_page_are_those_that_hold() {
         ("[[callers]]", "name = \"a\"\nusers = [\"0\"]"),
         ("[audit.anchor]", "to = \"s3\"\nbucket = \"bucket\""),
         ("[fleet]", "table = \"fleet\"\nrequests_per_minute = 1000"),
+        ("[telemetry]", "otlp_endpoint = \"http://127.0.0.1:4318\""),
     ]);
     let mut compared = 0;
     let mut wrong = Vec::new();
