@@ -33,8 +33,8 @@ use crate::config::{
 
 pub(crate) use models::Models;
 pub(crate) use names::is_region;
-pub(crate) use telemetry::Telemetry;
 use names::{any_region, commercial_region};
+pub(crate) use telemetry::Telemetry;
 
 /// Everything the daemon was told.
 #[derive(Debug, Clone)]

@@ -258,7 +258,8 @@ async fn a_silent_path_ends_requests_over_http1_long_before_first_byte() {
     namespace.cut(bedrock.tls_endpoint().rsplit(':').next().unwrap().parse().unwrap());
     let request = client.converse("converse", "hello");
     let mut connection = Http1::on(UnixStream::connect(&socket).await.unwrap(), "localhost").await;
-    let sent = tokio::spawn(async move { test_support::Answer::of(connection.start(request).await.unwrap()).await.unwrap() });
+    let sent =
+        tokio::spawn(async move { test_support::Answer::of(connection.start(request).await.unwrap()).await.unwrap() });
     for (what, asked) in [("the one that waited", waiting), ("the one that was sent", sent)] {
         let answer = tokio::time::timeout(Duration::from_secs(300), asked).await.expect(what).unwrap();
         assert_eq!(answer.status, 503, "{what}: {answer:?}");

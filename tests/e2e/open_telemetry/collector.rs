@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// What it does with an export.
 #[derive(Debug, Clone)]
-pub enum Mood {
+pub(super) enum Mood {
     /// Takes it.
     Takes,
     /// Answers with this status, and perhaps with Retry-After.
@@ -41,8 +41,8 @@ pub enum Mood {
 
 /// A collector on a port of its own.
 #[derive(Debug, Clone)]
-pub struct Collector {
-    pub address: SocketAddr,
+pub(super) struct Collector {
+    pub(super) address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
@@ -58,20 +58,20 @@ struct State {
 
 /// A span that was taken.
 #[derive(Debug, Clone)]
-pub struct Told {
-    pub span: Span,
-    pub attributes: BTreeMap<String, String>,
-    pub resource: BTreeMap<String, String>,
+pub(super) struct Told {
+    pub(super) span: Span,
+    pub(super) attributes: BTreeMap<String, String>,
+    pub(super) resource: BTreeMap<String, String>,
 }
 
 impl Collector {
     /// By plain HTTP.
-    pub async fn start() -> Collector {
+    pub(super) async fn start() -> Collector {
         Collector::serve(None).await
     }
 
     /// By TLS.
-    pub async fn with_tls(tls: TlsAcceptor) -> Collector {
+    pub(super) async fn with_tls(tls: TlsAcceptor) -> Collector {
         Collector::serve(Some(tls)).await
     }
 
@@ -140,33 +140,33 @@ impl Collector {
     }
 
     /// What it does from now on.
-    pub fn becomes(&self, mood: Mood) {
+    pub(super) fn becomes(&self, mood: Mood) {
         self.state.lock().unwrap().mood = mood;
     }
 
     /// The spans that were taken.
-    pub fn taken(&self) -> Vec<Told> {
+    pub(super) fn taken(&self) -> Vec<Told> {
         self.state.lock().unwrap().taken.clone()
     }
 
     /// How many exports have come.
-    pub fn posts(&self) -> usize {
+    pub(super) fn posts(&self) -> usize {
         self.state.lock().unwrap().posts
     }
 
     /// Whether this text has come in any export.
-    pub fn has_seen(&self, text: &str) -> bool {
+    pub(super) fn has_seen(&self, text: &str) -> bool {
         self.state.lock().unwrap().bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
     /// Waits for the span of a request.
-    pub async fn span_of(&self, request_id: &str) -> Told {
+    pub(super) async fn span_of(&self, request_id: &str) -> Told {
         let is_it = |told: &Told| told.attributes["bedrock_sidecar.request_id"] == request_id;
         until(&format!("the span of {request_id}"), || self.taken().into_iter().find(is_it)).await
     }
 
     /// The data points of a metric in the latest page, with their attributes.
-    pub fn points(&self, name: &str) -> Vec<(BTreeMap<String, String>, HistogramDataPoint)> {
+    pub(super) fn points(&self, name: &str) -> Vec<(BTreeMap<String, String>, HistogramDataPoint)> {
         let page = self.state.lock().unwrap().page.clone().unwrap_or_default();
         let scopes = page.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
         let metrics = scopes.flat_map(|scope| scope.metrics).filter(|metric| metric.name == name);
