@@ -1,0 +1,52 @@
+"""The proxies to compare with, as the distribution has them."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from build import TARGET
+
+# What each needs beyond what every Debian has.
+LIBRARIES = ["libpcre2-8-0", "libssl3"]
+PACKAGES = {"nginx": ["nginx", *LIBRARIES], "haproxy": ["haproxy", "liblua5.3-0", *LIBRARIES]}
+
+
+class NotRun(Exception):
+    """Why something cannot be had here."""
+
+
+def find(name: str) -> tuple[str, dict[str, str]]:
+    """The program and its environment. It is unpacked and not installed: to install it would start it as a service."""
+    installed = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if installed:
+        return installed, {}
+    folder = TARGET / "compare" / "programs" / name
+    program = folder / "usr" / "sbin" / name
+    if not program.exists():
+        unpack(name, folder)
+    libraries = ":".join(str(path) for path in sorted(folder.glob("usr/lib/*-linux-gnu")))
+    environment = {"LD_LIBRARY_PATH": libraries}
+    tried = subprocess.run([program, "-v"], env=environment, capture_output=True, text=True)
+    if tried.returncode:
+        raise NotRun(f"it is not installed, and the distribution's does not start: {tried.stderr.strip()}")
+    return str(program), environment
+
+
+def unpack(name: str, folder: Path) -> None:
+    if not shutil.which("apt-get"):
+        raise NotRun("it is not installed, and this is no Debian to take it from")
+    packages = folder / "packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    got = subprocess.run(["apt-get", "download", *PACKAGES[name]], cwd=packages, capture_output=True, text=True)
+    if got.returncode:
+        raise NotRun(f"it is not installed, and apt-get download fails: {got.stderr.strip().splitlines()[-1:]}")
+    for package in packages.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+
+
+def version(name: str) -> str:
+    """As the program tells it."""
+    program, environment = find(name)
+    told = subprocess.run([program, "-v"], env={**os.environ, **environment}, capture_output=True, text=True)
+    return (told.stdout + told.stderr).splitlines()[0]

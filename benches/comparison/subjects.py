@@ -1,0 +1,221 @@
+"""Who is measured: how each is configured, started and ended. All put a credential of their own in the place of the
+client's, keep connections to the upstream, verify its certificate, and write a line for each request."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from string import Template
+
+import programs
+from rig import Rig, bare_environment, end, free_port, processes, until_answers, until_ready
+
+# As long as a key of Bedrock, and in its form.
+KEY = "ABSK" + "bm90LWEtcmVhbC1iZWRyb2NrLWtleS1" * 4
+KEYS = {
+    "aws_access_key_id": "AKIACOMMERCIALEXAMPLE",
+    "aws_secret_access_key": "not/a/real/secret/but/forty/characters/l",
+}
+CONNECTIONS = 8192
+
+NGINX = Template("""
+$user
+daemon off;
+worker_processes $threads;
+worker_rlimit_nofile 65536;
+pid $folder/nginx.pid;
+error_log $folder/nginx-error.log;
+events { worker_connections $connections; }
+http {
+    access_log $folder/nginx.log combined;
+    client_body_temp_path $folder/nginx-body;
+    proxy_temp_path $folder/nginx-proxy;
+    fastcgi_temp_path $folder/nginx-fastcgi;
+    uwsgi_temp_path $folder/nginx-uwsgi;
+    scgi_temp_path $folder/nginx-scgi;
+    client_max_body_size 25m;
+    keepalive_requests 100000000;
+    upstream bedrock {
+        server 127.0.0.1:$upstream;
+        keepalive 1024;
+        keepalive_requests 100000000;
+    }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        location / {
+            proxy_pass https://bedrock;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Authorization "Bearer $key";
+            proxy_set_header X-Amz-Date "";
+            proxy_ssl_protocols TLSv1.3;
+            proxy_ssl_name localhost;
+            proxy_ssl_server_name on;
+            proxy_ssl_verify on;
+            proxy_ssl_trusted_certificate $ca;
+            proxy_buffering off;
+            proxy_request_buffering off;
+            proxy_read_timeout 15m;
+        }
+    }
+}
+""")
+
+HAPROXY = Template("""
+global
+    nbthread $threads
+    maxconn $connections
+    log stdout format raw local0
+    ssl-default-server-options ssl-min-ver TLSv1.3
+defaults
+    mode http
+    log global
+    option httplog
+    option http-no-delay
+    http-reuse always
+    timeout connect 5s
+    timeout client 60s
+    timeout server 15m
+listen bedrock
+    bind 127.0.0.1:$port
+    http-request set-header authorization "Bearer $key"
+    http-request del-header x-amz-date
+    server upstream 127.0.0.1:$upstream ssl verify required verifyhost localhost sni str(localhost) ca-file $ca alpn $alpn
+""")
+
+DAEMON = Template("""
+[listen]
+addresses = ["127.0.0.1:$port"]
+admin_address = "127.0.0.1:$admin"
+max_connections = $connections
+max_connections_per_user = $connections
+
+[[upstreams]]
+region = "us-east-1"
+runtime_endpoint = "https://localhost:$upstream"
+control_endpoint = "https://localhost:$upstream"
+ca_file = "$ca"
+
+[credentials]
+source = "file"
+file = "$folder/secret"
+
+[limits]
+requests_per_minute = 100000000
+concurrent_requests = 100000
+tokens_per_minute = 1000000000000
+tokens_per_day = 1000000000000
+
+[audit]
+table = "$table"
+region = "us-gov-west-1"
+max_ledger_bytes = 10737418240
+""")
+
+
+@dataclasses.dataclass
+class Running:
+    """Somebody who can be measured."""
+
+    address: str
+    processes: list[int]
+    #: What tells the load to speak TLS.
+    tls: dict[str, Path] = dataclasses.field(default_factory=dict)
+    #: From the start of the process until it can serve.
+    start_ms: float | None = None
+
+
+@dataclasses.dataclass
+class Subject:
+    name: str
+    start: Callable[[Rig], contextlib.AbstractContextManager[Running]]
+
+
+@contextlib.contextmanager
+def direct(rig: Rig) -> Iterator[Running]:
+    yield Running(f"127.0.0.1:{rig.ports['http1']}", [], {"ca": rig.ca})
+
+
+@contextlib.contextmanager
+def process(command: list, log: Path, ready, port: int, environment: dict[str, str]) -> Iterator[Running]:
+    """Runs a proxy, whose log goes to a file."""
+    begun = time.monotonic()
+    with log.open("wb") as lines:
+        running = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=lines, stderr=lines)
+    try:
+        try:
+            ready(running)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}: {log.read_text(errors='replace')[-2000:]}") from None
+        taken = (time.monotonic() - begun) * 1000
+        yield Running(f"127.0.0.1:{port}", processes(running.pid), start_ms=taken)
+    finally:
+        end(running)
+
+
+def nginx(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+    program, environment = programs.find("nginx")
+    port, config = free_port(), rig.folder / "nginx.conf"
+    # As root it would give its workers a user who cannot enter the folder.
+    user = "user root;" if os.getuid() == 0 else ""
+    values = common(rig) | {"port": port, "upstream": rig.ports["http1"], "user": user}
+    config.write_text(NGINX.substitute(values))
+    command = [program, "-p", rig.folder, "-c", config, "-e", rig.folder / "nginx-start.log"]
+    ready = lambda it: until_answers(port, it, os.cpu_count() or 1)  # noqa: E731
+    return process(command, rig.folder / "nginx.out", ready, port, {**os.environ, **environment})
+
+
+def haproxy(protocol: str) -> Callable[[Rig], contextlib.AbstractContextManager[Running]]:
+    def start(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+        program, environment = programs.find("haproxy")
+        port, config = free_port(), rig.folder / "haproxy.cfg"
+        alpn = {"http1": "http/1.1", "http2": "h2"}[protocol]
+        values = common(rig) | {"port": port, "upstream": rig.ports[protocol], "alpn": alpn}
+        config.write_text(HAPROXY.substitute(values))
+        command = [program, "-db", "-f", config]
+        log = rig.folder / "haproxy.log"
+        return process(command, log, lambda it: until_answers(port, it, 0), port, {**os.environ, **environment})
+
+    return start
+
+
+def daemon(protocol: str, signs: bool = False, table: str = ""):
+    """The daemon takes the protocol that the upstream offers, HTTP/2 before HTTP/1.1."""
+
+    def start(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+        folder = Path(rig.folder / f"daemon-{time.monotonic_ns()}")
+        (folder / "state").mkdir(parents=True)
+        (folder / "secret").touch(0o600)
+        (folder / "secret").write_text(json.dumps(KEYS) if signs else KEY)
+        port, admin = free_port(), free_port()
+        values = common(rig) | {"folder": folder, "port": port, "admin": admin, "upstream": rig.ports[protocol]}
+        (folder / "config.toml").write_text(DAEMON.substitute(values | {"table": "requests" if table else ""}))
+        environment = bare_environment(str(folder)) | {"STATE_DIRECTORY": str(folder / "state")}
+        if table:
+            environment |= rig.table(table)
+        command = [*rig.wrapper, rig.programs.daemon, "run", "--config", folder / "config.toml"]
+        return process(command, folder / "log", lambda it: until_ready(admin, it), port, environment)
+
+    return start
+
+
+def common(rig: Rig) -> dict[str, object]:
+    return {"folder": rig.folder, "ca": rig.ca, "key": KEY, "threads": os.cpu_count(), "connections": CONNECTIONS}
+
+
+DIRECT = "upstream itself"
+ALL = [
+    Subject(DIRECT, direct),
+    Subject("nginx", nginx),
+    Subject("HAProxy", haproxy("http1")),
+    Subject("HAProxy, HTTP/2 up", haproxy("http2")),
+    Subject("ours", daemon("http1")),
+    Subject("ours, HTTP/2 up", daemon("http2")),
+    Subject("ours, SigV4", daemon("http1", signs=True)),
+    Subject("ours, table that answers at once", daemon("http1", table="stand-in")),
+    Subject("ours, DynamoDB Local beside it", daemon("http1", table="DynamoDB Local")),
+]

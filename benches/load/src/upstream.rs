@@ -1,0 +1,171 @@
+//! A stand-in for Bedrock that does as little as it can: it checks nothing and answers at once. Where an answer has to be
+//! right, in tests, `simulator/` stands in.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::time::Interval;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{Error, eventstream, table, tls};
+
+pub(crate) const EVENTS_PER_SECOND: u32 = 20;
+/// The size of InvokeModel's answer.
+const ANSWER: usize = 2048;
+/// As many streams on one connection as Bedrock allows.
+const STREAMS: u32 = 100;
+
+/// What the upstream needs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Its certificate, for localhost.
+    #[arg(long)]
+    certificate: PathBuf,
+    #[arg(long)]
+    key: PathBuf,
+}
+
+/// Serves until the standard input ends, that is with the process that holds it.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut ports = Vec::new();
+    for protocols in [["http/1.1"].as_slice(), ["h2", "http/1.1"].as_slice()] {
+        let config = tls::server(&arguments.certificate, &arguments.key, protocols)?;
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        ports.push(listener.local_addr()?.port());
+        runtime.spawn(listen(listener, config.into()));
+    }
+    let table = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    println!("{}", json!({ "http1": ports[0], "http2": ports[1], "table": table.local_addr()?.port() }));
+    runtime.spawn(table::listen(table));
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+async fn listen(listener: TcpListener, tls: TlsAcceptor) -> Result<(), std::io::Error> {
+    let invoked: Arc<Bytes> = Arc::new(invoked().into());
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (tls, invoked) = (tls.clone(), Arc::clone(&invoked));
+        tokio::spawn(async move {
+            // Clients leave as they like; what they miss, they tell.
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let service = service_fn(move |request| answer(request, Bytes::clone(&invoked)));
+            let stream = TokioIo::new(stream);
+            let _ended = if is_http2 {
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(STREAMS)
+                    .initial_stream_window_size(1 << 20)
+                    .initial_connection_window_size(32 << 20)
+                    .serve_connection(stream, service)
+                    .await
+            } else {
+                hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(stream, service)
+                    .await
+            };
+        });
+    }
+}
+
+/// An answer of a Claude model.
+fn invoked() -> String {
+    let answer = |text: &str| {
+        json!({
+            "id": "msg_bdrk_01", "type": "message", "role": "assistant", "model": "claude-3-haiku-20240307",
+            "content": [{ "type": "text", "text": text }], "stop_reason": "end_turn", "stop_sequence": null,
+            "usage": { "input_tokens": 250, "output_tokens": 400 },
+        })
+        .to_string()
+    };
+    let around = answer("").len();
+    answer(&"x".repeat(ANSWER - around))
+}
+
+async fn answer(request: Request<Incoming>, invoked: Bytes) -> Result<Response<Either<Full<Bytes>, Paced>>, Error> {
+    let (head, mut body) = request.into_parts();
+    let path = head.uri.path();
+    let mut asked = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let (Ok(piece), true) = (frame?.into_data(), path.ends_with("/converse-stream")) {
+            asked.extend_from_slice(&piece);
+        }
+    }
+    let json = |status: StatusCode, body: Bytes| {
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .header("x-amzn-requestid", "8ba9f5a8-2e3c-4f58-a4d6-5f1d0b9c7d11")
+            .body(Either::Left(Full::new(body)))
+    };
+    if path.ends_with("/converse-stream") {
+        let asked: serde_json::Value = serde_json::from_slice(&asked)?;
+        let events = asked["inferenceConfig"]["maxTokens"].as_u64().ok_or("no maxTokens")?;
+        return Ok(Response::builder()
+            .header("content-type", "application/vnd.amazon.eventstream")
+            .header("x-amzn-requestid", "8ba9f5a8-2e3c-4f58-a4d6-5f1d0b9c7d11")
+            .body(Either::Right(Paced::new(usize::try_from(events)?)))?);
+    }
+    Ok(match path {
+        "/foundation-models" => json(StatusCode::OK, MODELS.into()),
+        "/inference-profiles" => json(StatusCode::OK, r#"{"inferenceProfileSummaries":[]}"#.into()),
+        path if path.ends_with("/invoke") => json(StatusCode::OK, invoked),
+        _ => json(StatusCode::NOT_FOUND, r#"{"message":"this stand-in does not know the path"}"#.into()),
+    }?)
+}
+
+const MODELS: &str = r#"{"modelSummaries":[{"modelId":"anthropic.claude-3-haiku-20240307-v1:0",
+"modelArn":"arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0","modelName":"Claude 3 Haiku",
+"providerName":"Anthropic","inputModalities":["TEXT","IMAGE"],"outputModalities":["TEXT"],"responseStreamingSupported":true,
+"customizationsSupported":[],"inferenceTypesSupported":["ON_DEMAND"],"modelLifecycle":{"status":"ACTIVE"}}]}"#;
+
+/// A stream whose events come at a fixed rate. One that is late does not make those after it late.
+struct Paced {
+    clock: Interval,
+    events: usize,
+    /// Frames that have been sent: the beginning, events, the end.
+    sent: usize,
+}
+
+impl Paced {
+    fn new(events: usize) -> Paced {
+        Paced { clock: tokio::time::interval(Duration::from_secs(1) / EVENTS_PER_SECOND), events, sent: 0 }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let events = self.events;
+        let frame = match self.sent {
+            0 => eventstream::beginning(),
+            sent if sent <= events => {
+                ready!(self.clock.poll_tick(cx));
+                eventstream::delta()
+            }
+            sent if sent == events + 1 => eventstream::end(events),
+            _ => return Poll::Ready(None),
+        };
+        self.sent += 1;
+        Poll::Ready(Some(frame.map(Frame::data)))
+    }
+}
