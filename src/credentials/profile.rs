@@ -160,11 +160,11 @@ mod tests {
         by_process(&profiles(&files, name).await?, name)
     }
 
-    /// As the SDK finds its way, where a process stands at the end of it.
+    /// As the SDK finds its way, where a process stands at the end of it. What follows a `#` in the file is a comment.
     #[tokio::test]
     async fn a_process_is_found_behind_the_roles_that_it_is_for() {
         let process = |roles: &[&str]| ByProcess {
-            command: "keys --now # x".to_owned().into(),
+            command: "keys --now".to_owned().into(),
             account: Some("123456789012".to_owned()),
             roles: roles
                 .iter()
