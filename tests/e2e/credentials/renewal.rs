@@ -149,13 +149,14 @@ async fn a_file_that_blocks_holds_up_neither_requests_nor_the_end() {
     );
     std::fs::write(&credentials, text).unwrap();
     let mut daemon = on_profile(&bedrock, directory.path()).ready().await;
-    std::fs::remove_file(&credentials).unwrap();
-    fifo(&credentials);
+    // In one step: between two, the daemon may find no file at all.
+    let blocks = directory.path().join("blocks");
+    fifo(&blocks);
+    std::fs::rename(&blocks, &credentials).unwrap();
     let line = daemon.says("the commercial credential could not be read; trying again").await;
-    assert!(
-        line["reason"].as_str().unwrap().contains("credentials cannot be read: it is not a regular file"),
-        "{line}"
-    );
+    let expected =
+        format!("the file {} of the AWS configuration cannot be read: it is not a regular file", credentials.display());
+    assert_eq!(line["reason"], expected, "{line}");
     let answer = ask(&daemon).await;
     assert_eq!(answer.status, 200, "the keys that it has work: {answer:?}");
     assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
