@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
 use crate::admin::thread;
-use crate::lifecycle::roll_call::RollCall;
+use crate::lifecycle::roll_call::{Calls, RollCall};
 use crate::lifecycle::{InheritError, Inherited};
 use crate::listen::farewell::Farewell;
 use crate::listen::tls::{Loaded, Material};
@@ -191,69 +191,88 @@ impl Front {
     /// # Errors
     /// The admin address gets no thread.
     pub(super) fn open(&mut self, bound: Bound) -> Result<(), StartError> {
-        let Bound { place, listener, is_inherited, material } = bound;
-        let name = listener.name();
-        let farewell = Arc::new(Farewell::default());
-        let (roll, calls) = self.loops.add();
-        let mut tasks = JoinSet::new();
-        let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&farewell));
-        if matches!(place, Place::Admin(_)) {
-            let accepting = thread::serve(listener, Arc::clone(&self.admin), farewells, cutting, calls, road);
-            tasks.spawn(accepting.map_err(|error| {
-                self.loops.remove(roll);
-                StartError::AdminThread(error)
-            })?);
-        } else {
-            let service = move |client, request| service::serve(road.load_full(), client, request);
-            tasks.spawn(listener.serve(Arc::clone(&self.main), farewells, cutting, calls, service));
+        if bound.is_admin() {
+            return self.open_admin(bound);
         }
-        if let Some(material) = material.clone() {
-            tasks.spawn(material.follow());
-        }
-        self.open.push(Open { place, name, is_inherited, material, tasks, farewell, roll });
+        self.open_main(bound);
         Ok(())
+    }
+
+    fn open_admin(&mut self, bound: Bound) -> Result<(), StartError> {
+        let (mut open, listener, calls) = self.enrolled(bound);
+        let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&open.farewell));
+        let accepting = thread::serve(listener, Arc::clone(&self.admin), farewells, cutting, calls, road);
+        open.tasks.spawn(accepting.map_err(|error| {
+            self.loops.remove(open.roll);
+            StartError::AdminThread(error)
+        })?);
+        self.open.push(open);
+        Ok(())
+    }
+
+    fn open_main(&mut self, bound: Bound) {
+        let (mut open, listener, calls) = self.enrolled(bound);
+        let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&open.farewell));
+        let service = move |client, request| service::serve(road.load_full(), client, request);
+        open.tasks.spawn(listener.serve(Arc::clone(&self.main), farewells, cutting, calls, service));
+        if let Some(material) = open.material.clone() {
+            open.tasks.spawn(material.follow());
+        }
+        self.open.push(open);
+    }
+
+    /// With a place on the roll of accept loops, and no loop yet.
+    fn enrolled(&self, bound: Bound) -> (Open, Listener, Calls) {
+        let Bound { place, listener, is_inherited, material } = bound;
+        let (roll, calls) = self.loops.add();
+        let (name, tasks, farewell) = (listener.name(), JoinSet::new(), Arc::default());
+        (Open { place, name, is_inherited, material, tasks, farewell, roll }, listener, calls)
     }
 
     pub(super) fn standing(&self) -> Standing {
         Standing(self.open.iter().map(|open| (open.place.clone(), open.is_inherited)).collect())
     }
 
-    /// Opens what a reload adds: before anything else changes.
+    /// Opens the admin address that a reload adds, before anything else changes: nothing else of it can fail by then.
     ///
     /// # Errors
     /// The admin address gets no thread. What is open then is what was open before.
-    pub(super) fn open_new(&mut self, mut changes: Changes) -> Result<Changes, StartError> {
-        let before = self.open.len();
-        for bound in std::mem::take(&mut changes.new) {
-            if let Err(error) = self.open(bound) {
-                while self.open.len() > before {
-                    self.close(before);
-                }
-                return Err(error);
-            }
-        }
-        for open in &self.open[before..] {
-            tracing::info!(address = %open.name, "listening here too now");
+    pub(super) fn open_new_admin(&mut self, mut changes: Changes) -> Result<Changes, StartError> {
+        if let Some(at) = changes.new.iter().position(Bound::is_admin) {
+            let bound = changes.new.remove(at);
+            let name = bound.name();
+            self.open_admin(bound)?;
+            tell_opened(&name);
         }
         Ok(changes)
     }
 
-    /// Takes over what a reload has prepared, when what it adds is open.
+    /// Takes over what else a reload has prepared. New listeners accept only once the new road is there: by the former one,
+    /// they could serve whom the new configuration refuses.
     pub(super) fn apply(&mut self, changes: Changes, road: Arc<Road>) {
-        let Changes { new: _, gone, tls, timeouts } = changes;
+        let Changes { new, gone, tls, timeouts } = changes;
         self.road.store(road);
         self.main.set_timeouts(timeouts);
         self.admin.set_timeouts(admin_timeouts(timeouts));
         if let (Some(loaded), Some(material)) = (tls, self.open.iter().find_map(|open| open.material.as_ref())) {
             material.exchange(loaded);
         }
-        self.leaving.retain(|told| !told.is_closed());
-        while self.closing.try_join_next().is_some() {}
+        for bound in new {
+            tell_opened(&bound.name());
+            self.open_main(bound);
+        }
         for place in gone {
             let Some(at) = self.open.iter().position(|open| open.place.is_at(&place)) else { continue };
             let name = self.close(at);
             tracing::info!(address = %name, "no longer listening here; connections that are there may finish");
         }
+    }
+
+    /// Waits until what reloads have taken away is closed: its address can be bound again then, and nobody comes in there any
+    /// more.
+    pub(super) async fn closed(&mut self) {
+        while self.closing.join_next().await.is_some() {}
+        self.leaving.retain(|told| !told.is_closed());
     }
 
     /// Accepts no more there, and says at which address that was.
@@ -293,7 +312,7 @@ impl Front {
             }
         }
         let end = async {
-            while self.closing.join_next().await.is_some() {}
+            self.closed().await;
             self.all_have_left().await;
         };
         timeout_at(deadline, end).await.is_ok()
@@ -309,6 +328,10 @@ impl Front {
     pub(super) fn cut(&self) {
         let _ = self.cut.send(true);
     }
+}
+
+fn tell_opened(name: &str) {
+    tracing::info!(address = %name, "listening here too now");
 }
 
 fn admin_timeouts(timeouts: Timeouts) -> Timeouts {

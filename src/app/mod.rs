@@ -247,17 +247,18 @@ async fn serve(mut events: Events, lasting: &Arc<Lasting>, front: &mut Front, bu
     let mut reloads = JoinSet::new();
     let mut once_more = false;
     loop {
-        if once_more && reloads.is_empty() {
-            once_more = false;
-            notify::reloading();
-            let (former, lasting) = (Arc::clone(&built), Arc::clone(lasting));
-            reloads.spawn(reload::prepare(former, lasting, front.standing(), reload::LONGEST));
-        }
         tokio::select! {
             event = events.next() => match event {
                 Event::Stop => return built,
                 Event::Reload => once_more = true,
             },
+            // The one before may have closed an address that this one binds again.
+            () = front.closed(), if once_more && reloads.is_empty() => {
+                once_more = false;
+                notify::reloading();
+                let (former, lasting) = (Arc::clone(&built), Arc::clone(lasting));
+                reloads.spawn(reload::prepare(former, lasting, front.standing(), reload::LONGEST));
+            }
             Some(outcome) = reloads.join_next() => {
                 match take_over(outcome, lasting, front).await {
                     Ok(new) => {

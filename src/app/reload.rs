@@ -78,7 +78,7 @@ impl Prepared {
     /// A sentence that says what cannot be opened. Nothing has changed then.
     pub(super) async fn take_over(self, lasting: &Lasting, front: &mut Front) -> Result<Built, String> {
         let Prepared { built, changes, telemetry } = self;
-        let changes = front.open_new(changes).map_err(|error| error.to_string())?;
+        let changes = front.open_new_admin(changes).map_err(|error| error.to_string())?;
         for account in &built.road.accounts {
             account.credentials.put_in_use();
         }

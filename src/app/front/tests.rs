@@ -69,3 +69,24 @@ async fn a_listener_that_closes_lets_nobody_else_in() {
     assert!(UnixStream::connect(&path).is_ok(), "the new one's file is there");
     assert_eq!(front.names(), [path]);
 }
+
+/// Two reloads, and the second goes back to the address that the first has left.
+#[tokio::test]
+async fn an_address_is_free_again_once_its_listener_has_closed() {
+    let parts = Parts::new().await;
+    let mut front = front(&parts);
+    for bound in bind(&parts.settings.listen, &mut Inherited::default()).unwrap() {
+        front.open(bound).unwrap();
+    }
+    let mut listen = parts.settings.listen.clone();
+    listen.addresses = vec![front.close(0).parse().unwrap()];
+    front.closed().await;
+    let changes = front.standing().changes(&listen).unwrap();
+
+    // It is bound, and nobody is let in by the rules of before.
+    let road = Arc::clone(&parts.built.road);
+    let changes = front.open_new_admin(changes).unwrap();
+    assert!(!front.names().contains(&listen.addresses[0].to_string().as_str()));
+    front.apply(changes, road);
+    assert!(front.names().contains(&listen.addresses[0].to_string().as_str()));
+}
