@@ -10,8 +10,8 @@ use super::fleet::agent::{Agent, Next};
 use super::fleet::store::{LeaseStore, StoreError, StoreRequest, StoreResponse};
 use super::shared::Shared;
 
-/// Giving the lease back must not hold up the end of a drain.
-const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A table that does not answer must not hold up the end of a drain.
+const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 /// Keeps this host's lease while it lives. [`LeaseTask::stop`] gives it back.
 #[derive(Debug)]
@@ -27,11 +27,17 @@ impl LeaseTask {
         LeaseTask { stop, task }
     }
 
-    /// Gives the lease back; to be called when the last request has ended. Takes 5 seconds at most.
-    pub async fn stop(self) {
+    /// Gives the lease back; to be called when the last request has ended. Takes 5 seconds at most, the end of a call that is
+    /// under way included.
+    pub async fn stop(mut self) {
         drop(self.stop);
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the fleet's task ended badly; its lease is given back by time");
+        match tokio::time::timeout(LONGEST_STOP, &mut self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the fleet's task ended badly; its lease is given back by time"),
+            Err(_) => {
+                self.task.abort();
+                tracing::warn!("the fleet's lease could not be given back; it dies by time");
+            }
         }
     }
 }
@@ -97,19 +103,14 @@ async fn leave(shared: &Shared, store: &impl LeaseStore, mut agent: Agent) {
     };
     let Some(request) = request else { return };
     // Another host's transaction on the pool may be in the way for a moment.
-    let tries = async {
-        while let Err(StoreError::Conflict) = store.call(request.clone()).await {
-            if let StoreRequest::Write(Some(lease), _) = &request
-                && let Ok(StoreResponse::Lease(found)) = store.call(StoreRequest::Get(lease.id.clone())).await
-                && found.is_none_or(|found| found.version != lease.version)
-            {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    while let Err(StoreError::Conflict) = store.call(request.clone()).await {
+        if let StoreRequest::Write(Some(lease), _) = &request
+            && let Ok(StoreResponse::Lease(found)) = store.call(StoreRequest::Get(lease.id.clone())).await
+            && found.is_none_or(|found| found.version != lease.version)
+        {
+            return;
         }
-    };
-    if tokio::time::timeout(GIVE_BACK_TIMEOUT, tries).await.is_err() {
-        tracing::warn!("the fleet's lease could not be given back; it dies by time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -129,5 +130,38 @@ fn report(result: &Result<StoreResponse, StoreError>, failing: &mut bool) {
                 tracing::info!("the fleet's table can be used again");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OnUnavailable;
+    use crate::limits::{Limits, SystemClock};
+    use crate::settings::limits as settings;
+
+    struct Hangs(Arc<tokio::sync::Notify>);
+
+    impl LeaseStore for Hangs {
+        async fn call(&self, _: StoreRequest) -> Result<StoreResponse, StoreError> {
+            self.0.notify_one();
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_does_not_hold_up_the_stop() {
+        let fleet = settings::Fleet {
+            table: "fleet".to_owned(),
+            region: "us-gov-west-1".to_owned(),
+            requests_per_minute: Some(10),
+            tokens_per_minute: None,
+            on_unavailable: OnUnavailable::Deny,
+        };
+        let limits = Limits::new(&settings::Limits { fleet: Some(fleet), ..settings::Limits::default() }, SystemClock);
+        let called = Arc::default();
+        let task = limits.join_fleet(Hangs(Arc::clone(&called)));
+        called.notified().await;
+        tokio::time::timeout(LONGEST_STOP * 4, task.stop()).await.expect("it ends");
     }
 }
