@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -33,12 +35,14 @@ pub struct Dynamo {
     table: String,
     /// Written beside the lease, for people who look at the table.
     host: String,
+    /// A call has failed in a way that another configuration of this host may mend.
+    is_spent: Arc<AtomicBool>,
 }
 
 impl Dynamo {
     /// With a client that is made already.
     pub fn new(client: Client, table: &str, host: &str) -> Dynamo {
-        Dynamo { client, table: table.to_owned(), host: host.to_owned() }
+        Dynamo { client, table: table.to_owned(), host: host.to_owned(), is_spent: Arc::default() }
     }
 
     async fn get(&self, id: &str, consistent: bool) -> Result<Option<Item>, StoreError> {
@@ -188,6 +192,9 @@ impl Dynamo {
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
         R: Debug + Send + Sync + 'static,
     {
+        if may_be_configuration(error.code()) {
+            self.is_spent.store(true, Ordering::Relaxed);
+        }
         match error.code() {
             Some("ConditionalCheckFailedException" | "TransactionConflictException") => StoreError::Conflict,
             Some("ResourceNotFoundException") => StoreError::Unavailable(format!(
@@ -208,8 +215,24 @@ impl Dynamo {
     }
 }
 
-/// The table as this host's own credentials reach it. The client is made with the first call, and anew after one that has
-/// failed: the SDK reads the host's configuration once.
+/// Whether another endpoint or other credentials could help, by the code of a failure: there was no answer, or it said whose
+/// call it takes. A table that throttles is not helped by hosts that fetch their credentials again.
+fn may_be_configuration(code: Option<&str>) -> bool {
+    let Some(code) = code else { return true };
+    matches!(
+        code,
+        "AccessDeniedException"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "IncompleteSignatureException"
+            | "InvalidSignatureException"
+            | "MissingAuthenticationTokenException"
+            | "UnrecognizedClientException"
+    )
+}
+
+/// The table as this host's own credentials reach it. The client is made with the first call, and anew after a failure that
+/// the host's configuration may have caused: the SDK reads it once.
 #[derive(Debug)]
 pub(crate) struct OwnDynamo {
     table: String,
@@ -242,8 +265,9 @@ impl OwnDynamo {
 
 impl LeaseStore for OwnDynamo {
     async fn call(&self, request: StoreRequest) -> Result<StoreResponse, StoreError> {
-        let outcome = self.current().await.call(request).await;
-        if matches!(outcome, Err(StoreError::Unavailable(_))) {
+        let dynamo = self.current().await;
+        let outcome = dynamo.call(request).await;
+        if dynamo.is_spent.load(Ordering::Relaxed) {
             *self.made.lock().await = None;
         }
         outcome
@@ -303,4 +327,19 @@ fn lease(item: &Item) -> Option<StoredLease> {
 /// Required members are all set above; should the SDK ever want more, the table counts as unusable.
 fn built<T, E: std::error::Error>(built: Result<T, E>) -> Result<T, StoreError> {
     built.map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_be_configuration;
+
+    #[test]
+    fn a_client_is_made_anew_only_where_that_may_help() {
+        for code in [None, Some("ExpiredTokenException"), Some("AccessDeniedException")] {
+            assert!(may_be_configuration(code), "{code:?}");
+        }
+        for code in ["ProvisionedThroughputExceededException", "ThrottlingException", "ResourceNotFoundException"] {
+            assert!(!may_be_configuration(Some(code)), "{code}");
+        }
+    }
 }
