@@ -1,5 +1,6 @@
 //! SIGHUP, from outside: nothing that has not changed is lost, and what cannot be used is refused.
 
+mod audit;
 mod carried;
 mod listeners;
 mod log;
@@ -8,9 +9,9 @@ mod refused;
 mod secret;
 mod tls;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use http::Method;
 use test_support::*;
@@ -28,9 +29,13 @@ fn count(daemon: &Daemon, message: &str) -> usize {
     daemon.lines().iter().filter(|line| line["message"] == message).count()
 }
 
-/// An address whose port nobody listens on.
+/// An address that nobody listens on. Its IP is of this call alone: nobody else who asks for any port there is given this one
+/// before the daemon binds it.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id().wrapping_mul(64).wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed));
+    let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (own & 0x003f_ffff));
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 /// What stands under `[listen]`.
