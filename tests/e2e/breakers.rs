@@ -63,6 +63,21 @@ async fn an_upstream_that_cannot_be_reached_is_passed_over_until_a_probe_has_fou
     assert_eq!(opened.len(), 1, "{opened:?}");
     assert_eq!((&opened[0]["region"], &opened[0]["plane"]), (&json!("us-east-1"), &json!("runtime")), "{opened:?}");
 
+    // Requests no longer try to connect. Probes do now and then, ever more seldom.
+    let failed = async || {
+        let page = daemon.metrics().await;
+        let name = "bedrock_sidecar_upstream_handshakes_total";
+        metric(&page, &format!("{name}{{region=\"us-east-1\",plane=\"runtime\",result=\"failure\"}}")).unwrap()
+    };
+    let before = failed().await;
+    assert!(before >= 1.0, "the breaker opened by it");
+    for _ in 0..60 {
+        let (status, region, _) = ask(&daemon, ON_DEMAND).await;
+        assert_eq!((status, region.as_str()), (200, "us-west-2"));
+    }
+    let more = failed().await - before;
+    assert!(more < 30.0, "{more} connects for 60 requests that went elsewhere");
+
     // The upstream is still away when a probe comes: the request that was the probe is served elsewhere.
     until_async("a probe that fails", || async {
         let (status, region, _) = ask(&daemon, ON_DEMAND).await;
