@@ -168,3 +168,26 @@ impl Requests {
 fn count_up(counter: &Counter, count: u64) {
     counter.inc_by(count.min(u64::MAX - counter.get()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_counted_by_what_came_of_them() {
+        let metrics = Metrics::new();
+        for status in [200, 429, 400, 404, 500, 503, 503] {
+            metrics.attempt("us-east-1", status);
+        }
+        for outcome in [Outcome::UpstreamBroke, Outcome::Refused, Outcome::Completed] {
+            let record = Record { outcome, destination_region: "us-east-1".into(), ..Record::default() };
+            metrics.ended(&record, None, &Timings::default());
+        }
+        let counted = |result: &'static str| {
+            let labels = AttemptLabels { region: Text::of("us-east-1"), result: Text::fixed(result) };
+            metrics.requests.attempts.get_or_create(&labels).get()
+        };
+        let all = ["success", "throttled", "refused", "failed", "broke"].map(counted);
+        assert_eq!(all, [1, 1, 2, 3, 1]);
+    }
+}
