@@ -16,6 +16,9 @@ use crate::stage::{Change, DRAIN, Death, IDLE, REGIONS, Spell, Stage};
 /// How exact times are at which something was seen.
 const NEAR: Duration = Duration::from_secs(1);
 
+/// How long connections may be kept that a trouble has broken without a word.
+const AFTERMATH: Duration = Duration::from_secs(25);
+
 pub(crate) struct Evidence {
     pub(crate) entries: BTreeMap<usize, Entry>,
     /// Requests for models, by the length of the body, in the order of their arrival.
@@ -121,6 +124,14 @@ impl Evidence {
     /// Whether something may have kept the upstreams from answering a request.
     pub(crate) fn upstreams_failed(&self, began: Instant, ended: Instant) -> bool {
         self.stood_still(began, ended) || self.felt(began, ended).any(|spell| spell.trouble.fails_upstreams())
+    }
+
+    /// Whether an attempt may have gone where no upstream saw it: a connection, or the process, may have ended under it.
+    pub(crate) fn attempts_unseen(&self, began: Instant, ended: Instant) -> bool {
+        let before = began.checked_sub(AFTERMATH).unwrap_or(began);
+        self.stood_still(before, ended)
+            || self.changes_during(before, ended).next().is_some()
+            || self.felt(before, ended).any(|spell| spell.trouble.ends_connections())
     }
 
     fn stood_still(&self, from: Instant, to: Instant) -> bool {

@@ -99,6 +99,19 @@ impl Trouble {
         }
     }
 
+    /// Whether it may end a connection under a request that is being sent.
+    pub(crate) fn ends_connections(self) -> bool {
+        match self {
+            Trouble::Network(..) | Trouble::Certificate(..) | Trouble::Down(_) | Trouble::Kill | Trouble::Restart => {
+                true
+            }
+            Trouble::Answers(_, answers) => {
+                matches!(answers, Answers::Broken(_) | Answers::Cut { .. } | Answers::GoAway | Answers::Closing)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a key cannot be read for a time. Who has a good one does not need it.
     pub(crate) fn hides_key(self) -> bool {
         matches!(self, Trouble::SecretAway(_) | Trouble::ReloadWithSecretAway(_))

@@ -201,6 +201,7 @@ impl Evidence {
                 failures.push(format!("{length}: nobody sent this: {item}"));
             }
         }
+        let mut compared = 0;
         for (length, all) in &self.received {
             let Some(item) = by_length.get(length) else {
                 failures.push(format!(
@@ -227,12 +228,22 @@ impl Evidence {
                 .next(),
                 _ => None,
             };
-            let attempts = item["attempts"].as_u64().unwrap_or_default();
-            let wrong = wrong.or_else(|| (attempts < all.len() as u64).then(|| format!("{attempts} attempts")));
+            let (attempts, seen) = (item["attempts"].as_u64().unwrap_or_default(), all.len() as u64);
+            // Where every attempt must have arrived, none is made up.
+            let all_seen = self.entries.get(length).is_some_and(|entry| match &entry.saw {
+                Some((ended, Saw::Answer(answer))) => {
+                    answer.end == End::Whole && !self.attempts_unseen(entry.began, *ended)
+                }
+                _ => false,
+            });
+            compared += usize::from(all_seen);
+            let is_wrong = attempts < seen || (all_seen && attempts > seen);
+            let wrong = wrong.or_else(|| is_wrong.then(|| format!("{attempts} attempts")));
             if let Some(wrong) = wrong {
                 failures.push(format!("{length}: {wrong} in {item}: {:?}", self.upstream(*length)));
             }
         }
+        println!("{compared} of {} requests must have as many attempts as arrived", self.received.len());
         self.failures.extend(failures);
     }
 
