@@ -59,10 +59,10 @@ pub(crate) async fn forward(
         }
     }
     match best {
-        Some(Best { went, tried, .. }) => tried.map_err(|stop| {
+        Some(Best { went, tried, .. }) => {
             exchange.went(went);
-            stop.refusal(&mut exchange)
-        }),
+            tried.map_err(|stop| stop.refusal(&mut exchange))
+        }
         None => Err(Refusal::new(RefusalKind::ServiceUnavailable, "there is no upstream to send to.")),
     }
 }
@@ -311,7 +311,7 @@ async fn try_region(
     headers: &HeaderMap,
     asker: &Asker,
 ) -> Result<Answered, Stop> {
-    exchange.region(&region.upstream.region);
+    exchange.tries(&region.upstream, received.operation.plane);
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers.clone(), None)?;
         let answer = send(road, region, exchange, &request).await?;
@@ -360,7 +360,7 @@ async fn invoke(
     asker: &Asker,
 ) -> Result<Answered, Stop> {
     let Region { upstream, models, .. } = region;
-    let own = OwnCalls(exchange.road());
+    let own = OwnCalls { road: exchange.road(), parent: exchange.span() };
     let mut target = models.target(&requested.name, upstream, asker, &own).await.map_err(Stop::of_model)?;
     let mut may_retry = true;
     loop {
@@ -398,9 +398,13 @@ async fn send(
     exchange: &mut AdmittedExchange<'_>,
     request: &UpstreamRequest,
 ) -> Result<Answer, Stop> {
-    let answer = exchange.open().await?.send(&region.upstream, request).await?;
-    road.metrics.attempt(&region.upstream.region, answer.status.as_u16());
-    Ok(answer)
+    let sent = exchange.open().await?.send(&region.upstream, request).await;
+    match &sent {
+        Ok(answer) => road.metrics.attempt(&region.upstream.region, answer.status.as_u16()),
+        Err(Failure::NotSent { .. }) => road.metrics.unreached(&region.upstream.region),
+        Err(Failure::Broke(_) | Failure::NoCredential(_)) => {}
+    }
+    sent.map_err(Stop::from)
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use crate::error::Refusal;
 use crate::exchange::Exchange;
 use crate::model::catalogue::{self, Call, CallError};
 use crate::model::create::{self, SendRecorded};
-use crate::operation::CREATE_INFERENCE_PROFILE;
+use crate::operation::{CREATE_INFERENCE_PROFILE, Plane};
 use crate::record::{Outcome, Record};
 use crate::road::Road;
+use crate::telemetry::Parent;
 use crate::upstream::Upstream;
 
 /// The `sourceIP` of such a record, where those of clients have an address.
@@ -31,15 +32,19 @@ pub(crate) fn record(road: &Road) -> Record {
 
 /// What such a call is recorded with.
 #[derive(Debug)]
-pub(crate) struct OwnCalls(pub Arc<Road>);
+pub(crate) struct OwnCalls {
+    pub road: Arc<Road>,
+    /// The span of the request that it is for.
+    pub parent: Option<Parent>,
+}
 
 impl SendRecorded for OwnCalls {
     async fn send(&self, upstream: &Upstream, source: &str, body: Bytes) -> Result<Call, Refusal> {
-        let mut exchange = Exchange::begin_own(&self.0, SOURCE, rustix::process::geteuid().as_raw());
+        let mut exchange = Exchange::begin_own(&self.road, SOURCE, rustix::process::geteuid().as_raw(), self.parent);
         exchange.operation(&CREATE_INFERENCE_PROFILE, None);
+        exchange.tries(upstream, Plane::Control);
         let record = &mut exchange.record;
         source.clone_into(&mut record.model_id);
-        upstream.region.clone_into(&mut record.destination_region);
         record.request_size = body.len() as u64;
         if let Err(refusal) = exchange.open_own().await {
             exchange.note_refusal(&refusal, 0);

@@ -103,29 +103,25 @@ impl Road {
         own.or_else(|| self.regions.first())
     }
 
-    /// The host that serves models in the region of a request.
-    fn server_of(&self, record: &Record) -> Option<Endpoint> {
-        let region = self.regions.iter().find(|region| region.upstream.region == record.destination_region)?;
-        Some(region.settings.runtime.clone())
-    }
-
     /// Counts a request that has ended, and tells the log and the collector of it unless it is one of a flood that the
-    /// ledger tells of. `error_type` is that of a refusal of the daemon's own, or ""; `parent` the caller's own span.
+    /// ledger tells of. `error_type` is that of a refusal of the daemon's own, or ""; `parent` the caller's own span;
+    /// `server` the host that it was sent to.
     pub(crate) fn ended(
         &self,
         record: &Record,
         timings: &Timings,
         error_type: &'static str,
         parent: Option<Parent>,
+        server: Option<&Endpoint>,
         is_told: bool,
     ) {
-        let label = self.regions.first().and_then(|region| region.models.label(&record.model_id));
+        let label = self.regions.iter().find_map(|region| region.models.label(&record.model_id));
         self.metrics.ended(record, label.as_deref(), timings);
         self.failures.note(record, label.as_deref(), error_type);
         if is_told {
             log::request(record, timings, self.audit.host_id());
             if !record.is_own() {
-                self.telemetry.tell(|| Ended::of(record, timings, error_type, label, parent, self.server_of(record)));
+                self.telemetry.tell(|| Ended::of(record, timings, error_type, label, parent, server));
             }
         }
     }

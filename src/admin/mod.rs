@@ -183,11 +183,12 @@ fn credential_readings(road: &Road) -> (credentials::Reads, Vec<metrics::Credent
     for account in &road.accounts {
         let reads = account.credentials.take_reads();
         sum += reads;
-        if !Arc::ptr_eq(&account.credentials, &road.credentials) {
+        // Where no upstream uses the top-level source, `road.credentials` is an upstream's own as well.
+        if account.settings != road.settings.credentials {
             let status = account.credentials.status();
             own.extend(account.credentials.regions().iter().map(|region| metrics::CredentialReading {
                 region: region.clone(),
-                age: status.age,
+                age: status.unconfirmed_for,
                 expires_in: status.expires_in,
                 reads,
             }));

@@ -2,9 +2,10 @@
 //! The AWS SDK would read them on a thread that serves requests, and wait there for as long as they do not answer. They are read
 //! here, and the SDK is given their text.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -22,6 +23,25 @@ pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// One for all who need these files, so that at most one thread hangs.
 static LOOKOUT: LazyLock<Lookout> = LazyLock::new(|| Lookout::new(LONGEST_LOOK));
+
+/// What the log has told: these files are read again every few minutes.
+static TOLD: LazyLock<Told> = LazyLock::new(Told::default);
+
+/// Why files could not be read when the log last told it.
+#[derive(Debug, Default)]
+struct Told(Mutex<HashMap<PathBuf, ErrorKind>>);
+
+impl Told {
+    /// Whether the log is to tell why a file cannot be read; none if it can.
+    fn is_news(&self, path: &Path, why: Option<ErrorKind>) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match why {
+            Some(why) => told.insert(path.to_owned(), why),
+            None => told.remove(path),
+        };
+        why.is_some() && before != why
+    }
+}
 
 /// The text of both, as it is now. A file that is missing counts as empty, as it does for the SDK; so does one that this user
 /// may not read.
@@ -64,11 +84,19 @@ async fn text(path: &Path) -> Result<Zeroizing<String>, String> {
     let own = path.to_owned();
     match LOOKOUT.look(move || file::read(&own)).await {
         None => Err(file::unanswering(path)),
-        Some(Ok(text)) => Ok(text),
+        Some(Ok(text)) => {
+            TOLD.is_news(path, None);
+            Ok(text)
+        }
         Some(Err(error)) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(Zeroizing::default()),
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                TOLD.is_news(path, None);
+                Ok(Zeroizing::default())
+            }
             ErrorKind::PermissionDenied | ErrorKind::InvalidData => {
-                tracing::warn!(path = %path.display(), %error, "a file of the AWS configuration cannot be read, and counts as empty");
+                if TOLD.is_news(path, Some(error.kind())) {
+                    tracing::warn!(path = %path.display(), %error, "a file of the AWS configuration cannot be read, and counts as empty");
+                }
                 Ok(Zeroizing::default())
             }
             _ => Err(format!("the file {} of the AWS configuration cannot be read: {error}", path.display())),
@@ -108,6 +136,17 @@ mod tests {
         let named = |name: &str| home(name).or_else(|| (name == "AWS_CONFIG_FILE").then(|| "/etc/aws".to_owned()));
         assert_eq!(paths(named), expected(&["/etc/aws", "/home/x/.aws/credentials"]));
         assert_eq!(paths(|_| None), expected(&[]));
+    }
+
+    #[test]
+    fn what_keeps_a_file_from_being_read_is_told_once() {
+        let (told, one, other) = (Told::default(), Path::new("one"), Path::new("other"));
+        let refused = Some(ErrorKind::PermissionDenied);
+        assert!(told.is_news(one, refused) && !told.is_news(one, refused));
+        assert!(told.is_news(other, refused), "another file is");
+        assert!(told.is_news(one, Some(ErrorKind::InvalidData)), "another reason is");
+        assert!(!told.is_news(one, None), "that it can be read is not");
+        assert!(told.is_news(one, refused), "it could be read meanwhile");
     }
 
     #[tokio::test]

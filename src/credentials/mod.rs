@@ -45,6 +45,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Credentials {
     source: Arc<Source>,
+    /// Since when the source is read.
+    begun: Instant,
     refresh_interval: Duration,
     held: ArcSwap<Held>,
     /// Held during a fetch, so that all who need one wait for the same. Who holds it may replace what is held.
@@ -105,6 +107,8 @@ pub(crate) struct Status {
     pub description: Option<&'static str>,
     /// Since the source last confirmed the credential.
     pub age: Option<Duration>,
+    /// The same; since the first read if it never has.
+    pub unconfirmed_for: Duration,
     /// Until the credential expires; none while that is not known, zero once it has.
     pub expires_in: Option<Duration>,
     pub problem: Option<String>,
@@ -129,6 +133,7 @@ impl Credentials {
     pub(crate) fn new(settings: &settings::Credentials, regions: BTreeSet<String>) -> Credentials {
         Credentials {
             source: Arc::new(Source::new(&settings.source)),
+            begun: Instant::now(),
             refresh_interval: settings.refresh_interval,
             held: ArcSwap::default(),
             fetching: Arc::default(),
@@ -144,6 +149,7 @@ impl Credentials {
     pub(crate) fn with_regions(&self, regions: BTreeSet<String>) -> Credentials {
         Credentials {
             source: Arc::clone(&self.source),
+            begun: self.begun,
             refresh_interval: self.refresh_interval,
             held: ArcSwap::new(self.held.load_full()),
             fetching: Arc::default(),
@@ -374,6 +380,7 @@ impl Credentials {
             available: current.is_some_and(|current| !current.is_expired(now)),
             description: current.map(|current| current.description()),
             age: held.confirmed.map(|confirmed| confirmed.elapsed()),
+            unconfirmed_for: held.confirmed.unwrap_or(self.begun).elapsed(),
             expires_in: current.and_then(|c| c.expiry).map(|expiry| expiry.duration_since(now).unwrap_or_default()),
             problem: held.problem.clone(),
         }

@@ -4,6 +4,7 @@
 //! Its standard error is not read: it may quote keys.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,8 @@ use aws_credential_types::Credentials as AwsKeys;
 use aws_credential_types::attributes::AccountId;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -104,21 +107,48 @@ impl Drop for Group {
     }
 }
 
-/// As AWS documents it.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
+/// What AWS documents, read as its SDKs read it: the case of a name does not matter, and what has another type is not there.
+#[derive(Default)]
 struct Written<'a> {
-    version: u8,
-    #[serde(borrow)]
-    access_key_id: Text<'a>,
-    #[serde(borrow)]
-    secret_access_key: Text<'a>,
-    #[serde(borrow)]
+    version: Option<i64>,
+    access_key_id: Option<Text<'a>>,
+    secret_access_key: Option<Text<'a>>,
     session_token: Option<Text<'a>>,
-    #[serde(borrow)]
     expiration: Option<Text<'a>>,
-    #[serde(borrow)]
     account_id: Option<Text<'a>>,
+}
+
+impl<'de> Deserialize<'de> for Written<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Written<'de>, D::Error> {
+        deserializer.deserialize_map(Names)
+    }
+}
+
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Written<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written<'de>, A::Error> {
+        let mut written = Written::default();
+        while let Some((name, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+            let text = move || serde_json::from_str(value.get()).ok();
+            match name.0.to_ascii_lowercase().as_str() {
+                "version" => written.version = serde_json::from_str(value.get()).ok(),
+                "accesskeyid" => written.access_key_id = text(),
+                "secretaccesskey" => written.secret_access_key = text(),
+                "sessiontoken" => written.session_token = text(),
+                "expiration" => written.expiration = text(),
+                "accountid" => written.account_id = text(),
+                _ => {}
+            }
+        }
+        Ok(written)
+    }
 }
 
 /// Borrowed from what is wiped, unless it has escapes.
@@ -128,24 +158,30 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn parse(text: &[u8], account: Option<&str>) -> Result<AwsKeys, String> {
     // The error of the JSON parser quotes values.
-    let written = serde_json::from_slice::<Written>(text).ok().filter(|written| written.version == 1);
-    let Some(written) = written else {
+    let written = serde_json::from_slice::<Written>(text).ok().filter(|written| written.version == Some(1));
+    let Some(Written {
+        access_key_id: Some(id),
+        secret_access_key: Some(secret),
+        session_token,
+        expiration,
+        account_id,
+        ..
+    }) = written
+    else {
         return Err("has written no keys as AWS documents them: one JSON object with Version 1, AccessKeyId, \
              SecretAccessKey and, for temporary keys, SessionToken and Expiration"
             .to_owned());
     };
-    let expiry = match written.expiration.map(|end| end.0.parse::<jiff::Timestamp>()) {
+    let expiry = match expiration.map(|end| end.0.parse::<jiff::Timestamp>()) {
         None => None,
         Some(Ok(end)) => Some(SystemTime::from(end)),
         Some(Err(_)) => return Err("has written an Expiration that is no time as 2026-01-31T23:59:59Z is".to_owned()),
     };
-    let mut keys = AwsKeys::builder()
-        .access_key_id(written.access_key_id.0)
-        .secret_access_key(written.secret_access_key.0)
-        .provider_name("credential_process");
-    keys.set_session_token(written.session_token.map(|token| token.0.into_owned()));
+    let mut keys =
+        AwsKeys::builder().access_key_id(id.0).secret_access_key(secret.0).provider_name("credential_process");
+    keys.set_session_token(session_token.map(|token| token.0.into_owned()));
     keys.set_expiry(expiry);
-    let account = written.account_id.map(|id| id.0).or(account.map(Cow::Borrowed));
+    let account = account_id.map(|id| id.0).or(account.map(Cow::Borrowed));
     keys.set_account_id(account.map(|id| AccountId::from(id.into_owned())));
     Ok(keys.build())
 }
@@ -174,6 +210,18 @@ mod tests {
         assert_eq!(all.account_id().map(|id| id.as_str()), Some("123456789012"));
         let null = run(&keys(r#", "SessionToken": null, "Expiration": null"#), None, LONG).await.unwrap();
         assert_eq!((null.session_token(), null.expiry()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn what_the_sdk_has_read_is_read_as_before() {
+        let small = r#"echo '{"version": 1, "accessKeyID": "AKIAX", "SECRETACCESSKEY": "s", "sessiontoken": "t"}'"#;
+        let keys_read = run(small, None, LONG).await.unwrap();
+        assert_eq!((keys_read.access_key_id(), keys_read.session_token()), ("AKIAX", Some("t")));
+        // What is no text is not there.
+        let more = r#", "SessionToken": false, "Expiration": 1769903999, "AccountId": 123456789012"#;
+        let odd = run(&keys(more), Some("210987654321"), LONG).await.unwrap();
+        assert_eq!((odd.session_token(), odd.expiry()), (None, None));
+        assert_eq!(odd.account_id().map(|id| id.as_str()), Some("210987654321"));
     }
 
     #[tokio::test]

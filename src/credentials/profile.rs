@@ -89,7 +89,8 @@ fn by_process(profiles: &ProfileSet, name: &str) -> Option<ByProcess> {
         let profile = profiles.get_profile(name)?;
         let text = |key| profile.get(key).map(str::to_owned);
         let has = |key| profile.get(key).is_some();
-        let has_keys = !seen.is_empty() && has("aws_access_key_id");
+        // Both, or the SDK looks on, and finds the process.
+        let has_keys = !seen.is_empty() && has("aws_access_key_id") && has("aws_secret_access_key");
         if seen.contains(&name) || has_keys || has("web_identity_token_file") {
             return None;
         }
@@ -183,6 +184,11 @@ mod tests {
             format!("{base}[profile x]\nrole_arn = r\nsource_profile = base\nrole_session_name = s\nexternal_id = e\n");
         let role = Role { arn: "r".to_owned(), session_name: Some("s".to_owned()), external_id: Some("e".to_owned()) };
         assert_eq!(of("x", &named).await, Some(ByProcess { roles: vec![role], ..process(&[]) }));
+        // Half a pair of keys beside it is none.
+        for half in ["aws_access_key_id = AKIAX", "aws_secret_access_key = s"] {
+            let half = format!("{base}{half}\n[profile x]\nrole_arn = r\nsource_profile = base\n");
+            assert_eq!(of("x", &half).await, Some(process(&["r"])), "{half}");
+        }
     }
 
     #[tokio::test]

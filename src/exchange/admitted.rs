@@ -7,9 +7,12 @@ use crate::error::Refusal;
 use crate::limits::Admission;
 use crate::model::Target;
 use crate::model::lookup::Asker;
+use crate::operation::Plane;
 use crate::panics;
 use crate::record::Outcome;
 use crate::road::Road;
+use crate::telemetry::Parent;
+use crate::upstream::pool::Pool;
 use crate::upstream::{Answer, Failure, Upstream, UpstreamRequest};
 
 /// An exchange that the limits have admitted. It goes upstream by [`AdmittedExchange::open`] only.
@@ -19,12 +22,24 @@ pub(crate) struct AdmittedExchange<'a>(&'a mut Exchange);
 #[derive(Debug)]
 pub(crate) struct Went {
     region: String,
-    /// The profile that was sent; none where a model was, or nothing.
+    /// The profile that stood for the model there.
     profile: Option<String>,
+    tried: Tried,
+}
+
+/// The upstream that the record tells of, and which of all attempts were made there.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tried {
+    /// None before the first upstream is tried.
+    host: Option<Arc<Pool>>,
+    attempts_before: u32,
+    /// None while it is being tried.
+    attempts_then: Option<u32>,
 }
 
 /// An exchange whose opening is in the ledger. Sending demands one, so nothing can go upstream unrecorded.
 pub(crate) struct OpenExchange<'a>(&'a mut Exchange);
+
 impl Exchange {
     /// The limits have granted it this.
     pub(crate) fn admitted(&mut self, admission: Admission) -> AdmittedExchange<'_> {
@@ -42,24 +57,43 @@ impl Exchange {
     pub(crate) async fn open_own(&mut self) -> Result<(), Refusal> {
         AdmittedExchange(self).open().await.map(drop)
     }
+
+    /// The upstream that is being tried. Nothing has been sent there yet.
+    pub(crate) fn tries(&mut self, upstream: &Upstream, plane: Plane) {
+        let record = &mut self.record;
+        upstream.region.clone_into(&mut record.destination_region);
+        record.inference_profile_used = None;
+        let host = Some(Arc::clone(upstream.pool(plane)));
+        self.tried = Tried { host, attempts_before: self.effort.attempts, attempts_then: None };
+    }
+
+    /// Where the request was sent, as far as the record tells of it; none if nothing was sent there.
+    pub(super) fn sent_to(&self) -> Option<&Pool> {
+        let Tried { host, attempts_before, attempts_then } = &self.tried;
+        host.as_deref().filter(|_| attempts_then.unwrap_or(self.effort.attempts) > *attempts_before)
+    }
 }
 
 impl AdmittedExchange<'_> {
-    /// The region that is being tried. Nothing has been sent there yet.
-    pub(crate) fn region(&mut self, region: &str) {
-        self.went(Went { region: region.to_owned(), profile: None });
+    /// As [`Exchange::tries`].
+    pub(crate) fn tries(&mut self, upstream: &Upstream, plane: Plane) {
+        self.0.tries(upstream, plane);
     }
 
     /// Where it has gone last.
     pub(crate) fn last_went(&self) -> Went {
-        let record = &self.0.record;
-        Went { region: record.destination_region.clone(), profile: record.inference_profile_used.clone() }
+        let Exchange { record, effort, tried, .. } = &*self.0;
+        Went {
+            region: record.destination_region.clone(),
+            profile: record.inference_profile_used.clone(),
+            tried: Tried { attempts_then: Some(effort.attempts), ..tried.clone() },
+        }
     }
 
     /// What the client is told comes from there.
     pub(crate) fn went(&mut self, went: Went) {
-        let record = &mut self.0.record;
-        (record.destination_region, record.inference_profile_used) = (went.region, went.profile);
+        let Exchange { record, tried, .. } = &mut *self.0;
+        (record.destination_region, record.inference_profile_used, *tried) = (went.region, went.profile, went.tried);
     }
 
     /// What is sent in place of the model that was asked for.
@@ -75,6 +109,11 @@ impl AdmittedExchange<'_> {
     /// For calls that the daemon has to make itself, so that it can send this request.
     pub(crate) fn road(&self) -> Arc<Road> {
         Arc::clone(&self.0.road)
+    }
+
+    /// What such calls are part of.
+    pub(crate) fn span(&self) -> Option<Parent> {
+        Parent::of_request(&self.0.record.request_id, self.0.parent)
     }
 
     /// Writes the request into the ledger before its first byte goes upstream: the opening at the first attempt, and what has

@@ -16,6 +16,7 @@ use std::time::Instant;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
+use admitted::Tried;
 pub(crate) use admitted::{AdmittedExchange, Went};
 pub(crate) use answered::Answered;
 pub(crate) use relay::Body;
@@ -36,7 +37,7 @@ use crate::road::Road;
 use crate::settings::callers::CallerEntry;
 use crate::telemetry::Parent;
 use crate::timings::{Timings, Waited};
-use crate::upstream::pool::Effort;
+use crate::upstream::pool::{Effort, Pool};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sidecar-request-id");
 /// Under which AWS services give a request's id, and SDKs show it.
@@ -62,6 +63,8 @@ pub(crate) struct Exchange {
     pub queued: Waited,
     /// What it has taken to have it answered, at all upstreams.
     effort: Effort,
+    /// The upstream that the record tells of.
+    tried: Tried,
     closed: bool,
     /// The daemon's own code has panicked over its answer's body.
     panicked: bool,
@@ -83,7 +86,7 @@ pub(crate) struct Exchange {
     uncounted: u64,
     /// The record's service tier is the one that the answer reports.
     tier_is_reported: bool,
-    /// The caller's own span.
+    /// The caller's own span, or that of the request that it is for.
     parent: Option<Parent>,
     /// Its place among the requests in progress; none if the daemon began it itself, or had no place.
     turn: Option<Turn>,
@@ -117,6 +120,7 @@ impl Exchange {
             started: Instant::now(),
             queued: Waited::default(),
             effort: Effort::default(),
+            tried: Tried::default(),
             closed: false,
             panicked: false,
             admission: None,
@@ -135,8 +139,10 @@ impl Exchange {
     }
 
     /// Begins the record of a call that the daemon makes for itself.
-    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32) -> Exchange {
-        Exchange::of(road, source, Some(uid), User::Local(uid))
+    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32, parent: Option<Parent>) -> Exchange {
+        let mut exchange = Exchange::of(road, source, Some(uid), User::Local(uid));
+        exchange.parent = parent;
+        exchange
     }
 
     /// Takes a place among the requests in progress, until the answer's end.
@@ -226,7 +232,7 @@ impl Exchange {
         if let Ok(id) = HeaderValue::from_str(&self.record.request_id) {
             headers.insert(REQUEST_ID, id);
         }
-        let was_sent = self.effort.attempts > 0 && !self.never_sent;
+        let was_sent = self.sent_to().is_some() && !self.never_sent;
         if let Some(region) = HeaderValue::from_str(&self.record.destination_region).ok().filter(|_| was_sent) {
             headers.insert(REGION, region);
         }
@@ -254,7 +260,7 @@ impl Exchange {
         self.record.success = outcome == Outcome::Completed;
         self.record.latency = self.elapsed();
         self.record.attempts = self.effort.attempts;
-        if self.record.attempts == 0 {
+        if self.sent_to().is_none() {
             self.record.inference_profile_used = None;
         }
         let settled_and_recorded = self.road.limits.request_ends();
@@ -279,7 +285,8 @@ impl Exchange {
         drop(settled_and_recorded);
         let (whole, queued) = (self.started.elapsed(), self.queued.total());
         let timings = Timings { whole, queued, connecting: self.effort.connecting };
-        self.road.ended(&self.record, &timings, self.error_type, self.parent, is_told);
+        let server = self.sent_to().map(Pool::endpoint);
+        self.road.ended(&self.record, &timings, self.error_type, self.parent, server, is_told);
     }
 }
 

@@ -159,6 +159,7 @@ mod tests {
             available: true,
             description: None,
             age: Some(Duration::from_secs(1)),
+            unconfirmed_for: Duration::from_secs(1),
             expires_in: Some(Duration::from_secs(90)),
             problem: None,
         };
@@ -210,7 +211,7 @@ mod tests {
         };
         let own = |expires_in: Option<u64>, age| CredentialReading {
             region: "us-west-2".to_owned(),
-            age: Some(Duration::from_secs(age)),
+            age: Duration::from_secs(age),
             expires_in: expires_in.map(Duration::from_secs),
             reads: Reads { successes: 1, failures: 0 },
         };

@@ -18,8 +18,8 @@ type Seconds = Family<RegionLabel, Gauge<f64, AtomicU64>>;
 #[derive(Debug)]
 pub(crate) struct CredentialReading {
     pub region: String,
-    /// Since the source last confirmed it.
-    pub age: Option<Duration>,
+    /// Since the source last confirmed it; since the first read if it never has.
+    pub age: Duration,
     pub expires_in: Option<Duration>,
     /// Since the last readings.
     pub reads: Reads,
@@ -38,7 +38,7 @@ impl OwnCredentials {
             ages: add(
                 registry,
                 "upstream_credential_age_seconds",
-                "Since the source of an upstream's own credential last confirmed it, in seconds; NaN when it never has",
+                "Since the source of an upstream's own credential last confirmed it, in seconds; since the first read if it never has",
             ),
             expiries: add(
                 registry,
@@ -59,18 +59,13 @@ impl OwnCredentials {
         self.expiries.clear();
         for CredentialReading { region, age, expires_in, reads } in readings {
             let of_region = RegionLabel { region: Text::of(region) };
-            let worse = |family: &Seconds, value: Option<&Duration>, worst: fn(f64, f64) -> f64| {
-                let value = value.map_or(f64::NAN, Duration::as_secs_f64);
+            let worse = |family: &Seconds, value: f64, worst: fn(f64, f64) -> f64| {
                 let shown = family.get(&of_region).map(|gauge| gauge.get());
                 family.get_or_create(&of_region).set(shown.map_or(value, |shown| worst(shown, value)));
             };
-            // One that was never confirmed is worse than any age. An end that is known comes before one that is not.
-            worse(
-                &self.ages,
-                age.as_ref(),
-                |one, other| if one.is_nan() || other.is_nan() { f64::NAN } else { one.max(other) },
-            );
-            worse(&self.expiries, expires_in.as_ref(), f64::min);
+            worse(&self.ages, age.as_secs_f64(), f64::max);
+            // An end that is known comes before one that is not.
+            worse(&self.expiries, expires_in.map_or(f64::NAN, |left| left.as_secs_f64()), f64::min);
             for (result, count) in [("success", reads.successes), ("failure", reads.failures)] {
                 let labels = RegionResultLabels { region: Text::of(region), result };
                 self.refreshes.get_or_create(&labels).inc_by(count);

@@ -127,7 +127,7 @@ impl Shown {
             credential_age: add(
                 registry,
                 "credential_age_seconds",
-                "Since the source last confirmed the commercial credential, in seconds; NaN when it never has",
+                "Since the source last confirmed the commercial credential, in seconds; since the first read if it never has",
             ),
             credential_expires: add(
                 registry,
@@ -227,7 +227,7 @@ impl Shown {
         catch_up(&self.log_dropped, *log_dropped);
         catch_up(&self.otlp_spans_dropped, readings.otlp.spans_dropped);
         catch_up(&self.otlp_export_failures, readings.otlp.export_failures);
-        self.credential_age.set(credential.age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.credential_age.set(credential.unconfirmed_for.as_secs_f64());
         self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
         // Those of upstreams that a reload has removed go.
         self.listing_ages.clear();

@@ -73,7 +73,7 @@ impl Requests {
                 "What requests waited for connections to upstreams, in seconds",
                 waiting(),
             ),
-            attempts: add(registry, "upstream_attempts", "Requests that were sent upstream"),
+            attempts: add(registry, "upstream_attempts", "Requests that were sent upstream, or were to be sent there"),
             resolutions: add(registry, "profile_resolutions", "How the identifier that was sent was found"),
             bytes: add(registry, "bytes", "Bytes of request and answer bodies"),
             tokens: add(registry, "tokens", "Tokens that the upstream reported"),
@@ -100,8 +100,12 @@ impl Metrics {
             400..500 => "refused",
             _ => "failed",
         };
-        let labels = AttemptLabels { region: Text::of(region), result: Text::fixed(result) };
-        self.requests.attempts.get_or_create(&labels).inc();
+        self.requests.attempted(region, result);
+    }
+
+    /// No connection took the request.
+    pub(crate) fn unreached(&self, region: &str) {
+        self.requests.attempted(region, "unreached");
     }
 
     /// `model` is the catalogue's name for the model; what no catalogue knows is "other", no model at all is "".
@@ -117,8 +121,7 @@ impl Metrics {
         requests.bytes.get_or_create(&DirectionLabel { direction: "request" }).inc_by(record.request_size);
         requests.bytes.get_or_create(&DirectionLabel { direction: "response" }).inc_by(record.response_size);
         if record.outcome == Outcome::UpstreamBroke {
-            let labels = AttemptLabels { region: Text::of(&record.destination_region), result: Text::fixed("broke") };
-            requests.attempts.get_or_create(&labels).inc();
+            requests.attempted(&record.destination_region, "broke");
         }
         let operation = Text::from(record.operation.clone());
         requests.ended.get_or_create(&RequestLabels { operation, model, status: record.status_code }).inc();
@@ -126,6 +129,11 @@ impl Metrics {
 }
 
 impl Requests {
+    fn attempted(&self, region: &str, result: &'static str) {
+        let labels = AttemptLabels { region: Text::of(region), result: Text::fixed(result) };
+        self.attempts.get_or_create(&labels).inc();
+    }
+
     fn timed(&self, record: &Record, timings: &Timings) {
         let by_operation = OperationLabel { operation: Text::from(record.operation.clone()) };
         self.durations.get_or_create(&by_operation).observe(timings.whole.as_secs_f64());

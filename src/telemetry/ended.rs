@@ -24,7 +24,7 @@ pub(crate) struct Ended {
     pub known_model: Option<String>,
     pub profile: Option<String>,
     pub region: String,
-    /// The upstream's host, if the request was sent.
+    /// The host that the request was sent to.
     pub server: Option<Endpoint>,
     pub upstream_request_id: Option<String>,
     pub caller: Option<String>,
@@ -40,14 +40,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// `server` is the upstream's host; `refusal` the class of error with which the daemon has answered itself, or "".
+    /// `server` is the host that it was sent to; `refusal` the class of error with which the daemon has answered itself, or "".
     pub(crate) fn of(
         record: &Record,
         timings: &Timings,
         refusal: &'static str,
         known_model: Option<String>,
         parent: Option<Parent>,
-        server: Option<Endpoint>,
+        server: Option<&Endpoint>,
     ) -> Ended {
         Ended {
             request_id: uuid::Uuid::parse_str(&record.request_id).unwrap_or_else(|_| uuid::Uuid::now_v7()).into_bytes(),
@@ -60,7 +60,7 @@ impl Ended {
             known_model,
             profile: record.inference_profile_used.clone(),
             region: record.destination_region.clone(),
-            server: server.filter(|_| record.attempts > 0),
+            server: server.cloned(),
             upstream_request_id: record.upstream_request_id.clone(),
             caller: record.caller.clone(),
             streaming: record.streaming,
@@ -126,7 +126,7 @@ pub(super) mod tests {
 
     pub(in crate::telemetry) fn ended(record: &Record, parent: Option<Parent>) -> Ended {
         let timings = Timings { whole: Duration::from_millis(1500), ..Timings::default() };
-        Ended::of(record, &timings, "", Some("known".into()), parent, Some(Endpoint::https("host.test")))
+        Ended::of(record, &timings, "", Some("known".into()), parent, Some(&Endpoint::https("host.test")))
     }
 
     #[test]

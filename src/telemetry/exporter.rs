@@ -92,7 +92,7 @@ impl Exporter {
             tokio::select! {
                 by = &mut stop => return self.finish(by.unwrap_or_else(|_| Instant::now())).await,
                 Some(note) = self.notes.recv() => self.take(&note),
-                Some(Ok((parcel, answer))) = self.sending.join_next() => { self.settle(parcel, answer); }
+                Some(Ok((parcel, answer))) = self.sending.join_next() => self.settle(parcel, answer),
                 Ok(()) = self.page.changed() => self.page_is_due = self.collector.sends(Signal::Metrics),
                 _ = tick.tick() => is_time = true,
             }
@@ -149,8 +149,8 @@ impl Exporter {
         });
     }
 
-    /// What follows from the collector's answer. Whether it has taken the parcel.
-    fn settle(&mut self, parcel: Parcel, answer: Answer) -> bool {
+    /// What follows from the collector's answer.
+    fn settle(&mut self, parcel: Parcel, answer: Answer) {
         let Parcel { signal, spans, .. } = parcel;
         let (reason, asked) = match answer {
             Answer::Taken { rejected } => {
@@ -160,7 +160,7 @@ impl Exporter {
                     let endpoint = self.collector.endpoint();
                     tracing::info!(%endpoint, %signal, "the collector of telemetry takes it again");
                 }
-                return true;
+                return;
             }
             Answer::Later { after, reason } => {
                 match signal {
@@ -183,7 +183,6 @@ impl Exporter {
             tracing::warn!(%endpoint, %signal, %reason, kept_spans, lost_spans, "the collector does not take telemetry");
             self.lost_before = dropped;
         }
-        false
     }
 
     fn lane(&mut self, signal: Signal) -> &mut Lane {
@@ -209,27 +208,33 @@ impl Exporter {
         }
     }
 
+    /// Spans come first: a collector that does not take metrics must not keep them.
     async fn send_the_rest(&mut self) {
         let _ = spawn_blocking(self.instruments.end()).await;
+        let is_sending_spans = self.spans_away > 0 && self.again.is_none();
+        if !is_sending_spans {
+            // The last page has all that is in the one under way.
+            self.sending.shutdown().await;
+        }
         self.sent().await;
+        while self.again.is_some() || !self.spans.is_empty() {
+            self.send_spans();
+            self.sent().await;
+            if self.again.is_some() {
+                break;
+            }
+        }
         let has_page = !self.page.borrow().is_empty();
         if has_page && self.collector.sends(Signal::Metrics) {
             self.send_page();
             self.sent().await;
         }
-        while self.again.is_some() || !self.spans.is_empty() {
-            self.send_spans();
-            if !self.sent().await {
-                return;
-            }
-        }
     }
 
-    /// Waits for the export under way. Whether the collector has taken it.
-    async fn sent(&mut self) -> bool {
-        match self.sending.join_next().await {
-            Some(Ok((parcel, answer))) => self.settle(parcel, answer),
-            _ => false,
+    /// Waits for the export under way.
+    async fn sent(&mut self) {
+        if let Some(Ok((parcel, answer))) = self.sending.join_next().await {
+            self.settle(parcel, answer);
         }
     }
 }
@@ -248,14 +253,25 @@ fn encoded(resource: &Resource, spans: Vec<Span>) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::BodyExt;
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+
     use super::*;
     use crate::record::Record;
     use crate::settings::Telemetry;
     use crate::telemetry::ended::tests::ended;
 
     fn exporter() -> Exporter {
+        exporter_to(1)
+    }
+
+    fn exporter_to(port: u16) -> Exporter {
         let settings = Telemetry {
-            endpoint: crate::config::Endpoint { tls: false, host: "127.0.0.1".into(), port: 1 },
+            endpoint: crate::config::Endpoint { tls: false, host: "127.0.0.1".into(), port },
             ca: None,
             signals: vec![Signal::Traces],
             metrics_interval: Duration::from_secs(3600),
@@ -275,7 +291,8 @@ mod tests {
         assert_eq!((exporter.spans.len(), exporter.tally.dropped()), (MOST, 10));
         exporter.send_next(false);
         exporter.take(&note);
-        assert!(!exporter.sent().await, "nobody listens there");
+        exporter.sent().await;
+        assert!(exporter.again.is_some(), "nobody listens there");
         exporter.take(&note);
         assert_eq!((exporter.spans.len(), exporter.tally.dropped()), (MOST - BATCH, 12));
         let again = exporter.again.take().unwrap();
@@ -294,5 +311,35 @@ mod tests {
         }
         exporter.finish(Instant::now()).await;
         assert_eq!(tally.dropped(), 3);
+    }
+
+    /// What a collector finds wrong with one export is no reason to keep the others.
+    #[tokio::test]
+    async fn the_end_goes_on_after_an_export_that_is_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut exporter = exporter_to(listener.local_addr().unwrap().port());
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                request.into_body().collect().await?;
+                let mut answer = http::Response::new(http_body_util::Full::<Bytes>::default());
+                *answer.status_mut() = if is_first { http::StatusCode::BAD_REQUEST } else { http::StatusCode::OK };
+                Ok::<_, hyper::Error>(answer)
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service.clone()));
+            }
+        });
+        let tally = Arc::clone(&exporter.tally);
+        for _ in 0..=BATCH {
+            exporter.take(&ended(&Record::default(), None));
+        }
+        exporter.finish(Instant::now() + Duration::from_secs(600)).await;
+        assert_eq!((served.load(Ordering::Relaxed), tally.dropped(), tally.failures()), (2, BATCH as u64, 1));
     }
 }

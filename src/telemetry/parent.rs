@@ -1,4 +1,4 @@
-//! The span of the caller that a request belongs to, as `traceparent` (W3C) or `X-Amzn-Trace-Id` (X-Ray) names it.
+//! The span that a request belongs to: its caller's, as `traceparent` (W3C) or `X-Amzn-Trace-Id` (X-Ray) names it.
 
 /// Of which trace a request is a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +8,8 @@ pub(crate) struct Parent {
     pub span_id: Option<[u8; 8]>,
     /// The caller records the trace. Where X-Ray leaves that open, it does.
     pub is_sampled: bool,
+    /// It is another process's.
+    pub is_remote: bool,
 }
 
 impl Parent {
@@ -16,7 +18,19 @@ impl Parent {
         let mut parts = value.split('-').skip(1);
         let (trace_id, span_id) = (bytes(parts.next()?)?, bytes(parts.next()?)?);
         let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
-        Some(Parent { trace_id, span_id: Some(span_id), is_sampled: flags & 1 == 1 })
+        Some(Parent { trace_id, span_id: Some(span_id), is_sampled: flags & 1 == 1, is_remote: true })
+    }
+
+    /// The span of a request (see `span.rs`), for what the daemon does itself on its account. `caller` is the request's own
+    /// parent.
+    pub(crate) fn of_request(request_id: &str, caller: Option<Parent>) -> Option<Parent> {
+        let id = uuid::Uuid::parse_str(request_id).ok()?.into_bytes();
+        Some(Parent {
+            trace_id: caller.map_or(id, |caller| caller.trace_id),
+            span_id: id.last_chunk().copied(),
+            is_sampled: caller.is_none_or(|caller| caller.is_sampled),
+            is_remote: false,
+        })
     }
 
     /// From a value that has the form of an `X-Amzn-Trace-Id`. X-Ray's ids are those of OpenTelemetry in another spelling.
@@ -25,7 +39,7 @@ impl Parent {
         let root = field("Root")?.strip_prefix("1-")?.replacen('-', "", 1);
         let span_id = field("Parent").and_then(bytes).filter(|id: &[u8; 8]| *id != [0; 8]);
         let trace_id = bytes(&root).filter(|id: &[u8; 16]| *id != [0; 16])?;
-        Some(Parent { trace_id, span_id, is_sampled: field("Sampled") != Some("0") })
+        Some(Parent { trace_id, span_id, is_sampled: field("Sampled") != Some("0"), is_remote: true })
     }
 }
 
@@ -51,7 +65,7 @@ mod tests {
 
     #[test]
     fn both_spellings_name_the_same_parent() {
-        let parent = Parent { trace_id: TRACE, span_id: Some(SPAN), is_sampled: true };
+        let parent = Parent { trace_id: TRACE, span_id: Some(SPAN), is_sampled: true, is_remote: true };
         let w3c = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
         assert_eq!(Parent::of_traceparent(w3c), Some(parent));
         let root = "Root=1-5759e988-bd862e3fe1be46a994272793";

@@ -23,7 +23,8 @@ pub(super) fn of(ended: &Ended) -> Span {
         name: "bedrock_sidecar.first_byte".to_owned(),
         ..Event::default()
     });
-    let is_remote = if parent.is_some() { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
+    let is_remote =
+        if parent.is_some_and(|parent| parent.is_remote) { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
     let code = if ended.outcome == Outcome::Completed { StatusCode::Unset } else { StatusCode::Error };
     Span {
         trace_id: parent.map_or(ended.request_id, |parent| parent.trace_id).to_vec(),
@@ -139,10 +140,16 @@ mod tests {
         assert_eq!(own.trace_id[..4], [0x01, 0x93, 0x4f, 0x6e]);
         assert_eq!(own.span_id, [0x80, 0, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab]);
         assert!(own.parent_span_id.is_empty() && own.flags == 0x101);
-        let parent = Parent { trace_id: [7; 16], span_id: Some([8; 8]), is_sampled: true };
+        let parent = Parent { trace_id: [7; 16], span_id: Some([8; 8]), is_sampled: true, is_remote: true };
         let child = of(&ended(&record(), Some(parent)));
         assert_eq!((child.trace_id, child.parent_span_id), (vec![7; 16], vec![8; 8]));
-        assert_eq!((child.span_id, child.flags), (own.span_id, 0x301));
+        assert_eq!((child.span_id, child.flags), (own.span_id.clone(), 0x301));
+        // What the daemon does itself for a request is a child of the request's span, wherever that belongs.
+        for (request, trace_id) in [(&own, own.trace_id.clone()), (&of(&ended(&record(), Some(parent))), vec![7; 16])] {
+            let caller = Some(parent).filter(|_| trace_id == [7; 16]);
+            let call = of(&ended(&Record::default(), Parent::of_request(&record().request_id, caller)));
+            assert_eq!((call.trace_id, &call.parent_span_id, call.flags), (trace_id, &request.span_id, 0x101));
+        }
     }
 
     #[test]

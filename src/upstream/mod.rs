@@ -307,7 +307,8 @@ impl Upstream {
         }
     }
 
-    fn pool(&self, plane: Plane) -> &Arc<Pool> {
+    /// The connections to the host of a plane.
+    pub(crate) fn pool(&self, plane: Plane) -> &Arc<Pool> {
         &self.host(plane).pool
     }
 

@@ -149,7 +149,8 @@ async fn the_metrics_of_a_credential_say_whose_it_is() {
     let page = daemon.metrics().await;
     let own =
         |name: &str, labels: &str| metric(&page, &format!("bedrock_sidecar_upstream_credential_{name}{{{labels}}}"));
-    assert!(own("age_seconds", "region=\"us-west-2\"").unwrap().is_nan(), "{page}");
+    // Since it was first read: an alert goes by it.
+    assert!(own("age_seconds", "region=\"us-west-2\"").unwrap() > 0.0, "{page}");
     assert!(own("expires_seconds", "region=\"us-west-2\"").unwrap().is_nan());
     assert!(own("refresh_total", "region=\"us-west-2\",result=\"failure\"").unwrap() >= 1.0);
     assert_eq!(own("refresh_total", "region=\"us-west-2\",result=\"success\""), Some(0.0));
@@ -159,4 +160,17 @@ async fn the_metrics_of_a_credential_say_whose_it_is() {
     let shared = "credentials = { source = \"file\", file = \"{shared}\" }";
     let page = self::setup(&east, &west, shared).ready().await.metrics().await;
     assert!(!page.contains("bedrock_sidecar_upstream_credential_age_seconds{"), "{page}");
+    // Where each has its own, none is left out.
+    let setup = Setup::plain(&east);
+    let own = format!("credentials = {{ source = \"file\", file = \"{}\" }}\n", setup.secret_path().display());
+    let upstreams = upstream("us-east-1", &east.plain_endpoint(), None)
+        + &own
+        + &upstream("us-west-2", &west.plain_endpoint(), None)
+        + "credentials = { source = \"file\", file = \"/nonexistent\" }\n";
+    let text = setup.upstreams(&upstreams).credentials("[credentials]\nsource = \"environment\"");
+    let page = text.ready().await.metrics().await;
+    for region in ["us-east-1", "us-west-2"] {
+        let age = format!("bedrock_sidecar_upstream_credential_age_seconds{{region=\"{region}\"}}");
+        assert!(metric(&page, &age).is_some(), "{age}: {page}");
+    }
 }

@@ -37,6 +37,8 @@ pub(super) enum Mood {
     Partly(i64),
     /// Never answers.
     Silent,
+    /// Takes traces, and never answers to metrics.
+    TracesAlone,
 }
 
 /// A collector on a port of its own.
@@ -125,7 +127,8 @@ impl Collector {
                     answer.headers_mut().insert("retry-after", after.parse().unwrap());
                 }
             }
-            Mood::Silent => pending().await,
+            Mood::TracesAlone if head.uri.path() == "/v1/traces" => self.take(head.uri.path(), &body),
+            Mood::Silent | Mood::TracesAlone => pending().await,
         }
         Ok(answer)
     }

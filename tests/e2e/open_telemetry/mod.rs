@@ -1,6 +1,7 @@
 //! `[telemetry]`: what a collector of OpenTelemetry gets, and what becomes of it when the collector does not take it.
 
 mod collector;
+mod servers;
 
 use std::sync::Arc;
 
@@ -233,6 +234,26 @@ async fn a_silent_collector_holds_up_nobody_and_what_it_did_not_take_is_said() {
     assert_eq!(failed, None, "the end waited for the collector");
     let line = daemon.says("the last spans were not sent: the collector did not take them").await;
     assert_eq!(line["lost_spans"], 10, "{line}");
+}
+
+#[tokio::test]
+async fn metrics_that_are_not_taken_keep_no_span_from_being_sent_at_a_stop() {
+    let (bedrock, collector) = (bedrock().await, Collector::start().await);
+    collector.becomes(Mood::TracesAlone);
+    let mut daemon = Setup::plain(&bedrock).with(&telemetry(&collector)).ready().await;
+    let ask = async || {
+        let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+        daemon.record_of(&answer).await
+    };
+    let first = ask().await;
+    collector.span_of(id_of(&first)).await;
+    // The page is under way, and stays so.
+    eventually("an export of metrics", || collector.has_seen("gen_ai.client.operation.duration")).await;
+    let last = ask().await;
+    assert_eq!((&first["outcome"], &last["outcome"]), (&"completed".into(), &"completed".into()), "{first} {last}");
+    daemon.signal("TERM");
+    assert!(daemon.ended().await.success());
+    collector.span_of(id_of(&last)).await;
 }
 
 #[tokio::test]
