@@ -30,6 +30,8 @@ pub mod lifecycle;
 pub mod limits;
 mod listen;
 mod log;
+#[doc(hidden)]
+pub mod measured;
 mod meter;
 mod metrics;
 mod model;

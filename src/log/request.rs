@@ -33,28 +33,11 @@ pub(crate) fn request(record: &Record, timings: &Timings, host_id: &str) {
     if format == super::NONE || LEVEL.load(Ordering::Relaxed) < needed as u8 {
         return;
     }
-    let [queued_ms, connecting_ms] =
-        [timings.queued, timings.connecting].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     if format == LogFormat::Json as u8 {
-        let line = Line {
-            timestamp: timestamp(record.started_ms),
-            level: if is_failure { "WARN" } else { "INFO" },
-            message: "request",
-            source_partition: "govcloud",
-            destination_partition: record.destination_partition(),
-            host_id,
-            record,
-            queued_ms,
-            connecting_ms,
-        };
-        let mut text = Vec::with_capacity(1024);
-        // A log that cannot be written must not fail the request; the ledger has the record.
-        if serde_json::to_writer(&mut text, &line).is_ok() {
-            text.push(b'\n');
-            QUEUE.push(To::Stderr, text);
-        }
+        QUEUE.push(To::Stderr, json_line(record, timings, host_id));
         return;
     }
+    let [queued_ms, connecting_ms] = waits(timings);
     let fields = serde_json::to_string(record).unwrap_or_default();
     /// A macro, because an event's level is fixed where it is written.
     macro_rules! line {
@@ -79,6 +62,34 @@ pub(crate) fn request(record: &Record, timings: &Timings, host_id: &str) {
     } else {
         line!(tracing::Level::INFO);
     }
+}
+
+/// The line in `format = "json"`, with its end.
+pub(crate) fn json_line(record: &Record, timings: &Timings, host_id: &str) -> Vec<u8> {
+    let is_failure = record.status_code >= 500;
+    let [queued_ms, connecting_ms] = waits(timings);
+    let line = Line {
+        timestamp: timestamp(record.started_ms),
+        level: if is_failure { "WARN" } else { "INFO" },
+        message: "request",
+        source_partition: "govcloud",
+        destination_partition: record.destination_partition(),
+        host_id,
+        record,
+        queued_ms,
+        connecting_ms,
+    };
+    let mut text = Vec::with_capacity(1024);
+    // A log that cannot be written must not fail the request; the ledger has the record.
+    if serde_json::to_writer(&mut text, &line).is_ok() {
+        text.push(b'\n');
+    }
+    text
+}
+
+/// How long it waited for limits and for connections, in milliseconds.
+fn waits(timings: &Timings) -> [u64; 2] {
+    [timings.queued, timings.connecting].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// RFC 3339 in UTC with milliseconds.
