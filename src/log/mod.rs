@@ -3,6 +3,7 @@
 
 mod journal;
 mod queue;
+mod record;
 mod request;
 mod text;
 
