@@ -7,11 +7,17 @@ const STEP: usize = 16;
 const NEAR: usize = 8;
 
 /// How many bytes stand before the next quote or bracket. Outside of strings nothing else says where a value ends.
+#[inline]
 pub(crate) fn plain(text: &[u8]) -> usize {
-    let near = text.len().min(NEAR);
-    if let Some(at) = text[..near].iter().position(|byte| is_quote_or_bracket(*byte)) {
-        return at;
+    match text.iter().take(NEAR).position(|byte| is_quote_or_bracket(*byte)) {
+        Some(at) => at,
+        None => far(text),
     }
+}
+
+/// The same in steps, where none is near.
+fn far(text: &[u8]) -> usize {
+    let near = text.len().min(NEAR);
     let (steps, _) = text[near..].as_chunks::<STEP>();
     // Without a way out of the inner loop, which lets the compiler look at many bytes at once.
     let holds_one = |step: &[u8; STEP]| step.iter().fold(false, |any, byte| any | is_quote_or_bracket(*byte));
@@ -26,6 +32,7 @@ fn is_quote_or_bracket(byte: u8) -> bool {
 }
 
 /// Where the quote stands that closes a string, in a text that begins within it, after its first quote.
+#[inline]
 pub(crate) fn closing_quote(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {

@@ -2,6 +2,10 @@
 //!
 //! Frame: total length, headers length and their CRC (4 bytes each, big-endian), headers, payload, message CRC.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::streamed::{Streamed, for_each_text_member};
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
@@ -13,6 +17,8 @@ const TRAILER: usize = 4;
 const MAX_FRAME: usize = 1024 * 1024;
 /// So much memory is kept for the next frame that comes in pieces.
 const KEPT: usize = 4 * 1024;
+
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
 
 /// Follows one stream.
 #[derive(Debug, Default)]
@@ -140,7 +146,7 @@ impl EventStream {
         decoded.clear();
         if base64::engine::general_purpose::STANDARD.decode_vec(encoded, &mut decoded).is_ok() {
             let tells_tier = self.streamed.event(&decoded) && self.service_tier.is_none();
-            if tells_tier || memchr::memmem::find(&decoded, b"\"usage\"").is_some() {
+            if tells_tier || USAGE.find(&decoded).is_some() {
                 self.told(&decoded);
             }
         }
