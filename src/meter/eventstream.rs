@@ -435,8 +435,11 @@ pub(crate) mod tests {
         for piece in [4096, long.len()] {
             assert!(read(&long, piece).usage.is_empty(), "a long frame is unread however it is cut");
         }
-        let garbage = read(&[0xff; 100], 10);
-        assert!(garbage.usage.is_empty() && garbage.exception.is_none());
+        for piece in [5, 10, 100] {
+            let garbage = read(&[0xff; 100], piece);
+            assert!(garbage.usage.is_empty() && garbage.exception.is_none());
+            assert_eq!(garbage.ending, Ending::Whole, "nothing can be said of its end");
+        }
     }
 
     #[test]

@@ -341,3 +341,52 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
     };
     Call { upstream_request_id: id, response_size, result }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The index says what a look at every profile would.
+    #[test]
+    fn the_first_geography_that_has_a_profile_of_exactly_the_model_gives_it() {
+        let profile = |id: &str, kind: &str, status: &str, models: &[&str]| Profile {
+            inference_profile_id: id.to_owned(),
+            inference_profile_arn: format!("arn:aws:bedrock:us-east-1:111122223333:inference-profile/{id}"),
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            models: models.iter().map(|arn| ProfileModel { model_arn: (*arn).to_owned() }).collect(),
+            ..Profile::default()
+        };
+        let [a, a_too] =
+            ["us-east-1", "us-west-2"].map(|region| format!("arn:aws:bedrock:{region}::foundation-model/v.a"));
+        let [b, other] =
+            ["arn:aws:bedrock:us-east-1::foundation-model/v.b", "arn:aws:bedrock:us-east-1:1:custom-model/v.a"];
+        let catalogue = Catalogue::new(
+            Vec::new(),
+            vec![
+                profile("eu.v.a", "SYSTEM_DEFINED", "DELETING", &[&a]),
+                profile("us.v.a-wide", "SYSTEM_DEFINED", "ACTIVE", &[&a, &a_too]),
+                profile("us.v.a", "SYSTEM_DEFINED", "ACTIVE", &[&a, &a_too]),
+                profile("usa.v.a", "SYSTEM_DEFINED", "ACTIVE", &[&a]),
+                profile("apac.v.a", "APPLICATION", "ACTIVE", &[&a]),
+                profile("global.v.a", "SYSTEM_DEFINED", "", &[&a, b]),
+                profile("global.v.b-new", "SYSTEM_DEFINED", "", &[b]),
+                profile("au.v.a", "SYSTEM_DEFINED", "ACTIVE", &[&a, other]),
+                profile("ca.v.a", "SYSTEM_DEFINED", "ACTIVE", &[]),
+            ],
+        );
+        for (model, geographies, expected) in [
+            ("v.a", &["us"][..], Some("us.v.a")),
+            ("v.a", &["eu", "apac", "au", "ca", "global", "usa", "us"], Some("usa.v.a")),
+            ("v.a", &["eu", "apac", "au", "ca", "global", "u", ""], None),
+            ("v.b", &["us", "global"], Some("global.v.b-new")),
+            ("v.c", &["us", "global"], None),
+        ] {
+            let geographies: Vec<String> = geographies.iter().map(|name| (*name).to_owned()).collect();
+            let found = catalogue.system_profile(model, &geographies);
+            assert_eq!(found.map(|profile| profile.inference_profile_id.as_str()), expected, "{model} {geographies:?}");
+        }
+        let any = |model| catalogue.any_system_profile(model).map(|profile| profile.inference_profile_id.as_str());
+        assert_eq!((any("v.a"), any("v.b"), any("v.c")), (Some("eu.v.a"), Some("global.v.b-new"), None));
+    }
+}
