@@ -1,8 +1,7 @@
 //! A walk over a JSON text that looks at two levels of keys, skips strings as strings, and keeps nothing.
 
-use memchr::memchr2;
-
 use crate::service_tier::AskedTier;
+use crate::structure;
 
 /// What stands in a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,11 +76,15 @@ pub(super) fn scan(body: &[u8]) -> Found<'_> {
     let mut key = Key::Other;
     let mut key_next = false;
     let mut at = 0;
-    while let Some(&byte) = body.get(at) {
+    loop {
+        if depth > 2 || !matters[depth] {
+            at += structure::plain(&body[at..]);
+        }
+        let Some(&byte) = body.get(at) else { break };
         at += 1;
         match byte {
             b'"' => {
-                let end = string_end(body, at);
+                let end = structure::closing_quote(&body[at..]).map_or(body.len(), |length| at + length);
                 let text = &body[at..end];
                 at = (end + 1).min(body.len());
                 if key_next && depth <= 2 && matters[depth] {
@@ -150,18 +153,6 @@ pub(super) fn scan(body: &[u8]) -> Found<'_> {
     }
     found.no_output &= !speaks;
     found
-}
-
-/// The position of the quote that ends a string, or of the body's end.
-fn string_end(body: &[u8], mut at: usize) -> usize {
-    while let Some(next) = body.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-        at += next;
-        if body[at] == b'"' {
-            return at;
-        }
-        at += 2;
-    }
-    body.len()
 }
 
 fn classify(text: &[u8], depth: usize, in_tier: bool) -> Key {

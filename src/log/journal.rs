@@ -78,6 +78,10 @@ impl Fields {
     /// A field's name, its length, its value: so a value may hold whatever it likes.
     fn put(&mut self, name: &str, value: impl fmt::Display) {
         self.0.extend_from_slice(name.as_bytes());
+        self.put_value(value);
+    }
+
+    fn put_value(&mut self, value: impl fmt::Display) {
         self.0.push(b'\n');
         let at = self.0.len();
         self.0.extend_from_slice(&[0; 8]);
@@ -92,7 +96,11 @@ impl Fields {
     fn put_field(&mut self, field: &Field, value: impl fmt::Display) {
         match field.name() {
             "message" => self.put("MESSAGE", value),
-            name => self.put(&format!("F_{}", name.to_ascii_uppercase()), value),
+            name => {
+                self.0.extend_from_slice(b"F_");
+                self.0.extend(name.bytes().map(|byte| byte.to_ascii_uppercase()));
+                self.put_value(value);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod journal;
 mod queue;
+mod record;
 mod request;
 mod text;
 
@@ -22,7 +23,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, LogLevel};
 use queue::{Queue, To};
-pub(crate) use request::request;
+pub(crate) use request::{json_line, request};
 use text::plain_fields;
 
 /// How long the end of the process waits for what is not written yet.

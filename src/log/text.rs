@@ -35,11 +35,15 @@ impl fmt::Write for Plain<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let cut = text.len() > self.left;
         let shown = if cut { &text[..text.floor_char_boundary(self.left)] } else { text };
-        for piece in shown.split_inclusive(char::is_control) {
-            match piece.char_indices().next_back().filter(|(_, last)| last.is_control()) {
-                Some((at, control)) => write!(self.writer, "{}{}", &piece[..at], control.escape_default())?,
-                None => self.writer.write_str(piece)?,
+        if may_hold_control(shown) {
+            for piece in shown.split_inclusive(char::is_control) {
+                match piece.char_indices().next_back().filter(|(_, last)| last.is_control()) {
+                    Some((at, control)) => write!(self.writer, "{}{}", &piece[..at], control.escape_default())?,
+                    None => self.writer.write_str(piece)?,
+                }
             }
+        } else {
+            self.writer.write_str(shown)?;
         }
         if cut {
             // The formatter is told to stop.
@@ -49,6 +53,11 @@ impl fmt::Write for Plain<'_, '_> {
         self.left -= text.len();
         Ok(())
     }
+}
+
+/// False for most texts, at many bytes a step. In UTF-8, C2 begins the control characters beyond ASCII, and some others.
+fn may_hold_control(text: &str) -> bool {
+    text.bytes().fold(false, |any, byte| any | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2))
 }
 
 #[cfg(test)]
@@ -96,6 +105,16 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text}");
         let tail = r#"WARN a a.b\n2026-01-01T00:00:00Z  INFO request \u{1b}[2Jé b model=a.b\n2026-01-01T00:00:00Z  INFO request \u{1b}[2Jé said="a.b\n2026-01-01T00:00:00Z  INFO request \u{1b}[2Jé" count=3"#;
         assert_eq!(text.trim_end().split_once("  ").unwrap().1.trim_start(), tail, "{text}");
+    }
+
+    #[test]
+    fn no_control_character_is_overlooked() {
+        for one in (0..=0x2ff).filter_map(char::from_u32) {
+            for text in [one.to_string(), format!("a text before it {one} and one behind it")] {
+                assert!(may_hold_control(&text) || !one.is_control(), "{one:?}");
+            }
+        }
+        assert!((0x300..=0x10_ffff).filter_map(char::from_u32).all(|one| !one.is_control()));
     }
 
     #[test]

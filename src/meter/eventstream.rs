@@ -2,7 +2,9 @@
 //!
 //! Frame: total length, headers length and their CRC (4 bytes each, big-endian), headers, payload, message CRC.
 
-use bytes::{Buf, Bytes};
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::streamed::{Streamed, for_each_text_member};
 use super::{Ending, Metered, usage};
@@ -13,6 +15,10 @@ const PRELUDE: usize = 12;
 const TRAILER: usize = 4;
 /// Frames of usage and exceptions are small; what is longer passes unread.
 const MAX_FRAME: usize = 1024 * 1024;
+/// So much memory is kept for the next frame that comes in pieces.
+const KEPT: usize = 4 * 1024;
+
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
 
 /// Follows one stream.
 #[derive(Debug, Default)]
@@ -21,8 +27,9 @@ pub(crate) struct EventStream {
     partial: Vec<u8>,
     /// Bytes of a frame too long to be read that are still to come.
     skip: usize,
-    /// The payload of the last `chunk`, in which InvokeModelWithResponseStream puts its metrics.
-    last_chunk: Option<Bytes>,
+    /// The payload of the last `chunk`, in which InvokeModelWithResponseStream puts its metrics. A copy: a part of the bytes
+    /// that pass would keep all that were read with it, and the connection could not read into the same memory again.
+    last_chunk: Vec<u8>,
     /// The chunk that was decoded last; kept for its memory.
     decoded: Vec<u8>,
     usage: Usage,
@@ -36,102 +43,101 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    pub(crate) fn feed(&mut self, data: &Bytes) {
-        let mut data = data.clone();
-        if self.skip > 0 {
-            let skipped = self.skip.min(data.len());
-            data.advance(skipped);
-            self.skip -= skipped;
-        }
+    pub(crate) fn feed(&mut self, mut data: &[u8]) {
+        let skipped = self.skip.min(data.len());
+        self.skip -= skipped;
+        data = &data[skipped..];
         if self.lost || data.is_empty() {
             return;
         }
         if !self.partial.is_empty() {
-            self.complete(&mut data);
+            data = self.complete(data);
         }
         if self.partial.is_empty() {
             self.frames(data);
         }
     }
 
-    /// Adds to the frame that has begun what belongs to it; all of `data` if that does not end it.
-    fn complete(&mut self, data: &mut Bytes) {
-        self.fill(data, PRELUDE);
+    /// Adds to the frame that has begun what belongs to it, which is all of `data` if that does not end it. Returns the rest.
+    fn complete<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+        let data = self.fill(data, PRELUDE);
         if self.partial.len() < PRELUDE {
-            return;
+            return data;
         }
         match Prelude::of(&self.partial) {
             None => {
                 self.lost = true;
                 self.partial = Vec::new();
+                &[]
             }
             // Only the prelude can be here: a long frame is not collected.
             Some(Prelude { total, .. }) if total > MAX_FRAME => {
                 let here = (total - self.partial.len()).min(data.len());
                 self.skip = total - self.partial.len() - here;
-                self.partial = Vec::new();
-                data.advance(here);
+                self.partial.clear();
+                &data[here..]
             }
             Some(Prelude { total, headers }) => {
-                self.fill(data, total);
+                let data = self.fill(data, total);
                 if self.partial.len() == total {
-                    let frame = Bytes::from(std::mem::take(&mut self.partial));
+                    let mut frame = std::mem::take(&mut self.partial);
                     self.frame(&frame, headers);
+                    frame.clear();
+                    frame.shrink_to(KEPT);
+                    self.partial = frame;
                 }
+                data
             }
         }
     }
 
-    fn fill(&mut self, data: &mut Bytes, length: usize) {
-        let wanted = length.saturating_sub(self.partial.len()).min(data.len());
-        self.partial.extend_from_slice(&data.split_to(wanted));
+    fn fill<'a>(&mut self, data: &'a [u8], length: usize) -> &'a [u8] {
+        let (wanted, rest) = data.split_at(length.saturating_sub(self.partial.len()).min(data.len()));
+        self.partial.extend_from_slice(wanted);
+        rest
     }
 
-    fn frames(&mut self, mut data: Bytes) {
-        while !self.lost && data.len() >= PRELUDE {
-            let Some(Prelude { total, headers }) = Prelude::of(&data) else {
+    fn frames(&mut self, mut data: &[u8]) {
+        while data.len() >= PRELUDE {
+            let Some(Prelude { total, headers }) = Prelude::of(data) else {
                 self.lost = true;
                 return;
             };
             if total > MAX_FRAME {
                 let here = total.min(data.len());
                 self.skip = total - here;
-                data.advance(here);
+                data = &data[here..];
                 continue;
             }
-            if total > data.len() {
-                break;
-            }
-            let frame = data.split_to(total);
-            self.frame(&frame, headers);
+            let Some((frame, rest)) = data.split_at_checked(total) else { break };
+            self.frame(frame, headers);
+            data = rest;
         }
-        if !self.lost {
-            self.partial.extend_from_slice(&data);
-        }
+        self.partial.extend_from_slice(data);
     }
 
-    fn frame(&mut self, frame: &Bytes, headers: usize) {
-        let payload = || frame.slice(PRELUDE + headers..frame.len() - TRAILER);
+    fn frame(&mut self, frame: &[u8], headers: usize) {
+        let payload = &frame[PRELUDE + headers..frame.len() - TRAILER];
         match Event::of(&frame[PRELUDE..PRELUDE + headers]) {
-            Event::Chunk => self.chunk(payload()),
+            Event::Chunk => self.chunk(payload),
             Event::Metadata => {
                 self.has_ended = true;
-                let json: serde_json::Value = serde_json::from_slice(&payload()).unwrap_or_default();
+                let json: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
                 self.merge(usage::of_object(&json["usage"]));
                 self.service_tier = usage::tier_of(&json).or(self.service_tier.take());
             }
             Event::Exception(name) => self.exception = Some(name),
             Event::Other => {
-                self.streamed.event(&payload());
+                self.streamed.event(payload);
             }
         }
     }
 
     /// A chunk holds an event of the model's own, which may tell usage long before the last one tells Bedrock's metrics.
-    fn chunk(&mut self, payload: Bytes) {
+    fn chunk(&mut self, payload: &[u8]) {
         use base64::Engine;
         let mut encoded = &b""[..];
-        for_each_text_member(&payload, |key, value| {
+        for_each_text_member(payload, |key, value| {
             if key == b"bytes" {
                 encoded = value;
             }
@@ -140,12 +146,13 @@ impl EventStream {
         decoded.clear();
         if base64::engine::general_purpose::STANDARD.decode_vec(encoded, &mut decoded).is_ok() {
             let tells_tier = self.streamed.event(&decoded) && self.service_tier.is_none();
-            if tells_tier || memchr::memmem::find(&decoded, b"\"usage\"").is_some() {
+            if tells_tier || USAGE.find(&decoded).is_some() {
                 self.told(&decoded);
             }
         }
         self.decoded = decoded;
-        self.last_chunk = Some(payload);
+        self.last_chunk.clear();
+        self.last_chunk.extend_from_slice(payload);
     }
 
     /// An event of the model's own that tells usage or tier.
@@ -167,7 +174,7 @@ impl EventStream {
     /// What the stream said, up to where it came.
     pub(crate) fn finish(mut self) -> Metered {
         let ending = self.ending();
-        if let Some(event) = self.last_chunk.as_deref().and_then(decoded) {
+        if let Some(event) = decoded(&self.last_chunk) {
             self.told(&event);
         }
         let uncounted = self.streamed.tokens();
@@ -175,7 +182,7 @@ impl EventStream {
     }
 
     fn ending(&self) -> Ending {
-        let last_chunk_is_final = || self.last_chunk.as_deref().is_some_and(is_final_chunk);
+        let last_chunk_is_final = || is_final_chunk(&self.last_chunk);
         if self.skip > 0 || !self.partial.is_empty() {
             Ending::WithinEvent
         } else if self.lost || self.has_ended || self.exception.is_some() || last_chunk_is_final() {
@@ -301,7 +308,7 @@ pub(crate) mod tests {
     fn read(bytes: &[u8], piece: usize) -> Metered {
         let mut stream = EventStream::default();
         for part in bytes.chunks(piece) {
-            stream.feed(&Bytes::copy_from_slice(part));
+            stream.feed(part);
         }
         stream.finish()
     }
@@ -332,7 +339,7 @@ pub(crate) mod tests {
         let mut stream = EventStream::default();
         let (mut moves, mut place) = (0, std::ptr::null());
         for byte in &bytes {
-            stream.feed(&Bytes::copy_from_slice(std::slice::from_ref(byte)));
+            stream.feed(std::slice::from_ref(byte));
             moves += u32::from(stream.partial.as_ptr() != place);
             place = stream.partial.as_ptr();
         }
@@ -428,8 +435,11 @@ pub(crate) mod tests {
         for piece in [4096, long.len()] {
             assert!(read(&long, piece).usage.is_empty(), "a long frame is unread however it is cut");
         }
-        let garbage = read(&[0xff; 100], 10);
-        assert!(garbage.usage.is_empty() && garbage.exception.is_none());
+        for piece in [5, 10, 100] {
+            let garbage = read(&[0xff; 100], piece);
+            assert!(garbage.usage.is_empty() && garbage.exception.is_none());
+            assert_eq!(garbage.ending, Ending::Whole, "nothing can be said of its end");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Metered;
 use super::usage::{self, TOP_LEVEL_KEYS};
+use crate::structure;
 
 /// Longer than any usage object.
 const MAX_VALUE: usize = 8 * 1024;
@@ -27,29 +28,30 @@ pub(crate) struct JsonAnswer {
 impl JsonAnswer {
     pub(crate) fn feed(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
-            let used = if self.in_string { self.string(data) } else { self.structure(data[0]) };
+            let used = if self.in_string { self.string(data) } else { self.structure(data) };
             data = &data[used..];
         }
     }
 
-    /// Inside a string: up to and with its end or an escape.
+    /// Inside a string: up to its end.
     fn string(&mut self, data: &[u8]) -> usize {
-        let used = if self.escaped {
-            self.escaped = false;
-            1
-        } else {
-            match memchr::memchr2(b'"', b'\\', data) {
-                None => data.len(),
-                Some(at) => {
-                    if data[at] == b'"' {
-                        self.in_string = false;
-                    } else {
-                        self.escaped = true;
-                    }
-                    at + 1
-                }
+        let mut used = usize::from(std::mem::take(&mut self.escaped));
+        while let Some(next) = memchr::memchr2(b'"', b'\\', &data[used..]) {
+            used += next + 1;
+            if data[used - 1] == b'"' {
+                self.in_string = false;
+                break;
             }
-        };
+            if used == data.len() {
+                self.escaped = true;
+                break;
+            }
+            // What the backslash escapes.
+            used += 1;
+        }
+        if self.in_string {
+            used = data.len();
+        }
         if self.depth == 1 && self.expects_key && self.key.len() <= MAX_KEY {
             self.key.extend_from_slice(&data[..used.min(MAX_KEY + 1)]);
         }
@@ -57,7 +59,14 @@ impl JsonAnswer {
         used
     }
 
-    fn structure(&mut self, byte: u8) -> usize {
+    /// Outside of strings: up to the next byte that counts, or that one.
+    fn structure(&mut self, data: &[u8]) -> usize {
+        let plain = if self.depth == 1 { before_next_member(data) } else { structure::plain(data) };
+        if plain > 0 {
+            self.keep(&data[..plain]);
+            return plain;
+        }
+        let byte = data[0];
         if self.depth == 1 && matches!(byte, b',' | b'}') {
             self.value_ends();
         }
@@ -114,74 +123,11 @@ impl JsonAnswer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Usage;
-
-    fn read(text: &str, piece: usize) -> Usage {
-        read_all(text, piece).usage
-    }
-
-    fn read_all(text: &str, piece: usize) -> Metered {
-        let mut answer = JsonAnswer::default();
-        for part in text.as_bytes().chunks(piece) {
-            answer.feed(part);
-        }
-        answer.finish()
-    }
-
-    #[test]
-    fn usage_is_found_wherever_it_stands_and_however_it_is_cut() {
-        let converse = r#"{"metrics":{"latencyMs":1},"output":{"message":{"content":[{"text":"a \"usage\": {\"inputTokens\": 99} \\"}],"usage":{"inputTokens":98}}},"usage":{"inputTokens":3,"outputTokens":5,"totalTokens":8,"cacheWriteInputTokens":2},"stopReason":"end_turn"}"#;
-        let anthropic = r#"{ "usage" : { "input_tokens": 3, "output_tokens": 5, "cache_creation_input_tokens": 2 } , "content":[]}"#;
-        let openai = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5},"x":[1,2]}"#;
-        for text in [converse, anthropic, openai] {
-            for piece in 1..=text.len() {
-                let usage = read(text, piece);
-                assert_eq!((usage.input_tokens, usage.output_tokens), (Some(3), Some(5)), "{text} cut at {piece}");
-            }
-        }
-        assert_eq!(read(converse, 9).cache_write_tokens, Some(2));
-        let llama = r#"{"generation":"x","prompt_token_count":3,"generation_token_count":5,"stop_reason":"stop"}"#;
-        assert_eq!((read(llama, 4).input_tokens, read(llama, 4).output_tokens), (Some(3), Some(5)));
-    }
-
-    #[test]
-    fn the_tier_is_found_in_every_shape() {
-        for (text, tier) in [
-            (r#"{"serviceTier":{"type":"flex"},"usage":{"inputTokens":1}}"#, Some("flex")),
-            (r#"{"usage":{"inputTokens":1},"serviceTier":{"type":"priority"}}"#, Some("priority")),
-            (r#"{"id":"x","service_tier":"flex","usage":{"prompt_tokens":1}}"#, Some("flex")),
-            (r#"{"usage":{"input_tokens":1,"service_tier":"standard"}}"#, Some("standard")),
-            (r#"{"service_tier":"auto"}"#, None),
-            (r#"{"service_tier":"Flex"}"#, None),
-            (r#"{"service_tier":null,"serviceTier":{"type":7}}"#, None),
-            (r#"{"serviceTier":"flex"}"#, None),
-            (r#"{"metadata":{"service_tier":"flex"},"content":[{"service_tier":"flex"}]}"#, None),
-        ] {
-            for piece in [1, 3, 1000] {
-                assert_eq!(read_all(text, piece).service_tier.as_deref(), tier, "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_not_there_stays_unknown() {
-        for text in [
-            "",
-            "[]",
-            "null",
-            "{}",
-            r#"{"usage":null}"#,
-            r#"{"a":{"usage":{"inputTokens":1}}}"#,
-            r#"[{"usage":{"inputTokens":1}}]"#,
-            "}}}}",
-            r#"{"usage":{"inputTokens":1"#,
-        ] {
-            assert!(read(text, 3).is_empty(), "{text}");
-        }
-        let huge = format!(r#"{{"usage":{{"x":"{}","inputTokens":1}}}}"#, "y".repeat(MAX_VALUE));
-        assert!(read(&huge, 100).is_empty());
-    }
+/// How many bytes stand before the next one that counts among the members of the document.
+fn before_next_member(data: &[u8]) -> usize {
+    let counts = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':');
+    data.iter().position(counts).unwrap_or(data.len())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 //! Server-sent events of the OpenAI and Anthropic shapes, read from a copy of the passing bytes.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::streamed::Streamed;
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
@@ -7,6 +11,10 @@ use crate::upstream::answer::word;
 
 /// A line longer than this passes unread.
 const MAX_LINE: usize = 1024 * 1024;
+
+/// What stands in events that say more than text.
+static TELLING: LazyLock<[Finder<'static>; 5]> =
+    LazyLock::new(|| ["\"usage\"", "invocationMetrics", "\"error\"", "message_stop", "\"response."].map(Finder::new));
 
 /// Follows one stream.
 #[derive(Debug, Default)]
@@ -55,16 +63,9 @@ impl ServerSentEvents {
             return;
         }
         let names_tier = self.streamed.event(data);
-        let has = |needle: &[u8]| memchr::memmem::find(data, needle).is_some();
         // OpenAI's chunks repeat the tier, each of them.
         let tells_tier = names_tier && self.service_tier.is_none();
-        if !tells_tier
-            && !has(b"\"usage\"")
-            && !has(b"invocationMetrics")
-            && !has(b"\"error\"")
-            && !has(b"message_stop")
-            && !has(b"\"response.")
-        {
+        if !tells_tier && TELLING.iter().all(|word| word.find(data).is_none()) {
             return;
         }
         let Ok(event) = serde_json::from_slice::<serde_json::Value>(data) else { return };

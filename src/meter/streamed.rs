@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::structure;
+
 /// Bytes of text that count as a token. Text in Latin letters has about 4, in Chinese or Japanese about 3: the smaller
 /// number counts rather too much than too little.
 const BYTES_A_TOKEN: u64 = 3;
@@ -82,14 +84,8 @@ pub(crate) fn for_each_text_member<'a>(json: &'a [u8], mut found: impl FnMut(&'a
 
 /// What stands between the quote at `start` and the one that closes it.
 fn string(json: &[u8], start: usize) -> Option<Range<usize>> {
-    let mut at = start + 1;
-    loop {
-        let end = at + memchr::memchr2(b'"', b'\\', json.get(at..)?)?;
-        if json[end] == b'"' {
-            return Some(start + 1..end);
-        }
-        at = end + 2;
-    }
+    let start = start + 1;
+    Some(start..start + structure::closing_quote(&json[start..])?)
 }
 
 fn after_space(json: &[u8], from: usize) -> usize {

@@ -1,10 +1,12 @@
 //! A model that is named in a JSON body: found, and replaced by an edit of that one string. Everything else keeps its bytes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Refusal, RefusalKind};
+use crate::structure;
 
 /// The string value of a top-level key: where it stands (quotes included) and what it says.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,13 +74,13 @@ struct Scanner<'a> {
     at: usize,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
     fn find(&mut self, key: &str) -> Result<Option<NamedModel>, Fault> {
         let Some(span) = self.value_of(key)? else { return Ok(None) };
         if self.body.get(span.start) != Some(&b'"') {
             return Err(Fault::NotAString);
         }
-        let model = self.text(&span)?;
+        let model = self.text(&span)?.into_owned();
         Ok(Some(NamedModel { span, model }))
     }
 
@@ -142,51 +144,49 @@ impl Scanner<'_> {
     fn string(&mut self) -> Result<Range<usize>, Fault> {
         self.expect(b'"')?;
         let start = self.at - 1;
-        loop {
-            let rest = self.body.get(self.at..).unwrap_or_default();
-            let step = memchr::memchr2(b'"', b'\\', rest).ok_or(Fault::NotAnObject)?;
-            self.at += step + 1;
-            if rest[step] == b'"' {
-                return Ok(start..self.at);
-            }
-            self.at += 1;
-        }
+        let length = structure::closing_quote(&self.body[self.at..]).ok_or(Fault::NotAnObject)?;
+        self.at += length + 1;
+        Ok(start..self.at)
     }
 
-    fn text(&self, span: &Range<usize>) -> Result<String, Fault> {
-        serde_json::from_slice(&self.body[span.clone()]).map_err(|_| Fault::NotAnObject)
+    /// What a string says: without a copy where it has no escape.
+    fn text(&self, span: &Range<usize>) -> Result<Cow<'a, str>, Fault> {
+        let quoted = &self.body[span.clone()];
+        serde_json::from_slice(quoted)
+            .map(Cow::Borrowed)
+            .or_else(|_| serde_json::from_slice(quoted).map(Cow::Owned))
+            .map_err(|_| Fault::NotAnObject)
     }
 
     /// Steps over a value. Brackets are counted, not matched by kind: the upstream is the judge of everything but the model.
     fn skip_value(&mut self) -> Result<(), Fault> {
+        match self.peek()? {
+            b'"' => self.string().map(drop),
+            b'{' | b'[' => self.skip_container(),
+            b'}' | b']' | b',' | b':' => Err(Fault::NotAnObject),
+            _ => {
+                let rest = &self.body[self.at..];
+                let ends =
+                    |b: &u8| matches!(b, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"' | b' ' | b'\n' | b'\r' | b'\t');
+                self.at += rest.iter().position(ends).unwrap_or(rest.len());
+                Ok(())
+            }
+        }
+    }
+
+    fn skip_container(&mut self) -> Result<(), Fault> {
         let mut depth = 0usize;
         loop {
+            self.at += structure::plain(&self.body[self.at..]);
             match self.peek()? {
                 b'"' => {
                     self.string()?;
-                }
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
                     continue;
                 }
-                b'}' | b']' if depth > 0 => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                b',' | b':' if depth > 0 => {
-                    self.at += 1;
-                    continue;
-                }
-                b'}' | b']' | b',' | b':' => return Err(Fault::NotAnObject),
-                _ => {
-                    let rest = &self.body[self.at..];
-                    let ends = |b: &u8| {
-                        matches!(b, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"' | b' ' | b'\n' | b'\r' | b'\t')
-                    };
-                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
-                }
+                b'{' | b'[' => depth += 1,
+                _ => depth -= 1,
             }
+            self.at += 1;
             if depth == 0 {
                 return Ok(());
             }

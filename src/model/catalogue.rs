@@ -69,6 +69,8 @@ pub(crate) struct Catalogue {
     profiles: Vec<Profile>,
     /// By identifier and by ARN.
     profile_index: HashMap<String, usize>,
+    /// The system profiles that reach one model only, by that model.
+    of_model: HashMap<String, Vec<usize>>,
 }
 
 impl Profile {
@@ -82,29 +84,29 @@ impl Profile {
 
     /// It sends to this model and to no other.
     pub(crate) fn is_only_of(&self, model: &str) -> bool {
-        let ids = self.model_ids();
-        ids.len() == 1
-            && ids.contains(model)
-            && self.models.iter().all(|one| one.model_arn.contains("foundation-model/"))
+        self.only_model() == Some(model)
     }
 
-    fn is_system_profile_of(&self, model: &str) -> bool {
-        !self.is_application() && self.is_only_of(model)
+    /// The one model that it sends to; none if there are more.
+    fn only_model(&self) -> Option<&str> {
+        let mut models = self.models.iter().map(|model| foundation_model(&model.model_arn));
+        let first = models.next()??;
+        models.all(|model| model == Some(first)).then_some(first)
     }
 
     /// The identifiers of the models behind it, without repetition.
     pub(crate) fn model_ids(&self) -> BTreeSet<&str> {
-        self.models
-            .iter()
-            .filter_map(|model| model.model_arn.rsplit_once("foundation-model/"))
-            .map(|(_, id)| id)
-            .collect()
+        self.models.iter().filter_map(|model| foundation_model(&model.model_arn)).collect()
     }
 
     /// The regions that it may send to; the empty name stands for "anywhere".
     pub(crate) fn regions(&self) -> BTreeSet<&str> {
         self.models.iter().filter_map(|model| model.model_arn.split(':').nth(3)).collect()
     }
+}
+
+fn foundation_model(arn: &str) -> Option<&str> {
+    arn.rsplit_once("foundation-model/").map(|(_, id)| id)
 }
 
 impl FoundationModel {
@@ -121,12 +123,16 @@ impl FoundationModel {
 impl Catalogue {
     pub(crate) fn new(models: Vec<FoundationModel>, profiles: Vec<Profile>) -> Catalogue {
         let mut index = HashMap::with_capacity(profiles.len() * 2);
+        let mut of_model: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, profile) in profiles.iter().enumerate() {
+            if let Some(model) = profile.only_model().filter(|_| !profile.is_application()) {
+                of_model.entry(model.to_owned()).or_default().push(at);
+            }
             index.insert(profile.inference_profile_id.clone(), at);
             index.insert(profile.inference_profile_arn.clone(), at);
         }
         let models = models.into_iter().map(|model| (model.model_id.clone(), model)).collect();
-        Catalogue { models, profiles, profile_index: index }
+        Catalogue { models, profiles, profile_index: index, of_model }
     }
 
     pub(crate) fn model(&self, id: &str) -> Option<&FoundationModel> {
@@ -158,23 +164,29 @@ impl Catalogue {
         self.profile_index.get(name).map(|at| &self.profiles[*at])
     }
 
-    /// The system profile of a model in the first geography that has one.
+    /// The system profile of a model in the first geography that has one. The one that is called after both comes first.
     pub(crate) fn system_profile(&self, model: &str, geographies: &[String]) -> Option<&Profile> {
+        let behind = |profile: &Profile, geography: &str| {
+            profile.inference_profile_id.strip_prefix(geography)?.strip_prefix('.').map(|rest| rest == model)
+        };
         geographies.iter().find_map(|geography| {
-            let prefix = format!("{geography}.");
-            let exact = self
-                .profile(&format!("{prefix}{model}"))
-                .filter(|profile| profile.is_active() && profile.is_system_profile_of(model));
-            let same_geography = |p: &&Profile| {
-                p.is_active() && p.inference_profile_id.starts_with(&prefix) && p.is_system_profile_of(model)
+            let here = || {
+                self.system_profiles(model)
+                    .filter(|profile| profile.is_active())
+                    .filter_map(|profile| Some((behind(profile, geography)?, profile)))
             };
-            exact.or_else(|| self.profiles.iter().find(same_geography))
+            here().find(|(exact, _)| *exact).or_else(|| here().next()).map(|(_, profile)| profile)
         })
     }
 
     /// A system profile that reaches a model, in whatever geography.
     pub(crate) fn any_system_profile(&self, model: &str) -> Option<&Profile> {
-        self.profiles.iter().find(|profile| profile.is_system_profile_of(model))
+        self.system_profiles(model).next()
+    }
+
+    /// The system profiles that reach this model and no other, as they were listed.
+    fn system_profiles(&self, model: &str) -> impl Iterator<Item = &Profile> {
+        self.of_model.get(model).into_iter().flatten().map(|at| &self.profiles[*at])
     }
 
     /// An application profile by its name.
@@ -328,4 +340,53 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
         Err(why) => Err(CallError::Transport(why)),
     };
     Call { upstream_request_id: id, response_size, result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The index says what a look at every profile would.
+    #[test]
+    fn the_first_geography_that_has_a_profile_of_exactly_the_model_gives_it() {
+        let profile = |id: &str, kind: &str, status: &str, models: &[&str]| Profile {
+            inference_profile_id: id.to_owned(),
+            inference_profile_arn: format!("arn:aws:bedrock:us-east-1:111122223333:inference-profile/{id}"),
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            models: models.iter().map(|arn| ProfileModel { model_arn: (*arn).to_owned() }).collect(),
+            ..Profile::default()
+        };
+        let [a, a_too] =
+            ["us-east-1", "us-west-2"].map(|region| format!("arn:aws:bedrock:{region}::foundation-model/v.a"));
+        let [b, other] =
+            ["arn:aws:bedrock:us-east-1::foundation-model/v.b", "arn:aws:bedrock:us-east-1:1:custom-model/v.a"];
+        let catalogue = Catalogue::new(
+            Vec::new(),
+            vec![
+                profile("eu.v.a", "SYSTEM_DEFINED", "DELETING", &[&a]),
+                profile("us.v.a-wide", "SYSTEM_DEFINED", "ACTIVE", &[&a, &a_too]),
+                profile("us.v.a", "SYSTEM_DEFINED", "ACTIVE", &[&a, &a_too]),
+                profile("usa.v.a", "SYSTEM_DEFINED", "ACTIVE", &[&a]),
+                profile("apac.v.a", "APPLICATION", "ACTIVE", &[&a]),
+                profile("global.v.a", "SYSTEM_DEFINED", "", &[&a, b]),
+                profile("global.v.b-new", "SYSTEM_DEFINED", "", &[b]),
+                profile("au.v.a", "SYSTEM_DEFINED", "ACTIVE", &[&a, other]),
+                profile("ca.v.a", "SYSTEM_DEFINED", "ACTIVE", &[]),
+            ],
+        );
+        for (model, geographies, expected) in [
+            ("v.a", &["us"][..], Some("us.v.a")),
+            ("v.a", &["eu", "apac", "au", "ca", "global", "usa", "us"], Some("usa.v.a")),
+            ("v.a", &["eu", "apac", "au", "ca", "global", "u", ""], None),
+            ("v.b", &["us", "global"], Some("global.v.b-new")),
+            ("v.c", &["us", "global"], None),
+        ] {
+            let geographies: Vec<String> = geographies.iter().map(|name| (*name).to_owned()).collect();
+            let found = catalogue.system_profile(model, &geographies);
+            assert_eq!(found.map(|profile| profile.inference_profile_id.as_str()), expected, "{model} {geographies:?}");
+        }
+        let any = |model| catalogue.any_system_profile(model).map(|profile| profile.inference_profile_id.as_str());
+        assert_eq!((any("v.a"), any("v.b"), any("v.c")), (Some("eu.v.a"), Some("global.v.b-new"), None));
+    }
 }

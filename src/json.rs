@@ -1,0 +1,114 @@
+//! JSON without white space, byte for byte as serde_json writes it, for what is written for every request.
+
+use serde::Serialize;
+
+/// An object in the making.
+#[derive(Debug)]
+pub(crate) struct Object {
+    bytes: Vec<u8>,
+}
+
+impl Object {
+    /// One without members, with room for so many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Object {
+        Object { bytes: Vec::with_capacity(bytes) }
+    }
+
+    pub(crate) fn text(&mut self, name: &'static str, text: &str) {
+        self.name(name);
+        quote(&mut self.bytes, text);
+    }
+
+    pub(crate) fn text_if(&mut self, name: &'static str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.text(name, text);
+        }
+    }
+
+    pub(crate) fn number(&mut self, name: &'static str, number: impl Serialize) {
+        self.name(name);
+        // Writing into a Vec cannot fail.
+        let _ = serde_json::to_writer(&mut self.bytes, &number);
+    }
+
+    pub(crate) fn number_if(&mut self, name: &'static str, number: Option<impl Serialize>) {
+        if let Some(number) = number {
+            self.number(name, number);
+        }
+    }
+
+    pub(crate) fn flag(&mut self, name: &'static str, flag: bool) {
+        self.name(name);
+        self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    /// Its bytes, when it is complete.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        if self.bytes.is_empty() {
+            self.bytes.push(b'{');
+        }
+        self.bytes.push(b'}');
+        self.bytes
+    }
+
+    /// The name of a member, which needs no escape.
+    fn name(&mut self, name: &'static str) {
+        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b"\":");
+    }
+}
+
+/// Appends a text in quotes. Most need no escape, and are copied.
+fn quote(bytes: &mut Vec<u8>, text: &str) {
+    // Without a way out of the loop, which lets the compiler look at many bytes at once.
+    let needs_escape = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if text.bytes().fold(false, |any, byte| any | needs_escape(byte)) {
+        // Writing into a Vec cannot fail.
+        let _ = serde_json::to_writer(bytes, text);
+        return;
+    }
+    bytes.reserve(text.len() + 2);
+    bytes.push(b'"');
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_written_as_serde_json_writes_it() {
+        let mut texts: Vec<String> =
+            (0..=0x2ff).chain([0xfffd, 0x1_f600]).filter_map(char::from_u32).map(String::from).collect();
+        // An escape at every place of texts of every length, around the widths that the compiler takes at once.
+        for length in 0..70 {
+            for at in 0..=length {
+                for one in ["\"", "\\", "\u{1f}", "\u{7f}", "é"] {
+                    let mut text = "a".repeat(length);
+                    text.insert_str(at, one);
+                    texts.push(text);
+                }
+            }
+        }
+        for text in texts {
+            let mut written = Vec::new();
+            quote(&mut written, &text);
+            assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn members_are_kept_apart() {
+        assert_eq!(Object::with_capacity(0).finish(), b"{}");
+        let mut object = Object::with_capacity(0);
+        object.text("a", "b");
+        object.text_if("c", None);
+        object.number_if("d", Some(-7_i64));
+        object.number_if("e", None::<u64>);
+        object.flag("f", false);
+        assert_eq!(object.finish(), br#"{"a":"b","d":-7,"f":false}"#);
+    }
+}
