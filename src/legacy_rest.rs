@@ -25,6 +25,7 @@ use crate::proxy::{self, Arrived, Asked};
 use crate::record::Record;
 use crate::request::{Received, RequestedModel};
 use crate::road::Road;
+use crate::upstream::sign::BodyHash;
 
 /// The longest answer of a model that is wrapped, in bytes: this API holds it in memory. Bedrock's own answers to InvokeModel
 /// are of 25 MB at most.
@@ -158,6 +159,7 @@ fn invocation(body: &Bytes, client: &HeaderMap) -> Result<Received, Refusal> {
         query: None,
         path: String::new(),
         body: payload,
+        body_hash: BodyHash::default(),
         model: Some(RequestedModel { name: model.to_owned(), in_body: None }),
     })
 }

@@ -12,6 +12,7 @@ use crate::limits::{self, Estimate};
 use crate::model::body::{self, NamedModel};
 use crate::operation::{self, ModelPlace, Operation, TokenEstimate};
 use crate::service_tier::{self, AskedTier};
+use crate::upstream::sign::BodyHash;
 use crate::upstream::{UpstreamRequest, strip};
 
 /// A request whose operation is known and whose body has arrived.
@@ -25,6 +26,8 @@ pub(crate) struct Received {
     /// The raw path; used as it is where it names no model.
     pub path: String,
     pub body: Bytes,
+    /// Of this body, for all upstreams that get it.
+    pub body_hash: BodyHash,
     pub model: Option<RequestedModel>,
 }
 
@@ -55,6 +58,7 @@ impl Received {
             path: head.uri.path().to_owned(),
             headers: head.headers,
             body,
+            body_hash: BodyHash::default(),
             model,
         })
     }
@@ -70,7 +74,7 @@ impl Received {
             }
             other => other,
         };
-        Ok(Received { body, model, ..self })
+        Ok(Received { body, body_hash: BodyHash::default(), model, ..self })
     }
 
     /// The identifier that policy and limits decide over; none where the operation invokes no model.
@@ -106,14 +110,16 @@ impl Received {
             path.push('?');
             path.push_str(query);
         }
-        let body = match (self.model.as_ref().and_then(|model| model.in_body.as_deref()), model) {
-            (Some(named), Some(model)) if Some(model) != requested => body::replace(&self.body, named, model),
-            _ => self.body.clone(),
+        let (body, body_hash) = match (self.model.as_ref().and_then(|model| model.in_body.as_deref()), model) {
+            (Some(named), Some(model)) if Some(model) != requested => {
+                (body::replace(&self.body, named, model), BodyHash::default())
+            }
+            _ => (self.body.clone(), self.body_hash.clone()),
         };
         let path = PathAndQuery::try_from(path)
             .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's target cannot be sent on."))?;
         headers.remove(CONTENT_LENGTH);
-        Ok(UpstreamRequest { plane: self.operation.plane, method: self.method.clone(), path, headers, body })
+        Ok(UpstreamRequest { plane: self.operation.plane, method: self.method.clone(), path, headers, body, body_hash })
     }
 }
 
@@ -158,5 +164,37 @@ fn requested_model(
             operation::check_identifier(&source)?;
             Ok(Some(RequestedModel { name: source, in_body: None }))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::secret;
+
+    /// The hash of a large body is work, and each upstream of a failover gets the same body but for the model in it.
+    #[tokio::test]
+    async fn a_body_is_hashed_once_for_all_upstreams_that_get_it() {
+        let keys =
+            r#"{"aws_access_key_id":"AKIDEXAMPLE","aws_secret_access_key":"not/a/real/secret/but/forty/characters/l"}"#;
+        let (keys, bearer) = (secret::parse(keys).unwrap(), secret::parse("ABSKbm90LWEta2V5").unwrap());
+        let (head, ()) = http::Request::post("/async-invoke").body(()).unwrap().into_parts();
+        let body = Bytes::from_static(br#"{"modelId":"m","modelInput":{}}"#);
+        let found = operation::find(&head.method, head.uri.path()).unwrap();
+        let received = Received::new(found.operation, found.identifier, head, body).unwrap();
+        let to_upstream = |received: &Received, model| received.to_upstream(HeaderMap::new(), Some(model)).unwrap();
+        let (one, two) = (to_upstream(&received, "m"), to_upstream(&received, "m"));
+        assert_eq!(one.body_hash.of(&bearer, &one.body).await, "");
+        let hash = one.body_hash.of(&keys, &one.body).await;
+        assert_eq!(hash, crate::sigv4::hash(&one.body));
+        assert!(std::ptr::eq(hash, two.body_hash.of(&keys, &two.body).await));
+        let other = to_upstream(&received, "n");
+        assert_eq!(
+            other.body_hash.of(&keys, &other.body).await,
+            crate::sigv4::hash(br#"{"modelId":"n","modelInput":{}}"#)
+        );
+        let later = received.with_body(Bytes::from_static(br#"{"modelId":"m"}"#)).unwrap();
+        let later = to_upstream(&later, "m");
+        assert_eq!(later.body_hash.of(&keys, &later.body).await, crate::sigv4::hash(&later.body));
     }
 }

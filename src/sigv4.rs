@@ -1,24 +1,26 @@
 //! Signature Version 4: the canonical form and the keys, which signing and verifying share, and signing itself. What is
 //! hashed here is hashed by AWS-LC, so that a build with the FIPS module signs and verifies within it.
 
+mod keys;
+
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use aws_credential_types::Credentials;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use zeroize::Zeroizing;
 
-use crate::hexadecimal::hexadecimal;
+use crate::hexadecimal::{hexadecimal, push_hexadecimal};
+
+pub(crate) use keys::{DerivedKeys, SigningCredentials};
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-const DATE: HeaderName = HeaderName::from_static("x-amz-date");
-const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
-const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+static DATE: HeaderName = HeaderName::from_static("x-amz-date");
+static SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+static CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 
 /// What stays as it is in a query before it is signed.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -55,51 +57,57 @@ pub(crate) struct Unsigned<'a> {
 ///
 /// # Errors
 /// A sentence: a session token or key id that no header can hold.
-pub(crate) fn sign(headers: &mut HeaderMap, keys: &Credentials, request: &Unsigned<'_>) -> Result<(), String> {
-    let secret = |text: &str| {
-        let mut value = HeaderValue::from_str(text).map_err(|_| "the AWS keys hold control characters".to_owned())?;
-        value.set_sensitive(true);
-        Ok::<_, String>(value)
-    };
+pub(crate) fn sign(
+    headers: &mut HeaderMap,
+    credentials: &SigningCredentials,
+    request: &Unsigned<'_>,
+) -> Result<(), String> {
+    let keys = credentials.keys();
     let date = format_date(request.now);
-    headers.insert(DATE, secret(&date)?);
-    let mut signed = vec![HOST, DATE];
+    headers.insert(&DATE, sensitive(HeaderValue::from_str(&date))?);
+    // The names of headers that are there, each once.
+    let mut signed = vec![HOST.as_str(), DATE.as_str()];
     if let Some(token) = keys.session_token() {
-        headers.insert(SECURITY_TOKEN, secret(token)?);
-        signed.push(SECURITY_TOKEN);
+        headers.insert(&SECURITY_TOKEN, sensitive(HeaderValue::from_str(token))?);
+        signed.push(SECURITY_TOKEN.as_str());
     }
     if request.service == Service::S3 {
-        headers.insert(CONTENT_SHA256, secret(request.body_hash)?);
-        signed.push(CONTENT_SHA256);
+        headers.insert(&CONTENT_SHA256, sensitive(HeaderValue::from_str(request.body_hash))?);
+        signed.push(CONTENT_SHA256.as_str());
     }
-    signed.extend(request.covered.iter().filter(|name| is_plain(headers, name)).cloned());
-    signed.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    let signed_headers = signed.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(";");
+    signed.extend(request.covered.iter().filter(|name| is_plain(headers, name)).map(HeaderName::as_str));
+    signed.sort_unstable();
+    let signed_headers = signed.join(";");
 
-    let path = match request.service {
-        Service::Bedrock => encoded_again(request.path),
-        Service::S3 => Cow::Borrowed(request.path),
+    let (service, path) = match request.service {
+        Service::Bedrock => ("bedrock", encoded_again(request.path)),
+        Service::S3 => ("s3", Cow::Borrowed(request.path)),
     };
+    let query = request.query.map(|query| sorted(&normalised(query))).unwrap_or_default();
     let canonical = Canonical {
         method: request.method,
         path: &path,
-        query: &sorted(&normalised(request.query.unwrap_or_default())),
+        query: &query,
         authority: request.authority,
         headers,
         signed_headers: &signed_headers,
         body_hash: request.body_hash,
     };
-    let service = match request.service {
-        Service::Bedrock => "bedrock",
-        Service::S3 => "s3",
-    };
-    let scope = format!("{}/{}/{service}/aws4_request", date.get(..8).unwrap_or_default(), request.region);
     let canonical = canonical.text().ok_or("a header that the signature covers is missing")?;
-    let signature = signature(&signing_key(keys.secret_access_key(), &scope), &date, &scope, &canonical);
+    let day = date.get(..8).unwrap_or_default();
+    let scope = [day, "/", request.region, "/", service, "/aws4_request"].concat();
+    let signature = signature(&credentials.signing_key(&scope), &date, &scope, canonical);
     let id = keys.access_key_id();
-    let text = format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={signed_headers}, Signature={signature}");
-    headers.insert(AUTHORIZATION, secret(&text)?);
+    let text =
+        [ALGORITHM, " Credential=", id, "/", &scope, ", SignedHeaders=", &signed_headers, ", Signature=", &signature];
+    headers.insert(AUTHORIZATION, sensitive(HeaderValue::try_from(text.concat()))?);
     Ok(())
+}
+
+fn sensitive<E>(value: Result<HeaderValue, E>) -> Result<HeaderValue, String> {
+    let mut value = value.map_err(|_| "the AWS keys hold control characters".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// The parts of a canonical request, each in its canonical form but for the headers.
@@ -141,18 +149,17 @@ impl Canonical<'_> {
     }
 }
 
-/// The signature over a canonical request, in hexadecimal digits.
-pub(crate) fn signature(key: &hmac::Key, date: &str, scope: &str, canonical: &[u8]) -> String {
-    let to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{}", hash(canonical));
-    hexadecimal(hmac::sign(key, to_sign.as_bytes()).as_ref())
-}
-
-/// The key of a scope, `date/region/service/aws4_request`: four HMACs.
-pub(crate) fn signing_key(secret: &str, scope: &str) -> hmac::Key {
-    let seed = Zeroizing::new(format!("AWS4{secret}"));
-    scope.split('/').fold(hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes()), |key, part| {
-        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
-    })
+/// The signature over a canonical request, in hexadecimal digits. What is signed is written where that request stood.
+pub(crate) fn signature(key: &hmac::Key, date: &str, scope: &str, canonical: Vec<u8>) -> String {
+    let hashed = digest(&SHA256, &canonical);
+    let mut to_sign = canonical;
+    to_sign.clear();
+    for line in [ALGORITHM, date, scope] {
+        to_sign.extend_from_slice(line.as_bytes());
+        to_sign.push(b'\n');
+    }
+    push_hexadecimal(&mut to_sign, hashed.as_ref());
+    hexadecimal(hmac::sign(key, &to_sign).as_ref())
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -168,6 +175,9 @@ pub(crate) fn encoded_again(path: &str) -> Cow<'_, str> {
 
 /// A query's parameters in order. Nothing is decoded, so nothing can be read in two ways.
 pub(crate) fn sorted(query: &str) -> String {
+    if query.is_empty() {
+        return String::new();
+    }
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
     pairs.sort_unstable();
@@ -222,7 +232,17 @@ fn push_header(text: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> Option<()
 
 /// `YYYYMMDDTHHMMSSZ`.
 pub(crate) fn format_date(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string()).unwrap_or_default()
+    let Ok(time) = jiff::Timestamp::try_from(time) else { return String::new() };
+    let time = jiff::tz::Offset::UTC.to_datetime(time);
+    let (year, small) = (time.year().unsigned_abs(), |number: i8| u16::from(number.unsigned_abs()));
+    let day = [(year / 100, ""), (year % 100, ""), (small(time.month()), ""), (small(time.day()), "T")];
+    let clock = [(small(time.hour()), ""), (small(time.minute()), ""), (small(time.second()), "Z")];
+    let mut text = String::with_capacity(16);
+    for (number, after) in day.into_iter().chain(clock) {
+        text.extend([number / 10 % 10, number % 10].map(|digit| char::from_digit(digit.into(), 10).unwrap_or('0')));
+        text.push_str(after);
+    }
+    text
 }
 
 #[cfg(test)]

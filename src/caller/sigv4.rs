@@ -54,7 +54,7 @@ pub(crate) fn verify(
     let canonical = canonical_request(authorization, request, &body_hash)
         .ok_or_else(|| refuse("A signed header is missing from the request."))?;
     let key = keys.of_scope(&authorization.scope);
-    let expected = signature(&key, &date, &authorization.scope, &canonical);
+    let expected = signature(&key, &date, &authorization.scope, canonical);
     if bool::from(expected.as_bytes().ct_eq(authorization.signature.as_bytes())) {
         return Ok(());
     }
@@ -182,11 +182,6 @@ fn parse_date(text: &str) -> Option<SystemTime> {
     let date = jiff::civil::DateTime::new(year, month, day, small(9)?, small(11)?, small(13)?, 0).ok()?;
     let seconds = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second();
     UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
-}
-
-#[cfg(test)]
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

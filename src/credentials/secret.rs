@@ -12,6 +12,8 @@ use http::HeaderValue;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::sigv4::SigningCredentials;
+
 /// Base64 as people paste it: with or without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -41,7 +43,7 @@ pub(crate) enum CredentialKind {
     /// `Authorization: Bearer …`, complete. `only_region` is the region that a short-term key was made for.
     Bearer { authorization: HeaderValue, only_region: Option<String> },
     /// Signature Version 4.
-    AwsKeys(AwsKeys),
+    AwsKeys(SigningCredentials),
 }
 
 impl Credential {
@@ -61,7 +63,7 @@ impl Credential {
             account: keys.account_id().map(|id| id.as_str().to_owned()),
             expiry: keys.expiry(),
             fingerprint: finish(digest),
-            kind: CredentialKind::AwsKeys(keys),
+            kind: CredentialKind::AwsKeys(SigningCredentials::new(keys)),
         })
     }
 
@@ -87,7 +89,7 @@ impl Credential {
         match &self.kind {
             CredentialKind::Bearer { only_region: Some(_), .. } => "short-term Bedrock API key",
             CredentialKind::Bearer { .. } => "Bedrock API key",
-            CredentialKind::AwsKeys(keys) if keys.session_token().is_some() => "AWS keys with a session token",
+            CredentialKind::AwsKeys(held) if held.keys().session_token().is_some() => "AWS keys with a session token",
             CredentialKind::AwsKeys(_) => "AWS keys",
         }
     }
@@ -347,7 +349,8 @@ mod tests {
             CredentialKind::Bearer { authorization, .. } => {
                 authorization.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
             }
-            CredentialKind::AwsKeys(keys) => {
+            CredentialKind::AwsKeys(held) => {
+                let keys = held.keys();
                 format!("{}/{}/{:?}", keys.access_key_id(), keys.secret_access_key(), keys.session_token())
             }
         }

@@ -326,7 +326,7 @@ pub fn secret(data: &[u8]) -> bool {
         CredentialKind::Bearer { authorization, .. } => {
             ("", authorization.to_str().unwrap_or_default().trim_start_matches("Bearer "))
         }
-        CredentialKind::AwsKeys(keys) => (keys.access_key_id(), keys.secret_access_key()),
+        CredentialKind::AwsKeys(held) => (held.keys().access_key_id(), held.keys().secret_access_key()),
     };
     // The identifier may be shown, and may hold what is also the key.
     let shown = shown.replace(&format!("{public:?}"), "");

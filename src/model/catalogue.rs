@@ -15,6 +15,7 @@ use crate::sdk_failure::bounded;
 use crate::upstream::answer::{AwsError, Remedy, word};
 use crate::upstream::breaker::Turn;
 use crate::upstream::pool::Effort;
+use crate::upstream::sign::BodyHash;
 use crate::upstream::{Failure, Upstream, UpstreamRequest};
 
 /// More than any listing has; a bound against an upstream that never ends.
@@ -319,7 +320,8 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
     if !body.is_empty() {
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     }
-    let request = UpstreamRequest { plane: Plane::Control, method, path, headers, body };
+    let request =
+        UpstreamRequest { plane: Plane::Control, method, path, headers, body, body_hash: BodyHash::default() };
     let answer = match upstream.exchange(&request, effort).await {
         Ok(answer) => answer,
         Err(failure) => {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
+use aws_credential_types::Credentials;
 use aws_sigv4::http_request as oracle;
 use http::header::CONTENT_TYPE;
 
@@ -10,6 +11,10 @@ const NOW: Duration = Duration::from_secs(1_795_000_000);
 
 fn keys(token: Option<&str>) -> Credentials {
     Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", token.map(str::to_owned), None, "test")
+}
+
+fn signing(token: Option<&str>) -> SigningCredentials {
+    SigningCredentials::new(keys(token))
 }
 
 /// The example of AWS's documentation, "Create a signed AWS API request": each step has its published value.
@@ -30,9 +35,9 @@ fn the_documented_example_has_the_documented_values() {
     let text = canonical.text().unwrap();
     assert_eq!(hash(&text), "f536975d06c0309214f805bb90ccff089219ecd68b2577efef23edd43b7e1a59");
     let scope = "20150830/us-east-1/iam/aws4_request";
-    let key = signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", scope);
+    let key = signing(None).signing_key(scope);
     assert_eq!(
-        signature(&key, "20150830T123600Z", scope, &text),
+        signature(&key, "20150830T123600Z", scope, text),
         "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
     );
 }
@@ -75,7 +80,7 @@ fn the_published_test_suite_agrees() {
         ),
     ];
     let scope = "20150830/us-east-1/service/aws4_request";
-    let key = signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", scope);
+    let key = signing(None).signing_key(scope);
     for (method, query, extra, signed_headers, expected) in cases {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-date", "20150830T123600Z".parse().unwrap());
@@ -93,11 +98,7 @@ fn the_published_test_suite_agrees() {
             signed_headers,
             body_hash: empty,
         };
-        assert_eq!(
-            signature(&key, "20150830T123600Z", scope, &canonical.text().unwrap()),
-            expected,
-            "{method} {query}"
-        );
+        assert_eq!(signature(&key, "20150830T123600Z", scope, canonical.text().unwrap()), expected, "{method} {query}");
     }
 }
 
@@ -115,19 +116,58 @@ fn a_signature_covers_only_headers_that_are_there() {
         body_hash: &hash(b""),
         now: UNIX_EPOCH + NOW,
     };
-    sign(&mut headers, &keys(None), &request).unwrap();
+    sign(&mut headers, &signing(None), &request).unwrap();
     assert!(headers[AUTHORIZATION].to_str().unwrap().contains("SignedHeaders=host;x-amz-date, "));
     assert!(headers.values().all(HeaderValue::is_sensitive));
     // Nobody knows what text a server takes other bytes for.
     for (value, covered) in [(&b"text/plain"[..], true), (b"text/\xe9", false), ("text/é".as_bytes(), false)] {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_bytes(value).unwrap());
-        sign(&mut headers, &keys(None), &request).unwrap();
+        sign(&mut headers, &signing(None), &request).unwrap();
         let text = headers[AUTHORIZATION].to_str().unwrap();
         assert_eq!(text.contains("SignedHeaders=content-type;host;x-amz-date, "), covered, "{text}");
     }
-    let refused = sign(&mut HeaderMap::new(), &keys(Some("a\nb")), &request).unwrap_err();
+    let refused = sign(&mut HeaderMap::new(), &signing(Some("a\nb")), &request).unwrap_err();
     assert!(refused.contains("control characters") && !refused.contains("a\nb"), "{refused}");
+}
+
+/// One key pair signs on two days, and after it another one: no signature is made with a key of another day or secret.
+#[test]
+fn another_day_and_a_rotation_have_signing_keys_of_their_own() {
+    let sign_with = |held: &SigningCredentials, now: SystemTime| {
+        let mut headers = HeaderMap::new();
+        let request = Unsigned {
+            service: Service::Bedrock,
+            region: "us-east-1",
+            method: "POST",
+            path: "/model/m/converse",
+            query: None,
+            authority: HOST_NAME,
+            covered: &[],
+            body_hash: &hash(b"{}"),
+            now,
+        };
+        sign(&mut headers, held, &request).unwrap();
+        headers[AUTHORIZATION].to_str().unwrap().to_owned()
+    };
+    let (today, tomorrow) = (UNIX_EPOCH + NOW, UNIX_EPOCH + NOW + Duration::from_secs(86_400));
+    let rotated = || SigningCredentials::new(Credentials::new("AKIDNEXT", "another/secret", None, None, "test"));
+    let (held, next) = (signing(None), rotated());
+    for _ in 0..2 {
+        for now in [today, tomorrow] {
+            assert_eq!(sign_with(&held, now), sign_with(&signing(None), now));
+            assert_eq!(sign_with(&next, now), sign_with(&rotated(), now));
+        }
+    }
+}
+
+#[test]
+fn dates_are_written_as_aws_wants_them() {
+    let at = |seconds| format_date(UNIX_EPOCH + Duration::from_secs(seconds));
+    assert_eq!(at(0), "19700101T000000Z");
+    assert_eq!(at(1_440_938_160), "20150830T123600Z");
+    assert_eq!(at(951_827_696), "20000229T123456Z");
+    assert_eq!(at(253_402_207_199), "99991230T215959Z");
 }
 
 /// A request of any shape that the daemon may send.
@@ -197,7 +237,7 @@ fn ours(random: &Random) -> HeaderMap {
         body_hash: &hash(&random.body),
         now: random.now,
     };
-    sign(&mut headers, &keys(random.token.as_deref()), &request).unwrap();
+    sign(&mut headers, &signing(random.token.as_deref()), &request).unwrap();
     headers.remove(CONTENT_TYPE);
     headers
 }

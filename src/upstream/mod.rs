@@ -25,12 +25,12 @@ use body::UpstreamBody;
 use breaker::{Breaker, Seen};
 use clock::{Clock, Learnt, News};
 use pool::{Effort, Pool, PoolStatus, SendError};
+use sign::BodyHash;
 use standing::Standing;
 use throttled::Throttled;
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
-use crate::large;
 use crate::operation::Plane;
 use crate::settings;
 
@@ -77,6 +77,8 @@ pub(crate) struct UpstreamRequest {
     /// After `strip::request_headers`.
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Of this body.
+    pub body_hash: BodyHash,
 }
 
 /// What the upstream answered.
@@ -242,11 +244,10 @@ impl Upstream {
         tell: &mut (impl FnMut(u32) + Send),
     ) -> Result<Answer, Failure> {
         let pool = self.pool(outgoing.plane);
-        let hash = || sign::body_hash(credential, &outgoing.body);
-        let body_hash = large::work(outgoing.body.len(), hash).await;
+        let body_hash = outgoing.body_hash.of(credential, &outgoing.body).await;
         let signed = |attempt| {
             tell(attempt);
-            self.signed(outgoing, credential, &body_hash, offset)
+            self.signed(outgoing, credential, body_hash, offset)
         };
         let (response, lease) = match pool.send(timeouts.first_byte, effort, signed).await {
             Ok(answered) => answered,

@@ -1,5 +1,6 @@
 //! Authentication of a request towards commercial Bedrock: a bearer token or Signature Version 4, never both.
 
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -7,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 
 use crate::credentials::{Credential, CredentialKind};
+use crate::large;
 use crate::sigv4::{self, Service, Unsigned};
 
 /// What a signature covers. All else may be changed on the way without breaking it, so nothing else is signed.
@@ -17,17 +19,28 @@ pub(crate) struct Signed<'a> {
     pub path: &'a PathAndQuery,
     pub authority: &'a str,
     pub region: &'a str,
-    /// See [`body_hash`].
+    /// Of [`BodyHash`].
     pub body_hash: &'a str,
     /// Now, corrected by what is known of the upstream's clock.
     pub now: SystemTime,
 }
 
-/// What a signature with this credential says of the body; empty where there is no signature.
-pub(crate) fn body_hash(credential: &Credential, body: &[u8]) -> String {
-    match credential.kind {
-        CredentialKind::Bearer { .. } => String::new(),
-        CredentialKind::AwsKeys(_) => sigv4::hash(body),
+/// What signatures say of a body. It is computed when the first of them needs it, and all clones know it then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BodyHash(Arc<OnceLock<String>>);
+
+impl BodyHash {
+    /// What a signature with this credential says of `body`, which is the same at each call; empty where there is no
+    /// signature.
+    pub(crate) async fn of(&self, credential: &Credential, body: &[u8]) -> &str {
+        if matches!(credential.kind, CredentialKind::Bearer { .. }) {
+            return "";
+        }
+        if let Some(known) = self.0.get() {
+            return known;
+        }
+        let hash = large::work(body.len(), || sigv4::hash(body)).await;
+        self.0.get_or_init(|| hash)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::answer::Remedy;
 use super::pool::Effort;
+use super::sign::BodyHash;
 use super::{Answer, Failure, Upstream, UpstreamRequest};
 use crate::operation::Plane;
 
@@ -153,6 +154,7 @@ impl Upstream {
             path: PathAndQuery::from_static("/async-invoke?maxResults=1"),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            body_hash: BodyHash::default(),
         };
         self.exchange(&question, &mut Effort::default()).await.map(drop)
     }

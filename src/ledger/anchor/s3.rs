@@ -21,7 +21,7 @@ use crate::ledger::chain::Chain;
 use crate::ledger::item::timestamp;
 use crate::sdk_failure::without_credentials;
 use crate::settings::S3Anchor;
-use crate::sigv4::{self, Service, Unsigned};
+use crate::sigv4::{self, Service, SigningCredentials, Unsigned};
 use crate::upstream::pool::{Effort, Outgoing, Pool};
 use crate::upstream::tls;
 
@@ -115,7 +115,7 @@ fn request(settings: &S3Anchor, credentials: &Credentials, chain: &Chain, now_ms
         body_hash: &sigv4::hash(&body),
         now: SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.try_into().unwrap_or(0)),
     };
-    sigv4::sign(&mut headers, credentials, &unsigned)?;
+    sigv4::sign(&mut headers, &SigningCredentials::new(credentials.clone()), &unsigned)?;
 
     let uri = format!("{}{path}", settings.endpoint);
     let mut request = Request::new(Full::new(Bytes::from(body)));
