@@ -1,0 +1,401 @@
+//! A thousand hosts under a virtual clock, with the real agents and the real local limits. Clocks are years apart and run
+//! at different speeds, hosts die, answers get lost, the table fails. What is asserted is counted outside, in true time.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use bedrock_sidecar::config::OnUnavailable;
+use bedrock_sidecar::limits::fleet::agent::{Agent, Next};
+use bedrock_sidecar::limits::fleet::amount::Amount;
+use bedrock_sidecar::limits::fleet::local::LocalLease;
+use bedrock_sidecar::limits::fleet::store::{MemoryStore, StoreError, StoreRequest, StoreResponse};
+use bedrock_sidecar::settings::limits::Fleet;
+
+pub(super) const SECOND: u64 = 1_000_000_000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+
+/// Nothing here is random twice.
+pub(super) struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    /// Of the exponential distribution.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1e18")]
+    fn gap(&mut self, mean: f64) -> u64 {
+        let unit = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        ((-(1.0 - unit).ln()) * mean).min(1e18) as u64
+    }
+}
+
+pub(super) struct Host {
+    pub(super) agent: Agent,
+    pub(super) local: LocalLease,
+    /// Its clock: so far off, and so many millionths too fast or too slow.
+    offset: u64,
+    drift: i64,
+    pub(super) alive: bool,
+    /// Requests a minute that its apps would make.
+    pub(super) demand: f64,
+    /// Only the newest wake-up and the newest demand count.
+    wake: u64,
+    asks: u64,
+    calling: bool,
+}
+
+impl Host {
+    fn clock(&self, now: u64) -> u64 {
+        self.offset + now.saturating_add_signed((now.cast_signed() / 1_000_000) * self.drift)
+    }
+
+    fn true_time(&self, clock: u64) -> u64 {
+        // Rounded up, so that a host never wakes before its time.
+        let since = u128::from(clock.saturating_sub(self.offset));
+        let speed = u128::from(1_000_000u64.saturating_add_signed(self.drift));
+        u64::try_from((since * 1_000_000).div_ceil(speed)).unwrap_or(u64::MAX)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Wake(usize, u64),
+    Arrive(usize),
+    Answer(usize),
+    Ask(usize, u64),
+    /// A request that was refused, its tokens, and how often it will be tried again.
+    Retry(usize, u64, u32),
+}
+
+pub(super) struct World {
+    pub(super) hosts: Vec<Host>,
+    pub(super) table: MemoryStore,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    sequence: u64,
+    random: Random,
+    pub(super) now: u64,
+    limit: Amount,
+    tokens: std::ops::Range<u64>,
+    /// How often a refused request is tried again, some six seconds later.
+    pub(super) tries: u32,
+    /// The table answers nobody.
+    pub(super) down: bool,
+    /// A host's call: as it was sent, and as it was answered.
+    calls: Vec<Option<StoreRequest>>,
+    answers: Vec<Option<Result<StoreResponse, StoreError>>>,
+    /// By tenths of a second.
+    pub(super) used: Vec<Amount>,
+    writes: Vec<u64>,
+    pub(super) reads: u64,
+    /// What DynamoDB would charge, in half units.
+    pub(super) read_halves: u64,
+    pub(super) write_units: u64,
+    /// Until when a transaction is at work on an item, and how much an item took in the present second.
+    busy: HashMap<String, u64>,
+    heat: HashMap<String, (u64, u64)>,
+    pub(super) conflicts: u64,
+    pub(super) throttles: u64,
+    /// Requests that each host was allowed.
+    pub(super) admitted: Vec<u64>,
+    /// Hosts that the table does not answer.
+    pub(super) cut_off: Vec<bool>,
+}
+
+impl World {
+    pub(super) fn new(count: usize, limit: Amount, tokens: std::ops::Range<u64>, policy: OnUnavailable) -> World {
+        let mut random = Random(0x5eed_0001);
+        let settings = Fleet {
+            table: "fleet".into(),
+            region: "us-gov-west-1".into(),
+            requests_per_minute: Some(limit.requests),
+            tokens_per_minute: Some(limit.tokens),
+            on_unavailable: policy,
+        };
+        let hosts = (0..count)
+            .map(|host| {
+                let offset = random.below(10 * 365 * 86_400) * SECOND;
+                Host {
+                    agent: Agent::new(format!("host-{host:04}"), 1, offset),
+                    local: LocalLease::new(&settings, offset),
+                    offset,
+                    drift: random.below(4_001).cast_signed() - 2_000,
+                    alive: true,
+                    demand: 0.0,
+                    wake: 0,
+                    asks: 0,
+                    calling: false,
+                }
+            })
+            .collect();
+        let mut world = World {
+            hosts,
+            table: MemoryStore::default(),
+            events: BinaryHeap::new(),
+            sequence: 0,
+            random,
+            now: 0,
+            limit,
+            tokens,
+            tries: 12,
+            down: false,
+            calls: (0..count).map(|_| None).collect(),
+            answers: (0..count).map(|_| None).collect(),
+            used: Vec::new(),
+            writes: Vec::new(),
+            reads: 0,
+            read_halves: 0,
+            write_units: 0,
+            busy: HashMap::new(),
+            heat: HashMap::new(),
+            conflicts: 0,
+            throttles: 0,
+            admitted: vec![0; count],
+            cut_off: vec![false; count],
+        };
+        for host in 0..count {
+            let start = world.random.below(5 * SECOND);
+            world.at(start, Event::Wake(host, 0));
+        }
+        world
+    }
+
+    fn at(&mut self, time: u64, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse((time, self.sequence, event)));
+    }
+
+    pub(super) fn run_until(&mut self, end: u64) {
+        while self.events.peek().is_some_and(|Reverse((time, ..))| *time <= end) {
+            let Some(Reverse((time, _, event))) = self.events.pop() else { return };
+            self.now = time;
+            match event {
+                Event::Wake(host, wake) if self.hosts[host].wake == wake => self.wake(host),
+                Event::Wake(..) => {}
+                Event::Arrive(host) => self.arrive(host),
+                Event::Answer(host) => {
+                    if let Some(answer) = self.answers[host].take()
+                        && self.hosts[host].alive
+                    {
+                        let clock = self.hosts[host].clock(self.now);
+                        let Host { agent, local, calling, .. } = &mut self.hosts[host];
+                        *calling = false;
+                        agent.done(answer, local, clock);
+                        self.wake(host);
+                    }
+                }
+                Event::Ask(host, asks) if self.hosts[host].asks == asks => self.ask(host),
+                Event::Ask(..) => {}
+                Event::Retry(host, tokens, tries) => self.try_request(host, tokens, tries),
+            }
+        }
+        self.now = end;
+    }
+
+    fn wake(&mut self, host: usize) {
+        if !self.hosts[host].alive || self.hosts[host].calling {
+            return;
+        }
+        let clock = self.hosts[host].clock(self.now);
+        let Host { agent, local, .. } = &mut self.hosts[host];
+        match agent.next(local, clock) {
+            Next::Call(request) => {
+                self.hosts[host].calling = true;
+                self.calls[host] = Some(request);
+                let there = self.now + 2_000_000 + self.random.below(20_000_000);
+                self.at(there, Event::Arrive(host));
+            }
+            Next::Wait(until) => {
+                let time = self.hosts[host].true_time(until).max(self.now) + 1_000;
+                self.hosts[host].wake += 1;
+                let wake = self.hosts[host].wake;
+                self.at(time, Event::Wake(host, wake));
+            }
+        }
+    }
+
+    fn arrive(&mut self, host: usize) {
+        let Some(request) = self.calls[host].take() else { return };
+        // One answer in a thousand gets lost after the write was done.
+        let lost = self.random.below(1_000) == 0;
+        let unreachable = self.down || self.cut_off[host];
+        let answer = if unreachable { Err(StoreError::Unavailable("down".into())) } else { self.apply(&request) };
+        let (answer, back) = if lost || unreachable {
+            (Err(StoreError::Unavailable("no answer".into())), 4 * SECOND)
+        } else {
+            (answer, 2_000_000 + self.random.below(20_000_000))
+        };
+        self.answers[host] = Some(answer);
+        self.at(self.now + back, Event::Answer(host));
+    }
+
+    /// As DynamoDB does it: an item that a transaction is at work on refuses other writes, and an item takes 1,000 units of
+    /// writes and 3,000 of reads a second.
+    fn apply(&mut self, request: &StoreRequest) -> Result<StoreResponse, StoreError> {
+        let Cost { reads, writes, items } = Cost::of(request, &self.table);
+        let second = self.now / SECOND;
+        for item in &items {
+            let heat = self.heat.entry(item.clone()).or_default();
+            if heat.0 != second {
+                *heat = (second, 0);
+            }
+            // In sixths of what it takes: a write is worth three reads, and reads are counted in halves.
+            heat.1 += reads + writes * 6 / items.len() as u64;
+            if heat.1 > 6_000 {
+                self.throttles += 1;
+                return Err(StoreError::Unavailable("throttled".into()));
+            }
+        }
+        self.read_halves += reads;
+        self.write_units += writes;
+        if writes == 0 {
+            self.reads += 1;
+        } else {
+            let minute = (self.now / MINUTE) as usize;
+            self.writes.resize(self.writes.len().max(minute + 1), 0);
+            self.writes[minute] += 1;
+            if items.iter().any(|item| self.busy.get(item).is_some_and(|until| *until > self.now)) {
+                self.conflicts += 1;
+                return Err(StoreError::Conflict);
+            }
+            if items.len() > 1 {
+                // Between its prepare and its commit.
+                let until = self.now + 4_000_000 + self.random.below(8_000_000);
+                self.busy.extend(items.into_iter().map(|item| (item, until)));
+            }
+        }
+        let answer = self.table.apply(request);
+        self.conflicts += u64::from(matches!(answer, Err(StoreError::Conflict)));
+        answer
+    }
+
+    fn ask(&mut self, host: usize) {
+        if !self.hosts[host].alive {
+            return;
+        }
+        self.one_request(host);
+        self.schedule(host);
+    }
+
+    fn schedule(&mut self, host: usize) {
+        let Host { demand, asks, .. } = &mut self.hosts[host];
+        *asks += 1;
+        if *demand > 0.0 {
+            let (mean, asks) = (MINUTE as f64 / *demand, *asks);
+            let at = self.now + self.random.gap(mean);
+            self.at(at, Event::Ask(host, asks));
+        }
+    }
+
+    pub(super) fn one_request(&mut self, host: usize) {
+        let tokens = self.tokens.start + self.random.below(self.tokens.end - self.tokens.start);
+        self.try_request(host, tokens, self.tries);
+    }
+
+    fn try_request(&mut self, host: usize, tokens: u64, tries: u32) {
+        if !self.hosts[host].alive {
+            return;
+        }
+        let clock = self.hosts[host].clock(self.now);
+        if self.hosts[host].local.draw(tokens, clock).is_some() {
+            let tenth = (self.now / (SECOND / 10)) as usize;
+            self.used.resize(self.used.len().max(tenth + 1), Amount::default());
+            self.used[tenth].requests += 1;
+            self.used[tenth].tokens += tokens;
+            self.admitted[host] += 1;
+        } else {
+            // As the task does: hungry, it looks soon.
+            self.hosts[host].wake += 1;
+            let wake = self.hosts[host].wake;
+            self.at(self.now + 20_000_000, Event::Wake(host, wake));
+            if tries > 0 {
+                let again = self.now + 4 * SECOND + self.random.below(4 * SECOND);
+                self.at(again, Event::Retry(host, tokens, tries - 1));
+            }
+        }
+    }
+
+    pub(super) fn demand(&mut self, of: impl Fn(usize) -> f64) {
+        for host in 0..self.hosts.len() {
+            self.hosts[host].demand = of(host);
+            self.schedule(host);
+        }
+    }
+
+    /// The most that any sixty seconds saw, as parts of the limit.
+    pub(super) fn worst(&self) -> (f64, f64) {
+        let (mut sum, mut worst) = (Amount::default(), Amount::default());
+        for (tenth, used) in self.used.iter().enumerate() {
+            sum.requests += used.requests;
+            sum.tokens += used.tokens;
+            // 599 whole tenths and the rest of two more can be in sixty seconds; 600 are counted, each whole.
+            if tenth >= 600 {
+                sum.requests -= self.used[tenth - 600].requests;
+                sum.tokens -= self.used[tenth - 600].tokens;
+            }
+            worst = worst.max(sum);
+        }
+        (worst.requests as f64 / self.limit.requests as f64, worst.tokens as f64 / self.limit.tokens as f64)
+    }
+
+    /// What was used between two times, as parts of the limit.
+    pub(super) fn share(&self, from: u64, to: u64) -> (f64, f64) {
+        let tenths = |time: u64| (time / (SECOND / 10)) as usize;
+        let used = &self.used[tenths(from).min(self.used.len())..tenths(to).min(self.used.len())];
+        let minutes = (to - from) as f64 / MINUTE as f64;
+        let part = |sum: u64, limit: u64| sum as f64 / minutes / limit as f64;
+        (
+            part(used.iter().map(|used| used.requests).sum(), self.limit.requests),
+            part(used.iter().map(|used| used.tokens).sum(), self.limit.tokens),
+        )
+    }
+
+    pub(super) fn writes_a_minute(&self, from: u64, to: u64) -> u64 {
+        let sum: u64 =
+            (from / MINUTE..to / MINUTE).filter_map(|minute| self.writes.get(usize::try_from(minute).unwrap())).sum();
+        sum / (to / MINUTE - from / MINUTE)
+    }
+}
+
+/// What a call costs by DynamoDB's rules, and the items it writes or reads.
+struct Cost {
+    /// Half units: eventually consistent ones of 4 KB.
+    reads: u64,
+    writes: u64,
+    items: Vec<String>,
+}
+
+impl Cost {
+    fn of(request: &StoreRequest, table: &MemoryStore) -> Cost {
+        let cost = |reads, writes, items: &[&str]| Cost {
+            reads,
+            writes,
+            items: items.iter().map(|item| (*item).to_owned()).collect(),
+        };
+        match request {
+            StoreRequest::Read => cost(1, 0, &["pool"]),
+            StoreRequest::Get(id) => cost(2, 0, &[id]),
+            // 170 bytes a lease, 4 KB a half unit.
+            StoreRequest::List => match table.apply(request) {
+                Ok(StoreResponse::Leases(leases)) => cost((leases.len() as u64 * 170).div_ceil(4_096).max(1), 0, &[]),
+                _ => cost(1, 0, &[]),
+            },
+            StoreRequest::Create(_) | StoreRequest::Resize(..) => cost(0, 1, &["pool"]),
+            StoreRequest::Write(before, after) => {
+                let id = before.as_ref().or(after.as_ref()).map_or("", |lease| lease.id.as_str());
+                let same = before
+                    .as_ref()
+                    .zip(after.as_ref())
+                    .is_some_and(|(before, after)| (before.held, before.wanted) == (after.held, after.wanted));
+                if same { cost(0, 1, &[id]) } else { cost(0, 4, &["pool", id]) }
+            }
+        }
+    }
+}
