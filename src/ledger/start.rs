@@ -157,6 +157,8 @@ pub(crate) fn start(
     let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
     core.counts.set_aside.store(set_aside, Relaxed);
     let (writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox, clock);
+    // Readiness has to know before the first request is refused.
+    core.check_recording();
     let mut threads = vec![spawn("audit-index", move || writer.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client);
