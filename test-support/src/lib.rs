@@ -9,6 +9,7 @@ mod daemon;
 pub mod dynamodb;
 pub mod raw;
 mod setup;
+mod small_disk;
 pub mod users;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use simulator::{Options, Received, Simulator};
 pub use client::{Answer, Http1, Http2, Reader, Request, get, post, request, send};
 pub use daemon::{Daemon, command, program};
 pub use setup::{Setup, upstream};
+pub use small_disk::SmallDisk;
 
 /// Served by its bare identifier.
 pub const ON_DEMAND: &str = "amazon.nova-lite-v1:0";

@@ -7,6 +7,7 @@ use super::disk::TestDisk;
 use super::{completed, record, settings, start_on};
 use crate::config::{Durability, OnFull};
 use crate::ledger::Ledger;
+use crate::ledger::state_dir::StateDir;
 
 const NO_SPACE: i32 = rustix::io::Errno::NOSPC.raw_os_error();
 
@@ -97,4 +98,20 @@ async fn starts_that_serve_nobody_leave_one_journal_file() {
             assert_eq!(directory.path().join("journal").read_dir().unwrap().count(), 1, "{durability:?}, {number}");
         }
     }
+}
+
+/// The next start has to know that the ledger was in use, once records may be lost that nobody has flushed.
+#[tokio::test]
+async fn a_mark_that_could_not_be_set_at_the_start_is_set_with_the_first_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let state_dir = StateDir { root: directory.path().to_owned() };
+    let beside = state_dir.running_mark().with_extension("new");
+    std::fs::create_dir(&beside).unwrap();
+    let ledger = Ledger::start(&settings(directory.path(), Durability::Process)).await.unwrap();
+    ledger.flush().await;
+    assert!(!state_dir.running_mark().exists());
+    std::fs::remove_dir(&beside).unwrap();
+    serve(&ledger, 1).await;
+    ledger.flush().await;
+    assert!(state_dir.running_mark().exists());
 }
