@@ -1,5 +1,5 @@
 //! What the tests share: the daemon as a process with a directory of its own, the stand-in for Bedrock, clients,
-//! DynamoDB Local, other users.
+//! DynamoDB Local, other users, a disk that is soon full.
 //!
 //! Nothing here waits for a length of time: every wait is for a condition, with a generous deadline.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests state expectations by unwrapping")]
