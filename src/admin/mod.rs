@@ -62,6 +62,7 @@ async fn answer(
             let (credential_reads, own_credentials) = credential_readings(&road);
             let readings = metrics::Readings {
                 ready: not_ready(&road).is_empty(),
+                tasks: main.metrics().num_alive_tasks(),
                 credential: credentials::Status {
                     // Of whichever expires first.
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),

@@ -370,10 +370,22 @@ impl Core {
         self.counts.bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Finds out whether requests can be recorded, before one has to be refused.
+    pub(crate) fn check_recording(&self) {
+        if let Err(error) = self.check_room() {
+            self.recording_failed(&format!("the ledger takes no requests: {error}"));
+        }
+    }
+
     /// After a failure, finds out whether requests can be recorded again, without waiting for one.
     pub(crate) fn probe_recording(&self) {
-        if self.health.recording_fails() && self.check_size_bound().is_ok() && self.journal().check_room().is_ok() {
+        if self.health.recording_fails() && self.check_room().is_ok() {
             self.health.report_success(Component::Recording);
         }
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        self.check_size_bound()?;
+        self.journal().check_room()
     }
 }

@@ -22,6 +22,7 @@ use super::integer::to_signed;
 use super::journal::disk::Disk;
 use super::journal::frame::FrameKind;
 use super::journal::read::{Position, Reader, segment_path, segments};
+use super::last_stop;
 use super::recovery::{ends_between, recover};
 use super::task::{IndexProgress, Task};
 use super::wall_clock::WallClock;
@@ -56,6 +57,16 @@ pub(crate) struct IndexWriter {
     disk: Arc<dyn Disk>,
     /// Journal files of earlier processes that were not flushed yet.
     found_files: Vec<PathBuf>,
+    in_use: InUse,
+}
+
+/// Whether the state directory says that this process is using it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InUse {
+    Unsaid,
+    /// It could not be written down, which was logged.
+    Failed,
+    Said,
 }
 
 /// What one round of messages asks for, beside writing what there is.
@@ -115,6 +126,7 @@ impl IndexWriter {
             unmarked: Vec::new(),
             pruning: None,
             found_files,
+            in_use: InUse::Unsaid,
         };
         (writer, watched)
     }
@@ -132,6 +144,7 @@ impl IndexWriter {
             self.core.write_due_refusals();
             self.core.report_complaints();
             self.core.probe_recording();
+            self.note_in_use();
             let result = self.work();
             failed = result.is_err();
             match result {
@@ -149,6 +162,23 @@ impl IndexWriter {
                     index.close_without_checkpoint();
                 }
                 return;
+            }
+        }
+    }
+
+    /// Sets the mark by which the next start knows how this process ended. It is needed from the journal's first file on;
+    /// before that, the mark of the process before tells more.
+    pub(crate) fn note_in_use(&mut self) {
+        if self.in_use == InUse::Said || !self.core.journal().is_begun() {
+            return;
+        }
+        match last_stop::mark(&self.core.state_dir) {
+            Ok(()) => self.in_use = InUse::Said,
+            Err(error) => {
+                if self.in_use == InUse::Unsaid {
+                    tracing::warn!(%error, "it cannot be noted that the ledger is in use, and is tried again; should the daemon be killed, the next start may not know");
+                }
+                self.in_use = InUse::Failed;
             }
         }
     }

@@ -3,6 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::state_dir::StateDir;
 
@@ -26,11 +30,19 @@ pub(crate) enum LastStop {
 impl LastStop {
     /// What the mark says.
     pub(crate) fn find(state_dir: &StateDir) -> LastStop {
-        let Ok(marked) = std::fs::read_to_string(state_dir.running_mark()) else { return LastStop::Orderly };
-        match boot_id() {
-            Some(boot) if marked.trim() != boot && marked.trim() != SETTLED => LastStop::HostDown,
-            _ => LastStop::Killed,
-        }
+        let path = state_dir.running_mark();
+        let marked = match std::fs::read(&path) {
+            Ok(marked) => marked,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return LastStop::Orderly,
+            Err(_) => return LastStop::HostDown,
+        };
+        let is_of_this_boot = match (String::from_utf8_lossy(&marked).trim(), boot_id()) {
+            (SETTLED, _) | (_, None) => true,
+            // Earlier versions emptied the mark before they found the disk full.
+            ("", Some(_)) => was_changed_since_boot(&path),
+            (marked, Some(boot)) => marked == boot,
+        };
+        if is_of_this_boot { LastStop::Killed } else { LastStop::HostDown }
     }
 }
 
@@ -53,12 +65,22 @@ pub(crate) fn settle(state_dir: &StateDir, is_untold: bool) {
     }
 }
 
+/// In one step: on a full disk, the mark that is there stays.
 fn write(state_dir: &StateDir, text: &str) -> io::Result<()> {
     let path = state_dir.running_mark();
+    let beside = path.with_extension("new");
+    let replaced = create(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
+    if replaced.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    replaced?;
+    File::open(&state_dir.root)?.sync_all()
+}
+
+fn create(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     writeln!(file, "{text}")?;
-    file.sync_all()?;
-    File::open(&state_dir.root)?.sync_all()
+    file.sync_all()
 }
 
 fn remove(state_dir: &StateDir) -> io::Result<()> {
@@ -66,6 +88,14 @@ fn remove(state_dir: &StateDir) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// As far as the clock can be believed: a date that is yet to come proves nothing.
+fn was_changed_since_boot(path: &Path) -> bool {
+    let (now, up) = (SystemTime::now(), clock_gettime(ClockId::Boottime).tv_sec);
+    let booted = now.checked_sub(Duration::from_secs(u64::try_from(up).unwrap_or(0)));
+    let changed = path.metadata().and_then(|file| file.modified());
+    booted.zip(changed.ok()).is_some_and(|(booted, changed)| (booted..=now).contains(&changed))
 }
 
 fn boot_id() -> Option<String> {
@@ -94,5 +124,44 @@ mod tests {
         assert_eq!(LastStop::find(&state_dir), LastStop::Killed, "whatever the boot");
         settle(&state_dir, false);
         assert_eq!(LastStop::find(&state_dir), LastStop::Orderly);
+    }
+
+    /// Earlier versions emptied the mark before they found the disk full.
+    #[test]
+    fn of_an_empty_mark_its_date_tells_whether_the_host_went_down_since() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        let mark = File::create(state_dir.running_mark()).unwrap();
+        assert_eq!(LastStop::find(&state_dir), LastStop::Killed, "it was written a moment ago");
+        let now = SystemTime::now();
+        let (long_ago, to_come) = (SystemTime::UNIX_EPOCH, now + Duration::from_secs(86_400));
+        for date in [long_ago, to_come] {
+            mark.set_modified(date).unwrap();
+            assert_eq!(LastStop::find(&state_dir), LastStop::HostDown, "{date:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_understood_is_no_orderly_stop() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        std::fs::write(state_dir.running_mark(), [0xFF, 0xFE, 0x00]).unwrap();
+        assert_eq!(LastStop::find(&state_dir), LastStop::HostDown);
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_set_leaves_the_one_that_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = StateDir { root: directory.path().to_owned() };
+        mark(&state_dir).unwrap();
+        // Where the new one is written.
+        let beside = state_dir.running_mark().with_extension("new");
+        std::fs::create_dir(&beside).unwrap();
+        assert!(mark(&state_dir).is_err());
+        settle(&state_dir, true);
+        assert_eq!(std::fs::read_to_string(state_dir.running_mark()).unwrap().trim(), boot_id().unwrap());
+        std::fs::remove_dir(&beside).unwrap();
+        mark(&state_dir).unwrap();
+        assert!(!beside.exists());
     }
 }

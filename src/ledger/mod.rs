@@ -359,6 +359,7 @@ impl Ledger {
             );
         }
         self.core.settings.store(Arc::new(applied));
+        self.core.check_recording();
     }
 
     /// What was used in the last 31 days, as far as records up to `until` tell.

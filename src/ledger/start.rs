@@ -19,7 +19,7 @@ use super::index_writer::IndexWriter;
 use super::journal::Journal;
 use super::journal::disk::Disk;
 use super::journal::read::Position;
-use super::last_stop::{self, LastStop};
+use super::last_stop::LastStop;
 use super::recovery::{Recovered, recover};
 use super::ship;
 use super::state_dir::{Lock, StateDir};
@@ -122,13 +122,8 @@ pub(crate) fn start(
         .values()
         .map(|opening| (journal.adopt(opening), interrupted(readable(opening, &mut unreadable))))
         .collect();
-    // The next start has to find the new chain, whatever happens until a record is written.
-    let is_begun = doubt.is_none() || journal.check_room().is_ok();
     if let Some(doubt) = doubt {
         tracing::warn!(chain = journal.chain().chain_id, "records go on in a new chain: {doubt}");
-    }
-    if is_begun && let Err(error) = last_stop::mark(&state_dir) {
-        tracing::warn!(%error, "it cannot be noted that the ledger is in use; should the daemon be killed, the next start may not know");
     }
 
     let (tasks, inbox) = mpsc::channel();
@@ -156,7 +151,11 @@ pub(crate) fn start(
 
     let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
     core.counts.set_aside.store(set_aside, Relaxed);
-    let (writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox, clock);
+    let (mut writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox, clock);
+    // Readiness has to know before the first request is refused. And the next start has to find a new chain, whatever
+    // happens until a record is written.
+    core.check_recording();
+    writer.note_in_use();
     let mut threads = vec![spawn("audit-index", move || writer.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client);

@@ -13,6 +13,8 @@ use super::shared::Shared;
 /// A table that does not answer must not hold up the end of a drain.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
+const NOT_GIVEN_BACK: &str = "the fleet's lease could not be given back; it dies by time";
+
 /// Keeps this host's lease while it lives. [`LeaseTask::stop`] gives it back.
 #[derive(Debug)]
 pub struct LeaseTask {
@@ -36,7 +38,7 @@ impl LeaseTask {
             Ok(Err(error)) => tracing::error!(%error, "the fleet's task ended badly; its lease is given back by time"),
             Err(_) => {
                 self.task.abort();
-                tracing::warn!("the fleet's lease could not be given back; it dies by time");
+                tracing::warn!(error = "the table does not answer", "{NOT_GIVEN_BACK}");
             }
         }
     }
@@ -102,8 +104,16 @@ async fn leave(shared: &Shared, store: &impl LeaseStore, mut agent: Agent) {
         state.fleet.as_mut().and_then(|local| agent.leave(local, shared.clock.now()))
     };
     let Some(request) = request else { return };
-    // Another host's transaction on the pool may be in the way for a moment.
-    while let Err(StoreError::Conflict) = store.call(request.clone()).await {
+    loop {
+        match store.call(request.clone()).await {
+            Ok(_) => return,
+            Err(StoreError::Unavailable(error)) => {
+                tracing::warn!(error, "{NOT_GIVEN_BACK}");
+                return;
+            }
+            // Another host's transaction on the pool may be in the way for a moment.
+            Err(StoreError::Conflict) => {}
+        }
         if let StoreRequest::Write(Some(lease), _) = &request
             && let Ok(StoreResponse::Lease(found)) = store.call(StoreRequest::Get(lease.id.clone())).await
             && found.is_none_or(|found| found.version != lease.version)

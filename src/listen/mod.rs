@@ -50,6 +50,10 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 
+/// Between two tries to accept while that fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a listener that closes takes in those who are being connected. To close it would reset them.
 const LAST_TURN: Duration = Duration::from_millis(50);
 /// Lets every packet through but those that begin a connection: a client repeats its SYN after a second.
@@ -175,7 +179,9 @@ impl Listener {
         F: Future<Output = http::Response<B>> + Send + 'static,
         B: Answer,
     {
-        let mut pause = Duration::from_millis(50);
+        let mut pause = shared.first_pause;
+        // Nothing is accepted until then.
+        let mut paused = None;
         let mut end = None;
         loop {
             let accepted = tokio::select! {
@@ -186,12 +192,16 @@ impl Listener {
                     end = Some(Instant::now() + LAST_TURN);
                     continue;
                 }
-                accepted = self.accept(&shared) => accepted,
-                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return,
+                accepted = self.accept(&shared), if paused.is_none() => accepted,
+                () = at(end) => return,
+                () = at(paused) => {
+                    paused = None;
+                    continue;
+                }
             };
             match accepted {
                 Ok((accepted, permit)) => {
-                    pause = Duration::from_millis(50);
+                    pause = shared.first_pause;
                     let seat = shared.places.seat(permit, User::of(&accepted.client.peer));
                     // Dropped at once, the connection closes at once.
                     if matches!(seat, Seat::Refused) {
@@ -232,8 +242,8 @@ impl Listener {
                 Err(NotAccepted::Io(error)) => {
                     // Out of file descriptors or memory: it passes when connections end, and asking at once helps nobody.
                     tracing::warn!(%error, listener = %self.name(), "cannot accept; waiting");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    paused = Some(Instant::now() + pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -287,6 +297,8 @@ pub(crate) struct Shared {
     timeouts: ArcSwap<Timeouts>,
     pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
+    /// After a failure to accept; those that follow it at once double the pause.
+    pub first_pause: Duration,
     unidentified_logged: Seldom,
 }
 
@@ -299,7 +311,8 @@ impl Shared {
     ) -> Arc<Shared> {
         let (peers, metrics) = (Arc::clone(peers), Arc::clone(metrics));
         let timeouts = ArcSwap::from_pointee(timeouts);
-        Arc::new(Shared { places, timeouts, peers, metrics, unidentified_logged: Seldom::default() })
+        let unidentified_logged = Seldom::default();
+        Arc::new(Shared { places, timeouts, peers, metrics, first_pause: FIRST_PAUSE, unidentified_logged })
     }
 
     /// For a connection that begins now.
@@ -332,6 +345,14 @@ enum NotAccepted {
     Io(#[from] io::Error),
     #[error(transparent)]
     Peer(#[from] NoPeer),
+}
+
+/// Waits for a moment; for ever, if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn accept_tcp(

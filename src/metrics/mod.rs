@@ -217,6 +217,7 @@ mod tests {
         };
         let readings = Readings {
             ready: true,
+            tasks: 15,
             credential: status,
             credential_reads: Reads { successes: 2, failures: 1 },
             own_credentials: vec![own(Some(600), 1), own(None, 2), own(Some(60), 3)],
@@ -239,6 +240,7 @@ mod tests {
             "bedrock_sidecar_request_duration_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_first_byte_seconds_count{operation=\"Converse\"} 3",
             "bedrock_sidecar_ready 1",
+            "bedrock_sidecar_tasks 15",
             "bedrock_sidecar_limit_used_ratio{limit=\"tokens_per_day\",scope=\"host\",name=\"\"} 0.25",
             "bedrock_sidecar_queued_seconds_count 2",
             "bedrock_sidecar_queued_seconds_sum 0.02",

@@ -23,6 +23,8 @@ use crate::upstream::pool::PoolStatus;
 pub(crate) struct Readings {
     /// A request could be served now.
     pub ready: bool,
+    /// Of the runtime that serves requests; the admin address has its own.
+    pub tasks: usize,
     pub credential: crate::credentials::Status,
     /// Of all sources, since the last readings.
     pub credential_reads: crate::credentials::Reads,

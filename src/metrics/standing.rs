@@ -16,6 +16,7 @@ type Fraction = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub(super) struct Standing {
     ready: Gauge,
+    tasks: Gauge,
     used: Family<Used, Fraction>,
 }
 
@@ -31,6 +32,11 @@ impl Standing {
     pub(super) fn new(registry: &mut Registry) -> Standing {
         Standing {
             ready: add(registry, "ready", "1 if a request could be served now, as /ready says; 0 if not"),
+            tasks: add(
+                registry,
+                "tasks",
+                "Tasks that have not ended: of connections, of requests, and what runs in the background",
+            ),
             used: add(
                 registry,
                 "limit_used_ratio",
@@ -41,6 +47,7 @@ impl Standing {
 
     pub(super) fn show(&self, readings: &Readings) {
         self.ready.set(readings.ready.into());
+        self.tasks.set(i64::try_from(readings.tasks).unwrap_or(i64::MAX));
         // Limits may have gone with a reload.
         self.used.clear();
         for scope in &readings.limits.scopes {

@@ -1,5 +1,5 @@
 //! What the tests share: the daemon as a process with a directory of its own, the stand-in for Bedrock, clients,
-//! DynamoDB Local, other users.
+//! DynamoDB Local, other users, a disk that is soon full.
 //!
 //! Nothing here waits for a length of time: every wait is for a condition, with a generous deadline.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests state expectations by unwrapping")]
@@ -9,6 +9,7 @@ mod daemon;
 pub mod dynamodb;
 pub mod raw;
 mod setup;
+mod small_disk;
 pub mod users;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use simulator::{Options, Received, Simulator};
 pub use client::{Answer, Http1, Http2, Reader, Request, get, post, request, send};
 pub use daemon::{Daemon, command, program};
 pub use setup::{Setup, upstream};
+pub use small_disk::SmallDisk;
 
 /// Served by its bare identifier.
 pub const ON_DEMAND: &str = "amazon.nova-lite-v1:0";

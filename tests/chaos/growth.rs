@@ -1,4 +1,4 @@
-//! What the daemon holds: descriptors, threads, memory, connections, requests.
+//! What the daemon holds: descriptors, threads, tasks, memory, connections, requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,22 +18,27 @@ pub(crate) struct Sample {
     idle: bool,
     descriptors: usize,
     threads: usize,
+    /// What its runtime has not ended.
+    tasks: usize,
     /// Resident, in KiB.
     memory: u64,
 }
 
 /// How long the load runs between the two looks at the end.
 const LOAD: Duration = Duration::from_secs(8);
-/// Descriptors and threads that come and go: connections to DynamoDB and to the secret, blocking tasks.
+/// Descriptors, threads and tasks that come and go: connections to DynamoDB and to the secret, blocking tasks.
 const SLACK: usize = 24;
 /// The same while nothing is under way: connections that are kept for later.
 const IDLE_SLACK: usize = 12;
 /// What allocators and 20 MB bodies may leave resident.
-const MEMORY_SLACK: u64 = 256 * 1024;
+const MEMORY_SLACK: u64 = 32 * 1024;
 
-fn of(daemon: &Daemon, idle: bool) -> Sample {
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a count")]
+async fn of(daemon: &Daemon, idle: bool) -> Sample {
     let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).unwrap().count();
-    Sample { pid: daemon.pid(), idle, descriptors: count("fd"), threads: count("task"), memory: daemon.memory().0 }
+    let tasks = metric(&daemon.metrics().await, "bedrock_sidecar_tasks").unwrap() as usize;
+    let (descriptors, threads, memory) = (count("fd"), count("task"), daemon.memory().0);
+    Sample { pid: daemon.pid(), idle, descriptors, threads, tasks, memory }
 }
 
 /// Takes a sample under load.
@@ -42,7 +47,7 @@ pub(crate) async fn sample(stage: &Stage) {
 }
 
 async fn take(stage: &Stage, idle: bool) {
-    let sample = stage.with_daemon(async |daemon| of(daemon, idle)).await;
+    let sample = stage.with_daemon(async |daemon| of(daemon, idle).await).await;
     stage.samples.lock().unwrap().push(sample);
 }
 
@@ -81,21 +86,37 @@ pub(crate) async fn idle(stage: &Stage, load: &Load) {
     take(stage, true).await;
 }
 
+/// Waits, a bounded time, until the idle daemon holds no more than it did since the process began, and takes a sample then.
+pub(crate) async fn comes_back(stage: &Stage) {
+    let start = Instant::now();
+    loop {
+        let now = stage.with_daemon(async |daemon| of(daemon, true).await).await;
+        let is_back = !stage.samples.lock().unwrap().iter().any(|before| now.exceeds(before));
+        if is_back || start.elapsed() > DEADLINE {
+            println!("after {:.1} s it holds no more than before: {is_back}", start.elapsed().as_secs_f32());
+            stage.samples.lock().unwrap().push(now);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+impl Sample {
+    /// Whether more is held than the same process has held before.
+    fn exceeds(&self, before: &Sample) -> bool {
+        let slack = if before.idle { IDLE_SLACK } else { SLACK };
+        let counts = |sample: &Sample| [sample.descriptors, sample.threads, sample.tasks];
+        let more = counts(self).into_iter().zip(counts(before)).any(|(now, then)| now > then + slack);
+        self.pid == before.pid && (more || self.memory > before.memory + MEMORY_SLACK)
+    }
+}
+
 /// What has grown.
 pub(crate) fn judge(samples: &[Sample]) -> Vec<String> {
     let last = samples.last().unwrap();
-    let mut grown = Vec::new();
-    for before in samples.iter().filter(|sample| sample.pid == last.pid) {
-        let slack = if before.idle { IDLE_SLACK } else { SLACK };
-        let [more_descriptors, more_threads] = [(last.descriptors, before.descriptors), (last.threads, before.threads)]
-            .map(|(now, then)| now > then + slack);
-        let more_memory = last.memory > before.memory + before.memory / 2 + MEMORY_SLACK;
-        if more_descriptors || more_threads || more_memory {
-            grown.push(format!("it has grown: {before:?}, and at the end {last:?}"));
-        }
-    }
     for sample in samples.iter().filter(|sample| sample.pid == last.pid) {
         println!("held: {sample:?}");
     }
-    grown
+    let grown = samples.iter().filter(|before| last.exceeds(before));
+    grown.map(|before| format!("it has grown: {before:?}, and at the end {last:?}")).collect()
 }

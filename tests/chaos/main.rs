@@ -72,6 +72,7 @@ async fn chaos(table: &'static str, seconds: u64) {
     growth::settle(&stage, &load).await;
     load.stop().await;
     growth::idle(&stage, &load).await;
+    growth::comes_back(&stage).await;
     let failures = verdict::judge(&stage, load.book()).await;
     assert!(
         failures.is_empty(),

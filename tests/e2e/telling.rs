@@ -233,3 +233,30 @@ async fn the_time_in_which_a_connection_is_made_is_told() {
     assert_eq!(metric(&page, "bedrock_sidecar_connecting_seconds_count"), Some(2.0));
     assert!(metric(&page, "bedrock_sidecar_connecting_seconds_sum").unwrap() >= WAIT.as_secs_f64());
 }
+
+/// Tasks that never end are a leak, and this is where it shows.
+#[tokio::test]
+async fn tasks_come_with_connections_and_go_with_them() {
+    const CONNECTIONS: usize = 20;
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let tasks = async || metric(&daemon.metrics().await, "bedrock_sidecar_tasks").unwrap();
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["statusCode"]), (&"completed".into(), &200.into()), "{record}");
+    let none = until_async("nobody to be connected", || async {
+        let page = daemon.metrics().await;
+        let connections = metric(&page, "bedrock_sidecar_connections{listener=\"main\"}");
+        (connections == Some(0.0)).then(|| metric(&page, "bedrock_sidecar_tasks").unwrap())
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(tokio::net::TcpStream::connect(daemon.address()).await.unwrap());
+    }
+    let more = none + CONNECTIONS as f64 / 2.0;
+    until_async("tasks for those who are connected", || async { (tasks().await > more).then_some(()) }).await;
+    drop(clients);
+    until_async("no tasks of those who have left", || async { (tasks().await < more).then_some(()) }).await;
+}

@@ -13,4 +13,3 @@ mod fleet;
 mod ledger;
 mod limits;
 mod monitoring;
-mod small_disk;

@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncReadExt;
 
 use super::*;
@@ -89,4 +91,47 @@ async fn an_address_is_free_again_once_its_listener_has_closed() {
     assert!(!front.names().contains(&listen.addresses[0].to_string().as_str()));
     front.apply(changes, road);
     assert!(front.names().contains(&listen.addresses[0].to_string().as_str()));
+}
+
+/// What this thread logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Without descriptors, say. The pause before it tries again is long here, so that nobody waits for its end by chance.
+#[tokio::test]
+async fn a_listener_that_cannot_accept_closes_and_is_called_without_waiting_for_its_next_try() {
+    let parts = Parts::new().await;
+    let mut front = front(&parts);
+    Arc::get_mut(&mut front.main).unwrap().first_pause = Duration::from_secs(3_600);
+    // To accept at a socket that does not listen fails at once.
+    let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    deaf.set_nonblocking(true).unwrap();
+    let listener = Listener::Tcp(tokio::net::TcpListener::from_std(deaf.into()).unwrap());
+    let place = places(&parts.settings.listen).remove(0);
+    let log = Log::default();
+    let kept = log.clone();
+    let _logging =
+        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || kept.clone()).finish());
+    front.open(Bound { place, listener, is_inherited: false, material: None }).unwrap();
+    let patience = Duration::from_secs(60);
+    let pauses = async {
+        while !String::from_utf8_lossy(&log.0.lock().unwrap()).contains("cannot accept") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(patience, pauses).await.expect("it cannot accept");
+    tokio::time::timeout(patience, front.loops.all_answer()).await.expect("the watchdog is not kept waiting");
+    front.close(0);
+    tokio::time::timeout(patience, front.closed()).await.expect("it closes");
 }

@@ -171,6 +171,11 @@ impl Journal {
         std::mem::take(&mut self.complaints)
     }
 
+    /// Whether this process has written a file.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.current.is_some()
+    }
+
     pub(crate) fn open_count(&self) -> usize {
         self.open.len() - self.free.len()
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -87,16 +88,20 @@ async fn the_index_is_never_ahead_of_what_is_on_the_disk() {
     }
 }
 
-/// Notes how many records the index had whenever a file of the journal was flushed.
+/// Notes how many records the index had whenever a file of the journal was flushed that was found at the start.
 #[derive(Debug)]
 struct Watching {
     root: PathBuf,
+    /// By inode.
+    found: Vec<u64>,
     indexed: Mutex<Vec<usize>>,
 }
 
 impl Disk for Watching {
-    fn sync(&self, _file: &File) -> io::Result<()> {
-        self.indexed.lock().unwrap().push(items(&self.root).len());
+    fn sync(&self, file: &File) -> io::Result<()> {
+        if self.found.contains(&file.metadata()?.ino()) {
+            self.indexed.lock().unwrap().push(items(&self.root).len());
+        }
         Ok(())
     }
 }
@@ -112,11 +117,14 @@ async fn what_an_earlier_process_has_left_is_flushed_before_the_index_has_it() {
     // A kill has left the journal, and nobody knows how much of it is on the disk.
     let left = tempfile::tempdir().unwrap();
     std::fs::create_dir(left.path().join("journal")).unwrap();
+    let mut found = Vec::new();
     for file in directory.path().join("journal").read_dir().unwrap() {
         let file = file.unwrap();
-        std::fs::copy(file.path(), left.path().join("journal").join(file.file_name())).unwrap();
+        let copy = left.path().join("journal").join(file.file_name());
+        std::fs::copy(file.path(), &copy).unwrap();
+        found.push(copy.metadata().unwrap().ino());
     }
-    let disk = Arc::new(Watching { root: left.path().to_owned(), indexed: Mutex::default() });
+    let disk = Arc::new(Watching { root: left.path().to_owned(), found, indexed: Mutex::default() });
     let settings = settings(left.path(), Durability::Disk);
     let ledger = Ledger::start_on(&settings, None, disk.clone(), Arc::new(RealClock)).await.unwrap();
     ledger.flush().await;

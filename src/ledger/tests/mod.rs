@@ -4,6 +4,7 @@
 mod clock;
 mod disk;
 mod flushing;
+mod full;
 mod histories;
 mod oddities;
 mod repair;

@@ -12,6 +12,8 @@ mod pace;
 mod sizing;
 pub mod store;
 mod target;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod window;
 

@@ -53,8 +53,9 @@ impl Sizing {
             return self.grow(target - held, free).unwrap_or(keep);
         }
         let scarce = free < limit / 20 || self.free < 0;
-        // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units.
-        let slack = if target == 0 { 0 } else { (target / 10).max(unit) };
+        // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units, unless
+        // more is leased than there is.
+        let slack = if target == 0 || self.free < 0 { 0 } else { (target / 10).max(unit) };
         if held > target.saturating_add(slack) && scarce || held > target.saturating_mul(2).saturating_add(slack) {
             // Room is made as use grows old.
             return LeaseSize { held: held.min(target.max(used)), cap: target };
@@ -133,5 +134,24 @@ mod tests {
         assert_eq!(Sizing { free: 10, unit: 40, ..sizing }.decide().held, 20, "ten more serve no request of 40");
         let shrinking = Sizing { target: 5, held: 200, used: 30, ..sizing }.decide();
         assert_eq!((shrinking.held, shrinking.cap), (30, 5));
+    }
+
+    /// After the limit was lowered: a tenth that each keeps above its part would be a tenth above the limit.
+    #[test]
+    fn while_more_is_leased_than_there_is_no_lease_keeps_slack() {
+        let sizing = Sizing {
+            target: 50,
+            held: 53,
+            used: 51,
+            wanted: 50,
+            unit: 1,
+            free: 0,
+            limit: 1_000,
+            fleet_wanted: 500,
+            starved: true,
+        };
+        assert_eq!(sizing.decide().held, 53, "nobody is made to trade single units");
+        let LeaseSize { held, cap } = Sizing { free: -1, ..sizing }.decide();
+        assert_eq!((held, cap), (51, 50), "room is made as use grows old");
     }
 }

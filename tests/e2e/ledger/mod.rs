@@ -4,6 +4,7 @@
 mod anchors;
 mod canaries;
 mod flushes;
+mod full_disk;
 mod items;
 mod kill;
 mod leaving;

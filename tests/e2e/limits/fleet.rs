@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
-use test_support::dynamodb::{self, create_table};
+use serde_json::json;
+use test_support::dynamodb::{self, Fault, Proxy, create_table};
 use test_support::*;
 
 use super::{limited, status, storm, throttled};
@@ -66,4 +67,30 @@ async fn two_daemons_share_one_limit() {
     let refusal = daemons[0].post(&path, converse("x")).await;
     let (sentence, _) = throttled(&refusal);
     assert!(sentence.contains(&format!("requests_per_minute = {LIMIT}")), "{sentence}");
+}
+
+/// Other hosts wait for what it holds until that dies by time, so whoever looks for it finds out why.
+#[tokio::test]
+async fn a_lease_that_cannot_be_given_back_is_said() {
+    create_table("e2e-fleet-leaving", &["id"]).await;
+    let proxy = Proxy::start().await;
+    let bedrock = bedrock().await;
+    let fleet = "[fleet]\ntable = \"e2e-fleet-leaving\"\nregion = \"us-gov-west-1\"\nrequests_per_minute = 40\n";
+    let environment = dynamodb::environment(&proxy.endpoint());
+    let mut daemon = Setup::plain(&bedrock).with(fleet).environment(environment).ready().await;
+    until_async("a lease", || async {
+        (status(&daemon).await["fleet"]["lease"]["requests"].as_u64() > Some(0)).then_some(())
+    })
+    .await;
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("completed"), &json!(200)), "{record}");
+
+    proxy.set(Fault::Denied);
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log_text());
+    let line = daemon.says("the fleet's lease could not be given back; it dies by time").await;
+    assert_eq!(line["level"], "WARN");
+    assert!(line["error"].as_str().is_some_and(|error| error.contains("e2e-fleet-leaving")), "{line}");
 }

@@ -9,11 +9,10 @@ use bedrock_sidecar::ledger::Ledger;
 use bedrock_sidecar::record::Record;
 use bedrock_sidecar::settings;
 
-use test_support::eventually;
+use test_support::{SmallDisk, eventually};
 
 use super::child;
 use super::kit::{self, completed, record, serve, settings, start};
-use crate::small_disk::SmallDisk;
 
 fn journal_file(directory: &Path) -> std::path::PathBuf {
     let mut files: Vec<_> = directory.join("journal").read_dir().unwrap().map(|file| file.unwrap().path()).collect();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bedrock_sidecar::limits::{Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::settings::limits::Rates;
+use test_support::SmallDisk;
 
 use super::{ask, host, of, refused, settle_down, used};
-use crate::small_disk::SmallDisk;
 
 #[tokio::test]
 async fn a_reload_holds_at_once_and_drops_nothing_in_flight() {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// It goes when dropped.
-pub(crate) struct SmallDisk(pub(crate) PathBuf);
+#[derive(Debug)]
+pub struct SmallDisk(pub PathBuf);
 
 impl SmallDisk {
     /// None without the right to mount one.
-    pub(crate) fn mount(path: PathBuf, size: &str) -> Option<SmallDisk> {
+    pub fn mount(path: PathBuf, size: &str) -> Option<SmallDisk> {
         std::fs::create_dir_all(&path).unwrap();
         let mut mount = Command::new("mount");
         let mounted = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).status();
@@ -16,7 +17,7 @@ impl SmallDisk {
     }
 
     /// A file that takes all the room that is left.
-    pub(crate) fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let ballast = self.0.join("ballast");
         let mut file = std::fs::File::create(&ballast).unwrap();
         let _ = std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 100 << 20), &mut file);
