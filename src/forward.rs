@@ -12,7 +12,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered, Went};
 use crate::large;
 use crate::model::lookup::Asker;
-use crate::model::{self, How, Models, Target};
+use crate::model::{self, How, Target};
 use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
@@ -45,7 +45,7 @@ pub(crate) async fn forward(
         let asker = Asker { probes_control: probe.is_some() && case.plane == Plane::Control, ..exchange.asker() };
         let tried = try_region(road, region, &mut exchange, received, &headers, &asker).await;
         drop(probe);
-        let outcome = Outcome::of(&tried, &region.models);
+        let outcome = Outcome::of(&tried);
         remember(region, case.name, outcome, &tried);
         match leads_to(outcome, case.doubt(&line, best.as_ref(), region), case.may_repeat) {
             Lead::Client => return tried.map_err(|stop| stop.refusal(&mut exchange)),
@@ -73,15 +73,13 @@ enum Outcome {
     Answered(StatusCode),
     /// Because the upstream does not know the key, or takes its date for wrong, also after a refresh.
     CredentialRefused,
-    /// 400, because the model needs a profile, and the upstream's profiles could not be listed.
-    ProfilesUnknown,
     /// There is no key, or none that is valid there.
     NoCredential,
     /// Nothing was sent.
     NotSent,
     /// The request may have been received, and a model may be at work on it.
     Broke,
-    /// The model, or the profile that it needs, could not be looked up or made.
+    /// The model, or the profile that it needs, could not be listed, looked up or made.
     Unresolved,
     /// By rules of our own, or because what is asked for does not exist.
     Refused,
@@ -116,7 +114,7 @@ enum Worth {
     Absent,
     /// The key is for the admin to mend.
     Credential,
-    /// The client may try again: nothing was sent.
+    /// The client may try again: nothing was sent that a model has worked on.
     Unsent,
     /// A model may have been at work.
     Broken,
@@ -135,7 +133,6 @@ fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
             _ => Lead::Client,
         },
         Outcome::CredentialRefused | Outcome::NoCredential => Lead::Next(Worth::Credential),
-        Outcome::ProfilesUnknown => Lead::Next(Worth::Absent),
         Outcome::NotSent | Outcome::Unresolved => Lead::Next(Worth::Unsent),
         Outcome::Broke if may_repeat => Lead::Next(Worth::Broken),
         Outcome::Broke => Lead::Client,
@@ -263,11 +260,10 @@ impl Stop {
 }
 
 impl Outcome {
-    fn of(tried: &Tried, models: &Models) -> Outcome {
+    fn of(tried: &Tried) -> Outcome {
         match tried {
             Ok(Answered { answer, .. }) => match answer.remedy() {
                 Remedy::Credential | Remedy::Clock(_) => Outcome::CredentialRefused,
-                Remedy::Profile if !models.is_listed() => Outcome::ProfilesUnknown,
                 _ => Outcome::Answered(answer.status),
             },
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
@@ -433,7 +429,6 @@ mod tests {
                 (answered(504), Client, Next(Worth::Answer)),
                 (Outcome::CredentialRefused, Next(Worth::Credential), Next(Worth::Credential)),
                 (Outcome::NoCredential, Next(Worth::Credential), Next(Worth::Credential)),
-                (Outcome::ProfilesUnknown, Next(Worth::Absent), Next(Worth::Absent)),
                 (Outcome::NotSent, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Unresolved, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Broke, Client, Next(Worth::Broken)),

@@ -12,27 +12,45 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A catalogue is not read again so soon because a model was not found in it, however the last reading ended.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// How the last listing has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    at: tokio::time::Instant,
+    /// Why nothing could be listed.
+    failed: Option<String>,
+}
+
+impl Ended {
+    fn now(fetched: &Result<(), CallError>) -> Ended {
+        Ended { at: tokio::time::Instant::now(), failed: fetched.as_ref().err().map(ToString::to_string) }
+    }
+}
+
 impl Models {
     /// Reads the catalogue; the old one is kept on failure.
     pub(crate) async fn refresh(&self, upstream: &Upstream) -> Result<(), CallError> {
         let mut ended = self.refreshing.lock().await;
         let fetched = self.fetch(upstream).await;
-        *ended = Some(tokio::time::Instant::now());
+        *ended = Some(Ended::now(&fetched));
         fetched
     }
 
     /// The same unless it was tried a moment ago.
-    pub(super) async fn refresh_unless_fresh(&self, upstream: &Upstream, asker: &Asker) {
+    ///
+    /// # Errors
+    /// Why the last listing has failed.
+    pub(super) async fn refresh_unless_fresh(&self, upstream: &Upstream, asker: &Asker) -> Result<(), String> {
         unless_fresh(&self.refreshing, FRESH, async || {
             let fetched = match catalogue::turn(upstream, asker) {
                 Ok(_turn) => self.fetch(upstream).await,
                 Err(unreachable) => Err(unreachable),
             };
-            if let Err(reason) = fetched {
+            if let Err(reason) = &fetched {
                 tracing::warn!(region = %upstream.region, %reason, "models could not be listed");
             }
+            fetched
         })
-        .await;
+        .await
     }
 
     async fn fetch(&self, upstream: &Upstream) -> Result<(), CallError> {
@@ -57,7 +75,7 @@ impl Models {
                 () = self.is_outdated.notified() => {
                     // One that failed is due again soon, and not sooner because of this.
                     if retry.is_none() {
-                        let ended = *self.refreshing.lock().await;
+                        let ended = self.refreshing.lock().await.as_ref().map(|ended| ended.at);
                         due = due.min(ended.map_or_else(tokio::time::Instant::now, |ended| ended + FRESH));
                     }
                     continue;
@@ -113,19 +131,20 @@ impl Models {
 }
 
 /// Requests that arrive together share one listing, well or not: none lists that came before the last one had ended, nor
-/// soon after.
+/// soon after. The error is that of the listing that counts.
 async fn unless_fresh(
-    last: &tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    last: &tokio::sync::Mutex<Option<Ended>>,
     fresh: Duration,
-    list: impl AsyncFnOnce(),
-) {
+    list: impl AsyncFnOnce() -> Result<(), CallError>,
+) -> Result<(), String> {
     let came = tokio::time::Instant::now();
-    let mut ended = last.lock().await;
-    if ended.is_some_and(|ended| ended >= came || ended.elapsed() < fresh) {
-        return;
-    }
-    list().await;
-    *ended = Some(tokio::time::Instant::now());
+    let mut last = last.lock().await;
+    let counts = last.take().filter(|ended| ended.at >= came || ended.at.elapsed() < fresh);
+    let ended = match counts {
+        Some(ended) => ended,
+        None => Ended::now(&list().await),
+    };
+    last.insert(ended).failed.clone().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
@@ -139,16 +158,20 @@ mod tests {
         let (last, lists) = (tokio::sync::Mutex::new(None), AtomicU32::new(0));
         let ask = |fresh| {
             unless_fresh(&last, fresh, async || {
-                lists.fetch_add(1, Ordering::Relaxed);
+                let count = lists.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(10)).await;
+                if count == 0 { Err(CallError::NotSent("away".to_owned())) } else { Ok(()) }
             })
         };
-        // However long it takes: none of these came after its end.
-        tokio::join!(ask(Duration::ZERO), ask(Duration::ZERO), ask(Duration::ZERO));
+        // However long it takes: none of these came after its end, and all hear how it ended.
+        let failed = Err("away".to_owned());
+        let all = tokio::join!(ask(Duration::ZERO), ask(Duration::ZERO), ask(Duration::ZERO));
+        assert_eq!(all, (failed.clone(), failed.clone(), failed.clone()));
         assert_eq!(lists.load(Ordering::Relaxed), 1);
-        ask(Duration::from_secs(600)).await;
+        assert_eq!(ask(Duration::from_secs(600)).await, failed);
         assert_eq!(lists.load(Ordering::Relaxed), 1);
-        ask(Duration::ZERO).await;
+        assert_eq!(ask(Duration::ZERO).await, Ok(()));
         assert_eq!(lists.load(Ordering::Relaxed), 2);
+        assert_eq!(ask(Duration::from_secs(600)).await, Ok(()));
     }
 }

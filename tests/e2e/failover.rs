@@ -292,6 +292,17 @@ async fn a_control_plane_that_is_gone_leads_to_the_next_upstream_and_leaves_infe
     assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
     assert_eq!(daemon.record_of(&answer).await["inferenceProfileUsed"], format!("us.{PROFILE_ONLY}"));
 
+    // Where no upstream's profiles can be listed, the daemon says so: what a region says of the bare model is not the reason.
+    west.inject(Fault::once(Effect::InternalServerError).times(0).on("ListFoundationModels"));
+    let daemon = planes(&east, &control, &west).ready().await;
+    let answer = daemon.post(&converse_path(PROFILE_ONLY), converse("hello")).await;
+    let message = refused(&answer, 503, "ServiceUnavailableException");
+    assert!(message.contains("could not be listed"), "{message}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(2)), "{record}");
+    assert_eq!((&record["statusCode"], &record["destinationRegion"]), (&json!(503), &json!("us-west-2")), "{record}");
+    west.clear_faults();
+
     // A key that the control plane refuses, too.
     let refusing = bedrock().await;
     let daemon = planes(&east, &refusing, &west).ready().await;
