@@ -221,7 +221,7 @@ mod tests {
             credential_reads: Reads { successes: 2, failures: 1 },
             own_credentials: vec![own(Some(600), 1), own(None, 2), own(Some(60), 3)],
             pools: vec![pool(1), pool(2)],
-            listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
+            listings: vec![("us-east-1".to_owned(), Duration::from_secs(12))],
             breakers,
             disbelieved_clocks: 3,
             panics: 1,

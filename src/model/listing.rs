@@ -92,6 +92,11 @@ impl Models {
         }
     }
 
+    /// How long ago the models were listed; since when that is tried if they never were.
+    pub(crate) fn unlisted_for(&self) -> Duration {
+        self.listed_ago().unwrap_or_else(|| self.begun.elapsed())
+    }
+
     /// How long ago the models were listed; none if they never were.
     pub(crate) fn listed_ago(&self) -> Option<Duration> {
         self.catalogue.load().as_ref().map(|listed| listed.at.elapsed())
@@ -128,6 +133,12 @@ impl Models {
         let listed = self.catalogue.load();
         listed.as_ref().map(|listed| listed.catalogue.names().map(str::to_owned).collect()).unwrap_or_default()
     }
+}
+
+/// Until the next listing: `retry` after a failed one. Up to a tenth earlier, as `random` decides, because hosts of one fleet
+/// have often begun together.
+fn pause(interval: Duration, retry: Option<Duration>, random: u64) -> Duration {
+    jitter::earlier(retry.unwrap_or(interval), random)
 }
 
 /// Requests that arrive together share one listing, well or not: none lists that came before the last one had ended, nor

@@ -38,6 +38,8 @@ const LEARNED_FOR: Duration = Duration::from_secs(12 * 3600);
 #[derive(Debug, Clone)]
 pub(crate) struct Models {
     settings: settings::Models,
+    /// Since when they are listed, or tried to be.
+    begun: Instant,
     catalogue: Arc<ArcSwapOption<Listed>>,
     /// By (account, model); the region is the upstream's.
     learned: Arc<Mutex<HashMap<(String, String), Learned>>>,
@@ -79,6 +81,7 @@ impl Models {
     pub(crate) fn new(settings: settings::Models) -> Models {
         Models {
             settings,
+            begun: Instant::now(),
             catalogue: Arc::default(),
             learned: Arc::default(),
             lookups: Arc::default(),

@@ -94,6 +94,21 @@ async fn a_listing_that_fails_after_another_key_is_tried_again_soon() {
     assert!(age >= 0.0);
 }
 
+/// It is as old as the daemon's first try, so that the alert on old listings is raised.
+#[tokio::test]
+async fn a_listing_that_never_worked_has_an_age() {
+    let bedrock = bedrock().await;
+    bedrock.inject(Fault::once(Effect::InternalServerError).times(0).on("ListFoundationModels"));
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let age = async || {
+        let line = "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"}";
+        metric(&daemon.metrics().await, line).expect("an age")
+    };
+    let before = age().await;
+    assert!(before >= 0.0, "{before}");
+    until_async("it to grow", || async { (age().await > before).then_some(()) }).await;
+}
+
 #[tokio::test]
 async fn requests_that_need_a_listing_at_once_share_one_that_fails() {
     let bedrock = bedrock().await;
