@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::lookup::Asker;
 use super::{CallError, Listed, Models, account, catalogue, resolve};
+use crate::jitter;
 use crate::upstream::Upstream;
 
 const FIRST_RETRY: Duration = Duration::from_secs(2);
@@ -67,7 +68,7 @@ impl Models {
         changed.mark_unchanged();
         let is_known = self.listed_ago().is_some_and(|age| age < self.settings.refresh_interval);
         let mut retry = (!is_known).then_some(FIRST_RETRY);
-        let mut due = tokio::time::Instant::now() + retry.unwrap_or(self.settings.refresh_interval);
+        let mut due = tokio::time::Instant::now() + pause(self.settings.refresh_interval, retry, jitter::random());
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
@@ -88,7 +89,7 @@ impl Models {
                     retry = Some(retry.map_or(FIRST_RETRY, |pause| (pause * 2).min(LONGEST_RETRY)));
                 }
             }
-            due = tokio::time::Instant::now() + retry.unwrap_or(self.settings.refresh_interval);
+            due = tokio::time::Instant::now() + pause(self.settings.refresh_interval, retry, jitter::random());
         }
     }
 
@@ -163,6 +164,19 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+
+    #[test]
+    fn hosts_that_begin_together_do_not_list_together() {
+        let (interval, retry) = (Duration::from_secs(3600), Duration::from_secs(300));
+        for (failed, whole) in [(None, interval), (Some(retry), retry)] {
+            assert_eq!(pause(interval, failed, 0), whole);
+            assert_eq!(pause(interval, failed, u64::MAX), whole * 9 / 10);
+            let drawn = |_| pause(interval, failed, jitter::random());
+            let drawn: std::collections::BTreeSet<Duration> = (0..64).map(drawn).collect();
+            assert!(drawn.len() > 1, "hosts differ");
+            assert!(drawn.iter().all(|pause| (whole * 9 / 10..=whole).contains(pause)), "{drawn:?}");
+        }
+    }
 
     #[tokio::test]
     async fn requests_that_wait_for_a_listing_do_not_each_repeat_it() {
