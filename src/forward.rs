@@ -310,7 +310,7 @@ async fn try_region(
     exchange.tries(&region.upstream, received.operation.plane);
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers.clone(), None)?;
-        let answer = send(road, region, exchange, &request).await?;
+        let answer = send(region, exchange, &request).await?;
         return Ok(answered(region, answer, None));
     };
     match received.operation.model {
@@ -342,7 +342,7 @@ async fn describe(
     exchange.sent_as(&target);
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
-    let answer = send(road, region, exchange, &request).await?;
+    let answer = send(region, exchange, &request).await?;
     Ok(answered(region, answer, Some(target)))
 }
 
@@ -364,7 +364,7 @@ async fn invoke(
         road.metrics.resolved(target.how.as_str());
         let made = || received.to_upstream(headers.clone(), Some(&target.identifier));
         let request = large::work(received.body.len(), made).await?;
-        let answer = send(road, region, exchange, &request).await?;
+        let answer = send(region, exchange, &request).await?;
         let demands_profile = answer.remedy() == Remedy::Profile;
         if demands_profile && may_retry {
             may_retry = false;
@@ -388,19 +388,8 @@ fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered
     Answered { answer, region: region.upstream.region.clone(), target }
 }
 
-async fn send(
-    road: &Road,
-    region: &Region,
-    exchange: &mut AdmittedExchange<'_>,
-    request: &UpstreamRequest,
-) -> Result<Answer, Stop> {
-    let sent = exchange.open().await?.send(&region.upstream, request).await;
-    match &sent {
-        Ok(answer) => road.metrics.attempt(&region.upstream.region, answer.status.as_u16()),
-        Err(Failure::NotSent { .. }) => road.metrics.unreached(&region.upstream.region),
-        Err(Failure::Broke(_) | Failure::NoCredential(_)) => {}
-    }
-    sent.map_err(Stop::from)
+async fn send(region: &Region, exchange: &mut AdmittedExchange<'_>, request: &UpstreamRequest) -> Result<Answer, Stop> {
+    exchange.open().await?.send(&region.upstream, request).await.map_err(Stop::from)
 }
 
 #[cfg(test)]
