@@ -12,7 +12,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AdmittedExchange, Answered, Went};
 use crate::large;
 use crate::model::lookup::Asker;
-use crate::model::{self, How, Models, Target};
+use crate::model::{self, How, Target};
 use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
@@ -45,7 +45,7 @@ pub(crate) async fn forward(
         let asker = Asker { probes_control: probe.is_some() && case.plane == Plane::Control, ..exchange.asker() };
         let tried = try_region(road, region, &mut exchange, received, &headers, &asker).await;
         drop(probe);
-        let outcome = Outcome::of(&tried, &region.models);
+        let outcome = Outcome::of(&tried);
         remember(region, case.name, outcome, &tried);
         match leads_to(outcome, case.doubt(&line, best.as_ref(), region), case.may_repeat) {
             Lead::Client => return tried.map_err(|stop| stop.refusal(&mut exchange)),
@@ -73,15 +73,13 @@ enum Outcome {
     Answered(StatusCode),
     /// Because the upstream does not know the key, or takes its date for wrong, also after a refresh.
     CredentialRefused,
-    /// 400, because the model needs a profile, and the upstream's profiles could not be listed.
-    ProfilesUnknown,
     /// There is no key, or none that is valid there.
     NoCredential,
     /// Nothing was sent.
     NotSent,
     /// The request may have been received, and a model may be at work on it.
     Broke,
-    /// The model, or the profile that it needs, could not be looked up or made.
+    /// The model, or the profile that it needs, could not be listed, looked up or made.
     Unresolved,
     /// By rules of our own, or because what is asked for does not exist.
     Refused,
@@ -116,7 +114,7 @@ enum Worth {
     Absent,
     /// The key is for the admin to mend.
     Credential,
-    /// The client may try again: nothing was sent.
+    /// The client may try again: nothing was sent that a model has worked on.
     Unsent,
     /// A model may have been at work.
     Broken,
@@ -135,7 +133,6 @@ fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
             _ => Lead::Client,
         },
         Outcome::CredentialRefused | Outcome::NoCredential => Lead::Next(Worth::Credential),
-        Outcome::ProfilesUnknown => Lead::Next(Worth::Absent),
         Outcome::NotSent | Outcome::Unresolved => Lead::Next(Worth::Unsent),
         Outcome::Broke if may_repeat => Lead::Next(Worth::Broken),
         Outcome::Broke => Lead::Client,
@@ -263,11 +260,10 @@ impl Stop {
 }
 
 impl Outcome {
-    fn of(tried: &Tried, models: &Models) -> Outcome {
+    fn of(tried: &Tried) -> Outcome {
         match tried {
             Ok(Answered { answer, .. }) => match answer.remedy() {
                 Remedy::Credential | Remedy::Clock(_) => Outcome::CredentialRefused,
-                Remedy::Profile if !models.is_listed() => Outcome::ProfilesUnknown,
                 _ => Outcome::Answered(answer.status),
             },
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
@@ -314,7 +310,7 @@ async fn try_region(
     exchange.tries(&region.upstream, received.operation.plane);
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers.clone(), None)?;
-        let answer = send(road, region, exchange, &request).await?;
+        let answer = send(region, exchange, &request).await?;
         return Ok(answered(region, answer, None));
     };
     match received.operation.model {
@@ -346,7 +342,7 @@ async fn describe(
     exchange.sent_as(&target);
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
-    let answer = send(road, region, exchange, &request).await?;
+    let answer = send(region, exchange, &request).await?;
     Ok(answered(region, answer, Some(target)))
 }
 
@@ -368,7 +364,7 @@ async fn invoke(
         road.metrics.resolved(target.how.as_str());
         let made = || received.to_upstream(headers.clone(), Some(&target.identifier));
         let request = large::work(received.body.len(), made).await?;
-        let answer = send(road, region, exchange, &request).await?;
+        let answer = send(region, exchange, &request).await?;
         let demands_profile = answer.remedy() == Remedy::Profile;
         if demands_profile && may_retry {
             may_retry = false;
@@ -392,19 +388,8 @@ fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered
     Answered { answer, region: region.upstream.region.clone(), target }
 }
 
-async fn send(
-    road: &Road,
-    region: &Region,
-    exchange: &mut AdmittedExchange<'_>,
-    request: &UpstreamRequest,
-) -> Result<Answer, Stop> {
-    let sent = exchange.open().await?.send(&region.upstream, request).await;
-    match &sent {
-        Ok(answer) => road.metrics.attempt(&region.upstream.region, answer.status.as_u16()),
-        Err(Failure::NotSent { .. }) => road.metrics.unreached(&region.upstream.region),
-        Err(Failure::Broke(_) | Failure::NoCredential(_)) => {}
-    }
-    sent.map_err(Stop::from)
+async fn send(region: &Region, exchange: &mut AdmittedExchange<'_>, request: &UpstreamRequest) -> Result<Answer, Stop> {
+    exchange.open().await?.send(&region.upstream, request).await.map_err(Stop::from)
 }
 
 #[cfg(test)]
@@ -433,7 +418,6 @@ mod tests {
                 (answered(504), Client, Next(Worth::Answer)),
                 (Outcome::CredentialRefused, Next(Worth::Credential), Next(Worth::Credential)),
                 (Outcome::NoCredential, Next(Worth::Credential), Next(Worth::Credential)),
-                (Outcome::ProfilesUnknown, Next(Worth::Absent), Next(Worth::Absent)),
                 (Outcome::NotSent, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Unresolved, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Broke, Client, Next(Worth::Broken)),

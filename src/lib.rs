@@ -23,6 +23,7 @@ mod forward;
 pub mod fuzzing;
 mod govcloud_names;
 mod hexadecimal;
+mod jitter;
 mod json;
 mod large;
 pub mod ledger;

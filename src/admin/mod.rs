@@ -74,7 +74,7 @@ async fn answer(
                 listings: road
                     .regions
                     .iter()
-                    .map(|one| (one.upstream.region.clone(), one.models.listed_ago()))
+                    .map(|one| (one.upstream.region.clone(), one.models.unlisted_for()))
                     .collect(),
                 breakers: breakers(&road),
                 disbelieved_clocks: road.regions.iter().map(|region| region.upstream.take_disbelieved_clocks()).sum(),

@@ -20,6 +20,7 @@ pub(crate) use secret::{Credential, CredentialKind};
 pub(crate) use source::Source;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::jitter;
 use crate::settings;
 
 /// A key is replaced this long before it expires.
@@ -422,7 +423,7 @@ impl Credentials {
         loop {
             changed.mark_unchanged();
             tokio::select! {
-                () = tokio::time::sleep(self.until_due()) => {}
+                () = tokio::time::sleep(self.until_due(jitter::random())) => {}
                 now = self.file_change(&stamps) => stamps = now,
                 // A request has had the source read, so that it is due at another time.
                 _ = changed.changed() => continue,
@@ -431,19 +432,22 @@ impl Credentials {
         }
     }
 
-    fn until_due(&self) -> Duration {
+    /// Up to a tenth earlier than the settings and the key say, as `random` decides: hosts of one fleet have often begun
+    /// together, and their key ends for all at once.
+    fn until_due(&self, random: u64) -> Duration {
+        let earlier = |pause| jitter::earlier(pause, random);
         let held = self.held.load();
-        let Some(current) = &held.current else { return retry_after(held.fruitless) };
+        let Some(current) = &held.current else { return earlier(retry_after(held.fruitless)) };
         if held.problem.is_some() {
-            return retry_after(held.fruitless);
+            return earlier(retry_after(held.fruitless));
         }
-        let Some(expiry) = current.expiry else { return self.refresh_interval };
+        let Some(expiry) = current.expiry else { return earlier(self.refresh_interval) };
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         let pause = match left.checked_sub(BEFORE_EXPIRY) {
             Some(before) => before.max(SOONEST).min(self.refresh_interval),
             None => (left / 2).clamp(SOONEST, NEAR_EXPIRY),
         };
-        pause.max(SOONEST)
+        earlier(pause).max(SOONEST)
     }
 
     /// Waits until a file of the source differs from what it was. A file system that does not answer tells nothing.

@@ -1,15 +1,19 @@
-//! A profile of the AWS configuration, as its files are now: a provider of the SDK keeps what it has read first.
+//! A profile of the AWS configuration, as its files are now: a provider of the SDK keeps what it has read first. Where a profile
+//! names a process, it is run by us, for this host's own keys too.
 
 use std::fmt;
+use std::sync::Arc;
 
-use aws_config::Region;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider, ProfileSet};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
+use aws_config::{ConfigLoader, Region, SdkConfig};
 use aws_credential_types::Credentials as AwsKeys;
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use zeroize::Zeroizing;
 
@@ -34,8 +38,10 @@ pub(super) async fn read(name: &str) -> Result<Credential, String> {
     let by_process = profiles.and_then(|profiles| by_process(&profiles, name));
     let keys = match by_process {
         Some(by_process) => {
-            let keys = by_process.keys(name).await?;
-            by_process.assume_roles(keys, name, files, region).await
+            let keys = by_process.keys().await?;
+            let loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http_client());
+            let loader = loader.region(region).profile_name(name).profile_files(files);
+            by_process.assume_roles(keys, &loader.no_credentials().load().await).await
         }
         None => {
             let context = context.with_region(Some(region));
@@ -59,9 +65,17 @@ async fn profiles(files: &Files, name: &str) -> Option<ProfileSet> {
     aws_config::profile::load(&Default::default(), &Default::default(), files, selected).await.ok()
 }
 
+/// Whether the SDKs' default chain would have a process give this host's own keys, unless the environment has some.
+pub(super) async fn of_host(files: &Files) -> Option<ByProcess> {
+    let name = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
+    by_process(&profiles(files, &name).await?, &name)
+}
+
 /// Where a profile's keys begin with a process.
 #[derive(PartialEq, Eq)]
-struct ByProcess {
+pub(super) struct ByProcess {
+    /// The profile's name.
+    name: String,
     command: Zeroizing<String>,
     account: Option<String>,
     /// To be assumed one after the other.
@@ -71,7 +85,11 @@ struct ByProcess {
 /// The command may hold secrets.
 impl fmt::Debug for ByProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByProcess").field("account", &self.account).field("roles", &self.roles).finish_non_exhaustive()
+        f.debug_struct("ByProcess")
+            .field("name", &self.name)
+            .field("account", &self.account)
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,8 +101,8 @@ struct Role {
 }
 
 /// Follows `source_profile` as the SDK does. None if there is no process at its end, or if the SDK would not come there.
-fn by_process(profiles: &ProfileSet, name: &str) -> Option<ByProcess> {
-    let (mut name, mut seen, mut roles) = (name, Vec::new(), Vec::new());
+fn by_process(profiles: &ProfileSet, of: &str) -> Option<ByProcess> {
+    let (mut name, mut seen, mut roles) = (of, Vec::new(), Vec::new());
     let base = loop {
         let profile = profiles.get_profile(name)?;
         let text = |key| profile.get(key).map(str::to_owned);
@@ -117,29 +135,38 @@ fn by_process(profiles: &ProfileSet, name: &str) -> Option<ByProcess> {
     }
     roles.reverse();
     let command = Zeroizing::new(base.get("credential_process")?.to_owned());
-    Some(ByProcess { command, account: base.get("aws_account_id").map(str::to_owned), roles })
+    let account = base.get("aws_account_id").map(str::to_owned);
+    Some(ByProcess { name: of.to_owned(), command, account, roles })
 }
 
 impl ByProcess {
-    async fn keys(&self, name: &str) -> Result<AwsKeys, String> {
-        let keys = process::run(&self.command, self.account.as_deref(), process::LONGEST_RUN).await;
-        keys.map_err(|why| format!("the credential_process of the AWS profile {name} {why}"))
+    /// This host's configuration, with keys that the process gives.
+    pub(super) async fn configuration(self, loader: ConfigLoader) -> SdkConfig {
+        let config = loader.no_credentials().load().await;
+        let shared = Arc::new((self, config.clone()));
+        let provider = provide_credentials_fn(move || {
+            let shared = Arc::clone(&shared);
+            async move {
+                // As in the default chain, they come first.
+                if let Ok(keys) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await {
+                    return Ok(keys);
+                }
+                let (by_process, config) = &*shared;
+                let keys = by_process.keys().await.map_err(CredentialsError::provider_error)?;
+                by_process.assume_roles(keys, config).await
+            }
+        });
+        config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
     }
 
-    async fn assume_roles(
-        &self,
-        mut keys: AwsKeys,
-        name: &str,
-        files: Files,
-        region: Region,
-    ) -> Result<AwsKeys, CredentialsError> {
-        if self.roles.is_empty() {
-            return Ok(keys);
-        }
-        let loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http_client());
-        let config = loader.region(region).profile_name(name).profile_files(files).no_credentials().load().await;
+    async fn keys(&self) -> Result<AwsKeys, String> {
+        let keys = process::run(&self.command, self.account.as_deref(), process::LONGEST_RUN).await;
+        keys.map_err(|why| format!("the credential_process of the AWS profile {} {why}", self.name))
+    }
+
+    async fn assume_roles(&self, mut keys: AwsKeys, config: &SdkConfig) -> Result<AwsKeys, CredentialsError> {
         for role in &self.roles {
-            let mut provider = AssumeRoleProvider::builder(&role.arn).configure(&config);
+            let mut provider = AssumeRoleProvider::builder(&role.arn).configure(config);
             if let Some(name) = &role.session_name {
                 provider = provider.session_name(name);
             }
@@ -164,7 +191,8 @@ mod tests {
     /// As the SDK finds its way, where a process stands at the end of it. What follows a `#` in the file is a comment.
     #[tokio::test]
     async fn a_process_is_found_behind_the_roles_that_it_is_for() {
-        let process = |roles: &[&str]| ByProcess {
+        let process = |name: &str, roles: &[&str]| ByProcess {
+            name: name.to_owned(),
             command: "keys --now".to_owned().into(),
             account: Some("123456789012".to_owned()),
             roles: roles
@@ -173,21 +201,21 @@ mod tests {
                 .collect(),
         };
         let base = "[profile base]\ncredential_process = keys --now # x\naws_account_id = 123456789012\n";
-        assert_eq!(of("base", base).await, Some(process(&[])));
+        assert_eq!(of("base", base).await, Some(process("base", &[])));
         let chain = format!(
             "{base}[profile one]\nrole_arn = r1\nsource_profile = base\n[profile two]\nrole_arn = r2\nsource_profile = one\n"
         );
-        assert_eq!(of("two", &chain).await, Some(process(&["r1", "r2"])));
+        assert_eq!(of("two", &chain).await, Some(process("two", &["r1", "r2"])));
         let itself = format!("{base}role_arn = r\nsource_profile = base\n");
-        assert_eq!(of("base", &itself).await, Some(process(&["r"])));
+        assert_eq!(of("base", &itself).await, Some(process("base", &["r"])));
         let named =
             format!("{base}[profile x]\nrole_arn = r\nsource_profile = base\nrole_session_name = s\nexternal_id = e\n");
         let role = Role { arn: "r".to_owned(), session_name: Some("s".to_owned()), external_id: Some("e".to_owned()) };
-        assert_eq!(of("x", &named).await, Some(ByProcess { roles: vec![role], ..process(&[]) }));
+        assert_eq!(of("x", &named).await, Some(ByProcess { roles: vec![role], ..process("x", &[]) }));
         // Half a pair of keys beside it is none.
         for half in ["aws_access_key_id = AKIAX", "aws_secret_access_key = s"] {
             let half = format!("{base}{half}\n[profile x]\nrole_arn = r\nsource_profile = base\n");
-            assert_eq!(of("x", &half).await, Some(process(&["r"])), "{half}");
+            assert_eq!(of("x", &half).await, Some(process("x", &["r"])), "{half}");
         }
     }
 

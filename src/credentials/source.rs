@@ -122,7 +122,10 @@ pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
 /// gives names the file.
 pub(crate) async fn on_this_host(loader: ConfigLoader) -> aws_config::SdkConfig {
     let loader = match aws_files::read().await {
-        Ok(files) => loader.profile_files(files),
+        Ok(files) => match profile::of_host(&files).await {
+            Some(by_process) => return by_process.configuration(loader.profile_files(files)).await,
+            None => loader.profile_files(files),
+        },
         Err(problem) => {
             let refused = provide_credentials_fn(move || {
                 let problem = problem.clone();

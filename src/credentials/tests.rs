@@ -319,3 +319,35 @@ async fn a_store_for_other_regions_takes_what_the_one_in_use_refuses() {
         assert_eq!(serves_east, is_in_use);
     }
 }
+
+/// A fleet's hosts have often begun together, and they share one key.
+#[tokio::test]
+async fn hosts_read_the_source_up_to_a_tenth_earlier_than_they_have_to() {
+    let seconds = Duration::from_secs;
+    let (credentials, file) = on_file("AKIAX:s").await;
+    assert_eq!(credentials.until_due(0), FIRST_RETRY, "nothing is held yet");
+    assert_eq!(credentials.until_due(u64::MAX), FIRST_RETRY * 9 / 10);
+    credentials.load().await;
+    assert_eq!(credentials.until_due(0), seconds(300), "the interval");
+    assert_eq!(credentials.until_due(u64::MAX), seconds(270));
+    let drawn = |_| credentials.until_due(crate::jitter::random());
+    let drawn: BTreeSet<Duration> = (0..64).map(drawn).collect();
+    assert!(drawn.len() > 1 && drawn.iter().all(|pause| (seconds(270)..=seconds(300)).contains(pause)), "{drawn:?}");
+    // Before a key ends, all hosts would read the source at the same second: `left` seconds are left when they look.
+    for (left, latest) in [(590, 290), (307, 7), (100, 50), (6, 5), (0, 5)] {
+        let mut held = Held::clone(&credentials.held.load());
+        let mut key = secret::parse("AKIAX:s").unwrap();
+        key.expiry = Some(SystemTime::now() + seconds(left));
+        held.current = Some(Arc::new(key));
+        credentials.held.store(Arc::new(held));
+        let (late, early) = (credentials.until_due(0), credentials.until_due(u64::MAX));
+        // The clock has gone on since.
+        assert!(late <= seconds(latest) && late >= SOONEST, "{left}: {late:?}");
+        assert!(early >= SOONEST && early <= late.max(SOONEST), "{left}: {early:?}");
+        assert!(latest < 20 || early <= seconds(latest) * 9 / 10, "{left}: {early:?}");
+    }
+    // One that the source could not give.
+    std::fs::write(file.path(), "nonsense").unwrap();
+    credentials.load().await;
+    assert_eq!((credentials.until_due(0), credentials.until_due(u64::MAX)), (FIRST_RETRY, FIRST_RETRY * 9 / 10));
+}

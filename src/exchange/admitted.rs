@@ -60,11 +60,18 @@ impl Exchange {
 
     /// The upstream that is being tried. Nothing has been sent there yet.
     pub(crate) fn tries(&mut self, upstream: &Upstream, plane: Plane) {
+        self.count_attempts();
         let record = &mut self.record;
         upstream.region.clone_into(&mut record.destination_region);
         record.inference_profile_used = None;
         let host = Some(Arc::clone(upstream.pool(plane)));
         self.tried = Tried { host, attempts_before: self.effort.attempts, attempts_then: None };
+    }
+
+    /// Counts what has come of the attempts at the upstream that the record tells of.
+    pub(super) fn count_attempts(&mut self) {
+        let results = self.effort.results.take(self.effort.attempts);
+        self.road.metrics.attempted(&self.record.destination_region, &results);
     }
 
     /// Where the request was sent, as far as the record tells of it; none if nothing was sent there.
@@ -92,6 +99,7 @@ impl AdmittedExchange<'_> {
 
     /// What the client is told comes from there.
     pub(crate) fn went(&mut self, went: Went) {
+        self.0.count_attempts();
         let Exchange { record, tried, .. } = &mut *self.0;
         (record.destination_region, record.inference_profile_used, *tried) = (went.region, went.profile, went.tried);
     }

@@ -263,6 +263,10 @@ impl Exchange {
         if self.sent_to().is_none() {
             self.record.inference_profile_used = None;
         }
+        if outcome == Outcome::UpstreamBroke {
+            self.effort.results.break_off();
+        }
+        self.count_attempts();
         let settled_and_recorded = self.road.limits.request_ends();
         if let Some(mut admission) = self.admission.take() {
             if let Some(tier) = self.record.service_tier.as_deref().filter(|_| self.tier_is_reported) {

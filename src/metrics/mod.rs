@@ -119,6 +119,7 @@ mod tests {
     use crate::operation::Plane;
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
+    use crate::upstream::attempts::{Came, Results};
     use crate::upstream::breaker::Position;
     use crate::upstream::pool::PoolStatus;
 
@@ -126,7 +127,10 @@ mod tests {
     fn names_are_those_of_the_contract() {
         let metrics = Metrics::new();
         let _in_flight = metrics.enter();
-        metrics.attempt("us-east-1", 200);
+        let mut results = Results::default();
+        results.add(Came::Success, 1);
+        results.add(Came::Abandoned, 2);
+        metrics.attempted("us-east-1", &results);
         metrics.resolved("discovered");
         metrics.connection_opened("main");
         metrics.connections_full("admin");
@@ -222,7 +226,7 @@ mod tests {
             credential_reads: Reads { successes: 2, failures: 1 },
             own_credentials: vec![own(Some(600), 1), own(None, 2), own(Some(60), 3)],
             pools: vec![pool(1), pool(2)],
-            listings: vec![("us-east-1".to_owned(), Some(Duration::from_secs(12)))],
+            listings: vec![("us-east-1".to_owned(), Duration::from_secs(12))],
             breakers,
             disbelieved_clocks: 3,
             panics: 1,
@@ -247,6 +251,7 @@ mod tests {
             "bedrock_sidecar_connecting_seconds_count 2",
             "bedrock_sidecar_connecting_seconds_sum 0.003",
             "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"success\"} 1",
+            "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"abandoned\"} 2",
             "bedrock_sidecar_upstream_breaker_state{region=\"us-east-1\",plane=\"runtime\"} 2",
             "bedrock_sidecar_tokens_total{model=\"other\",direction=\"input\"} 5",
             "bedrock_sidecar_tokens_total{model=\"amazon.nova-lite-v1:0\",direction=\"cache_read\"} 11",

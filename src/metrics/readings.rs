@@ -29,8 +29,8 @@ pub(crate) struct Readings {
     /// Of all sources, since the last readings.
     pub credential_reads: crate::credentials::Reads,
     pub own_credentials: Vec<CredentialReading>,
-    /// Each upstream's region, and how long ago its models were listed.
-    pub listings: Vec<(String, Option<Duration>)>,
+    /// Each upstream's region, and since when its models have not been listed.
+    pub listings: Vec<(String, Duration)>,
     pub breakers: Vec<BreakerReading>,
     pub pools: Vec<PoolReading>,
     /// Since the last readings.
@@ -139,7 +139,7 @@ impl Shown {
             listing_ages: add(
                 registry,
                 "models_listing_age_seconds",
-                "Since the models of an upstream were listed, in seconds; NaN when they never were",
+                "Since the models of an upstream were listed, in seconds; since the first try if they never were",
             ),
             credential_refreshes: add(
                 registry,
@@ -235,7 +235,7 @@ impl Shown {
         self.listing_ages.clear();
         for (region, age) in listings {
             let labels = RegionLabel { region: Text::of(region) };
-            self.listing_ages.get_or_create(&labels).set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+            self.listing_ages.get_or_create(&labels).set(age.as_secs_f64());
         }
         let reads = readings.credential_reads;
         for (result, count) in [("success", reads.successes), ("failure", reads.failures)] {

@@ -12,8 +12,9 @@ use super::labels::{
     RequestLabels, Text, TokenLabels,
 };
 use super::{Metrics, add, add_as};
-use crate::record::{Outcome, Record};
+use crate::record::Record;
 use crate::timings::Timings;
+use crate::upstream::attempts::Results;
 
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 type Dollars = Counter<f64, AtomicU64>;
@@ -93,19 +94,12 @@ impl Metrics {
         self.requests.resolutions.get_or_create(&HowLabel { how }).inc();
     }
 
-    pub(crate) fn attempt(&self, region: &str, status: u16) {
-        let result = match status {
-            200..300 => "success",
-            429 => "throttled",
-            400..500 => "refused",
-            _ => "failed",
-        };
-        self.requests.attempted(region, result);
-    }
-
-    /// No connection took the request.
-    pub(crate) fn unreached(&self, region: &str) {
-        self.requests.attempted(region, "unreached");
+    /// What has come of attempts at an upstream.
+    pub(crate) fn attempted(&self, region: &str, results: &Results) {
+        for (came, count) in results.counts() {
+            let labels = AttemptLabels { region: Text::of(region), result: came.as_str() };
+            self.requests.attempts.get_or_create(&labels).inc_by(count.into());
+        }
     }
 
     /// `model` is the catalogue's name for the model; what no catalogue knows is "other", no model at all is "".
@@ -120,20 +114,12 @@ impl Metrics {
         requests.used(record, &model);
         requests.bytes.get_or_create(&DirectionLabel { direction: "request" }).inc_by(record.request_size);
         requests.bytes.get_or_create(&DirectionLabel { direction: "response" }).inc_by(record.response_size);
-        if record.outcome == Outcome::UpstreamBroke {
-            requests.attempted(&record.destination_region, "broke");
-        }
         let operation = Text::from(record.operation.clone());
         requests.ended.get_or_create(&RequestLabels { operation, model, status: record.status_code }).inc();
     }
 }
 
 impl Requests {
-    fn attempted(&self, region: &str, result: &'static str) {
-        let labels = AttemptLabels { region: Text::of(region), result: Text::fixed(result) };
-        self.attempts.get_or_create(&labels).inc();
-    }
-
     fn timed(&self, record: &Record, timings: &Timings) {
         let by_operation = OperationLabel { operation: Text::from(record.operation.clone()) };
         self.durations.get_or_create(&by_operation).observe(timings.whole.as_secs_f64());
@@ -175,27 +161,4 @@ impl Requests {
 /// The count is the upstream's, and a counter that is full stays so.
 fn count_up(counter: &Counter, count: u64) {
     counter.inc_by(count.min(u64::MAX - counter.get()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_are_counted_by_what_came_of_them() {
-        let metrics = Metrics::new();
-        for status in [200, 429, 400, 404, 500, 503, 503] {
-            metrics.attempt("us-east-1", status);
-        }
-        for outcome in [Outcome::UpstreamBroke, Outcome::Refused, Outcome::Completed] {
-            let record = Record { outcome, destination_region: "us-east-1".into(), ..Record::default() };
-            metrics.ended(&record, None, &Timings::default());
-        }
-        let counted = |result: &'static str| {
-            let labels = AttemptLabels { region: Text::of("us-east-1"), result: Text::fixed(result) };
-            metrics.requests.attempts.get_or_create(&labels).get()
-        };
-        let all = ["success", "throttled", "refused", "failed", "broke"].map(counted);
-        assert_eq!(all, [1, 1, 2, 3, 1]);
-    }
 }

@@ -38,6 +38,8 @@ const LEARNED_FOR: Duration = Duration::from_secs(12 * 3600);
 #[derive(Debug, Clone)]
 pub(crate) struct Models {
     settings: settings::Models,
+    /// Since when they are listed, or tried to be.
+    begun: Instant,
     catalogue: Arc<ArcSwapOption<Listed>>,
     /// By (account, model); the region is the upstream's.
     learned: Arc<Mutex<HashMap<(String, String), Learned>>>,
@@ -45,8 +47,8 @@ pub(crate) struct Models {
     lookups: Arc<Lookups>,
     /// One creation at a time for each model, and how the last one has failed.
     busy: Arc<Mutex<HashMap<String, Creation>>>,
-    /// Held during a listing; when the last one ended, well or not.
-    refreshing: Arc<tokio::sync::Mutex<Option<tokio::time::Instant>>>,
+    /// Held during a listing; when and how the last one ended.
+    refreshing: Arc<tokio::sync::Mutex<Option<listing::Ended>>>,
     /// The upstream no longer knows what the catalogue holds.
     is_outdated: Arc<Notify>,
 }
@@ -79,6 +81,7 @@ impl Models {
     pub(crate) fn new(settings: settings::Models) -> Models {
         Models {
             settings,
+            begun: Instant::now(),
             catalogue: Arc::default(),
             learned: Arc::default(),
             lookups: Arc::default(),
@@ -114,7 +117,8 @@ impl Models {
         self.carry_out(resolution, asked, upstream, &account, asker, own).await
     }
 
-    /// The profile for a model that the upstream would not serve by its identifier; none when there is no way.
+    /// The profile for a model that the upstream would not serve by its identifier; none when there is no way. An error where
+    /// nobody knows, because profiles cannot be listed.
     pub(crate) async fn after_on_demand_refusal(
         &self,
         asked: &str,
@@ -130,18 +134,24 @@ impl Models {
             Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
             _ => return None,
         };
-        self.refresh_unless_fresh(upstream, asker).await;
+        let listing = self.refresh_unless_fresh(upstream, asker).await;
         let account = account(upstream);
-        let resolution = {
+        let (resolution, is_known) = {
             let listed = self.catalogue.load();
             let learned = self.learned(&account, model);
             let caller = asker.entry.as_deref();
-            resolve::profile_for(model, Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) })
+            let known = Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) };
+            let is_known = known.catalogue.is_some_and(|catalogue| catalogue.model(model).is_some());
+            (resolve::profile_for(model, known), is_known)
         };
-        match resolution {
-            Ok(Resolution::Send(target)) if !target.is_profile => None,
-            Ok(resolution) => Some(self.carry_out(resolution, asked, upstream, &account, asker, own).await),
-            Err(refusal) => Some(Err(refusal)),
+        match (resolution, listing) {
+            // What a listing has told of the model before holds.
+            (Ok(Resolution::Send(target)), Err(why)) if !target.is_profile && !is_known => {
+                Some(Err(unlisted(model, &upstream.region, &why)))
+            }
+            (Ok(Resolution::Send(target)), _) if !target.is_profile => None,
+            (Ok(resolution), _) => Some(self.carry_out(resolution, asked, upstream, &account, asker, own).await),
+            (Err(refusal), _) => Some(Err(refusal)),
         }
     }
 
@@ -181,7 +191,8 @@ impl Models {
         asker: &Asker,
     ) -> Result<Target, Refusal> {
         if !self.is_listed() {
-            self.refresh_unless_fresh(upstream, asker).await;
+            // What is not known then is said below.
+            let _ = self.refresh_unless_fresh(upstream, asker).await;
         }
         resolve::described_profile(name, self.known(self.catalogue.load().as_ref(), None))
     }
@@ -304,6 +315,15 @@ fn usable(profile: catalogue::Profile, model: &str, rules: Rules<'_>) -> Result<
     }
     rules.application(&arn, &profile)?;
     Ok(arn)
+}
+
+fn unlisted(model: &str, region: &str, why: &str) -> Refusal {
+    Refusal::new(
+        RefusalKind::ServiceUnavailable,
+        format!(
+            "{model} needs an inference profile, and those of {region} could not be listed: {why}; until they can be, name a profile in the request."
+        ),
+    )
 }
 
 fn account(upstream: &Upstream) -> String {

@@ -4,11 +4,10 @@
 //! An open breaker refuses nobody. Requests go to other upstreams first; where there is none, they are sent all the same
 //! (`forward/line.rs`).
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::jitter::random;
 use crate::operation::Plane;
 
 /// So many connects in a row must fail for the breaker to open…
@@ -349,11 +348,6 @@ impl Window {
 
 fn place(number: u64) -> usize {
     usize::try_from(number % BUCKETS as u64).unwrap_or(0)
-}
-
-/// The standard library seeds its hashers at random.
-fn random() -> u64 {
-    RandomState::new().hash_one(0_u8)
 }
 
 #[cfg(test)]

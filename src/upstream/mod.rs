@@ -1,6 +1,7 @@
 //! One commercial region: its hosts, its clock, and what it takes to have one request answered there.
 
 pub(crate) mod answer;
+pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod breaker;
 pub(crate) mod clock;
@@ -214,8 +215,9 @@ impl Upstream {
         loop {
             credential.check_region(&self.region).map_err(Failure::NoCredential)?;
             let began = Instant::now();
-            let offset = self.clock_offset();
+            let (offset, before) = (self.clock_offset(), effort.attempts);
             let answer = self.attempt(timeouts, request, &credential, offset, effort, &mut tell).await;
+            effort.results.came(before, effort.attempts, &answer);
             self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
             let answer = answer?;
             match answer.remedy() {

@@ -292,6 +292,17 @@ async fn a_control_plane_that_is_gone_leads_to_the_next_upstream_and_leaves_infe
     assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
     assert_eq!(daemon.record_of(&answer).await["inferenceProfileUsed"], format!("us.{PROFILE_ONLY}"));
 
+    // Where no upstream's profiles can be listed, the daemon says so: what a region says of the bare model is not the reason.
+    west.inject(Fault::once(Effect::InternalServerError).times(0).on("ListFoundationModels"));
+    let daemon = planes(&east, &control, &west).ready().await;
+    let answer = daemon.post(&converse_path(PROFILE_ONLY), converse("hello")).await;
+    let message = refused(&answer, 503, "ServiceUnavailableException");
+    assert!(message.contains("could not be listed"), "{message}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(2)), "{record}");
+    assert_eq!((&record["statusCode"], &record["destinationRegion"]), (&json!(503), &json!("us-west-2")), "{record}");
+    west.clear_faults();
+
     // A key that the control plane refuses, too.
     let refusing = bedrock().await;
     let daemon = planes(&east, &refusing, &west).ready().await;
@@ -338,6 +349,72 @@ async fn what_may_have_reached_a_model_is_sent_again_only_where_the_configuratio
     // The region is the one whose outcome this is, and not the one that was asked last.
     assert_eq!(answer.header("x-bedrock-sidecar-region"), Some("us-east-1"), "{answer:?}");
     assert_eq!(record["destinationRegion"], "us-east-1", "{record}");
+}
+
+/// The counter has one result for each attempt that the records count, and those that could not be made.
+#[tokio::test]
+async fn every_attempt_is_counted_with_what_came_of_it() {
+    let (east, west, _) = regions().await;
+    let daemon = two(&east, &west).with("[upstreams_policy]\nretry_after_send = true").ready().await;
+    let broken = || Fault::once(Effect::BreakBeforeHeaders { how: simulator::Ending::Rst });
+    // Broken, and served elsewhere; a key that is refused once; throttled and served elsewhere; broken off in its body.
+    for (fault, region, attempts) in [
+        (broken(), "us-west-2", 2),
+        (Fault::once(Effect::UnrecognizedClient), "us-east-1", 2),
+        (error(404, "ResourceNotFoundException"), "us-east-1", 1),
+        (error(500, "InternalServerException"), "us-west-2", 2),
+    ] {
+        east.inject(fault.on("Converse"));
+        let answer = send(daemon.address(), ask()).await;
+        assert_eq!(answer.header("x-bedrock-sidecar-region"), Some(region), "{answer:?}");
+        assert_eq!(daemon.record_of(&answer).await["attempts"], attempts);
+    }
+    let cut = Effect::Cut { after_bytes: None, after_events: Some(1), how: simulator::Ending::Fin };
+    east.inject(Fault::once(cut).on("ConverseStream"));
+    let mut client = Http1::to(daemon.address()).await;
+    let stream = || request(Method::POST, &stream_path(ON_DEMAND), converse("events 3"));
+    let mut reader = client::Reader::new(client.start(stream()).await.unwrap());
+    assert!(reader.end().await.is_err());
+    daemon.record("the broken one", |record| record["outcome"] == "upstream_broke").await;
+    // Its client leaves before there is an answer.
+    east.inject(Fault::once(Effect::SlowFirstByte { ms: 600_000 }).on("Converse"));
+    east.clear();
+    let mut client = Http1::to(daemon.address()).await;
+    let waiting = tokio::spawn(async move { client.start(ask()).await.map(drop) });
+    eventually("the request to arrive", || !received(&east, "Converse").is_empty()).await;
+    waiting.abort();
+    let _ = waiting.await;
+    daemon.record("the one who left", |record| record["outcome"] == "client_disconnected").await;
+    let answer = send(daemon.address(), stream()).await;
+    assert_eq!((answer.status, &daemon.record_of(&answer).await["outcome"]), (200, &json!("completed")));
+
+    let page = daemon.metrics().await;
+    let mut sum = 0.0;
+    for (region, result, expected) in [
+        ("us-east-1", "success", Some(2.0)),
+        ("us-east-1", "broke", Some(2.0)),
+        ("us-east-1", "refused", Some(2.0)),
+        ("us-east-1", "failed", Some(1.0)),
+        ("us-east-1", "abandoned", Some(1.0)),
+        ("us-east-1", "throttled", None),
+        ("us-west-2", "success", Some(2.0)),
+    ] {
+        let line = format!("bedrock_sidecar_upstream_attempts_total{{region=\"{region}\",result=\"{result}\"}}");
+        assert_eq!(metric(&page, &line), expected, "{line} in\n{page}");
+        sum += expected.unwrap_or_default();
+    }
+    let recorded: f64 = daemon.records().iter().map(|record| record["attempts"].as_f64().unwrap()).sum();
+    assert_eq!(recorded, sum, "as many as the records tell");
+
+    // What could not be sent is no attempt of a record.
+    east.refuse_connections(true);
+    let unreached = "bedrock_sidecar_upstream_attempts_total{region=\"us-east-1\",result=\"unreached\"}";
+    until_async("an attempt that finds nobody", || async {
+        let answer = send(daemon.address(), ask()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        metric(&daemon.metrics().await, unreached)
+    })
+    .await;
 }
 
 /// Each upstream has a profile of its own for the model.

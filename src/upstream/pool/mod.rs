@@ -30,6 +30,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::oneshot;
 
+use super::attempts::Results;
 use crate::config::Endpoint;
 use state::{Connection, State, Waiter};
 use status::Counts;
@@ -119,6 +120,8 @@ pub(crate) struct FailedHandshake {
 pub(crate) struct Effort {
     /// How often the request was sent: handed over to a connection, and not given back.
     pub attempts: u32,
+    /// What came of that, as far as [`super::Upstream`] has sent it.
+    pub results: Results,
     /// How long it waited for connections, pauses between repeats included.
     pub connecting: Duration,
 }

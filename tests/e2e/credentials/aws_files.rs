@@ -142,6 +142,42 @@ fn has_ended(pid: &str) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
 }
 
+/// The process that gives this host's own keys is held to the same bounds as one that gives the commercial ones.
+#[tokio::test]
+async fn the_process_of_the_host_itself_is_bounded_too() {
+    let bedrock = bedrock().await;
+    let directory = tempfile::tempdir().unwrap();
+    let command = directory.path().join("keys.sh");
+    let section = "[credentials]\nsource = \"secrets_manager\"\nsecret_id = \"s\"\nregion = \"us-gov-west-1\"\n";
+    std::fs::write(directory.path().join("config"), format!("[default]\ncredential_process = {}\n", command.display()))
+        .unwrap();
+    let setup = || {
+        let setup = Setup::plain(&bedrock).credentials(section);
+        with_files(setup.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1"), directory.path())
+    };
+    script(&command, &format!("head -c 100000 /dev/zero | tr '\\0' ' '; echo '{}'; echo CANARY >&2", temporary_keys()));
+    let daemon = setup().start().await;
+    let answer = ask(&daemon).await;
+    let sentence = refused(&answer, 503, "ServiceUnavailableException");
+    let told = "the credential_process of the AWS profile default has written more than 64 KiB, and was killed";
+    assert!(sentence.contains(told), "{sentence}");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "refused");
+    assert!(!daemon.log_text().contains("CANARY"), "{}", daemon.log_text());
+    // Mended, it gives keys, and Secrets Manager is asked with them.
+    script(&command, &format!("echo '{}'", temporary_keys()));
+    let asked = async |daemon: &Daemon| {
+        let answer = ask(daemon).await;
+        let sentence = refused(&answer, 503, "ServiceUnavailableException");
+        sentence.contains("there is no connection to it").then_some(())
+    };
+    until_async("a question to Secrets Manager", || asked(&daemon)).await;
+    // Keys in the environment come first, as in the SDKs' own order.
+    script(&command, "exit 7");
+    let environment = setup().env("AWS_ACCESS_KEY_ID", "AKIAHOST").env("AWS_SECRET_ACCESS_KEY", "of-this-host");
+    let daemon = environment.start().await;
+    until_async("a question to Secrets Manager", || asked(&daemon)).await;
+}
+
 /// What it writes to its standard error may quote keys, so nobody reads it.
 #[tokio::test]
 async fn what_a_credential_process_says_stands_nowhere() {

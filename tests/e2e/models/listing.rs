@@ -7,6 +7,18 @@ use test_support::*;
 
 use super::{GLOBAL_ONLY, SONNET, arn, ask, made_by_hand};
 
+const ON_DEMAND_REFUSAL: &str = "Invocation of model ID x with on-demand throughput isn't supported.";
+
+fn on_demand_refusal() -> Fault {
+    Fault::once(Effect::Error {
+        status: 400,
+        error_type: "ValidationException".into(),
+        message: ON_DEMAND_REFUSAL.into(),
+        capital: false,
+        headers: Default::default(),
+    })
+}
+
 #[tokio::test]
 async fn discovery_reads_every_page_with_either_kind_of_credential() {
     for secret in [
@@ -82,6 +94,21 @@ async fn a_listing_that_fails_after_another_key_is_tried_again_soon() {
     assert!(age >= 0.0);
 }
 
+/// It is as old as the daemon's first try, so that the alert on old listings is raised.
+#[tokio::test]
+async fn a_listing_that_never_worked_has_an_age() {
+    let bedrock = bedrock().await;
+    bedrock.inject(Fault::once(Effect::InternalServerError).times(0).on("ListFoundationModels"));
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let age = async || {
+        let line = "bedrock_sidecar_models_listing_age_seconds{region=\"us-east-1\"}";
+        metric(&daemon.metrics().await, line).expect("an age")
+    };
+    let before = age().await;
+    assert!(before >= 0.0, "{before}");
+    until_async("it to grow", || async { (age().await > before).then_some(()) }).await;
+}
+
 #[tokio::test]
 async fn requests_that_need_a_listing_at_once_share_one_that_fails() {
     let bedrock = bedrock().await;
@@ -96,7 +123,7 @@ async fn requests_that_need_a_listing_at_once_share_one_that_fails() {
         });
     }
     for answer in tasks.join_all().await {
-        assert_eq!(answer.status, 400, "the upstream's word: {answer:?}");
+        refused(&answer, 503, "ServiceUnavailableException");
     }
     daemon.all_records(30).await;
     // The daemon's own tries in the background are among them.
@@ -126,10 +153,57 @@ async fn without_the_right_to_list_on_demand_models_are_served() {
     let line = daemon.says("models could not be listed; trying again").await;
     assert!(line["reason"].as_str().unwrap().contains("is not authorized to perform"), "{line}");
     let answer = ask(&daemon, PROFILE_ONLY).await;
-    assert_eq!(answer.status, 400, "the upstream's word: {answer:?}");
+    let message = refused(&answer, 503, "ServiceUnavailableException");
+    for part in [PROFILE_ONLY, "us-east-1", "could not be listed", "not authorized to perform", "name a profile"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let record = daemon.record_of(&answer).await;
+    for (field, expected) in [
+        ("outcome", json!("refused")),
+        ("statusCode", json!(503)),
+        ("attempts", json!(1)),
+        ("destinationRegion", json!("us-east-1")),
+        ("inferenceProfileUsed", Value::Null),
+        ("inputTokens", Value::Null),
+        ("responseSize", json!(answer.body.len())),
+        ("errorMessage", json!(message)),
+    ] {
+        assert_eq!(record[field], expected, "{field}: {record}");
+    }
     bedrock.clear_faults();
     until_async("the profile after all", || async { (ask(&daemon, PROFILE_ONLY).await.status == 200).then_some(()) })
         .await;
+}
+
+/// A model that came after the last listing: only another one could tell its profile.
+#[tokio::test]
+async fn a_model_that_the_listing_lacks_is_refused_only_while_it_cannot_be_listed_anew() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    bedrock.inject(on_demand_refusal().times(0).on("Converse"));
+    bedrock.inject(Fault::once(Effect::InternalServerError).times(0).on("ListInferenceProfiles"));
+    let new = "nobody.knows-v1:0";
+    // The one of the start is still fresh: what it lacks is not there.
+    let answer = until_async("a listing that fails", || async {
+        let answer = ask(&daemon, new).await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    let message = refused(&answer, 503, "ServiceUnavailableException");
+    assert!(message.contains(new) && message.contains("could not be listed"), "{message}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(1)), "{record}");
+    // The listing works again, and there is no profile: that is the upstream's to say.
+    bedrock.clear_faults();
+    bedrock.inject(on_demand_refusal().times(0).on("Converse"));
+    let answer = until_async("a listing", || async {
+        let answer = ask(&daemon, new).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    assert_eq!((answer.status, answer.header("x-amzn-errortype")), (400, Some("ValidationException")));
+    assert_eq!(answer.json()["message"], ON_DEMAND_REFUSAL);
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "upstream_error");
 }
 
 #[tokio::test]

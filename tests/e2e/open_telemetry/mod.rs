@@ -1,6 +1,7 @@
 //! `[telemetry]`: what a collector of OpenTelemetry gets, and what becomes of it when the collector does not take it.
 
 mod collector;
+mod real_collector;
 mod servers;
 
 use std::sync::Arc;
