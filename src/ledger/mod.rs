@@ -33,6 +33,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time_shard;
+pub(crate) mod timestamp;
 mod wall_clock;
 
 use std::io;

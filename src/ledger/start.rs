@@ -18,6 +18,7 @@ use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
 use super::journal::Journal;
 use super::journal::disk::Disk;
+use super::journal::frame::{Frame, FrameKind};
 use super::journal::read::Position;
 use super::last_stop::{self, LastStop};
 use super::recovery::{Recovered, recover};
@@ -120,7 +121,10 @@ pub(crate) fn start(
     let unfinished: Vec<(usize, Record)> = found
         .open
         .values()
-        .map(|opening| (journal.adopt(opening), interrupted(readable(opening, &mut unreadable))))
+        .map(|opening| {
+            let slot = journal.adopt(Frame::new(FrameKind::Open, opening));
+            (slot, interrupted(readable(opening, &mut unreadable)))
+        })
         .collect();
     // The next start has to find the new chain, whatever happens until a record is written.
     let is_begun = doubt.is_none() || journal.check_room().is_ok();
