@@ -13,6 +13,7 @@ pub(crate) mod clock;
 mod core;
 pub mod dynamo;
 mod error;
+mod flat;
 mod flush;
 mod former;
 mod genesis;
