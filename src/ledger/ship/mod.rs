@@ -4,6 +4,7 @@
 //! and nothing else, however long the table cannot be reached.
 
 mod batch;
+mod body;
 mod in_flight;
 mod retry;
 
