@@ -3,6 +3,8 @@
 //! `cargo bench --bench ledger`; figures go to standard output. With a number as argument, so many records a part.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints what it measured")]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +27,8 @@ fn main() {
         throughput("process, 64 tasks", Durability::Process, 64, count).await;
         throughput("disk, 64 tasks", Durability::Disk, 64, count / 20).await;
         on_request_thread(count).await;
-        unshipped(1_000_000.max(count)).await;
+        shipping(count).await;
+        unshipped(5 * count).await;
     });
 }
 
@@ -83,18 +86,84 @@ fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
 
-/// A table that cannot be reached, and a million records that wait for it.
-async fn unshipped(count: u64) {
+/// What it costs to send records to a table that takes all of them at once.
+async fn shipping(count: u64) {
     let directory = tempfile::tempdir_in(".").unwrap();
-    let nowhere = aws_sdk_dynamodb::Config::builder()
+    let table = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = client(&format!("http://{}", table.local_addr().unwrap()));
+    std::thread::spawn(move || {
+        for connection in table.incoming() {
+            std::thread::spawn(move || take_all(connection.unwrap()));
+        }
+    });
+    let settings = settings(directory.path(), Durability::Process, Some("records"));
+    let audit = Ledger::start_with(&settings, Some(client)).await.unwrap();
+    let begin = Instant::now();
+    let before = ["audit-ship", "audit-index"].map(cpu_of_thread);
+    run(&audit, 64, count).await;
+    while audit.status().shipped_total < count {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let time = begin.elapsed();
+    let [ship, index] = ["audit-ship", "audit-index"].map(cpu_of_thread);
+    println!(
+        "shipping: {:>9.0} records/s, {:.2} µs CPU a record on its thread, {:.2} on the index writer's",
+        rate(count, time),
+        (ship - before[0]).as_secs_f64() * 1e6 / count as f64,
+        (index - before[1]).as_secs_f64() * 1e6 / count as f64
+    );
+    audit.stop(Instant::now()).await;
+}
+
+/// Answers every call of a connection as a table does that has processed all.
+fn take_all(connection: TcpStream) {
+    let mut requests = BufReader::new(connection);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if requests.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = bytes.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        requests.read_exact(&mut body).unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: 24\r\n\r\n{\"UnprocessedItems\": {}}";
+        requests.get_mut().write_all(answer).unwrap();
+    }
+}
+
+/// Time on a CPU of this process's thread of that name.
+fn cpu_of_thread(name: &str) -> Duration {
+    let tasks = Path::new("/proc/self/task").read_dir().unwrap().map(|task| task.unwrap().path());
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let of_name = tasks.filter(|task| read(&task.join("comm")).trim() == name);
+    let times = of_name.map(|task| read(&task.join("schedstat")).split(' ').next().unwrap().parse::<u64>().unwrap());
+    Duration::from_nanos(times.sum())
+}
+
+fn client(endpoint: &str) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
-        .endpoint_url("http://127.0.0.1:9")
+        .endpoint_url(endpoint)
         .region(aws_sdk_dynamodb::config::Region::new("us-gov-west-1"))
         .credentials_provider(aws_sdk_dynamodb::config::Credentials::new("AKIA", "secret", None, None, "bench"))
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
+    aws_sdk_dynamodb::Client::from_conf(config)
+}
+
+/// A table that cannot be reached, and a million records that wait for it.
+async fn unshipped(count: u64) {
+    let directory = tempfile::tempdir_in(".").unwrap();
     let settings = settings(directory.path(), Durability::Process, Some("away"));
-    let client = aws_sdk_dynamodb::Client::from_conf(nowhere);
+    let client = client("http://127.0.0.1:9");
     let audit = Ledger::start_with(&settings, Some(client.clone())).await.unwrap();
     println!("resident before: {}", resident());
     run(&audit, 64, count).await;

@@ -42,6 +42,21 @@ impl Object {
         self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
     }
 
+    /// A member of any name and value.
+    pub(crate) fn member(&mut self, name: &str, value: &impl Serialize) {
+        self.begin_member();
+        quote(&mut self.bytes, name);
+        self.bytes.push(b':');
+        // Writing into a Vec cannot fail.
+        let _ = serde_json::to_writer(&mut self.bytes, value);
+    }
+
+    /// Leaves out the value of a member. Returns where in the bytes it is to be put.
+    pub(crate) fn gap(&mut self, name: &'static str) -> usize {
+        self.name(name);
+        self.bytes.len()
+    }
+
     /// Its bytes, when it is complete.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         if self.bytes.is_empty() {
@@ -53,10 +68,14 @@ impl Object {
 
     /// The name of a member, which needs no escape.
     fn name(&mut self, name: &'static str) {
-        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
+        self.begin_member();
         self.bytes.push(b'"');
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b"\":");
+    }
+
+    fn begin_member(&mut self) {
+        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
     }
 }
 
@@ -109,6 +128,11 @@ mod tests {
         object.number_if("d", Some(-7_i64));
         object.number_if("e", None::<u64>);
         object.flag("f", false);
-        assert_eq!(object.finish(), br#"{"a":"b","d":-7,"f":false}"#);
+        object.member("g\"", &None::<u64>);
+        let gap = object.gap("h");
+        object.number("i", 8);
+        let mut bytes = object.finish();
+        bytes.insert(gap, b'9');
+        assert_eq!(bytes, br#"{"a":"b","d":-7,"f":false,"g\"":null,"h":9,"i":8}"#);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! It holds sizes, counts, names and outcomes. Prompts, answers and secret keys have no field here.
 
+pub(crate) mod members;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use crate::ledger::item::timestamp;
+use crate::ledger::timestamp::timestamp;
 use crate::record::{Outcome, Record};
 
 /// Kinds of failure that are remembered.

@@ -12,7 +12,7 @@ use super::query::{Page, Partition, Query, Scope, invalid_token};
 use super::time_index::{self, MergedPage};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::dynamo::{self, FailureClass, TableKeys};
-use crate::ledger::item::timestamp;
+use crate::ledger::timestamp::timestamp;
 use crate::record::Record;
 
 /// Items that DynamoDB looks at in one call.

@@ -82,7 +82,7 @@ impl Snapshot {
             FrameKind::Close => {
                 // The daemon passes it over too, and the chain's gap is told.
                 let Some((hash, item)) = split_end(payload) else { return Ok(()) };
-                if let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(item) {
+                if let Ok(columns) = ItemColumns::read(item) {
                     let link = (columns.chain_id.into_owned(), columns.chain_seq);
                     // What could not be flushed stands in the next file again.
                     if self.journal_hashes.insert(link, hash.to_owned()).is_some_and(|before| before == hash) {

@@ -129,14 +129,15 @@ impl Core {
     /// Writes an opening, unless the ledger has reached its bound. Returns its slot and the count of bytes to flush to.
     pub(crate) fn open(&self, record: &Record) -> io::Result<(usize, u64)> {
         self.check_size_bound()?;
-        let opening = encode_opening(record)?;
-        self.journal().open(&opening)
+        let opening = encode_opening(record);
+        self.journal().open(opening)
     }
 
     /// Writes an opening once more, which a further attempt has changed. It has been recorded, so that a failure is told
     /// and nothing else.
     pub(crate) fn amend(&self, slot: usize, record: &Record) {
-        let amended = encode_opening(record).and_then(|opening| self.journal().amend(slot, &opening));
+        let opening = encode_opening(record);
+        let amended = self.journal().amend(slot, opening);
         if let Err(error) = amended {
             self.recording_failed(&format!("a further attempt of a request cannot be written to the journal: {error}"));
         }

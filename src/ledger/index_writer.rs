@@ -30,7 +30,8 @@ use crate::config::Durability;
 use pruning::Pruning;
 use reports::{report_conflicts, report_incidents, report_undecodable};
 
-/// How long the first record that wakes the writer waits for others, to share one transaction.
+/// How long what wakes the writer waits for more, to share one transaction: records that have ended, and those that were
+/// shipped.
 const BATCHING_DELAY: Duration = Duration::from_millis(20);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -197,9 +198,12 @@ impl IndexWriter {
         loop {
             match self.inbox.recv_timeout(timeout.saturating_sub(begun.elapsed())) {
                 Ok(first) => {
-                    let batches = matches!(first, Task::RecordsEnded) && !failed;
                     self.take(first, &mut round);
-                    if batches && let Ok(next) = self.inbox.recv_timeout(BATCHING_DELAY) {
+                    let delay = if failed { Duration::ZERO } else { BATCHING_DELAY };
+                    let until = Instant::now() + delay;
+                    while !round.is_urgent()
+                        && let Ok(next) = self.inbox.recv_timeout(until.saturating_duration_since(Instant::now()))
+                    {
                         self.take(next, &mut round);
                     }
                     while let Ok(next) = self.inbox.try_recv() {

@@ -3,12 +3,15 @@
 //! The canonical form is JSON with sorted keys, no white space, whole numbers; what is unknown or empty is absent:
 //! DynamoDB takes no item whose attribute is an empty string if an index has that attribute as its key.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::journal::frame::{Frame, FrameKind};
 use super::time_shard;
+use super::timestamp::timestamp;
+use crate::json::Object;
+use crate::record::members::{self, ROOM};
 use crate::record::{Former, Record, Usage};
 
 /// Longest text of an item, in bytes: far below DynamoDB's 400 KiB, and room for every AWS identifier.
@@ -24,11 +27,20 @@ const DAY_MS: i64 = 86_400_000;
 /// Longest opening that is written as it is, in bytes.
 const MAX_OPENING: usize = 32 * 1024;
 
-/// A canonical item on both sides of its `chainSeq`, which is known only when the record enters the chain.
+/// A canonical item without the number of its `chainSeq`, which is known only when the record enters the chain.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub(crate) before_seq: Vec<u8>,
-    pub(crate) after_seq: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+    /// Where the number is to stand.
+    pub(crate) seq_at: usize,
+}
+
+impl Draft {
+    /// The pieces of the item, in their order.
+    pub(crate) fn with_seq<'a>(&'a self, digits: &'a [u8]) -> [&'a [u8]; 3] {
+        let (before, after) = self.bytes.split_at(self.seq_at);
+        [before, digits, after]
+    }
 }
 
 /// What an item says beside its record's fields.
@@ -85,23 +97,20 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     let begins_ms = if started_ms.saturating_add(DAY_MS) < context.good_ms { context.good_ms } else { *started_ms };
     let expiry = begins_ms.saturating_add(i64::try_from(context.retention.as_millis()).unwrap_or(i64::MAX)) / 1000;
 
-    let mut json = Canonical { bytes: Vec::with_capacity(512), first: true };
+    let mut json = Canonical(Object::with_capacity(ROOM));
     json.text_if("accessKeyId", access_key_id);
     if context.after_unclean_stop {
-        json.flag("afterUncleanStop", true);
+        json.0.flag("afterUncleanStop", true);
     }
-    json.number("attempts", *attempts);
-    json.number_if("cacheReadTokens", *cache_read_tokens);
-    json.number_if("cacheWrite1hTokens", *cache_write_1h_tokens);
-    json.number_if("cacheWriteTokens", *cache_write_tokens);
+    json.0.number("attempts", *attempts);
+    json.0.number_if("cacheReadTokens", *cache_read_tokens);
+    json.0.number_if("cacheWrite1hTokens", *cache_write_1h_tokens);
+    json.0.number_if("cacheWriteTokens", *cache_write_tokens);
     json.text_if("caller", caller);
-    json.number_if("callerUid", *caller_uid);
+    json.0.number_if("callerUid", *caller_uid);
     json.text("chainId", context.chain_id);
-    json.key("chainSeq");
-    let before_seq = json.bytes;
-
-    let mut json = Canonical { bytes: Vec::with_capacity(1024), first: false };
-    json.number_if("costNanoUsd", *cost_nano_usd);
+    let seq_at = json.0.gap("chainSeq");
+    json.0.number_if("costNanoUsd", *cost_nano_usd);
     json.text_if("dataClassification", data_classification);
     if let Some(partition) = record.destination_partition() {
         json.text("destinationPartition", partition);
@@ -111,69 +120,60 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     if let Some(message) = error_message {
         json.text("errorMessage", shortened(message, MAX_MESSAGE));
     }
-    json.number_if("firstByteLatency", *first_byte_latency);
+    json.0.number_if("firstByteLatency", *first_byte_latency);
     if let Some(former) = former {
         let Former { former_chain, former_chain_hash, former_chain_id, former_chain_seq, former_chain_ttl } = &**former;
         json.text("formerChain", former_chain.as_str());
         json.text_if("formerChainHash", former_chain_hash);
         json.text_if("formerChainId", former_chain_id);
-        json.number_if("formerChainSeq", *former_chain_seq);
-        json.number_if("formerChainTtl", *former_chain_ttl);
+        json.0.number_if("formerChainSeq", *former_chain_seq);
+        json.0.number_if("formerChainTtl", *former_chain_ttl);
     }
     json.text("hostId", context.host_id);
-    json.flag("identityVerified", *identity_verified);
+    json.0.flag("identityVerified", *identity_verified);
     json.text_if("inferenceProfileUsed", inference_profile_used);
-    json.number_if("inputTokens", *input_tokens);
+    json.0.number_if("inputTokens", *input_tokens);
     json.text_if("lastTimestamp", last_timestamp);
-    json.number("latency", *latency);
+    json.0.number("latency", *latency);
     json.text("modelId", model_id);
     json.text("operation", operation);
     json.text("outcome", outcome.as_str());
-    json.number_if("outputTokens", *output_tokens);
-    json.number_if("repeated", *repeated);
+    json.0.number_if("outputTokens", *output_tokens);
+    json.0.number_if("repeated", *repeated);
     // The table's key, which makers of records never leave empty.
-    json.key("requestId");
-    json.quoted(shortened(request_id, MAX_TEXT));
-    json.number("requestSize", *request_size);
-    json.number("responseSize", *response_size);
+    json.0.text("requestId", shortened(request_id, MAX_TEXT));
+    json.0.number("requestSize", *request_size);
+    json.0.number("responseSize", *response_size);
     json.text_if("serviceTier", service_tier);
     json.text("sourceIP", source_ip);
     json.text("sourcePartition", "govcloud");
-    json.number("statusCode", *status_code);
-    json.flag("streaming", *streaming);
-    json.flag("success", *success);
+    json.0.number("statusCode", *status_code);
+    json.0.flag("streaming", *streaming);
+    json.0.flag("success", *success);
     // Whole: its makers bound it, and half an object could not be read.
     if let Some(tags) = tags.as_ref().filter(|tags| !tags.is_empty()) {
-        json.key("tags");
-        json.quoted(shortened(tags, MAX_TAGS));
+        json.0.text("tags", shortened(tags, MAX_TAGS));
     }
-    json.text(time_shard::NAME, &time_shard::of_record(context.host_id, request_id));
+    json.text(time_shard::NAME, time_shard::of_record(context.host_id, request_id));
     json.text("timestamp", &timestamp(*started_ms));
-    json.number("ttl", expiry);
+    json.0.number("ttl", expiry);
     json.text_if("upstreamRequestId", upstream_request_id);
     json.text("userArn", user_arn);
-    json.bytes.push(b'}');
-    Draft { before_seq, after_seq: json.bytes }
+    Draft { bytes: json.0.finish(), seq_at }
 }
 
-/// The payload of an opening: the record as it is known by then.
-pub(crate) fn encode_opening(record: &Record) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(record)?;
+/// The opening of a request, with the record as it is known by then, as the journal has it.
+pub(crate) fn encode_opening(record: &Record) -> Frame {
+    let json = members::json(record);
     if json.len() <= MAX_OPENING {
-        return Ok(json);
+        return Frame::new(FrameKind::Open, &json);
     }
     let mut record = record.clone();
     record.error_message = None;
     for text in [&mut record.model_id, &mut record.user_arn, &mut record.source_ip, &mut record.request_id] {
         *text = shortened(text, MAX_TEXT).to_owned();
     }
-    Ok(serde_json::to_vec(&record)?)
-}
-
-/// RFC 3339 in UTC with milliseconds and `Z`.
-pub(crate) fn timestamp(ms: i64) -> String {
-    let instant = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{instant:.3}")
+    Frame::new(FrameKind::Open, &members::json(&record))
 }
 
 /// The canonical form of an item that was read from a table or a file, without its `chainHash`; none when it is no
@@ -181,16 +181,11 @@ pub(crate) fn timestamp(ms: i64) -> String {
 pub(crate) fn canonical(item: &Value) -> Option<Vec<u8>> {
     let mut entries: Vec<(&String, &Value)> = item.as_object()?.iter().filter(|(key, _)| *key != "chainHash").collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
-    let mut json = Canonical { bytes: Vec::with_capacity(1024), first: true };
+    let mut json = Object::with_capacity(ROOM);
     for (key, value) in entries {
-        json.key(key);
-        let _ = serde_json::to_writer(&mut json.bytes, value);
+        json.member(key, value);
     }
-    if json.first {
-        json.bytes.push(b'{');
-    }
-    json.bytes.push(b'}');
-    Some(json.bytes)
+    Some(json.finish())
 }
 
 /// At most `limit` bytes of a text, cut between characters.
@@ -198,50 +193,20 @@ fn shortened(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
-struct Canonical {
-    bytes: Vec<u8>,
-    first: bool,
-}
+/// An item in the making, whose texts are neither empty nor too long.
+struct Canonical(Object);
 
 impl Canonical {
-    fn key(&mut self, key: &str) {
-        self.bytes.push(if std::mem::take(&mut self.first) { b'{' } else { b',' });
-        self.quoted(key);
-        self.bytes.push(b':');
-    }
-
-    // Writing into a Vec cannot fail.
-    fn quoted(&mut self, text: &str) {
-        let _ = serde_json::to_writer(&mut self.bytes, text);
-    }
-
-    fn text(&mut self, key: &str, text: &str) {
+    fn text(&mut self, key: &'static str, text: &str) {
         if !text.is_empty() {
-            self.key(key);
-            self.quoted(shortened(text, MAX_TEXT));
+            self.0.text(key, shortened(text, MAX_TEXT));
         }
     }
 
-    fn text_if(&mut self, key: &str, text: &Option<String>) {
+    fn text_if(&mut self, key: &'static str, text: &Option<String>) {
         if let Some(text) = text {
             self.text(key, text);
         }
-    }
-
-    fn number(&mut self, key: &str, number: impl std::fmt::Display) {
-        self.key(key);
-        let _ = write!(self.bytes, "{number}");
-    }
-
-    fn number_if(&mut self, key: &str, number: Option<impl std::fmt::Display>) {
-        if let Some(number) = number {
-            self.number(key, number);
-        }
-    }
-
-    fn flag(&mut self, key: &str, flag: bool) {
-        self.key(key);
-        self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
     }
 }
 
@@ -314,7 +279,7 @@ pub(crate) mod tests {
 
     fn parsed(record: &Record) -> (Vec<u8>, Value) {
         let draft = draft_item(record, CONTEXT);
-        let bytes = [&draft.before_seq[..], b"17", &draft.after_seq].concat();
+        let bytes = draft.with_seq(b"17").concat();
         let value = serde_json::from_slice(&bytes).unwrap();
         (bytes, value)
     }
@@ -355,8 +320,7 @@ pub(crate) mod tests {
     fn a_slow_clock_does_not_let_an_item_expire_early() {
         let ttl = |started_ms, good_ms| {
             let draft = draft_item(&Record { started_ms, ..Record::default() }, ItemContext { good_ms, ..CONTEXT });
-            let item: Value =
-                serde_json::from_slice(&[&draft.before_seq[..], b"1", &draft.after_seq].concat()).unwrap();
+            let item: Value = serde_json::from_slice(&draft.with_seq(b"1").concat()).unwrap();
             item["ttl"].as_i64().unwrap() - 30 * 86_400
         };
         let now = 1_763_812_800;

@@ -13,6 +13,7 @@ pub(crate) mod clock;
 mod core;
 pub mod dynamo;
 mod error;
+mod flat;
 mod flush;
 mod former;
 mod genesis;
@@ -33,6 +34,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time_shard;
+pub(crate) mod timestamp;
 mod wall_clock;
 
 use std::io;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::item::timestamp;
+use super::timestamp::timestamp;
 use crate::caller::User;
 use crate::record::{Outcome, Record};
 

@@ -18,6 +18,7 @@ use super::index::{Index, IndexError};
 use super::index_writer::IndexWriter;
 use super::journal::Journal;
 use super::journal::disk::Disk;
+use super::journal::frame::{Frame, FrameKind};
 use super::journal::read::Position;
 use super::last_stop::LastStop;
 use super::recovery::{Recovered, recover};
@@ -120,7 +121,10 @@ pub(crate) fn start(
     let unfinished: Vec<(usize, Record)> = found
         .open
         .values()
-        .map(|opening| (journal.adopt(opening), interrupted(readable(opening, &mut unreadable))))
+        .map(|opening| {
+            let slot = journal.adopt(Frame::new(FrameKind::Open, opening));
+            (slot, interrupted(readable(opening, &mut unreadable)))
+        })
         .collect();
     if let Some(doubt) = doubt {
         tracing::warn!(chain = journal.chain().chain_id, "records go on in a new chain: {doubt}");

@@ -7,34 +7,36 @@
 
 /// The attribute.
 pub(crate) const NAME: &str = "timeShard";
-/// How many values it has.
-const SHARDS: u32 = 16;
+/// Its values.
+const VALUES: [&str; 16] =
+    ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15"];
 /// How many of them one host uses.
 const SHARDS_OF_A_HOST: u32 = 4;
 
 /// Every value, each of which has to be asked.
 pub(crate) fn all() -> Vec<String> {
-    (0..SHARDS).map(value).collect()
+    VALUES.map(str::to_owned).into()
 }
 
 /// The values in this host's records.
 pub(crate) fn of_host(host_id: &str) -> Vec<String> {
-    (0..SHARDS_OF_A_HOST).map(|number| value(hash(host_id).wrapping_add(number))).collect()
+    (0..SHARDS_OF_A_HOST).map(|number| value(hash(host_id).wrapping_add(number)).to_owned()).collect()
 }
 
 /// The value in the record of this request.
-pub(crate) fn of_record(host_id: &str, request_id: &str) -> String {
+pub(crate) fn of_record(host_id: &str, request_id: &str) -> &'static str {
     value(hash(host_id).wrapping_add(hash(request_id) % SHARDS_OF_A_HOST))
 }
 
-fn value(number: u32) -> String {
-    format!("{:02}", number % SHARDS)
+fn value(number: u32) -> &'static str {
+    VALUES[number as usize % VALUES.len()]
 }
 
 /// Part of the format: another hash would look for a host's records in other places.
 fn hash(text: &str) -> u32 {
     // FNV-1a alone hardly moves its middle bits for the last character, and hosts are often numbered.
-    let mixed = (fnv_1a(text) ^ (fnv_1a(text) >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let fnv = fnv_1a(text);
+    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (mixed >> 32) as u32
 }
 
@@ -51,13 +53,13 @@ mod tests {
     #[test]
     fn a_host_writes_evenly_to_its_shards_and_to_no_other() {
         for host in ["i-0abc", "i-0abd", "db-7.example-1f2e3d4c"] {
-            let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+            let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
             for _ in 0..4000 {
                 *counts.entry(of_record(host, &uuid::Uuid::now_v7().to_string())).or_default() += 1;
             }
             let mut shards = of_host(host);
             shards.sort();
-            assert_eq!(counts.keys().cloned().collect::<Vec<_>>(), shards);
+            assert_eq!(counts.keys().copied().collect::<Vec<_>>(), shards);
             assert!(counts.values().all(|count| (800..1200).contains(count)), "{counts:?}");
             assert!(shards.iter().all(|shard| all().contains(shard)));
         }

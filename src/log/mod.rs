@@ -3,7 +3,6 @@
 
 mod journal;
 mod queue;
-mod record;
 mod request;
 mod text;
 

@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use super::queue::To;
-use super::record::{self, ROOM, members};
 use super::{FORMAT, LEVEL, QUEUE};
 use crate::config::{LogFormat, LogLevel};
 use crate::json::Object;
-use crate::ledger::item::timestamp;
+use crate::ledger::timestamp::timestamp;
 use crate::record::Record;
+use crate::record::members::{self, ROOM, members};
 use crate::timings::Timings;
 
 /// One line with the fields of the audit item.
@@ -24,7 +24,7 @@ pub(crate) fn request(record: &Record, timings: &Timings, host_id: &str) {
         return;
     }
     let [queued_ms, connecting_ms] = waits(timings);
-    let fields = record::text(record);
+    let fields = String::from_utf8(members::json(record)).unwrap_or_default();
     /// A macro, because an event's level is fixed where it is written.
     macro_rules! line {
         ($level:expr) => {
@@ -80,8 +80,8 @@ mod tests {
 
     use serde::Serialize;
 
-    use super::super::record::tests::records;
     use super::*;
+    use crate::record::members::tests::records;
 
     /// What serde_json makes of this is the form of the line.
     #[derive(Serialize)]

@@ -137,13 +137,13 @@ async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -
 
 /// Whether a query is about a record that was not read by a filtering search.
 fn matches(row: &IndexedRecord, query: &Query, since_ms: i64) -> bool {
-    let Ok(columns) = serde_json::from_str::<ItemColumns<'_>>(&row.item) else { return true };
+    let Ok(columns) = ItemColumns::read(&row.item) else { return true };
     columns.started_ms() >= since_ms
         && query.partition != Partition::Govcloud
         && (query.finds_own() || !Record::OWN.contains(&&*columns.operation))
         && query.success.is_none_or(|success| success == columns.success)
         && query.model_id.as_ref().is_none_or(|model| *model == columns.model_id)
-        && query.caller.as_ref().is_none_or(|caller| Some(caller) == columns.caller.as_ref())
+        && query.caller.as_ref().is_none_or(|caller| columns.caller.as_ref().is_some_and(|name| name == caller))
 }
 
 /// What `audit verify` has to say of a ledger, for the tests of the ledger.

@@ -28,8 +28,9 @@ use crate::ledger::index::columns::ItemColumns;
 use crate::ledger::index::read::conflicts;
 use crate::ledger::index::{IndexError, open_to_read};
 use crate::ledger::integer::to_unsigned;
-use crate::ledger::item::{canonical, timestamp};
+use crate::ledger::item::canonical;
 use crate::ledger::time_shard;
+use crate::ledger::timestamp::timestamp;
 use crate::record::Outcome;
 use crate::settings;
 
@@ -206,7 +207,7 @@ pub(crate) fn ledger(snapshot: &Snapshot, anchors: Option<Anchors>) -> Result<(C
             fingerprint: fingerprint(&as_shipped(&item, bytes), &row.hash),
             shipped: row.id <= snapshot.state.shipped_id && !aside.contains(&row.id),
             expiry: item["ttl"].as_i64().unwrap_or(0),
-            started_ms: serde_json::from_str::<ItemColumns<'_>>(&row.item).map_or(0, |columns| columns.started_ms()),
+            started_ms: ItemColumns::read(&row.item).map_or(0, |columns| columns.started_ms()),
             has_shard: item.get(time_shard::NAME).is_some(),
             seen: false,
             interrupted: (item["outcome"] == Outcome::Interrupted.as_str()).then(|| request_id.to_owned()),
@@ -233,11 +234,11 @@ fn columns(snapshot: &Snapshot, checker: &mut ChainChecker) -> Result<(), CliErr
     let mut rows = select.query([]).map_err(sql)?;
     while let Some(row) = rows.next().map_err(sql)? {
         let item: String = row.get(0).map_err(sql)?;
-        let Ok(item) = serde_json::from_str::<ItemColumns<'_>>(&item) else { continue };
+        let Ok(item) = ItemColumns::read(&item) else { continue };
         let same = row.get::<_, i64>(1).is_ok_and(|seq| to_unsigned(seq) == item.chain_seq)
             && row.get::<_, i64>(2).is_ok_and(|started| started == item.started_ms())
             && row.get::<_, bool>(3).is_ok_and(|success| success == item.success)
-            && row.get::<_, Option<String>>(4).is_ok_and(|caller| caller == item.caller)
+            && row.get::<_, Option<String>>(4).is_ok_and(|caller| caller.as_deref() == item.caller.as_deref())
             && row.get::<_, Option<u32>>(5).is_ok_and(|uid| uid == item.caller_uid)
             && row.get::<_, String>(6).is_ok_and(|model| model == item.model_id);
         let accused = |finding: &Finding| finding.chain_id == item.chain_id && finding.seq.0 == item.chain_seq;

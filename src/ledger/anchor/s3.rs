@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::config::ObjectLockMode;
 use crate::credentials::source::aws_sdk_config;
 use crate::ledger::chain::Chain;
-use crate::ledger::item::timestamp;
+use crate::ledger::timestamp::timestamp;
 use crate::sdk_failure::without_credentials;
 use crate::settings::S3Anchor;
 use crate::sigv4::{self, Service, SigningCredentials, Unsigned};

@@ -164,7 +164,7 @@ fn journal_links(state_dir: &StateDir) -> Result<HashSet<Link>, IndexError> {
         let chunk = reader.next_chunk(None).map_err(|error| IndexError::Journal(error.to_string()))?;
         for (_, range) in chunk.frames.into_iter().filter(|(kind, _)| *kind == FrameKind::Close) {
             let item = split_end(&reader.bytes[range]).map(|(_, item)| item).unwrap_or_default();
-            let columns = serde_json::from_str::<ItemColumns<'_>>(item);
+            let columns = ItemColumns::read(item);
             links.extend(columns.map(|columns| (columns.chain_id.into_owned(), columns.chain_seq)));
         }
         if chunk.at_end {

@@ -240,7 +240,7 @@ impl Index {
         let transaction = self.db.transaction()?;
         let what = "the list of records that claim another's place";
         for (chain, seq, hash, item) in tolerated(found, what, salvaged)? {
-            let started_ms = serde_json::from_str::<ItemColumns<'_>>(&item).map_or(0, |columns| columns.started_ms());
+            let started_ms = ItemColumns::read(&item).map_or(0, |columns| columns.started_ms());
             let Some(chain) = chains.get(&chain) else {
                 salvaged.unreadable += 1;
                 continue;
@@ -357,7 +357,7 @@ fn readable_records(old: &Connection, from: i64) -> Result<ReadStep, IndexError>
 /// Where a record stands, if it is sound.
 fn link(payload: &[u8]) -> Option<Link> {
     let (hash, item) = split_end(payload)?;
-    let columns: ItemColumns<'_> = serde_json::from_str(item).ok()?;
+    let columns = ItemColumns::read(item).ok()?;
     let is_hash = hash.len() == HASH_DIGITS && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_hash.then(|| (columns.chain_id.into_owned(), columns.chain_seq))
 }

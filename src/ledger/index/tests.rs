@@ -11,9 +11,9 @@ use super::rebuild::{Rebuild, Step};
 use super::write::{PassedOver, ShippingProgress};
 use super::{Index, IndexError, IndexState, recount};
 use crate::config::Durability;
-use crate::ledger::item::timestamp;
 use crate::ledger::journal::frame::FrameKind;
 use crate::ledger::state_dir::StateDir;
+use crate::ledger::timestamp::timestamp;
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;

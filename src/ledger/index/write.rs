@@ -70,12 +70,11 @@ impl Index {
                         chain = Some((header.chain.chain_id.clone(), chain_row(&transaction, &header.chain)?));
                     }
                     FrameKind::Close => {
-                        let end = split_end(payload).map(|(hash, item)| (hash, item, serde_json::from_str(item)));
+                        let end = split_end(payload).map(|(hash, item)| (hash, item, ItemColumns::read(item)));
                         let Some((hash, item, Ok(columns))) = end else {
                             passed_over.undecodable += 1;
                             continue;
                         };
-                        let columns: ItemColumns<'_> = columns;
                         if chain.as_ref().is_none_or(|(id, _)| *id != columns.chain_id) {
                             write_head(&transaction, &chain, head.take())?;
                             chain = Some((

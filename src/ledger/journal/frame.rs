@@ -36,6 +36,23 @@ impl FrameKind {
     }
 }
 
+/// A frame that is kept.
+#[derive(Debug)]
+pub(crate) struct Frame(Box<[u8]>);
+
+impl Frame {
+    pub(crate) fn new(kind: FrameKind, payload: &[u8]) -> Frame {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        encode(&mut bytes, kind, &[payload]);
+        Frame(bytes.into_boxed_slice())
+    }
+
+    /// As it is in the journal.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Appends a frame to `buffer`; the payload is the concatenation of `parts`.
 pub(crate) fn encode(buffer: &mut Vec<u8>, kind: FrameKind, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
@@ -73,14 +90,14 @@ pub fn decode(piece: &[u8], last: bool) -> Decoded {
     let mut at = 0;
     while at < piece.len() {
         match frame_at(&piece[at..]) {
-            Frame::Whole(kind, length) => {
+            Found::Whole(kind, length) => {
                 found.is_damaged |= invalid > 0;
                 found.skipped_bytes += std::mem::take(&mut invalid);
                 found.frames.push((kind, at + HEADER_BYTES..at + HEADER_BYTES + length));
                 at += HEADER_BYTES + length;
             }
-            Frame::Incomplete if !last => break,
-            Frame::Incomplete | Frame::Invalid => {
+            Found::Incomplete if !last => break,
+            Found::Incomplete | Found::Invalid => {
                 let step = memchr::memchr(MAGIC[0], &piece[at + 1..]).map_or(piece.len() - at, |next| next + 1);
                 invalid += step;
                 at += step;
@@ -92,31 +109,32 @@ pub fn decode(piece: &[u8], last: bool) -> Decoded {
     found
 }
 
-enum Frame {
+/// What a piece begins with.
+enum Found {
     Whole(FrameKind, usize),
     Incomplete,
     Invalid,
 }
 
-fn frame_at(bytes: &[u8]) -> Frame {
+fn frame_at(bytes: &[u8]) -> Found {
     let known = bytes.len().min(2);
     if bytes[..known] != MAGIC[..known] {
-        return Frame::Invalid;
+        return Found::Invalid;
     }
     let Some((head, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
-        return Frame::Incomplete;
+        return Found::Incomplete;
     };
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
     let Some(kind) = FrameKind::from_code(head[2]).filter(|_| length <= MAX_PAYLOAD && head[3] == 0) else {
-        return Frame::Invalid;
+        return Found::Invalid;
     };
     let Some(payload) = rest.get(..length) else {
-        return Frame::Incomplete;
+        return Found::Incomplete;
     };
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[..8]);
     crc.update(payload);
-    if crc.finalize().to_le_bytes() == head[8..12] { Frame::Whole(kind, length) } else { Frame::Invalid }
+    if crc.finalize().to_le_bytes() == head[8..12] { Found::Whole(kind, length) } else { Found::Invalid }
 }
 
 #[cfg(test)]

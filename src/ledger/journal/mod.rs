@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::chain::{Chain, chain_hash};
 use super::item::Draft;
 use disk::Disk;
-use frame::FrameKind;
+use frame::{Frame, FrameKind};
 use read::{Position, segment_path};
 use segment::{Mark, Segment};
 
@@ -60,7 +60,7 @@ pub(crate) struct Journal {
     next_number: u64,
     chain: Chain,
     /// Openings without an end, by slot.
-    open: Vec<Option<Box<[u8]>>>,
+    open: Vec<Option<Frame>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
     /// Bytes appended since this process started: who waits for a flush waits for a value of this.
@@ -181,10 +181,10 @@ impl Journal {
     }
 
     /// Appends an opening; the slot names it until its end. The count is what a flush must reach to have it on disk.
-    pub(crate) fn open(&mut self, record: &[u8]) -> io::Result<(usize, u64)> {
-        self.ensure_room((frame::HEADER_BYTES + record.len()) as u64 + END_RESERVE_BYTES)?;
-        self.append(FrameKind::Open, &[record])?;
-        let kept = Some(Box::from(record));
+    pub(crate) fn open(&mut self, opening: Frame) -> io::Result<(usize, u64)> {
+        self.ensure_room(opening.bytes().len() as u64 + END_RESERVE_BYTES)?;
+        self.append(opening.bytes())?;
+        let kept = Some(opening);
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.open[slot] = kept;
@@ -199,17 +199,23 @@ impl Journal {
     }
 
     /// Writes an opening once more, as it is by now. Who reads the journal takes the last one.
-    pub(crate) fn amend(&mut self, slot: usize, record: &[u8]) -> io::Result<()> {
-        let Some(kept @ Some(_)) = self.open.get_mut(slot) else { return Ok(()) };
+    pub(crate) fn amend(&mut self, slot: usize, opening: Frame) -> io::Result<()> {
+        if !matches!(self.open.get(slot), Some(Some(_))) {
+            return Ok(());
+        }
+        let needed = opening.bytes().len() as u64;
         // Even if it cannot be written now: a new file repeats it.
-        *kept = Some(Box::from(record));
-        self.ensure_room((frame::HEADER_BYTES + record.len()) as u64)?;
-        self.append(FrameKind::Open, &[record])
+        self.open[slot] = Some(opening);
+        self.ensure_room(needed)?;
+        let opening = self.open[slot].take();
+        let amended = opening.iter().try_for_each(|opening| self.append(opening.bytes()));
+        self.open[slot] = opening;
+        amended
     }
 
     /// Counts an opening that an earlier process wrote among the open requests, without writing it again.
-    pub(crate) fn adopt(&mut self, record: &[u8]) -> usize {
-        self.open.push(Some(Box::from(record)));
+    pub(crate) fn adopt(&mut self, opening: Frame) -> usize {
+        self.open.push(Some(opening));
         self.open.len() - 1
     }
 
@@ -237,15 +243,20 @@ impl Journal {
     fn append_end(&mut self, draft: &Draft, is_reserved: bool) -> io::Result<usize> {
         let seq = self.chain.seq + 1;
         let digits = seq.to_string();
-        let parts = [&draft.before_seq[..], digits.as_bytes(), &draft.after_seq];
+        let parts = draft.with_seq(digits.as_bytes());
         let hash = chain_hash(&self.chain.hash, &parts);
-        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let length = draft.bytes.len() + digits.len();
         let needed = (frame::HEADER_BYTES + HASH_DIGITS + length) as u64;
         let room = self.ensure_room(needed);
         if !is_reserved {
             room?;
         }
-        self.append(FrameKind::Close, &[hash.as_bytes(), parts[0], parts[1], parts[2]])?;
+        let mut end = std::mem::take(&mut self.buffer);
+        end.clear();
+        frame::encode(&mut end, FrameKind::Close, &[hash.as_bytes(), parts[0], parts[1], parts[2]]);
+        let appended = self.append(&end);
+        self.buffer = end;
+        appended?;
         self.chain.seq = seq;
         self.chain.hash = hash;
         Ok(length)
@@ -288,7 +299,7 @@ impl Journal {
         let header = Header { version: JOURNAL_VERSION, chain: chain.clone() };
         frame::encode(&mut self.buffer, FrameKind::Header, &[&serde_json::to_vec(&header)?]);
         for opening in self.open.iter().flatten() {
-            frame::encode(&mut self.buffer, FrameKind::Open, &[opening]);
+            self.buffer.extend_from_slice(opening.bytes());
         }
         self.buffer.append(&mut ends_at_risk);
         let length = self.buffer.len() as u64;
@@ -337,19 +348,18 @@ impl Journal {
         }
     }
 
-    fn append(&mut self, kind: FrameKind, parts: &[&[u8]]) -> io::Result<()> {
+    /// Appends a frame.
+    fn append(&mut self, frame: &[u8]) -> io::Result<()> {
         let Some(current) = &mut self.current else {
             return Err(io::Error::other("the journal has no file to write to"));
         };
-        if parts.iter().map(|part| part.len()).sum::<usize>() > frame::MAX_PAYLOAD {
+        if frame.len() > frame::HEADER_BYTES + frame::MAX_PAYLOAD {
             return Err(io::Error::other("the record is too long for the journal"));
         }
-        self.buffer.clear();
-        frame::encode(&mut self.buffer, kind, parts);
         // A write that fails half-way is written over by the next one, or skipped by its checksum.
-        current.segment.write(&self.buffer, current.length)?;
-        current.length += self.buffer.len() as u64;
-        self.appended += self.buffer.len() as u64;
+        current.segment.write(frame, current.length)?;
+        current.length += frame.len() as u64;
+        self.appended += frame.len() as u64;
         Ok(())
     }
 }

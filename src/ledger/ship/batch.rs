@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
 
+use super::body::{Put, batch};
 use crate::ledger::clients::Clients;
 use crate::ledger::core::Core;
-use crate::ledger::dynamo::{self, Attributes, Failure, FailureClass};
+use crate::ledger::dynamo::{self, Failure, FailureClass};
 use crate::ledger::health::Component;
 use crate::ledger::index::read::IndexedRecord;
-use crate::record::Outcome;
 
 /// The pause after a failure doubles from the first to the second; each has jitter, so that a fleet does not return as
 /// one.
@@ -45,10 +46,8 @@ enum RejectionCause {
 
 /// A record that waits for its confirmation.
 struct Unconfirmed {
-    id: i64,
-    attributes: Attributes,
-    /// It was closed by a later start, which may not have known the end that the table has.
-    is_interrupted: bool,
+    record: IndexedRecord,
+    put: Put,
 }
 
 impl BatchSender {
@@ -58,22 +57,18 @@ impl BatchSender {
             Delivered { first: records.first().map_or(0, |record| record.id), confirmed: 0, rejected: Vec::new() };
         let mut unconfirmed = Vec::with_capacity(records.len());
         for record in records {
-            match dynamo::item_to_attributes(&record.item, &record.hash) {
-                Some(attributes) => {
-                    let outcome = attributes.get("outcome").and_then(|outcome| outcome.as_s().ok());
-                    let is_interrupted = outcome.is_some_and(|outcome| outcome == Outcome::Interrupted.as_str());
-                    unconfirmed.push(Unconfirmed { id: record.id, attributes, is_interrupted });
-                }
+            match Put::new(&record.item, &record.hash) {
+                Some(put) => unconfirmed.push(Unconfirmed { record, put }),
                 None => delivered.rejected.push((record.id, "it is not a flat JSON object".to_owned())),
             }
         }
         // A batch knows no conditions, so these are sent one by one, last.
-        unconfirmed.sort_by_key(|one| one.is_interrupted);
+        unconfirmed.sort_by_key(|one| one.put.is_interrupted);
         let mut backoff = MIN_BACKOFF;
         // After a rejection of several, each is sent alone, to find out which is invalid.
         let mut one_by_one = false;
         while !unconfirmed.is_empty() {
-            let leading = unconfirmed.iter().take_while(|one| !one.is_interrupted).count();
+            let leading = unconfirmed.iter().take_while(|one| !one.put.is_interrupted).count();
             let count = if one_by_one || leading == 0 { 1 } else { leading };
             let before = unconfirmed.len();
             match self.send(&mut unconfirmed, count).await {
@@ -96,7 +91,7 @@ impl BatchSender {
                 Err(Failure { class: FailureClass::Rejected, .. }) if count > 1 => one_by_one = true,
                 Err(Failure { class: FailureClass::Rejected, sentence }) => match self.find_cause(&sentence).await {
                     RejectionCause::Record => {
-                        let id = unconfirmed.remove(0).id;
+                        let id = unconfirmed.remove(0).record.id;
                         tracing::error!(id, reason = %sentence, "audit: a record is set aside, because the table does not take it; it stays in the ledger for its retention, and `bedrock-sidecar audit list --set-aside` shows it");
                         delivered.rejected.push((id, sentence));
                     }
@@ -119,28 +114,27 @@ impl BatchSender {
 
     /// Sends the first `count` and takes those out of `unconfirmed` that the table confirmed.
     async fn send(&self, unconfirmed: &mut Vec<Unconfirmed>, count: usize) -> Result<(), Failure> {
-        if let Some(one) = unconfirmed.first().filter(|one| one.is_interrupted) {
-            self.put_unless_there(one).await?;
+        if let Some(one) = unconfirmed.first().filter(|one| one.put.is_interrupted) {
+            self.put_unless_there(&one.record).await?;
             unconfirmed.remove(0);
             return Ok(());
         }
-        let mut requests = Vec::with_capacity(count);
-        for one in &unconfirmed[..count] {
-            let put = PutRequest::builder().set_item(Some(one.attributes.clone())).build();
-            let put = put.map_err(|error| Failure { class: FailureClass::Rejected, sentence: error.to_string() })?;
-            requests.push(WriteRequest::builder().put_request(put).build());
-        }
+        let body = Bytes::from(batch(&self.table, unconfirmed[..count].iter().map(|one| &one.put)));
         let client = self.clients.client().await;
-        let sent = client.batch_write_item().request_items(&self.table, requests).send().await;
-        let answer = sent.map_err(|error| dynamo::classify(error, &self.table))?;
-        let unprocessed: Vec<&Attributes> = answer
+        // The SDK does all but write the body: before it signs, ours takes the place of one without items.
+        let call = client.batch_write_item().request_items(&self.table, Vec::new()).customize();
+        let call = call.mutate_request(move |request| {
+            request.headers_mut().insert("content-length", body.len().to_string());
+            *request.body_mut() = SdkBody::from(body.clone());
+        });
+        let answer = call.send().await.map_err(|error| dynamo::classify(error, &self.table))?;
+        let unprocessed: Vec<&String> = answer
             .unprocessed_items()
             .into_iter()
             .flat_map(|tables| tables.values().flatten())
-            .filter_map(|request| Some(request.put_request()?.item()))
+            .filter_map(|request| request.put_request()?.item().get("requestId")?.as_s().ok())
             .collect();
-        let left =
-            |one: &Unconfirmed| unprocessed.iter().any(|item| item.get("requestId") == one.attributes.get("requestId"));
+        let left = |one: &Unconfirmed| unprocessed.contains(&&one.put.request_id);
         let mut index = 0;
         unconfirmed.retain(|one| {
             index += 1;
@@ -150,8 +144,9 @@ impl BatchSender {
     }
 
     /// Sends one record, unless the table has an item for its request: that one is the truth.
-    async fn put_unless_there(&self, one: &Unconfirmed) -> Result<(), Failure> {
-        let put = self.clients.client().await.put_item().table_name(&self.table).set_item(Some(one.attributes.clone()));
+    async fn put_unless_there(&self, record: &IndexedRecord) -> Result<(), Failure> {
+        let item = dynamo::item_to_attributes(&record.item, &record.hash);
+        let put = self.clients.client().await.put_item().table_name(&self.table).set_item(item);
         match put.condition_expression("attribute_not_exists(requestId)").send().await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(()),

@@ -4,6 +4,8 @@
 //! and nothing else, however long the table cannot be reached.
 
 mod batch;
+mod body;
+mod filling;
 mod in_flight;
 mod retry;
 
@@ -17,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::batch::{BatchSender, Delivered};
+use self::filling::Filling;
 use self::in_flight::InFlight;
 use self::retry::Retry;
 use super::clients::Clients;
@@ -58,6 +61,7 @@ pub(crate) fn run(core: Arc<Core>, table: String, clients: Clients, progress: wa
             in_flight: InFlight::default(),
             cursor: Cursor::default(),
             retry: Retry::at_start(),
+            filling: Filling::default(),
         };
         tokio::select! {
             () = shipper.run() => {}
@@ -74,6 +78,7 @@ struct Shipper {
     in_flight: InFlight,
     cursor: Cursor,
     retry: Retry,
+    filling: Filling,
 }
 
 /// How far records were read from the index.
@@ -96,10 +101,15 @@ impl Shipper {
                 self.cursor = Cursor { generation: now.generation, db: None, id: now.shipped_id };
                 self.in_flight.clear();
             }
-            while self.batches.len() < MAX_IN_FLIGHT && self.cursor.id < now.last_id {
+            while self.batches.len() < MAX_IN_FLIGHT
+                && self.filling.is_due(now.last_id - self.cursor.id, Instant::now())
+            {
                 match self.send_next() {
-                    Ok(true) => {}
-                    Ok(false) => break,
+                    Ok(true) => self.filling.begin_next(),
+                    Ok(false) => {
+                        self.filling.begin_next();
+                        break;
+                    }
                     Err(error) => {
                         self.sender.core.health.report_failure(
                             Component::Shipping,
@@ -115,6 +125,7 @@ impl Shipper {
                 }
             }
             let idle = self.batches.is_empty();
+            let may_send = self.batches.len() < MAX_IN_FLIGHT;
             tokio::select! {
                 changed = self.progress.changed() => if changed.is_err() { return },
                 Some(done) = self.batches.join_next(), if !idle => if let Ok((generation, delivered)) = done {
@@ -128,6 +139,7 @@ impl Shipper {
                         self.retry.again();
                     }
                 }
+                () = self.filling.wait(), if may_send => {}
                 () = tokio::time::sleep_until(next_probe), if idle => {
                     next_probe = Instant::now() + PROBE_INTERVAL;
                     if self.sender.core.counts.table_reachable() != Some(true) {

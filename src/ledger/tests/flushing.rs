@@ -15,6 +15,7 @@ use crate::ledger::clock::RealClock;
 use crate::ledger::item::Draft;
 use crate::ledger::journal::Journal;
 use crate::ledger::journal::disk::Disk;
+use crate::ledger::journal::frame::{Frame, FrameKind};
 use crate::ledger::journal::read::Position;
 use crate::ledger::recovery::recover;
 use crate::ledger::state_dir::StateDir;
@@ -170,10 +171,9 @@ async fn what_a_failed_flush_put_at_risk_is_written_again() {
 }
 
 fn draft(number: usize) -> Draft {
-    Draft {
-        before_seq: format!("{{\"chainId\":\"{}\",\"chainSeq\":", "c".repeat(8)).into_bytes(),
-        after_seq: format!(",\"hostId\":\"host\",\"requestId\":\"{number}\"}}").into_bytes(),
-    }
+    let before = format!("{{\"chainId\":\"{}\",\"chainSeq\":", "c".repeat(8));
+    let bytes = format!("{before},\"hostId\":\"host\",\"requestId\":\"{number}\"}}").into_bytes();
+    Draft { bytes, seq_at: before.len() }
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_flush_that_fails_when_a_file_is_finished_is_not_forgotten() {
         // Nothing is flushed but a finished file, which fails, and the one that is begun then, which does not.
         disk.state().failing_syncs = u32::from(number > 0);
         let opening = format!("{{\"requestId\":\"{number}\"}}");
-        if let Ok((slot, _)) = journal.open(opening.as_bytes()) {
+        if let Ok((slot, _)) = journal.open(Frame::new(FrameKind::Open, opening.as_bytes())) {
             journal.close(slot, &draft(number)).unwrap();
         }
         complaints.append(&mut journal.take_complaints());

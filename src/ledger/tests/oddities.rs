@@ -47,7 +47,7 @@ async fn entries_that_cannot_be_understood_are_told_and_hold_nothing_up() {
     let items = items(directory.path());
     assert_eq!(items.len(), 2, "{items:?} {:?}", ledger.status());
     assert_eq!((&items[0]["requestId"], &items[0]["outcome"]), (&"strange".into(), &"interrupted".into()));
-    assert_eq!(items[0]["timestamp"], crate::ledger::item::timestamp(now));
+    assert_eq!(items[0]["timestamp"], crate::ledger::timestamp::timestamp(now));
     assert!(ledger.status().failures_total >= 2, "{:?}", ledger.status());
     assert_eq!(directory.path().join("corrupt").read_dir().unwrap().count(), 1, "a copy is kept");
 }

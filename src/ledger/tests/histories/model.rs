@@ -332,5 +332,5 @@ fn expected_content(record: &Record, item: &Value) -> Value {
         after_unclean_stop: false,
     };
     let draft = draft_item(record, context);
-    content(serde_json::from_slice(&[&draft.before_seq[..], b"1", &draft.after_seq].concat()).unwrap())
+    content(serde_json::from_slice(&draft.with_seq(b"1").concat()).unwrap())
 }

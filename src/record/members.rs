@@ -1,20 +1,21 @@
-//! A record as the log shows it: the members that serde_json would write, without a serializer's detours.
+//! A record as the log and the openings of the journal have it: the members that serde_json would write, without a
+//! serializer's detours.
 
+use super::{Former, Record, Usage};
 use crate::json::Object;
-use crate::record::{Former, Record, Usage};
 
-/// Room for most records, with what a line has beside.
-pub(super) const ROOM: usize = 1280;
+/// Bytes that most records fit into, with what a line of the log has beside.
+pub(crate) const ROOM: usize = 1280;
 
-/// The record alone, as text.
-pub(super) fn text(record: &Record) -> String {
+/// The record alone, as JSON.
+pub(crate) fn json(record: &Record) -> Vec<u8> {
     let mut object = Object::with_capacity(ROOM);
     members(&mut object, record);
-    String::from_utf8(object.finish()).unwrap_or_default()
+    object.finish()
 }
 
 /// Adds the members of a record.
-pub(super) fn members(object: &mut Object, record: &Record) {
+pub(crate) fn members(object: &mut Object, record: &Record) {
     // Without `..`: a field that is added to Record has to be given its place here.
     let Record {
         request_id,
@@ -105,12 +106,12 @@ fn chain_before(object: &mut Object, former: &Former) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::record::{FormerChain, Outcome};
 
     /// Records with none, some and all of their fields, and with values that need escapes.
-    pub(in crate::log) fn records() -> Vec<Record> {
+    pub(crate) fn records() -> Vec<Record> {
         let evil = "a\"b\\c\n\u{1}\u{7f}\u{2028}é😀";
         let text = |field: &str| Some(format!("{field} {evil}"));
         let former = |former_chain| Former {
@@ -187,9 +188,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_record_is_written_as_serde_json_writes_it() {
+    fn a_record_is_written_as_serde_json_writes_and_reads_it() {
         for record in records() {
-            assert_eq!(text(&record), serde_json::to_string(&record).unwrap());
+            let written = json(&record);
+            assert_eq!(String::from_utf8(written.clone()).unwrap(), serde_json::to_string(&record).unwrap());
+            assert_eq!(serde_json::from_slice::<Record>(&written).unwrap(), record);
         }
     }
 }
