@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
+use uuid::Uuid;
 
 use admitted::Tried;
 pub(crate) use admitted::{AdmittedExchange, Went};
@@ -33,6 +34,7 @@ use crate::operation::{ModelPlace, Operation, TokenEstimate};
 use crate::panics;
 use crate::receive::budget::Held;
 use crate::record::{Outcome, Record, Usage};
+use crate::request_id;
 use crate::road::Road;
 use crate::settings::callers::CallerEntry;
 use crate::telemetry::Parent;
@@ -53,6 +55,8 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// A request between its head and the end of its answer.
 pub(crate) struct Exchange {
     road: Arc<Road>,
+    /// The record's own, as it was made.
+    id: Uuid,
     pub record: Record,
     /// Whose bounds it is under.
     pub user: User,
@@ -101,8 +105,9 @@ impl Exchange {
 
     fn of(road: &Arc<Road>, source: &str, uid: Option<u32>, user: User) -> Exchange {
         let now = jiff::Timestamp::now();
+        let id = request_id::new(now);
         let record = Record {
-            request_id: uuid::Uuid::now_v7().to_string(),
+            request_id: request_id::text(id),
             started_ms: now.as_millisecond(),
             operation: Cow::Borrowed("Unknown"),
             source_ip: source.to_owned(),
@@ -114,6 +119,7 @@ impl Exchange {
         let in_flight = road.metrics.enter();
         Exchange {
             road: Arc::clone(road),
+            id,
             record,
             user,
             entry: None,
@@ -139,9 +145,9 @@ impl Exchange {
     }
 
     /// Begins the record of a call that the daemon makes for itself.
-    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32, parent: Option<Parent>) -> Exchange {
+    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32, parent: Parent) -> Exchange {
         let mut exchange = Exchange::of(road, source, Some(uid), User::Local(uid));
-        exchange.parent = parent;
+        exchange.parent = Some(parent);
         exchange
     }
 
