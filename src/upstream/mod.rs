@@ -74,8 +74,8 @@ pub(crate) struct UpstreamRequest {
     pub plane: Plane,
     pub method: Method,
     pub path: PathAndQuery,
-    /// After `strip::request_headers`.
-    pub headers: HeaderMap,
+    /// After `strip::request_headers`: the same for all upstreams of a request.
+    pub headers: Arc<HeaderMap>,
     pub body: Bytes,
     /// Of this body.
     pub body_hash: BodyHash,
@@ -281,13 +281,12 @@ impl Upstream {
         let mut request = http::Request::new(Full::new(outgoing.body.clone()));
         *request.method_mut() = outgoing.method.clone();
         *request.uri_mut() = http::Uri::from(outgoing.path.clone());
-        *request.headers_mut() = outgoing.headers.clone();
+        *request.headers_mut() = HeaderMap::clone(&outgoing.headers);
         request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
-        let authority = self.pool(outgoing.plane).endpoint().authority();
         let signed = sign::Signed {
             method: &outgoing.method,
             path: &outgoing.path,
-            authority: &authority,
+            endpoint: self.endpoint(outgoing.plane),
             region: &self.region,
             body_hash,
             now: clock::shifted(SystemTime::now(), offset),
