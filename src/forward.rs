@@ -320,11 +320,11 @@ async fn try_region(
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            let checked = region.models.check_copy_from(&requested.name, &region.upstream, asker).await;
+            let checked = Box::pin(region.models.check_copy_from(&requested.name, &region.upstream, asker)).await;
             checked.map_err(Stop::of_model)?;
-            describe(road, region, exchange, received, requested, headers, asker).await
+            Box::pin(describe(road, region, exchange, received, requested, headers, asker)).await
         }
-        ModelPlace::Described => describe(road, region, exchange, received, requested, headers, asker).await,
+        ModelPlace::Described => Box::pin(describe(road, region, exchange, received, requested, headers, asker)).await,
         _ => invoke(road, region, exchange, received, requested, headers, asker).await,
     }
 }
@@ -373,8 +373,8 @@ async fn invoke(
         let demands_profile = answer.remedy() == Remedy::Profile;
         if demands_profile && may_retry {
             may_retry = false;
-            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream, asker, &own).await
-            {
+            let profile = models.after_on_demand_refusal(&requested.name, &target, upstream, asker, &own);
+            if let Some(profile) = Box::pin(profile).await {
                 target = profile.map_err(Stop::of_model)?;
                 continue;
             }

@@ -28,7 +28,7 @@ use crate::{forward, govcloud_names, large, model, panics, receive, request};
 pub(crate) async fn serve(
     road: &Arc<Road>,
     client: &Client,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     head: Parts,
     body: Incoming,
 ) -> Response<Body> {
@@ -85,7 +85,7 @@ pub(crate) async fn identified(
     let known = match before_body(road, client, exchange, head, asked).await {
         Ok(known) => known,
         Err(refusal) => {
-            let left = receive::leave(&head.headers, body, bounds.body).await;
+            let left = Box::pin(receive::leave(&head.headers, body, bounds.body)).await;
             exchange.record.request_size = left.size;
             if let (Some(asked), Some(body)) = (asked, &left.small)
                 && let Some(model) = (asked.named_in)(asked.operation, &head.headers, body)
@@ -224,7 +224,7 @@ async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Rece
     match road.region_of(name) {
         Some(region) => {
             let asker = Asker { user, entry: caller.entry.clone(), probes_control: false };
-            region.models.behind(name, &region.upstream, &asker).await
+            Box::pin(region.models.behind(name, &region.upstream, &asker)).await
         }
         None => Behind::Unknown,
     }

@@ -197,7 +197,8 @@ impl Upstream {
         effort: &mut Effort,
         tell: impl FnMut(u32) + Send,
     ) -> Result<Answer, Failure> {
-        let result = self.answer(timeouts, request, effort, tell).await;
+        // In a box: a dozen futures stand around this one, and each would be larger by all that sending needs.
+        let result = Box::pin(self.answer(timeouts, request, effort, tell)).await;
         self.standing.learn(request.plane, &result);
         result
     }
@@ -223,7 +224,7 @@ impl Upstream {
                     may_refresh = false;
                     let error = answer.error().unwrap_or_default().error_type;
                     tracing::warn!(region = %self.region, %error, "the upstream refused the credential; refreshing it");
-                    let Some(other) = self.credentials.after_rejection(&credential).await else {
+                    let Some(other) = Box::pin(self.credentials.after_rejection(&credential)).await else {
                         return Ok(answer);
                     };
                     credential = other;
@@ -262,7 +263,7 @@ impl Upstream {
         let body = UpstreamBody::new(incoming, lease, timeouts.idle);
         // An error is small; what it says decides about another attempt, and stands in the record.
         let body = match head.status.as_u16() {
-            400.. => read_error(head.status, body, ERROR_BODY_TIME)
+            400.. => Box::pin(read_error(head.status, body, ERROR_BODY_TIME))
                 .await
                 .map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?,
             _ => AnswerBody::Passing(body),
