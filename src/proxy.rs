@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use hyper::body::Incoming;
 
-use crate::caller::{Caller, User};
+use crate::caller::{self, Caller, User};
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::limits::{self, Admission, Behind, LimitRequest};
@@ -115,14 +115,15 @@ async fn before_body(
 ) -> Result<Option<Caller>, Refusal> {
     let now = SystemTime::now();
     road.callers.await_new_key(&head.headers, head.uri.query(), now).await;
-    if road.callers.is_signed_for_us(&head.headers, head.uri.query(), now) {
+    let (headers, query) = (&head.headers, head.uri.query());
+    let claim = caller::claim(headers, query);
+    if road.callers.is_signed_for_us(&claim, now) {
         exchange.caller(&road.callers.unproven(&client.peer, &head.headers, head.uri.query(), now));
         return Ok(None);
     }
-    let (headers, query) = (&head.headers, head.uri.query());
     let caller = road
         .callers
-        .identify_by_head(&client.peer, headers, query, now)
+        .identify_by_head(&client.peer, headers, query, claim, now)
         .inspect_err(|_| exchange.caller(&road.callers.unproven(&client.peer, headers, query, now)))?;
     exchange.caller(&caller);
     if let Some(Asked { operation, model, .. }) = asked {
