@@ -3,6 +3,7 @@
 
 mod line;
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode};
@@ -32,7 +33,7 @@ pub(crate) async fn forward(
     mut exchange: AdmittedExchange<'_>,
     received: &Received,
 ) -> Result<Answered, Refusal> {
-    let headers = strip::request_headers(&received.headers, &road.settings.headers.forward);
+    let headers = Arc::new(strip::request_headers(&received.headers, &road.settings.headers.forward));
     let case = Case::of(road, received);
     let mut line = Line::new(road, &case);
     let mut best: Option<Best> = None;
@@ -304,22 +305,22 @@ async fn try_region(
     region: &Region,
     exchange: &mut AdmittedExchange<'_>,
     received: &Received,
-    headers: &HeaderMap,
+    headers: &Arc<HeaderMap>,
     asker: &Asker,
 ) -> Result<Answered, Stop> {
     exchange.tries(&region.upstream, received.operation.plane);
     let Some(requested) = &received.model else {
-        let request = received.to_upstream(headers.clone(), None)?;
+        let request = received.to_upstream(headers, None)?;
         let answer = send(region, exchange, &request).await?;
         return Ok(answered(region, answer, None));
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
-            let checked = region.models.check_copy_from(&requested.name, &region.upstream, asker).await;
+            let checked = Box::pin(region.models.check_copy_from(&requested.name, &region.upstream, asker)).await;
             checked.map_err(Stop::of_model)?;
-            describe(road, region, exchange, received, requested, headers, asker).await
+            Box::pin(describe(road, region, exchange, received, requested, headers, asker)).await
         }
-        ModelPlace::Described => describe(road, region, exchange, received, requested, headers, asker).await,
+        ModelPlace::Described => Box::pin(describe(road, region, exchange, received, requested, headers, asker)).await,
         _ => invoke(road, region, exchange, received, requested, headers, asker).await,
     }
 }
@@ -331,7 +332,7 @@ async fn describe(
     exchange: &mut AdmittedExchange<'_>,
     received: &Received,
     requested: &RequestedModel,
-    headers: &HeaderMap,
+    headers: &Arc<HeaderMap>,
     asker: &Asker,
 ) -> Result<Answered, Stop> {
     let target = if *received.operation == operation::GET_INFERENCE_PROFILE {
@@ -341,7 +342,7 @@ async fn describe(
     };
     exchange.sent_as(&target);
     road.metrics.resolved(target.how.as_str());
-    let request = received.to_upstream(headers.clone(), Some(&target.identifier))?;
+    let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
     Ok(answered(region, answer, Some(target)))
 }
@@ -352,7 +353,7 @@ async fn invoke(
     exchange: &mut AdmittedExchange<'_>,
     received: &Received,
     requested: &RequestedModel,
-    headers: &HeaderMap,
+    headers: &Arc<HeaderMap>,
     asker: &Asker,
 ) -> Result<Answered, Stop> {
     let Region { upstream, models, .. } = region;
@@ -362,14 +363,14 @@ async fn invoke(
     loop {
         exchange.sent_as(&target);
         road.metrics.resolved(target.how.as_str());
-        let made = || received.to_upstream(headers.clone(), Some(&target.identifier));
+        let made = || received.to_upstream(headers, Some(&target.identifier));
         let request = large::work(received.body.len(), made).await?;
         let answer = send(region, exchange, &request).await?;
         let demands_profile = answer.remedy() == Remedy::Profile;
         if demands_profile && may_retry {
             may_retry = false;
-            if let Some(profile) = models.after_on_demand_refusal(&requested.name, &target, upstream, asker, &own).await
-            {
+            let profile = models.after_on_demand_refusal(&requested.name, &target, upstream, asker, &own);
+            if let Some(profile) = Box::pin(profile).await {
                 target = profile.map_err(Stop::of_model)?;
                 continue;
             }

@@ -21,7 +21,7 @@ pub(crate) async fn work<T>(size: usize, work: impl FnOnce() -> T) -> T {
         return work();
     }
     // Nobody closes it.
-    let _turn = TURNS.acquire().await;
+    let _turn = Box::pin(TURNS.acquire()).await;
     tokio::task::block_in_place(work)
 }
 

@@ -35,7 +35,7 @@ const MAX_ANSWER: usize = 25 * 1024 * 1024;
 pub(crate) async fn serve(
     road: &Arc<Road>,
     client: &Client,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     head: Parts,
     body: Incoming,
 ) -> Response<Body> {
@@ -261,7 +261,7 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
 }
 
 /// Wraps the model's answer: its JSON as a string, its content type beside it.
-async fn finish_invocation(exchange: Exchange, answered: Answered, request_id: &str) -> Response<Body> {
+async fn finish_invocation(exchange: Box<Exchange>, answered: Answered, request_id: &str) -> Response<Body> {
     let whole = match exchange.read_whole(answered, MAX_ANSWER).await {
         Ok(whole) => whole,
         Err(not_whole) => return not_given(*not_whole, request_id),
@@ -357,7 +357,7 @@ fn hand_on(from: &HeaderMap, to: &mut HeaderMap, wanted: impl Fn(&str) -> bool) 
     }
 }
 
-fn refused(mut exchange: Exchange, refusal: &Refusal, request_id: &str) -> Response<Body> {
+fn refused(mut exchange: Box<Exchange>, refusal: &Refusal, request_id: &str) -> Response<Body> {
     let mut response = error_response(refusal, request_id);
     exchange.mark_own(response.headers_mut());
     exchange.note_refusal(refusal, response.body().length());

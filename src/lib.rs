@@ -45,6 +45,7 @@ mod proxy;
 mod receive;
 pub mod record;
 mod request;
+mod request_id;
 mod road;
 mod sdk_failure;
 mod service;

@@ -35,7 +35,7 @@ pub(crate) fn record(road: &Road) -> Record {
 pub(crate) struct OwnCalls {
     pub road: Arc<Road>,
     /// The span of the request that it is for.
-    pub parent: Option<Parent>,
+    pub parent: Parent,
 }
 
 impl SendRecorded for OwnCalls {

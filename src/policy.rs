@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use http::header::HeaderName;
+
 use crate::caller::{Caller, unknown_caller, unknown_user};
 use crate::config::Glob;
 use crate::error::{Refusal, RefusalKind};
@@ -13,7 +15,7 @@ use crate::settings::Settings;
 use crate::settings::callers::{Policy, Rule, is_classification};
 
 /// The header in which an app says how sensitive a request is.
-pub(crate) const CLASSIFICATION_HEADER: &str = "x-data-classification";
+pub(crate) const CLASSIFICATION_HEADER: HeaderName = HeaderName::from_static("x-data-classification");
 
 /// The proof that policy has allowed a request; only `permit` makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use hyper::body::Incoming;
 
-use crate::caller::{Caller, User};
+use crate::caller::{self, Caller, User};
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
 use crate::limits::{self, Admission, Behind, LimitRequest};
@@ -28,7 +28,7 @@ use crate::{forward, govcloud_names, large, model, panics, receive, request};
 pub(crate) async fn serve(
     road: &Arc<Road>,
     client: &Client,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     head: Parts,
     body: Incoming,
 ) -> Response<Body> {
@@ -85,7 +85,7 @@ pub(crate) async fn identified(
     let known = match before_body(road, client, exchange, head, asked).await {
         Ok(known) => known,
         Err(refusal) => {
-            let left = receive::leave(&head.headers, body, bounds.body).await;
+            let left = Box::pin(receive::leave(&head.headers, body, bounds.body)).await;
             exchange.record.request_size = left.size;
             if let (Some(asked), Some(body)) = (asked, &left.small)
                 && let Some(model) = (asked.named_in)(asked.operation, &head.headers, body)
@@ -115,14 +115,15 @@ async fn before_body(
 ) -> Result<Option<Caller>, Refusal> {
     let now = SystemTime::now();
     road.callers.await_new_key(&head.headers, head.uri.query(), now).await;
-    if road.callers.is_signed_for_us(&head.headers, head.uri.query(), now) {
+    let (headers, query) = (&head.headers, head.uri.query());
+    let claim = caller::claim(headers, query);
+    if road.callers.is_signed_for_us(&claim, now) {
         exchange.caller(&road.callers.unproven(&client.peer, &head.headers, head.uri.query(), now));
         return Ok(None);
     }
-    let (headers, query) = (&head.headers, head.uri.query());
     let caller = road
         .callers
-        .identify_by_head(&client.peer, headers, query, now)
+        .identify_by_head(&client.peer, headers, query, claim, now)
         .inspect_err(|_| exchange.caller(&road.callers.unproven(&client.peer, headers, query, now)))?;
     exchange.caller(&caller);
     if let Some(Asked { operation, model, .. }) = asked {
@@ -224,7 +225,7 @@ async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Rece
     match road.region_of(name) {
         Some(region) => {
             let asker = Asker { user, entry: caller.entry.clone(), probes_control: false };
-            region.models.behind(name, &region.upstream, &asker).await
+            Box::pin(region.models.behind(name, &region.upstream, &asker)).await
         }
         None => Behind::Unknown,
     }

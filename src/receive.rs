@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::EXPECT;
+use http::header::{EXPECT, HeaderName};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ use crate::listen::activity::Arrival;
 use budget::Held;
 use gather::Gathered;
 
+/// What a signature says of the body.
+const CONTENT_HASH: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 /// Between two reads of a request's body.
 const IDLE: Duration = Duration::from_secs(60);
 /// Within this time nobody looks at how fast a body comes, and after it, a body must have come this fast on average.
@@ -56,7 +58,7 @@ pub(crate) fn check(headers: &HeaderMap, body: &Incoming, limit: usize) -> Resul
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
-    if headers.get("x-amz-content-sha256").is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-")) {
+    if headers.get(CONTENT_HASH).is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-")) {
         return Err(Refusal::new(
             RefusalKind::Validation,
             "bodies signed in chunks (aws-chunked) are not served; let the SDK sign the whole body.",

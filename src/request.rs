@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_ENCODING, HeaderMap};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
@@ -100,7 +100,11 @@ impl Received {
     ///
     /// # Errors
     /// A target that cannot be written as a path; `operation` refuses those before.
-    pub(crate) fn to_upstream(&self, mut headers: HeaderMap, model: Option<&str>) -> Result<UpstreamRequest, Refusal> {
+    pub(crate) fn to_upstream(
+        &self,
+        headers: &Arc<HeaderMap>,
+        model: Option<&str>,
+    ) -> Result<UpstreamRequest, Refusal> {
         let requested = self.model.as_ref().map(|model| model.name.as_str());
         let mut path = match (self.operation.model, model) {
             (ModelPlace::Path | ModelPlace::Described, Some(model)) => operation::path_with(self.operation, model),
@@ -118,8 +122,8 @@ impl Received {
         };
         let path = PathAndQuery::try_from(path)
             .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's target cannot be sent on."))?;
-        headers.remove(CONTENT_LENGTH);
-        Ok(UpstreamRequest { plane: self.operation.plane, method: self.method.clone(), path, headers, body, body_hash })
+        let (method, headers) = (self.method.clone(), Arc::clone(headers));
+        Ok(UpstreamRequest { plane: self.operation.plane, method, path, headers, body, body_hash })
     }
 }
 
@@ -182,7 +186,7 @@ mod tests {
         let body = Bytes::from_static(br#"{"modelId":"m","modelInput":{}}"#);
         let found = operation::find(&head.method, head.uri.path()).unwrap();
         let received = Received::new(found.operation, found.identifier, head, body).unwrap();
-        let to_upstream = |received: &Received, model| received.to_upstream(HeaderMap::new(), Some(model)).unwrap();
+        let to_upstream = |received: &Received, model| received.to_upstream(&Arc::default(), Some(model)).unwrap();
         let (one, two) = (to_upstream(&received, "m"), to_upstream(&received, "m"));
         assert_eq!(one.body_hash.of(&bearer, &one.body).await, "");
         let hash = one.body_hash.of(&keys, &one.body).await;

@@ -37,7 +37,7 @@ pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request
 async fn answer(
     road: Arc<Road>,
     client: Arc<Client>,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
@@ -46,13 +46,38 @@ async fn answer(
         if let Ok(Matched { operation, identifier }) = operation::find(&head.method, head.uri.path()) {
             exchange.operation(operation, identifier.as_deref());
         }
-        let left = receive::leave_small(&head.headers, body).await;
+        let left = Box::pin(receive::leave_small(&head.headers, body)).await;
         exchange.record.request_size = left.size;
         return exchange.refuse(&if left.ended { refusal } else { refusal.closing() });
     }
     if head.uri.path().starts_with("/v1/") {
-        legacy_rest::serve(&road, &client, exchange, head, body).await
+        // In a box: what is asked for seldom shall not make the future of every request larger.
+        Box::pin(legacy_rest::serve(&road, &client, exchange, head, body)).await
     } else {
         proxy::serve(&road, &client, exchange, head, body).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function of this many arguments returns.
+    macro_rules! size_of_answer {
+        ($function:expr, $($argument:ident)*) => {{
+            fn size<$($argument,)* T>(_: impl Fn($($argument),*) -> T) -> usize {
+                size_of::<T>()
+            }
+            size($function)
+        }};
+    }
+
+    /// Futures are copied when they are made and when they are awaited, and each holds those that it awaits: what a request
+    /// needs seldom has a place of its own.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let (in_connection, own) = (size_of_answer!(serve, A B C), size_of_answer!(answer, A B C D));
+        assert!(in_connection <= 768, "{in_connection}");
+        assert!(own <= 5 * 1024, "{own}");
     }
 }

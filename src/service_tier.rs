@@ -3,10 +3,10 @@
 //! Bedrock has `priority`, `default`, `flex` and `reserved`; Anthropic's answers say `standard`, `priority` or `batch`.
 //! Names are kept as they come, so that a new tier needs no new version of the daemon.
 
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 
 /// Of InvokeModel, on the request and on its answer.
-const HEADER: &str = "x-amzn-bedrock-service-tier";
+const HEADER: HeaderName = HeaderName::from_static("x-amzn-bedrock-service-tier");
 
 /// Longest name of a tier, in bytes.
 const MAX_NAME: usize = 64;

@@ -138,7 +138,7 @@ impl HostRole {
         let recently = looked.borrow_and_update().is_none_or(|at| at.elapsed() < SHORTEST_INTERVAL);
         if !recently {
             self.wanted.notify_one();
-            let _ = timeout(Duration::from_secs(1), looked.changed()).await;
+            let _ = Box::pin(timeout(Duration::from_secs(1), looked.changed())).await;
         }
     }
 

@@ -26,7 +26,7 @@ pub use user::User;
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::Settings;
 use crate::settings::callers::CallerEntry;
-use authorization::Authorization;
+use authorization::{Authorization, Malformed};
 use denials::Denials;
 use memberships::Memberships;
 use signing_key::SigningKeys;
@@ -119,7 +119,7 @@ impl Callers {
             None => (path_and_query, None),
         };
         let request = sigv4::Request { method: method.as_str(), path, query, authority, headers, body };
-        let found = self.read_claim(headers, query).and_then(|claim| {
+        let found = self.read(claim(headers, query), headers, query).and_then(|claim| {
             let proof = match &claim {
                 Claim::Signature(authorization) => self.signer(authorization, &request, now)?,
                 other => self.proof_by_head(other),
@@ -129,7 +129,7 @@ impl Callers {
         found.inspect_err(|refusal| self.denied(peer.uid, None, refusal, now))
     }
 
-    /// The same for a request of which `is_signed_for_us` has said no: its signature, if it has one, proves nothing. A key
+    /// The same for a request of whose `claim` `is_signed_for_us` has said no: its signature, if it has one, proves nothing. A key
     /// that becomes known meanwhile does not change this, because the body that it covers has not been read.
     ///
     /// # Errors
@@ -139,9 +139,10 @@ impl Callers {
         peer: &Peer,
         headers: &HeaderMap,
         query: Option<&str>,
+        claim: Result<Claim<'_>, Malformed>,
         now: SystemTime,
     ) -> Result<Caller, Refusal> {
-        let found = self.read_claim(headers, query).map(|claim| {
+        let found = self.read(claim, headers, query).map(|claim| {
             let proof = self.proof_by_head(&claim);
             self.caller(peer, &claim, proof, now)
         });
@@ -166,8 +167,8 @@ impl Callers {
     }
 
     /// Whether a request is signed with a key that is known here, so that its body is needed to say who has sent it.
-    pub(crate) fn is_signed_for_us(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime) -> bool {
-        match claim(headers, query) {
+    pub(crate) fn is_signed_for_us(&self, claim: &Result<Claim<'_>, Malformed>, now: SystemTime) -> bool {
+        match claim {
             Ok(Claim::Signature(authorization)) => {
                 let id = authorization.access_key_id.as_ref();
                 self.is_local_key(id) || self.host.key(id, now).is_some()
@@ -204,8 +205,13 @@ impl Callers {
         self.entries.iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id))
     }
 
-    fn read_claim<'a>(&self, headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Claim<'a>, Refusal> {
-        match claim(headers, query) {
+    fn read<'a>(
+        &self,
+        claim: Result<Claim<'a>, Malformed>,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> Result<Claim<'a>, Refusal> {
+        match claim {
             // It is stripped like any other; only one that names a key of ours was meant for us.
             Err(malformed) if !self.is_addressed(headers, query) => {
                 tracing::debug!(reason = %Refusal::from(malformed), "the client's own authentication is unreadable and proves nothing");

@@ -95,17 +95,17 @@ fn by_its_head_alone_a_signature_proves_nothing_and_is_no_fault() {
     let callers = callers(KEYED);
     for secret in [SECRET, "another"] {
         let headers = signed("LOCALBILLING", secret, now());
-        let caller = callers.identify_by_head(&uid(4242), &headers, None, now()).unwrap();
+        let caller = callers.identify_by_head(&uid(4242), &headers, None, claim(&headers, None), now()).unwrap();
         assert_eq!((caller.name(), caller.identity_verified), (None, false));
         assert_eq!(caller.access_key_id.as_deref(), Some("LOCALBILLING"));
     }
     let mut bearer = HeaderMap::new();
     bearer.insert(AUTHORIZATION, "Bearer a-token-that-only-tests-know".parse().unwrap());
-    let caller = callers.identify_by_head(&uid(4242), &bearer, None, now()).unwrap();
+    let caller = callers.identify_by_head(&uid(4242), &bearer, None, claim(&bearer, None), now()).unwrap();
     assert_eq!((caller.name(), caller.identity_verified), (Some("reports"), true));
     let mut unreadable = HeaderMap::new();
     unreadable.insert(AUTHORIZATION, "AWS4-HMAC-SHA256 Credential=LOCALBILLING".parse().unwrap());
-    assert!(callers.identify_by_head(&uid(4242), &unreadable, None, now()).is_err());
+    assert!(callers.identify_by_head(&uid(4242), &unreadable, None, claim(&unreadable, None), now()).is_err());
 }
 
 #[test]

@@ -202,7 +202,8 @@ impl Credentials {
         }
         let is_under_way = self.fetching.try_lock().is_err();
         if self.held.load().fruitless == 0 || (self.calls_for(Cause::Needed) && !is_under_way) {
-            let _ = timeout(LONGEST_WAIT, self.fetch(Cause::Needed)).await;
+            // In a box: most requests find a credential, and their futures need no room for this.
+            let _ = Box::pin(timeout(LONGEST_WAIT, self.fetch(Cause::Needed))).await;
         }
         self.current(SystemTime::now())
     }

@@ -43,10 +43,7 @@ pub(crate) struct OpenExchange<'a>(&'a mut Exchange);
 impl Exchange {
     /// The limits have granted it this.
     pub(crate) fn admitted(&mut self, admission: Admission) -> AdmittedExchange<'_> {
-        let admission = self.admission.insert(admission);
-        if let Ok(id) = self.record.request_id.parse() {
-            admission.recorded_as(id);
-        }
+        self.admission.insert(admission).recorded_as(self.id);
         AdmittedExchange(self)
     }
 
@@ -120,8 +117,8 @@ impl AdmittedExchange<'_> {
     }
 
     /// What such calls are part of.
-    pub(crate) fn span(&self) -> Option<Parent> {
-        Parent::of_request(&self.0.record.request_id, self.0.parent)
+    pub(crate) fn span(&self) -> Parent {
+        Parent::of_request(self.0.id, self.0.parent)
     }
 
     /// Writes the request into the ledger before its first byte goes upstream: the opening at the first attempt, and what has

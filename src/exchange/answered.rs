@@ -24,7 +24,7 @@ pub(crate) struct Answered {
 
 impl Exchange {
     /// Hands an upstream's answer on: status, headers and body as they came, and what we add to the headers.
-    pub(crate) fn relay(mut self, answered: Answered) -> Response<Body> {
+    pub(crate) fn relay(mut self: Box<Self>, answered: Answered) -> Response<Body> {
         let (status, headers, meter, body) = self.answered(answered);
         let body = match body {
             AnswerBody::Read(bytes) => {

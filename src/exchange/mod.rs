@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
+use uuid::Uuid;
 
 use admitted::Tried;
 pub(crate) use admitted::{AdmittedExchange, Went};
@@ -33,6 +34,7 @@ use crate::operation::{ModelPlace, Operation, TokenEstimate};
 use crate::panics;
 use crate::receive::budget::Held;
 use crate::record::{Outcome, Record, Usage};
+use crate::request_id;
 use crate::road::Road;
 use crate::settings::callers::CallerEntry;
 use crate::telemetry::Parent;
@@ -53,6 +55,8 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// A request between its head and the end of its answer.
 pub(crate) struct Exchange {
     road: Arc<Road>,
+    /// The record's own, as it was made.
+    id: Uuid,
     pub record: Record,
     /// Whose bounds it is under.
     pub user: User,
@@ -95,14 +99,16 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// Begins the record of a request whose head has arrived.
-    pub(crate) fn begin(road: &Arc<Road>, client: &Client) -> Exchange {
+    pub(crate) fn begin(road: &Arc<Road>, client: &Client) -> Box<Exchange> {
         Exchange::of(road, &client.peer.source, client.peer.uid, User::of(&client.peer))
     }
 
-    fn of(road: &Arc<Road>, source: &str, uid: Option<u32>, user: User) -> Exchange {
+    /// In a place of its own, so that futures hold a pointer instead of a kilobyte.
+    fn of(road: &Arc<Road>, source: &str, uid: Option<u32>, user: User) -> Box<Exchange> {
         let now = jiff::Timestamp::now();
+        let id = request_id::new(now);
         let record = Record {
-            request_id: uuid::Uuid::now_v7().to_string(),
+            request_id: request_id::text(id),
             started_ms: now.as_millisecond(),
             operation: Cow::Borrowed("Unknown"),
             source_ip: source.to_owned(),
@@ -112,8 +118,9 @@ impl Exchange {
             ..Record::default()
         };
         let in_flight = road.metrics.enter();
-        Exchange {
+        Box::new(Exchange {
             road: Arc::clone(road),
+            id,
             record,
             user,
             entry: None,
@@ -135,13 +142,13 @@ impl Exchange {
             parent: None,
             turn: None,
             _in_flight: in_flight,
-        }
+        })
     }
 
     /// Begins the record of a call that the daemon makes for itself.
-    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32, parent: Option<Parent>) -> Exchange {
+    pub(crate) fn begin_own(road: &Arc<Road>, source: &str, uid: u32, parent: Parent) -> Box<Exchange> {
         let mut exchange = Exchange::of(road, source, Some(uid), User::Local(uid));
-        exchange.parent = parent;
+        exchange.parent = Some(parent);
         exchange
     }
 
@@ -182,7 +189,7 @@ impl Exchange {
     }
 
     /// Ends with an answer that no upstream was asked for.
-    pub(crate) fn completed_here(mut self, body_length: usize) {
+    pub(crate) fn completed_here(mut self: Box<Self>, body_length: usize) {
         self.record.response_size = body_length as u64;
         self.close(Outcome::Completed, StatusCode::OK.as_u16());
     }
@@ -204,12 +211,12 @@ impl Exchange {
     }
 
     /// A call of the daemon's own has ended.
-    pub(crate) fn ended(mut self, outcome: Outcome, status: u16) {
+    pub(crate) fn ended(mut self: Box<Self>, outcome: Outcome, status: u16) {
         self.close(outcome, status);
     }
 
     /// Ends with an answer of our own.
-    pub(crate) fn refuse(mut self, refusal: &Refusal) -> Response<Body> {
+    pub(crate) fn refuse(mut self: Box<Self>, refusal: &Refusal) -> Response<Body> {
         let response = refusal.response();
         self.note_refusal(refusal, response.body().len());
         let mut response = response.map(Body::whole);

@@ -33,7 +33,7 @@ struct Relay {
 
 #[derive(Debug)]
 struct Passage {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     meter: Meter,
 }
 
@@ -43,7 +43,7 @@ impl Body {
     }
 
     /// What comes from upstream, with the exchange that ends when it does.
-    pub(super) fn relay(body: UpstreamBody, exchange: Exchange, meter: Meter) -> Body {
+    pub(super) fn relay(body: UpstreamBody, exchange: Box<Exchange>, meter: Meter) -> Body {
         let mut relay = Box::new(Relay { body, passage: Some(Passage { exchange, meter }) });
         // An answer without a body has ended before its first frame.
         if relay.body.is_end_stream() {

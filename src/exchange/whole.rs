@@ -19,13 +19,13 @@ pub(crate) struct Whole {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 /// No whole answer could be had: the request is to be refused.
 #[derive(Debug)]
 pub(crate) struct NotWhole {
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
     pub headers: HeaderMap,
     pub refusal: Refusal,
 }
@@ -52,7 +52,11 @@ impl Whole {
 
 impl Exchange {
     /// Reads an upstream's answer to its end; one of more than `most` bytes is left.
-    pub(crate) async fn read_whole(mut self, answered: Answered, most: usize) -> Result<Whole, Box<NotWhole>> {
+    pub(crate) async fn read_whole(
+        mut self: Box<Self>,
+        answered: Answered,
+        most: usize,
+    ) -> Result<Whole, Box<NotWhole>> {
         let (status, headers, meter, body) = self.answered(answered);
         // The exchange keeps the meter, so that the tokens of a client that leaves meanwhile count like any other's.
         self.held_meter = Some(meter);
@@ -69,7 +73,7 @@ impl Exchange {
         }
     }
 
-    fn not_whole(mut self, headers: HeaderMap, refusal: Refusal) -> Box<NotWhole> {
+    fn not_whole(mut self: Box<Self>, headers: HeaderMap, refusal: Refusal) -> Box<NotWhole> {
         if let Some(meter) = self.held_meter.take() {
             self.metered(meter);
         }

@@ -1,7 +1,5 @@
 use std::path::Path;
 
-use http::header::HeaderMap;
-
 use super::*;
 use crate::config::Source;
 use crate::operation;
@@ -59,7 +57,7 @@ fn the_model_is_found_again_behind_a_replaced_guardrail() {
     );
     let received = received("/openai/v1/chat/completions", &[], &body);
     let replaced = replaced(&received, &settings()).unwrap().unwrap();
-    let upstream = replaced.to_upstream(HeaderMap::new(), Some("us.openai.gpt")).unwrap();
+    let upstream = replaced.to_upstream(&std::sync::Arc::default(), Some("us.openai.gpt")).unwrap();
     let expected = body.replace(GOV, COMMERCIAL).replace("openai.gpt", "us.openai.gpt");
     assert_eq!(upstream.body, expected.as_bytes());
 }

@@ -137,7 +137,7 @@ impl Limits {
                 }
             }
         };
-        waiting.granted().await
+        Box::pin(waiting.granted()).await
     }
 
     /// Refuses early, before a request's body is read, what no body could change: the host or the caller has used up a

@@ -1,5 +1,6 @@
 //! Token counts under all the names that vendors give them. What is not there is unknown, never 0.
 
+use http::header::HeaderName;
 use serde_json::Value;
 
 use crate::record::Usage;
@@ -27,12 +28,12 @@ impl Usage {
 
 /// From the headers of InvokeModel's answer.
 pub(crate) fn of_headers(headers: &http::HeaderMap) -> Usage {
-    let count = |name: &str| of_text(headers.get(name)?.to_str().ok()?.trim());
+    let count = |name: HeaderName| of_text(headers.get(name)?.to_str().ok()?.trim());
     Usage {
-        input_tokens: count("x-amzn-bedrock-input-token-count"),
-        output_tokens: count("x-amzn-bedrock-output-token-count"),
-        cache_read_tokens: count("x-amzn-bedrock-cache-read-input-token-count"),
-        cache_write_tokens: count("x-amzn-bedrock-cache-write-input-token-count"),
+        input_tokens: count(const { HeaderName::from_static("x-amzn-bedrock-input-token-count") }),
+        output_tokens: count(const { HeaderName::from_static("x-amzn-bedrock-output-token-count") }),
+        cache_read_tokens: count(const { HeaderName::from_static("x-amzn-bedrock-cache-read-input-token-count") }),
+        cache_write_tokens: count(const { HeaderName::from_static("x-amzn-bedrock-cache-write-input-token-count") }),
         cache_write_1h_tokens: None,
     }
 }

@@ -1,7 +1,7 @@
 //! The labels of metrics. Their values are bounded: operations come from the table, models from the catalogue, callers from
 //! the configuration.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
@@ -16,9 +16,12 @@ impl Text {
     pub(super) fn of(text: &str) -> Text {
         Text(text.to_owned().into())
     }
+}
 
-    pub(super) fn fixed(text: &'static str) -> Text {
-        Text(text.into())
+/// It hashes and compares as its text does.
+impl Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

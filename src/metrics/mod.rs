@@ -5,6 +5,7 @@ mod labels;
 mod own_credentials;
 mod readings;
 mod requests;
+mod series;
 mod standing;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! What each request leaves behind when it ends: counts, times, tokens and money.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,10 +13,11 @@ use super::labels::{
     AttemptLabels, CallerLabel, CallerTokenLabels, DirectionLabel, HowLabel, ModelLabel, OTHER, OperationLabel,
     RequestLabels, Text, TokenLabels,
 };
+use super::series::Series;
 use super::{Metrics, add, add_as};
 use crate::record::Record;
 use crate::timings::Timings;
-use crate::upstream::attempts::Results;
+use crate::upstream::attempts::{Came, Results};
 
 type Histograms = Family<OperationLabel, Histogram, fn() -> Histogram>;
 type Dollars = Counter<f64, AtomicU64>;
@@ -33,7 +36,56 @@ pub(super) struct Requests {
     cost: Family<ModelLabel, Dollars>,
     caller_tokens: Family<CallerTokenLabels, Counter>,
     caller_cost: Family<CallerLabel, Dollars>,
+    kept: Kept,
 }
+
+/// Members of the families above, so that a request need not look for them by labels.
+#[derive(Debug, Default)]
+struct Kept {
+    operations: Series<OfOperation>,
+    models: Series<OfModel>,
+    callers: Series<OfCaller>,
+    regions: Series<OfRegion>,
+    bytes: [OnceLock<Counter>; 2],
+}
+
+/// Each exists, and is shown, from its first count on.
+#[derive(Debug)]
+struct OfOperation {
+    duration: Histogram,
+    first_byte: OnceLock<Histogram>,
+}
+
+#[derive(Debug)]
+struct OfModel {
+    model: Text,
+    used: Used,
+    /// By operation and status.
+    ended: RwLock<Vec<(Cow<'static, str>, u16, Counter)>>,
+}
+
+#[derive(Debug)]
+struct OfCaller {
+    caller: Text,
+    used: Used,
+}
+
+/// Tokens by direction, and money.
+#[derive(Debug, Default)]
+struct Used {
+    tokens: [OnceLock<Counter>; DIRECTIONS.len()],
+    cost: OnceLock<Dollars>,
+}
+
+#[derive(Debug)]
+struct OfRegion {
+    region: Text,
+    /// By what came of them.
+    attempts: [OnceLock<Counter>; Came::ALL.len()],
+}
+
+const DIRECTIONS: [&str; 4] = ["input", "output", "cache_read", "cache_write"];
+const BODIES: [&str; 2] = ["request", "response"];
 
 /// From 5 ms to 15 min: what inference takes.
 fn inference() -> Histogram {
@@ -85,6 +137,7 @@ impl Requests {
                 "caller_cost_usd",
                 "What the reported tokens cost by the configured prices, by caller, in US dollars",
             ),
+            kept: Kept::default(),
         }
     }
 }
@@ -96,35 +149,45 @@ impl Metrics {
 
     /// What has come of attempts at an upstream.
     pub(crate) fn attempted(&self, region: &str, results: &Results) {
+        let of_region =
+            self.requests.kept.regions.of(region, |region| OfRegion { region, attempts: Default::default() });
         for (came, count) in results.counts() {
-            let labels = AttemptLabels { region: Text::of(region), result: came.as_str() };
-            self.requests.attempts.get_or_create(&labels).inc_by(count.into());
+            let create = || {
+                let labels = AttemptLabels { region: of_region.region.clone(), result: came.as_str() };
+                self.requests.attempts.get_or_create_owned(&labels)
+            };
+            of_region.attempts[came as usize].get_or_init(create).inc_by(count.into());
         }
     }
 
     /// `model` is the catalogue's name for the model; what no catalogue knows is "other", no model at all is "".
     pub(crate) fn ended(&self, record: &Record, model: Option<&str>, timings: &Timings) {
         let model = match (model, record.model_id.is_empty()) {
-            (Some(model), _) => Text::of(model),
-            (None, true) => Text::fixed(""),
-            (None, false) => Text::fixed(OTHER),
+            (Some(model), _) => model,
+            (None, true) => "",
+            (None, false) => OTHER,
         };
         let requests = &self.requests;
         requests.timed(record, timings);
+        let model =
+            requests.kept.models.of(model, |model| OfModel { model, used: Used::default(), ended: RwLock::default() });
         requests.used(record, &model);
-        requests.bytes.get_or_create(&DirectionLabel { direction: "request" }).inc_by(record.request_size);
-        requests.bytes.get_or_create(&DirectionLabel { direction: "response" }).inc_by(record.response_size);
-        let operation = Text::from(record.operation.clone());
-        requests.ended.get_or_create(&RequestLabels { operation, model, status: record.status_code }).inc();
+        requests.passed([record.request_size, record.response_size]);
+        requests.ended(&model, &record.operation, record.status_code);
     }
 }
 
 impl Requests {
     fn timed(&self, record: &Record, timings: &Timings) {
-        let by_operation = OperationLabel { operation: Text::from(record.operation.clone()) };
-        self.durations.get_or_create(&by_operation).observe(timings.whole.as_secs_f64());
+        let labels = || OperationLabel { operation: Text::from(record.operation.clone()) };
+        let of_operation = self.kept.operations.of(&record.operation, |_| OfOperation {
+            duration: self.durations.get_or_create_owned(&labels()),
+            first_byte: OnceLock::new(),
+        });
+        of_operation.duration.observe(timings.whole.as_secs_f64());
         if let Some(first) = record.first_byte_latency {
-            self.first_bytes.get_or_create(&by_operation).observe(first as f64 / 1000.0);
+            let first_byte = of_operation.first_byte.get_or_init(|| self.first_bytes.get_or_create_owned(&labels()));
+            first_byte.observe(first as f64 / 1000.0);
         }
         let was_sent = record.attempts > 0;
         if was_sent || !timings.queued.is_zero() {
@@ -135,25 +198,50 @@ impl Requests {
         }
     }
 
-    fn used(&self, record: &Record, model: &Text) {
+    fn used(&self, record: &Record, model: &OfModel) {
         // A caller without an entry has no name; how many of those there are, nobody decides.
-        let caller = record.caller.as_deref().map_or(Text::fixed(OTHER), Text::of);
+        let caller = record.caller.as_deref().unwrap_or(OTHER);
+        let caller = self.kept.callers.of(caller, |caller| OfCaller { caller, used: Used::default() });
         let usage = &record.usage;
-        for (direction, count) in [
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-            ("cache_read", usage.cache_read_tokens),
-            ("cache_write", usage.cache_write_tokens),
-        ] {
+        let counts = [usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens];
+        for (at, (count, direction)) in counts.into_iter().zip(DIRECTIONS).enumerate() {
             let Some(count) = count else { continue };
-            count_up(&self.tokens.get_or_create(&TokenLabels { model: model.clone(), direction }), count);
-            let labels = CallerTokenLabels { caller: caller.clone(), direction };
-            count_up(&self.caller_tokens.get_or_create(&labels), count);
+            let of_model = || TokenLabels { model: model.model.clone(), direction };
+            let of_caller = || CallerTokenLabels { caller: caller.caller.clone(), direction };
+            count_up(model.used.tokens[at].get_or_init(|| self.tokens.get_or_create_owned(&of_model())), count);
+            count_up(
+                caller.used.tokens[at].get_or_init(|| self.caller_tokens.get_or_create_owned(&of_caller())),
+                count,
+            );
         }
         if let Some(nano_usd) = record.cost_nano_usd {
             let dollars = nano_usd as f64 / 1e9;
-            self.cost.get_or_create(&ModelLabel { model: model.clone() }).inc_by(dollars);
-            self.caller_cost.get_or_create(&CallerLabel { caller }).inc_by(dollars);
+            let of_model = || ModelLabel { model: model.model.clone() };
+            let of_caller = || CallerLabel { caller: caller.caller.clone() };
+            model.used.cost.get_or_init(|| self.cost.get_or_create_owned(&of_model())).inc_by(dollars);
+            caller.used.cost.get_or_init(|| self.caller_cost.get_or_create_owned(&of_caller())).inc_by(dollars);
+        }
+    }
+
+    fn passed(&self, sizes: [u64; 2]) {
+        for ((counter, direction), size) in self.kept.bytes.iter().zip(BODIES).zip(sizes) {
+            counter.get_or_init(|| self.bytes.get_or_create_owned(&DirectionLabel { direction })).inc_by(size);
+        }
+    }
+
+    fn ended(&self, of_model: &OfModel, operation: &Cow<'static, str>, status: u16) {
+        let is_it =
+            |(known, answered, _): &&(Cow<'static, str>, u16, Counter)| *answered == status && known == operation;
+        if let Some((.., counter)) = of_model.ended.read().unwrap_or_else(PoisonError::into_inner).iter().find(is_it) {
+            counter.inc();
+            return;
+        }
+        let labels = RequestLabels { operation: Text::from(operation.clone()), model: of_model.model.clone(), status };
+        let counter = self.ended.get_or_create_owned(&labels);
+        counter.inc();
+        let mut ended = of_model.ended.write().unwrap_or_else(PoisonError::into_inner);
+        if !ended.iter().any(|one| is_it(&one)) {
+            ended.push((operation.clone(), status, counter));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What one commercial region offers: its foundation models and the inference profiles that reach them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -320,8 +321,14 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
     if !body.is_empty() {
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     }
-    let request =
-        UpstreamRequest { plane: Plane::Control, method, path, headers, body, body_hash: BodyHash::default() };
+    let request = UpstreamRequest {
+        plane: Plane::Control,
+        method,
+        path,
+        headers: Arc::new(headers),
+        body,
+        body_hash: BodyHash::default(),
+    };
     let answer = match upstream.exchange(&request, effort).await {
         Ok(answer) => answer,
         Err(failure) => {

@@ -107,14 +107,17 @@ impl Models {
         own: &impl SendRecorded,
     ) -> Result<Target, Refusal> {
         crate::operation::check_identifier(asked)?;
-        let account = account(upstream);
         let resolution = {
             let listed = self.catalogue.load();
-            let learned = self.learned(&account, self.learned_as(asked));
+            let learned = self.learned(|| account(upstream), || self.learned_as(asked));
             let caller = asker.entry.as_deref();
             resolve::resolve(asked, Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) })?
         };
-        self.carry_out(resolution, asked, upstream, &account, asker, own).await
+        match resolution {
+            Resolution::Send(target) => Ok(target),
+            // In a box: a request's future is large enough without what it seldom needs.
+            other => Box::pin(self.carry_out(other, asked, upstream, asker, own)).await,
+        }
     }
 
     /// The profile for a model that the upstream would not serve by its identifier; none when there is no way. An error where
@@ -135,10 +138,9 @@ impl Models {
             _ => return None,
         };
         let listing = self.refresh_unless_fresh(upstream, asker).await;
-        let account = account(upstream);
         let (resolution, is_known) = {
             let listed = self.catalogue.load();
-            let learned = self.learned(&account, model);
+            let learned = self.learned(|| account(upstream), || model);
             let caller = asker.entry.as_deref();
             let known = Known { learned: learned.as_deref(), ..self.known(listed.as_ref(), caller) };
             let is_known = known.catalogue.is_some_and(|catalogue| catalogue.model(model).is_some());
@@ -150,7 +152,7 @@ impl Models {
                 Some(Err(unlisted(model, &upstream.region, &why)))
             }
             (Ok(Resolution::Send(target)), _) if !target.is_profile => None,
-            (Ok(resolution), _) => Some(self.carry_out(resolution, asked, upstream, &account, asker, own).await),
+            (Ok(resolution), _) => Some(self.carry_out(resolution, asked, upstream, asker, own).await),
             (Err(refusal), _) => Some(Err(refusal)),
         }
     }
@@ -220,7 +222,6 @@ impl Models {
         resolution: Resolution,
         asked: &str,
         upstream: &Upstream,
-        account: &str,
         asker: &Asker,
         own: &impl SendRecorded,
     ) -> Result<Target, Refusal> {
@@ -236,20 +237,21 @@ impl Models {
                 }
             }
             Resolution::Create { model, source_arn } => {
+                let account = account(upstream);
                 let alone = Arc::clone(lock(&self.busy).entry(model.clone()).or_default());
                 let came = Instant::now();
                 let mut failed = alone.lock().await;
                 if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= came) {
                     return Err(failed.refusal.clone());
                 }
-                if let Some(identifier) = self.learned(account, &model) {
+                if let Some(identifier) = self.learned(|| account.clone(), || &model) {
                     return Ok(Target { identifier, is_profile: true, how: How::Learned });
                 }
-                let made = self.own_profile(&model, &source_arn, upstream, account, asker, own).await;
+                let made = self.own_profile(&model, &source_arn, upstream, &account, asker, own).await;
                 let (identifier, how) = made.inspect_err(|refusal| {
                     *failed = Some(FailedCreation { at: Instant::now(), refusal: refusal.clone() });
                 })?;
-                self.learn(account, &model, &identifier);
+                self.learn(&account, &model, &identifier);
                 Ok(Target { identifier, is_profile: true, how })
             }
         }
@@ -285,12 +287,13 @@ impl Models {
         Known { settings: &self.settings, caller, catalogue, learned: None, looked_up: None }
     }
 
-    fn learned(&self, account: &str, model: &str) -> Option<String> {
+    /// The profile that was learned for a model in an account. Most times nothing was, and neither is asked for.
+    fn learned<'a>(&self, account: impl FnOnce() -> String, model: impl FnOnce() -> &'a str) -> Option<String> {
         let learned = lock(&self.learned);
         if learned.is_empty() {
             return None;
         }
-        let entry = learned.get(&(account.to_owned(), model.to_owned()))?;
+        let entry = learned.get(&(account(), model().to_owned()))?;
         (entry.until > Instant::now()).then(|| entry.identifier.clone())
     }
 

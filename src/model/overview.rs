@@ -52,7 +52,7 @@ impl Models {
     }
 
     fn overview_of(&self, listed: &Arc<Listed>, model: &catalogue::FoundationModel, account: &str) -> Overview {
-        let learned = self.learned(account, &model.model_id);
+        let learned = self.learned(|| account.to_owned(), || &model.model_id);
         let known = Known { learned: learned.as_deref(), ..self.known(Some(listed), None) };
         let sent = match resolve::resolve(&model.model_id, known) {
             Ok(Resolution::Send(target)) if target.is_profile || model.on_demand() => Sent::As(target.identifier),

@@ -23,14 +23,14 @@ impl Parent {
 
     /// The span of a request (see `span.rs`), for what the daemon does itself on its account. `caller` is the request's own
     /// parent.
-    pub(crate) fn of_request(request_id: &str, caller: Option<Parent>) -> Option<Parent> {
-        let id = uuid::Uuid::parse_str(request_id).ok()?.into_bytes();
-        Some(Parent {
+    pub(crate) fn of_request(id: uuid::Uuid, caller: Option<Parent>) -> Parent {
+        let id = id.into_bytes();
+        Parent {
             trace_id: caller.map_or(id, |caller| caller.trace_id),
             span_id: id.last_chunk().copied(),
             is_sampled: caller.is_none_or(|caller| caller.is_sampled),
             is_remote: false,
-        })
+        }
     }
 
     /// From a value that has the form of an `X-Amzn-Trace-Id`. X-Ray's ids are those of OpenTelemetry in another spelling.

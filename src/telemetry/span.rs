@@ -147,7 +147,8 @@ mod tests {
         // What the daemon does itself for a request is a child of the request's span, wherever that belongs.
         for (request, trace_id) in [(&own, own.trace_id.clone()), (&of(&ended(&record(), Some(parent))), vec![7; 16])] {
             let caller = Some(parent).filter(|_| trace_id == [7; 16]);
-            let call = of(&ended(&Record::default(), Parent::of_request(&record().request_id, caller)));
+            let call =
+                of(&ended(&Record::default(), Some(Parent::of_request(record().request_id.parse().unwrap(), caller))));
             assert_eq!((call.trace_id, &call.parent_span_id, call.flags), (trace_id, &request.span_id, 0x101));
         }
     }

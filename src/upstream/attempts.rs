@@ -26,7 +26,7 @@ pub(crate) struct Results {
 }
 
 impl Came {
-    const ALL: [Came; 7] =
+    pub(crate) const ALL: [Came; 7] =
         [Came::Success, Came::Throttled, Came::Refused, Came::Failed, Came::Broke, Came::Unreached, Came::Abandoned];
 
     pub(crate) fn as_str(self) -> &'static str {

@@ -75,8 +75,8 @@ pub(crate) struct UpstreamRequest {
     pub plane: Plane,
     pub method: Method,
     pub path: PathAndQuery,
-    /// After `strip::request_headers`.
-    pub headers: HeaderMap,
+    /// After `strip::request_headers`: the same for all upstreams of a request.
+    pub headers: Arc<HeaderMap>,
     pub body: Bytes,
     /// Of this body.
     pub body_hash: BodyHash,
@@ -198,7 +198,8 @@ impl Upstream {
         effort: &mut Effort,
         tell: impl FnMut(u32) + Send,
     ) -> Result<Answer, Failure> {
-        let result = self.answer(timeouts, request, effort, tell).await;
+        // In a box: a dozen futures stand around this one, and each would be larger by all that sending needs.
+        let result = Box::pin(self.answer(timeouts, request, effort, tell)).await;
         self.standing.learn(request.plane, &result);
         result
     }
@@ -225,7 +226,7 @@ impl Upstream {
                     may_refresh = false;
                     let error = answer.error().unwrap_or_default().error_type;
                     tracing::warn!(region = %self.region, %error, "the upstream refused the credential; refreshing it");
-                    let Some(other) = self.credentials.after_rejection(&credential).await else {
+                    let Some(other) = Box::pin(self.credentials.after_rejection(&credential)).await else {
                         return Ok(answer);
                     };
                     credential = other;
@@ -264,7 +265,7 @@ impl Upstream {
         let body = UpstreamBody::new(incoming, lease, timeouts.idle);
         // An error is small; what it says decides about another attempt, and stands in the record.
         let body = match head.status.as_u16() {
-            400.. => read_error(head.status, body, ERROR_BODY_TIME)
+            400.. => Box::pin(read_error(head.status, body, ERROR_BODY_TIME))
                 .await
                 .map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?,
             _ => AnswerBody::Passing(body),
@@ -283,13 +284,12 @@ impl Upstream {
         let mut request = http::Request::new(Full::new(outgoing.body.clone()));
         *request.method_mut() = outgoing.method.clone();
         *request.uri_mut() = http::Uri::from(outgoing.path.clone());
-        *request.headers_mut() = outgoing.headers.clone();
+        *request.headers_mut() = HeaderMap::clone(&outgoing.headers);
         request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
-        let authority = self.pool(outgoing.plane).endpoint().authority();
         let signed = sign::Signed {
             method: &outgoing.method,
             path: &outgoing.path,
-            authority: &authority,
+            endpoint: self.endpoint(outgoing.plane),
             region: &self.region,
             body_hash,
             now: clock::shifted(SystemTime::now(), offset),

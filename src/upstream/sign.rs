@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 
+use crate::config::Endpoint;
 use crate::credentials::{Credential, CredentialKind};
 use crate::large;
 use crate::sigv4::{self, Service, Unsigned};
@@ -17,7 +18,7 @@ pub(crate) struct Signed<'a> {
     pub method: &'a Method,
     /// Encoded once, as it is sent.
     pub path: &'a PathAndQuery,
-    pub authority: &'a str,
+    pub endpoint: &'a Endpoint,
     pub region: &'a str,
     /// Of [`BodyHash`].
     pub body_hash: &'a str,
@@ -66,7 +67,7 @@ pub(crate) fn authenticate(
         method: request.method.as_str(),
         path: request.path.path(),
         query: request.path.query(),
-        authority: request.authority,
+        authority: &request.endpoint.authority(),
         covered: &[CONTENT_TYPE],
         body_hash: request.body_hash,
         now: request.now,

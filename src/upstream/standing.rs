@@ -1,12 +1,12 @@
 //! The last thing that is known of an upstream: whether it can be reached, and whether it takes the credential. Readiness goes
 //! by it. An upstream in trouble is asked a question of no consequence now and then, so that it is known when that has passed.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
 use tokio::sync::watch;
 
 use super::answer::Remedy;
@@ -152,7 +152,7 @@ impl Upstream {
             plane: Plane::Runtime,
             method: Method::GET,
             path: PathAndQuery::from_static("/async-invoke?maxResults=1"),
-            headers: HeaderMap::new(),
+            headers: Arc::default(),
             body: Bytes::new(),
             body_hash: BodyHash::default(),
         };
@@ -171,7 +171,7 @@ mod tests {
     fn answer(status: u16, error_type: &str) -> Result<Answer, Failure> {
         let body = serde_json::json!({ "__type": error_type, "message": "x" }).to_string();
         let status = StatusCode::from_u16(status).unwrap();
-        Ok(Answer { status, headers: HeaderMap::new(), body: AnswerBody::Read(body.into()) })
+        Ok(Answer { status, headers: http::HeaderMap::new(), body: AnswerBody::Read(body.into()) })
     }
 
     fn not_sent() -> Result<Answer, Failure> {

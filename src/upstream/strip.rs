@@ -12,12 +12,23 @@ const OF_THE_REQUEST: [&str; 3] = ["accept", "content-encoding", "content-type"]
 /// Headers that Bedrock's APIs define: its own, and those of the Anthropic and OpenAI shapes.
 const PREFIXES_OF_BEDROCK: [&str; 3] = ["anthropic-", "openai-", "x-amzn-bedrock-"];
 
+/// Headers of an answer that are for the connection to the upstream, and not for the client.
+const OF_THE_CONNECTION: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// The headers that go upstream. `forward` are those that the configuration adds to Bedrock's own.
 pub(crate) fn request_headers(client: &HeaderMap, forward: &[Forwarded]) -> HeaderMap {
-    let named = named_by_connection(client);
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
     for (name, value) in client {
-        if travels(name.as_str(), forward) && !named.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())) {
+        if travels(name.as_str(), forward) && !is_named_by_connection(client, name.as_str()) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -36,27 +47,19 @@ pub(crate) fn travels(name: &str, forward: &[Forwarded]) -> bool {
 
 /// Removes what belongs to the upstream connection from an answer's headers.
 pub(crate) fn response_headers(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = named_by_connection(headers).iter().filter_map(|n| n.parse().ok()).collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ] {
+    let is_gone = |name: &&HeaderName| {
+        OF_THE_CONNECTION.contains(&name.as_str()) || is_named_by_connection(headers, name.as_str())
+    };
+    let gone: Vec<HeaderName> = headers.keys().filter(is_gone).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
 }
 
-fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+/// Whether the `Connection` header says that a header, given in lower case, is for this connection alone.
+fn is_named_by_connection(headers: &HeaderMap, name: &str) -> bool {
+    let mut lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    lines.any(|line| line.split(',').any(|named| named.trim().eq_ignore_ascii_case(name)))
 }
 
 /// The query without the parameters of a presigned request.
