@@ -91,7 +91,7 @@ pub(crate) async fn comes_back(stage: &Stage) {
     let start = Instant::now();
     loop {
         let now = stage.with_daemon(async |daemon| of(daemon, true).await).await;
-        let is_back = !stage.samples.lock().unwrap().iter().any(|before| now.exceeds(before));
+        let is_back = grown(&stage.samples.lock().unwrap(), &now).is_empty();
         if is_back || start.elapsed() > DEADLINE {
             println!("after {:.1} s it holds no more than before: {is_back}", start.elapsed().as_secs_f32());
             stage.samples.lock().unwrap().push(now);
@@ -101,14 +101,24 @@ pub(crate) async fn comes_back(stage: &Stage) {
     }
 }
 
-impl Sample {
-    /// Whether more is held than the same process has held before.
-    fn exceeds(&self, before: &Sample) -> bool {
+/// What a process holds at last and did not hold before. Its memory is compared with the most that it took in the first half
+/// of its life: the first samples may come before the first 20 MB bodies.
+fn grown(samples: &[Sample], last: &Sample) -> Vec<String> {
+    let of_its_process: Vec<&Sample> = samples.iter().filter(|sample| sample.pid == last.pid).collect();
+    let counts = |sample: &Sample| [sample.descriptors, sample.threads, sample.tasks];
+    let has_more = |before: &&&Sample| {
         let slack = if before.idle { IDLE_SLACK } else { SLACK };
-        let counts = |sample: &Sample| [sample.descriptors, sample.threads, sample.tasks];
-        let more = counts(self).into_iter().zip(counts(before)).any(|(now, then)| now > then + slack);
-        self.pid == before.pid && (more || self.memory > before.memory + MEMORY_SLACK)
+        counts(last).into_iter().zip(counts(before)).any(|(now, then)| now > then + slack)
+    };
+    let more = of_its_process.iter().filter(has_more);
+    let mut grown: Vec<String> =
+        more.map(|before| format!("it has grown: {before:?}, and at the end {last:?}")).collect();
+    let first_half = of_its_process.iter().take(of_its_process.len().div_ceil(2));
+    let most = first_half.map(|sample| sample.memory).max().unwrap_or(u64::MAX);
+    if last.memory > most.saturating_add(MEMORY_SLACK) {
+        grown.push(format!("its memory has grown from {most} KiB to {} KiB", last.memory));
     }
+    grown
 }
 
 /// What has grown.
@@ -117,6 +127,5 @@ pub(crate) fn judge(samples: &[Sample]) -> Vec<String> {
     for sample in samples.iter().filter(|sample| sample.pid == last.pid) {
         println!("held: {sample:?}");
     }
-    let grown = samples.iter().filter(|before| last.exceeds(before));
-    grown.map(|before| format!("it has grown: {before:?}, and at the end {last:?}")).collect()
+    grown(samples, last)
 }
