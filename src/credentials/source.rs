@@ -123,7 +123,7 @@ pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
 pub(crate) async fn on_this_host(loader: ConfigLoader) -> aws_config::SdkConfig {
     let loader = match aws_files::read().await {
         Ok(files) => match profile::of_host(&files).await {
-            Some(by_process) => return by_process.configuration(loader.profile_files(files)).await,
+            Some(by_process) => return host_process::configuration(by_process, loader.profile_files(files)).await,
             None => loader.profile_files(files),
         },
         Err(problem) => {
