@@ -37,8 +37,13 @@ pub(super) async fn configuration(by_process: ByProcess, loader: ConfigLoader) -
 
 struct HostProcess {
     by_process: ByProcess,
-    /// The run whose keys nobody has got yet, and when it began.
-    running: Mutex<Option<(Instant, JoinHandle<Result<AwsKeys, String>>)>>,
+    /// The run whose keys nobody has got yet.
+    running: Mutex<Option<Run>>,
+}
+
+struct Run {
+    begun: Instant,
+    keys: JoinHandle<Result<AwsKeys, String>>,
 }
 
 impl HostProcess {
@@ -46,14 +51,14 @@ impl HostProcess {
     async fn keys(self: &Arc<Self>) -> Result<AwsKeys, String> {
         let mut running = self.running.lock().await;
         // It has ended, and its keys may have, too.
-        if running.as_ref().is_some_and(|(begun, _)| begun.elapsed() > LONGEST_RUN) {
+        if running.as_ref().is_some_and(|run| run.begun.elapsed() > LONGEST_RUN) {
             *running = None;
         }
-        let (_, run) = running.get_or_insert_with(|| {
+        let run = running.get_or_insert_with(|| {
             let shared = Arc::clone(self);
-            (Instant::now(), tokio::spawn(async move { shared.by_process.keys().await }))
+            Run { begun: Instant::now(), keys: tokio::spawn(async move { shared.by_process.keys().await }) }
         });
-        let keys = run.await;
+        let keys = (&mut run.keys).await;
         *running = None;
         keys.unwrap_or_else(|error| Err(format!("the run of the credential_process has come to nothing: {error}")))
     }

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::aws_files::{self, LONGEST_LOOK};
 use super::file::{self, Lookout, unanswering};
-use super::profile;
 use super::secret::{Credential, pair, parse};
+use super::{host_process, profile};
 use crate::file_stamp::FileStamp;
 use crate::sdk_failure::unanswered;
 use crate::settings::{self, SecretLocation};
