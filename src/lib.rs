@@ -54,3 +54,4 @@ mod structure;
 mod telemetry;
 mod timings;
 mod upstream;
+mod workers;

@@ -1,6 +1,7 @@
 //! What a pool holds: connections that can take a request, and requests that wait for one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,30 +11,36 @@ use tokio::sync::{oneshot, watch};
 
 use super::open::Opened;
 use super::socket::{Pending, Socket};
+use super::status::{Counts, Kept};
 use super::{FailedHandshake, Lease, MAX_STREAMS, Times};
 
+/// So many HTTP/1.1 connections to one endpoint wait at most, those of all pools together.
 const MAX_IDLE: usize = 256;
+/// More attempts than one connect time-out sees.
+const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct State {
-    idle: Vec<Own>,
+    idle: Vec<(Own, Kept)>,
     shared: Vec<Shared>,
     /// The oldest comes first.
     pub waiting: VecDeque<Waiter>,
-    /// Attempts to open a connection that run now, and all that have begun so far.
+    /// Attempts to open a connection that run now.
     pub opening: usize,
-    pub begun: u64,
+    /// The numbers of the latest attempts. They grow.
+    begun: VecDeque<u64>,
     /// How many requests the next connection is expected to carry at once: as many as the last one.
     pub carries: usize,
     last_id: u64,
     /// The task that closes old connections runs.
     pub is_swept: bool,
+    counts: Arc<Counts>,
 }
 
 /// A request that waits for a connection.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    /// How many attempts to open one had begun when it came.
+    /// The number of the last attempt to open one that had begun when it came.
     pub came: u64,
     pub place: oneshot::Sender<Result<Lease, FailedHandshake>>,
 }
@@ -116,17 +123,40 @@ impl Connection {
 
 impl State {
     /// `carries`: what is expected of the first connection.
-    pub(super) fn new(carries: usize) -> State {
+    pub(super) fn new(carries: usize, counts: &Arc<Counts>) -> State {
         State {
             idle: Vec::new(),
             shared: Vec::new(),
             waiting: VecDeque::new(),
             opening: 0,
-            begun: 0,
+            begun: VecDeque::new(),
             carries,
             last_id: 0,
             is_swept: false,
+            counts: Arc::clone(counts),
         }
+    }
+
+    /// An attempt to open a connection begins, and gets this number.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.opening += 1;
+        if self.begun.len() == REMEMBERED {
+            self.begun.pop_front();
+        }
+        let number = self.counts.begin();
+        self.begun.push_back(number);
+        number
+    }
+
+    /// The number of the last attempt that has begun, or 0.
+    pub(super) fn last_begun(&self) -> u64 {
+        self.begun.back().copied().unwrap_or(0)
+    }
+
+    /// The number of the first attempt that has begun after that with the number `last`, or `last` if none has.
+    pub(super) fn first_begun_after(&self, last: u64) -> u64 {
+        let at = self.begun.partition_point(|number| *number <= last);
+        self.begun.get(at).copied().unwrap_or(last)
     }
 
     pub(super) fn add(&mut self, opened: Opened, times: &Times) {
@@ -134,7 +164,7 @@ impl State {
         match opened {
             Opened::Http1(sender, socket) => {
                 self.carries = 1;
-                self.idle.push(Own { sender, socket, life });
+                self.keep(Own { sender, socket, life });
             }
             Opened::Http2(sender, socket, most) => {
                 self.carries = (*most.borrow()).clamp(1, MAX_STREAMS);
@@ -160,8 +190,8 @@ impl State {
             return Some(Connection::Stream { id: shared.id, sender, socket, was_used });
         }
         // One that has carried nothing takes its first request before its driver has run.
-        while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready() || !own.life.was_used) {
-            let own = self.idle.swap_remove(at);
+        while let Some(at) = self.idle.iter().rposition(|(own, _)| own.sender.is_ready() || !own.life.was_used) {
+            let (own, _) = self.idle.swap_remove(at);
             // Before a request, a server has nothing to say but that it ends the connection; a new one may have sent
             // session tickets.
             match own.socket.pending() {
@@ -180,11 +210,17 @@ impl State {
             Connection::Own(mut own) => {
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
-                if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < MAX_IDLE {
-                    self.idle.push(own);
+                if !own.sender.is_closed() && own.life.is_young(now) {
+                    self.keep(own);
                 }
             }
             Connection::Stream { id, .. } => self.stream_ended(id),
+        }
+    }
+
+    fn keep(&mut self, own: Own) {
+        if let Some(kept) = self.counts.keep(MAX_IDLE) {
+            self.idle.push((own, kept));
         }
     }
 
@@ -213,7 +249,7 @@ impl State {
                 if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
             is_wanted && !shared.sender.is_closed()
         });
-        self.idle.retain(|own| !own.sender.is_closed() && own.life.is_fresh(now, idle));
+        self.idle.retain(|(own, _)| !own.sender.is_closed() && own.life.is_fresh(now, idle));
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,7 +1,7 @@
-//! What the pool counts for the metrics.
+//! What the pools of one endpoint count together, for the metrics and for themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -16,6 +16,10 @@ pub(super) struct Counts {
     /// Attempts to open a connection, up to the peer's SETTINGS in HTTP/2.
     pub succeeded: AtomicU64,
     pub failed: AtomicU64,
+    /// Attempts that have begun so far.
+    begun: AtomicU64,
+    /// HTTP/1.1 connections that wait for a request.
+    kept: AtomicUsize,
 }
 
 /// How many connections a pool has, and what came of opening them since this was last asked.
@@ -34,6 +38,20 @@ impl Counts {
         Counted(Arc::clone(self), protocol)
     }
 
+    /// Numbers an attempt to open a connection, from 1.
+    pub(super) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts a connection that waits, until that is dropped; none if there are `most` already.
+    pub(super) fn keep(self: &Arc<Counts>, most: usize) -> Option<Kept> {
+        if self.kept.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(Kept(Arc::clone(self)));
+        }
+        self.kept.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
     pub(super) fn take(&self) -> PoolStatus {
         PoolStatus {
             http1: self.http1.load(Ordering::Relaxed),
@@ -48,6 +66,16 @@ impl Counts {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         }
+    }
+}
+
+/// A connection that waits.
+#[derive(Debug)]
+pub(super) struct Kept(Arc<Counts>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
