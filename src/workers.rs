@@ -91,7 +91,7 @@ impl Worker {
     fn start(number: Number, calls: Calls, stopped: watch::Receiver<bool>) -> io::Result<Worker> {
         // The runtime is the thread's from the start: where others run, it may not be dropped.
         let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
-        let run = move || match Builder::new_current_thread().enable_all().build() {
+        let main = move || match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 let _ = begun.send(Ok(runtime.handle().clone()));
                 HERE.set(Some(number));
@@ -101,7 +101,7 @@ impl Worker {
                 let _ = begun.send(Err(error));
             }
         };
-        std::thread::Builder::new().name(format!("worker-{}", number.own)).spawn(run)?;
+        std::thread::Builder::new().name(format!("worker-{}", number.own)).spawn(main)?;
         let runtime = has_begun.recv().map_err(io::Error::other)??;
         Ok(Worker { runtime, connections: Arc::default() })
     }

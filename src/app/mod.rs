@@ -21,6 +21,7 @@ use crate::caller::{HostRole, Peers};
 use crate::credentials::source::aws_sdk_config;
 use crate::crypto;
 use crate::ledger::{Ledger, LedgerError, StateDir};
+use crate::lifecycle::roll_call::RollCall;
 use crate::lifecycle::{Event, Events, InheritError, Inherited, notify, pulse};
 use crate::limits::fleet::OwnDynamo;
 use crate::limits::{Limits, Names, SystemClock};
@@ -218,7 +219,7 @@ impl App {
         lasting.audit.begin_chain(&own_call::record(&built.road));
 
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
-        let loops = Arc::default();
+        let loops = Arc::<RollCall>::default();
         let workers = Workers::start(settings.threads, &loops).map_err(StartError::Workers)?;
         let shared = |places, workers| Shared::new(places, settings.listen.timeouts, &peers, &lasting.metrics, workers);
         let admin =

@@ -201,7 +201,7 @@ impl Listener {
                     }
                     let (service, own, drain) = (service.clone(), Arc::clone(&shared), farewell.heard());
                     let (mut leaving, mut cut) = (drain.clone(), cut.clone());
-                    let connection = async move |place: Place| {
+                    let connection = move |place: Place| async move {
                         tokio::select! {
                             ended = panics::contained(connection::serve(accepted, &place, &own, drain, service)) => {
                                 if let Ok(Err(error)) = ended {

@@ -14,7 +14,7 @@ const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: c
 fn front(parts: &Parts) -> Front {
     let metrics = &parts.lasting.metrics;
     let (peers, timeouts) = (Arc::new(Peers::open().unwrap()), parts.settings.listen.timeouts);
-    let loops = Arc::default();
+    let loops = Arc::<RollCall>::default();
     let workers = Workers::start(parts.settings.threads, &loops).unwrap();
     let shared = |kind| {
         let places = Places::new(kind, 64, 64, Arc::clone(metrics));
