@@ -39,7 +39,7 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
     if let Some(sentence) = odd_place(&settings.audit) {
         tracing::warn!("{sentence}");
     }
-    // Connections have threads of their own (`workers.rs`). These do the rest, which no number of connections makes more than that.
+    // Beside the threads that serve connections (`workers.rs`).
     let runtime = match super::runtime_of(settings.threads.get().min(MOST_BESIDE)) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the runtime cannot start: {error}")),

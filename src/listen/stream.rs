@@ -48,10 +48,11 @@ impl Socket {
     /// # Errors
     /// The kernel has no memory to watch it.
     pub(crate) fn registered(self) -> io::Result<Box<dyn Duplex>> {
-        Ok(match self {
+        let stream: Box<dyn Duplex> = match self {
             Socket::Tcp(socket) => Box::new(TcpStream::from_std(socket)?),
             Socket::Unix(socket) => Box::new(UnixStream::from_std(socket)?),
-        })
+        };
+        Ok(stream)
     }
 }
 

@@ -162,8 +162,8 @@ impl Pool {
         Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts, state }))
     }
 
-    /// Another one to the same endpoint, with connections of its own. Both count in one place, share the bound on connections
-    /// that wait, and number their attempts to connect in one row.
+    /// Another one to the same endpoint, with connections of its own. Both count in one place, and number
+    /// their attempts to connect in one row.
     fn sibling(&self) -> Arc<Pool> {
         let carries = if self.tls.is_some() { MAX_STREAMS } else { 1 };
         let state = Mutex::new(State::new(carries, &self.counts));

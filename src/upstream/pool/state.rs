@@ -11,17 +11,17 @@ use tokio::sync::{oneshot, watch};
 
 use super::open::Opened;
 use super::socket::{Pending, Socket};
-use super::status::{Counts, Kept};
+use super::status::Counts;
 use super::{FailedHandshake, Lease, MAX_STREAMS, Times};
 
-/// So many HTTP/1.1 connections to one endpoint wait at most, those of all pools together.
+/// So many HTTP/1.1 connections wait in one pool at most.
 const MAX_IDLE: usize = 256;
 /// More attempts than one connect time-out sees.
 const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct State {
-    idle: Vec<(Own, Kept)>,
+    idle: Vec<Own>,
     shared: Vec<Shared>,
     /// The oldest comes first.
     pub waiting: VecDeque<Waiter>,
@@ -164,7 +164,7 @@ impl State {
         match opened {
             Opened::Http1(sender, socket) => {
                 self.carries = 1;
-                self.keep(Own { sender, socket, life });
+                self.idle.push(Own { sender, socket, life });
             }
             Opened::Http2(sender, socket, most) => {
                 self.carries = (*most.borrow()).clamp(1, MAX_STREAMS);
@@ -190,8 +190,8 @@ impl State {
             return Some(Connection::Stream { id: shared.id, sender, socket, was_used });
         }
         // One that has carried nothing takes its first request before its driver has run.
-        while let Some(at) = self.idle.iter().rposition(|(own, _)| own.sender.is_ready() || !own.life.was_used) {
-            let (own, _) = self.idle.swap_remove(at);
+        while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready() || !own.life.was_used) {
+            let own = self.idle.swap_remove(at);
             // Before a request, a server has nothing to say but that it ends the connection; a new one may have sent
             // session tickets.
             match own.socket.pending() {
@@ -210,17 +210,11 @@ impl State {
             Connection::Own(mut own) => {
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
-                if !own.sender.is_closed() && own.life.is_young(now) {
-                    self.keep(own);
+                if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < MAX_IDLE {
+                    self.idle.push(own);
                 }
             }
             Connection::Stream { id, .. } => self.stream_ended(id),
-        }
-    }
-
-    fn keep(&mut self, own: Own) {
-        if let Some(kept) = self.counts.keep(MAX_IDLE) {
-            self.idle.push((own, kept));
         }
     }
 
@@ -249,7 +243,7 @@ impl State {
                 if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
             is_wanted && !shared.sender.is_closed()
         });
-        self.idle.retain(|(own, _)| !own.sender.is_closed() && own.life.is_fresh(now, idle));
+        self.idle.retain(|own| !own.sender.is_closed() && own.life.is_fresh(now, idle));
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What the pools of one endpoint count together, for the metrics and for themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -18,8 +18,6 @@ pub(super) struct Counts {
     pub failed: AtomicU64,
     /// Attempts that have begun so far.
     begun: AtomicU64,
-    /// HTTP/1.1 connections that wait for a request.
-    kept: AtomicUsize,
 }
 
 /// How many connections a pool has, and what came of opening them since this was last asked.
@@ -43,15 +41,6 @@ impl Counts {
         self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Counts a connection that waits, until that is dropped; none if there are `most` already.
-    pub(super) fn keep(self: &Arc<Counts>, most: usize) -> Option<Kept> {
-        if self.kept.fetch_add(1, Ordering::Relaxed) < most {
-            return Some(Kept(Arc::clone(self)));
-        }
-        self.kept.fetch_sub(1, Ordering::Relaxed);
-        None
-    }
-
     pub(super) fn take(&self) -> PoolStatus {
         PoolStatus {
             http1: self.http1.load(Ordering::Relaxed),
@@ -66,16 +55,6 @@ impl Counts {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         }
-    }
-}
-
-/// A connection that waits.
-#[derive(Debug)]
-pub(super) struct Kept(Arc<Counts>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.kept.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
