@@ -47,3 +47,37 @@ impl Pools {
         self.elsewhere.take_status()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::num::NonZeroUsize;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::lifecycle::roll_call::RollCall;
+    use crate::workers::Workers;
+
+    #[tokio::test]
+    async fn each_worker_has_its_own_pool_and_keeps_it() {
+        let endpoint = Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 1 };
+        let pools = Arc::new(Pools::new(endpoint, None, Duration::from_secs(1)).unwrap());
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &RollCall::default()).unwrap();
+        let mut open = Vec::new();
+        let mut seen = BTreeSet::from([Arc::as_ptr(pools.here()).addr()]);
+        for number in [0, 1, 0, 1] {
+            let (pools, (end, ended), (tell, told)) =
+                (Arc::clone(&pools), oneshot::channel::<()>(), oneshot::channel());
+            workers.serve(async move {
+                let _ = tell.send((workers::here().map(|here| here.own), Arc::as_ptr(pools.here()).addr()));
+                let _ = ended.await;
+            });
+            let (own, pool) = told.await.unwrap();
+            assert_eq!(own, Some(number));
+            seen.insert(pool);
+            open.push(end);
+        }
+        assert_eq!(seen.len(), 3, "two, and the one of this thread");
+    }
+}
