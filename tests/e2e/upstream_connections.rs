@@ -152,10 +152,9 @@ async fn connections_and_handshakes_are_counted() {
 async fn each_thread_has_its_own_connections_and_they_are_counted_together() {
     let bedrock = bedrock().await;
     let daemon = Setup::tls(&bedrock).with("[runtime]\nthreads = 2").ready().await;
-    let (mut first, mut second) = (Http1::to(daemon.address()).await, Http1::to(daemon.address()).await);
-    for (connection, length, count) in
-        [(&mut first, 200, 1.0), (&mut second, 200, 2.0), (&mut first, 300_000, 3.0), (&mut second, 300_000, 3.0)]
-    {
+    let mut clients = [Http1::to(daemon.address()).await, Http1::to(daemon.address()).await];
+    for (client, length, count) in [(0, 200, 1.0), (1, 200, 2.0), (0, 300_000, 3.0), (1, 300_000, 3.0)] {
+        let connection = &mut clients[client];
         for _ in 0..2 {
             let body = padded(&converse("hello"), length);
             let answer = connection.send(request(Method::POST, &converse_path(ON_DEMAND), body)).await;
