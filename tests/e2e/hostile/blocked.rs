@@ -15,8 +15,7 @@ async fn the_admin_address_answers_while_the_thread_that_serves_requests_is_bloc
         return;
     }
     let bedrock = bedrock().await;
-    let daemon =
-        Setup::plain(&bedrock).with("[runtime]\nthreads = 1").env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
+    let daemon = Setup::plain(&bedrock).one_thread().env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
     let answer = daemon.post(&converse_path(OTHER), converse("hello")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
@@ -38,8 +37,7 @@ async fn a_large_body_holds_up_nobody_else_on_the_thread_of_its_connection() {
         return;
     }
     let bedrock = bedrock().await;
-    let daemon =
-        Setup::plain(&bedrock).with("[runtime]\nthreads = 1").env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
+    let daemon = Setup::plain(&bedrock).one_thread().env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
     let address = daemon.address();
     // There is one such thread, and both have been accepted by it.
     let (mut large, mut small) = (Http1::to(address).await, Http1::to(address).await);
