@@ -16,8 +16,8 @@ use crate::operation::{self, Matched};
 use crate::road::Road;
 use crate::{admin, large, legacy_rest, panics, proxy, receive, workers};
 
-/// Answers one request: on this thread, unless it is a worker's and what is to be done may take it for long. Then that is done
-/// on the runtime `elsewhere`, until this is dropped.
+/// Answers one request: on this thread, unless it is a worker's and the work may take it for long. Then that is done on the
+/// runtime `elsewhere`, until this is dropped.
 pub(crate) async fn serve(
     road: Arc<Road>,
     client: Arc<Client>,
