@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -161,21 +162,13 @@ impl Front {
         main: Arc<Shared>,
         admin: Arc<Shared>,
         cut: watch::Sender<bool>,
+        loops: Arc<RollCall>,
     ) -> Front {
         admin.set_timeouts(admin_timeouts(main.timeouts()));
-        Front {
-            open: Vec::new(),
-            leaving: Vec::new(),
-            closing: JoinSet::new(),
-            road,
-            main,
-            admin,
-            cut,
-            loops: Arc::default(),
-        }
+        Front { open: Vec::new(), leaving: Vec::new(), closing: JoinSet::new(), road, main, admin, cut, loops }
     }
 
-    /// The accept loops.
+    /// The accept loops, and whoever else is on their roll.
     pub(super) fn loops(&self) -> &Arc<RollCall> {
         &self.loops
     }
@@ -213,7 +206,8 @@ impl Front {
     fn open_main(&mut self, bound: Bound) {
         let (mut open, listener, calls) = self.enrolled(bound);
         let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&open.farewell));
-        let service = move |client, request| service::serve(road.load_full(), client, request);
+        let elsewhere = Handle::current();
+        let service = move |client, request| service::serve(road.load_full(), client, request, elsewhere.clone());
         open.tasks.spawn(listener.serve(Arc::clone(&self.main), farewells, cutting, calls, service));
         if let Some(material) = open.material.clone() {
             open.tasks.spawn(material.follow());

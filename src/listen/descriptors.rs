@@ -7,6 +7,8 @@ use super::requests::Bounds;
 
 /// Files, pipes, and the daemon's own connections to AWS; a quarter where there are few.
 const RESERVE: usize = 256;
+/// What the runtime of a thread that serves connections takes.
+const OF_A_THREAD: usize = 4;
 /// Fewer would serve nobody.
 const LEAST_REQUESTS: usize = 16;
 
@@ -22,8 +24,8 @@ pub(crate) struct Provided {
 /// Raises this process's limit to what so many connections and requests need: each request may have a connection to AWS,
 /// and as many again may be idle. If it cannot be raised so far, there may be fewer of both, so that some descriptors stay
 /// free for files and the `admin` connections: as many connections as can have a request each. The sentence says so.
-pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize) -> Provided {
-    let fixed = Kind::Main.all(connections).saturating_add(Kind::Admin.all(admin) + RESERVE);
+pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize, threads: usize) -> Provided {
+    let fixed = Kind::Main.all(connections).saturating_add(Kind::Admin.all(admin) + RESERVE + threads * OF_A_THREAD);
     let wanted = requests.all().saturating_mul(2).saturating_add(fixed);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted as u64);

@@ -25,7 +25,7 @@ use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use breaker::{Breaker, Seen};
 use clock::{Clock, Learnt, News};
-use pool::{Effort, Pool, PoolStatus, SendError};
+use pool::{Effort, Pool, PoolStatus, Pools, SendError};
 use sign::BodyHash;
 use standing::Standing;
 use throttled::Throttled;
@@ -65,7 +65,7 @@ pub(crate) struct Upstream {
 /// What serves one plane.
 #[derive(Debug)]
 struct Host {
-    pool: Arc<Pool>,
+    pools: Pools,
     breaker: Breaker,
 }
 
@@ -120,8 +120,8 @@ impl Upstream {
         let needs_tls = upstream.runtime.tls || upstream.control.tls;
         let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
         let host = |plane, endpoint: &crate::config::Endpoint| {
-            let pool = Pool::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)?;
-            Ok::<_, String>(Arc::new(Host { pool, breaker: Breaker::new(&upstream.region, plane, Instant::now()) }))
+            let pools = Pools::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)?;
+            Ok::<_, String>(Arc::new(Host { pools, breaker: Breaker::new(&upstream.region, plane, Instant::now()) }))
         };
         let (runtime, control) = (host(Plane::Runtime, &upstream.runtime)?, host(Plane::Control, &upstream.control)?);
         Ok(Upstream::on(&upstream.region, timeouts, credentials, runtime, control))
@@ -300,7 +300,7 @@ impl Upstream {
 
     /// The connections to the host of a plane; what came of opening them is told once.
     pub(crate) fn take_pool_status(&self, plane: Plane) -> PoolStatus {
-        self.pool(plane).take_status()
+        self.host(plane).pools.take_status()
     }
 
     fn host(&self, plane: Plane) -> &Host {
@@ -310,9 +310,9 @@ impl Upstream {
         }
     }
 
-    /// The connections to the host of a plane.
+    /// The connections to the host of a plane that are for what runs on this thread.
     pub(crate) fn pool(&self, plane: Plane) -> &Arc<Pool> {
-        &self.host(plane).pool
+        self.host(plane).pools.here()
     }
 
     /// Whether this plane is worth asking. A plane that fails says nothing about the other one.
@@ -322,7 +322,7 @@ impl Upstream {
 
     /// Where requests of this kind go.
     pub(crate) fn endpoint(&self, plane: Plane) -> &crate::config::Endpoint {
-        self.pool(plane).endpoint()
+        self.host(plane).pools.endpoint()
     }
 
     /// Takes over the upstream's clock. True if that changes the date of an attempt that was signed with the offset `used`.

@@ -20,12 +20,14 @@ async fn panicking(bedrock: &simulator::Simulator, place: &str) -> Option<Daemon
 async fn a_panic_ends_its_request_alone_and_leaves_a_record() {
     let bedrock = bedrock().await;
     let Some(daemon) = panicking(&bedrock, "proxy").await else { return };
-    for round in 1..=3 {
-        let answer = daemon.post(&converse_path(ON_DEMAND), converse("CANARY")).await;
+    // The third one is served beside the thread of its connection.
+    for (round, length) in [(1, 200), (2, 200), (3, 300_000)] {
+        let answer = daemon.post(&converse_path(ON_DEMAND), padded(&converse("CANARY"), length)).await;
         let sentence = refused(&answer, 500, "InternalServerException");
         assert!(sentence.contains("an error in the daemon's own code"), "{sentence}");
         let record = daemon.record_of(&answer).await;
         assert_eq!((&record["outcome"], &record["statusCode"]), (&"interrupted".into(), &500.into()));
+        assert_eq!(record["requestSize"], length, "{record}");
         assert_eq!(daemon.post(&converse_path(OTHER), converse("hello")).await.status, 200, "others go on");
         assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_panics_total"), Some(f64::from(round)));
     }

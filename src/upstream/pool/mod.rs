@@ -3,11 +3,14 @@
 //! An HTTP/1.1 connection carries one request at a time and waits here in between. An HTTP/2 connection carries many, but
 //! no more than the peer allows: a thousand streams that last for minutes must not queue behind one connection.
 //!
+//! What runs on different threads has different pools (`per_worker.rs`).
+//!
 //! A request that finds no connection waits in line. As many connections are opened as those in line are expected to need,
 //! and whatever becomes free first, a new connection or one that another request gave back, goes to who has waited longest.
 
 mod dial;
 mod open;
+mod per_worker;
 mod socket;
 mod state;
 mod status;
@@ -32,6 +35,7 @@ use tokio::sync::oneshot;
 
 use super::attempts::Results;
 use crate::config::Endpoint;
+pub(crate) use per_worker::Pools;
 use state::{Connection, State, Waiter};
 use status::Counts;
 pub(crate) use status::PoolStatus;
@@ -156,8 +160,25 @@ impl Pool {
         let authority = Authority::try_from(endpoint.authority()).map_err(|error| format!("{endpoint}: {error}"))?;
         let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
         let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
-        let state = Mutex::new(State::new(carries));
-        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts: Arc::default(), state }))
+        let counts = Arc::<Counts>::default();
+        let state = Mutex::new(State::new(carries, &counts));
+        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts, state }))
+    }
+
+    /// Another one to the same endpoint, with connections of its own. Both count in one place, and number
+    /// their attempts to connect in one row.
+    fn sibling(&self) -> Arc<Pool> {
+        let carries = if self.tls.is_some() { MAX_STREAMS } else { 1 };
+        let state = Mutex::new(State::new(carries, &self.counts));
+        Arc::new(Pool {
+            endpoint: self.endpoint.clone(),
+            scheme: self.scheme.clone(),
+            authority: self.authority.clone(),
+            tls: self.tls.clone(),
+            times: self.times,
+            counts: Arc::clone(&self.counts),
+            state,
+        })
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -275,7 +296,7 @@ impl Pool {
                 return Ok(self.leased(connection));
             }
             let (place, waiting) = oneshot::channel();
-            let came = state.begun;
+            let came = state.last_begun();
             state.waiting.push_back(Waiter { came, place });
             self.settle(&mut state);
             (waiting, came)
@@ -284,7 +305,7 @@ impl Pool {
             Ok(Ok(outcome)) => outcome,
             // The next attempt that began after it came is the one that it waits for, if there has been one.
             Ok(Err(_)) | Err(_) => {
-                let number = self.lock().begun.min(came + 1);
+                let number = self.lock().first_begun_after(came);
                 Err(FailedHandshake { number, reason: self.too_late() })
             }
         };
@@ -314,9 +335,8 @@ impl Pool {
         }
         let needed = state.waiting.len().div_ceil(state.carries);
         while state.opening < needed {
-            state.opening += 1;
-            state.begun += 1;
-            tokio::spawn(Arc::clone(self).attempt(state.begun));
+            let number = state.begin();
+            tokio::spawn(Arc::clone(self).attempt(number));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the pool counts for the metrics.
+//! What the pools of one endpoint count together, for the metrics and for themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -16,6 +16,8 @@ pub(super) struct Counts {
     /// Attempts to open a connection, up to the peer's SETTINGS in HTTP/2.
     pub succeeded: AtomicU64,
     pub failed: AtomicU64,
+    /// Attempts that have begun so far.
+    begun: AtomicU64,
 }
 
 /// How many connections a pool has, and what came of opening them since this was last asked.
@@ -32,6 +34,11 @@ impl Counts {
     pub(super) fn connection(self: &Arc<Counts>, protocol: Protocol) -> Counted {
         self.of(protocol).fetch_add(1, Ordering::Relaxed);
         Counted(Arc::clone(self), protocol)
+    }
+
+    /// Numbers an attempt to open a connection, from 1.
+    pub(super) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn take(&self) -> PoolStatus {

@@ -152,3 +152,23 @@ async fn failed_attempts_are_told_once() {
     assert!(pool.take_status().failed >= 1);
     assert_eq!(pool.take_status().failed, 0);
 }
+
+/// A breaker counts each handshake once, by its number, and knows nothing of several pools.
+#[tokio::test]
+async fn pools_of_one_endpoint_number_their_attempts_in_one_row_and_count_together() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pool = pool(address, Some(&certificate().0), PATIENT);
+    let other = pool.sibling();
+    let mut numbers = Vec::new();
+    for pool in [&pool, &other, &other, &pool] {
+        numbers.push(ask(pool).await.unwrap_err().handshake().unwrap());
+    }
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_eq!((other.take_status().failed, pool.take_status().failed), (4, 0));
+
+    // Who came after an attempt waits for the next one of its own pool.
+    let (state, others) = (pool.lock(), other.lock());
+    assert_eq!((state.last_begun(), others.last_begun()), (4, 3));
+    let next = |last| (state.first_begun_after(last), others.first_begun_after(last));
+    assert_eq!([next(0), next(1), next(2), next(3), next(4)], [(1, 2), (4, 2), (4, 3), (4, 3), (4, 4)]);
+}
