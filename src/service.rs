@@ -6,43 +6,38 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AMZN_REQUEST_ID, Body, Exchange, REQUEST_ID};
 use crate::listen::{Client, guard, head::Fault};
 use crate::operation::{self, Matched};
+use crate::panics::Panicked;
 use crate::road::Road;
 use crate::{admin, large, legacy_rest, panics, proxy, receive, workers};
 
-/// Answers one request: on this thread, unless it is a worker's and the work may take it for long. Then that is done on the
-/// runtime `elsewhere`, until this is dropped.
-pub(crate) async fn serve(
-    road: Arc<Road>,
-    client: Arc<Client>,
-    request: Request<Incoming>,
-    elsewhere: Handle,
-) -> Response<Body> {
+/// Answers one request: on this thread, unless it is a worker's and the work may take it for long. Then that is done
+/// elsewhere, until this is dropped.
+pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
     // The legacy REST API holds whole answers, and asks for records.
     let may_take_long = large::may_be(request.body()) || is_legacy(request.uri().path());
     if workers::here().is_none() || !may_take_long {
         return serve_here(road, client, request).await;
     }
-    Box::pin(serve_elsewhere(road, client, request, elsewhere)).await
+    Box::pin(serve_elsewhere(road, client, request)).await
 }
 
-async fn serve_elsewhere(
-    road: Arc<Road>,
-    client: Arc<Client>,
-    request: Request<Incoming>,
-    elsewhere: Handle,
-) -> Response<Body> {
+async fn serve_elsewhere(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
     let mut served = JoinSet::new();
-    served.spawn_on(serve_here(road, client, request), &elsewhere);
+    // Nothing there contains a panic, not even one while this is dropped.
+    served.spawn_on(panics::contained(serve_here(road, client, request)), &workers::elsewhere());
     match served.join_next().await {
-        Some(Ok(response)) => response,
-        // Panics end within it; so that runtime ends.
+        Some(Ok(Ok(response))) => response,
+        Some(Ok(Err(Panicked))) => {
+            let sentence = "an error in the daemon's own code ended this request; its log says where.";
+            Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
+        }
+        // That runtime ends.
         _ => Refusal::new(RefusalKind::ServiceUnavailable, "the daemon is stopping.").response().map(Body::whole),
     }
 }
@@ -52,6 +47,8 @@ async fn serve_here(road: Arc<Road>, client: Arc<Client>, request: Request<Incom
     if uri.path() == "/health" && Fault::of(version, uri, headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
+    #[cfg(debug_assertions)]
+    panics::inject("service", uri.path());
     let exchange = Exchange::begin(&road, &client);
     let id = exchange.record.request_id.clone();
     panics::contained(answer(road, client, exchange, request)).await.unwrap_or_else(|_panicked| {
@@ -112,8 +109,10 @@ mod tests {
     /// needs seldom has a place of its own.
     #[test]
     fn the_future_of_a_request_is_small() {
-        let (in_connection, own) = (size_of_answer!(serve_here, A B C), size_of_answer!(answer, A B C D));
-        assert!(in_connection <= 768, "{in_connection}");
+        let (whole, here) = (size_of_answer!(serve, A B C), size_of_answer!(serve_here, A B C));
+        let own = size_of_answer!(answer, A B C D);
+        assert!(whole <= 1, "{whole}");
+        assert!(here <= 768, "{here}");
         assert!(own <= 5 * 1024, "{own}");
     }
 }

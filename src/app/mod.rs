@@ -225,7 +225,7 @@ impl App {
         let admin =
             Places::new(Kind::Admin, ADMIN_CONNECTIONS, ADMIN_CONNECTIONS_PER_USER, Arc::clone(&lasting.metrics));
         let (main, admin) = (shared(places, Some(&workers)), shared(admin, None));
-        let mut front = Front::new(road, main, admin, watch::Sender::new(false), loops);
+        let mut front = Front::new(road, main, admin, watch::Sender::new(false), loops, Arc::clone(&workers));
         for bound in bound {
             front.open(bound)?;
         }
@@ -310,8 +310,9 @@ async fn stop(lasting: &Lasting, mut front: Front, timeout: Duration) -> JoinSet
         tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
         lasting.cut_off.store(true, Ordering::Relaxed);
         front.cut();
-        let _ = tokio::time::timeout(CUT_TIMEOUT, lasting.metrics.until_idle()).await;
     }
+    // What ran beside its connection may not have ended with it.
+    let _ = tokio::time::timeout(CUT_TIMEOUT, lasting.metrics.until_idle()).await;
     told
 }
 

@@ -39,14 +39,14 @@ pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize, thread
     }
     match getrlimit(Resource::Nofile).current {
         Some(most) if most < wanted as u64 => {
-            within(usize::try_from(most).unwrap_or(usize::MAX), wanted, connections, requests, admin)
+            within(usize::try_from(most).unwrap_or(usize::MAX), wanted, connections, requests, admin, threads)
         }
         _ => Provided { connections, requests, too_few: None },
     }
 }
 
-fn within(limit: usize, wanted: usize, connections: usize, requests: Bounds, admin: usize) -> Provided {
-    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + Kind::Admin.all(admin));
+fn within(limit: usize, wanted: usize, connections: usize, requests: Bounds, admin: usize, threads: usize) -> Provided {
+    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + Kind::Admin.all(admin) + threads * OF_A_THREAD);
     let all = |connections| Kind::Main.all(connections);
     let fits = |connections: &usize| all(*connections) + (*connections).clamp(LEAST_REQUESTS, requests.all()) <= usable;
     let connections = (1..=connections).rev().find(fits).unwrap_or(1);
@@ -65,18 +65,19 @@ mod tests {
     #[test]
     fn whatever_the_limit_some_descriptors_stay_free() {
         let wanted = Bounds::of(1024, 512);
-        for limit in [256, 300, 512, 1024, 2048, 4096] {
-            let Provided { connections, requests, too_few } = within(limit, 10_000, 1024, wanted, 64);
-            let used = Kind::Main.all(connections) + requests.all() + Kind::Admin.all(64);
+        for (limit, threads) in [256, 300, 512, 1024, 2048, 4096].into_iter().flat_map(|limit| [(limit, 1), (limit, 8)])
+        {
+            let Provided { connections, requests, too_few } = within(limit, 10_000, 1024, wanted, 64, threads);
+            let used = Kind::Main.all(connections) + requests.all() + Kind::Admin.all(64) + threads * OF_A_THREAD;
             assert!(used + limit / 16 <= limit, "{limit}: {connections} and {requests:?}");
-            assert!(connections >= limit / 16, "{limit}: {connections}");
+            assert!(connections >= limit / 32, "{limit}: {connections}");
             let each = connections.max(LEAST_REQUESTS);
             assert!(requests.all() >= each, "{limit}: {connections} connections have {requests:?}");
             assert!(too_few.is_some_and(|sentence| sentence.contains(&format!("at most {connections} connections"))));
         }
-        let few = within(1024, 10_000, 1024, wanted, 64);
+        let few = within(1024, 10_000, 1024, wanted, 64, 4);
         assert_eq!((few.connections, few.requests.all()), (262, 263), "a request for each connection");
-        assert_eq!(within(8192, 10_000, 1024, wanted, 64).connections, 1024);
-        assert_eq!(within(10, 10_000, 1024, wanted, 64).connections, 1, "fewer would serve nobody");
+        assert_eq!(within(8192, 10_000, 1024, wanted, 64, 512).connections, 1024);
+        assert_eq!(within(10, 10_000, 1024, wanted, 64, 1).connections, 1, "fewer would serve nobody");
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::jitter::random;
 use crate::operation::Plane;
+use crate::upstream::pool::Handshake;
 
 /// So many connects in a row must fail for the breaker to open…
 const UNREACHED_IN_A_ROW: u32 = 3;
@@ -34,9 +35,9 @@ pub(crate) enum Seen {
     Throttled,
     /// 5xx, no answer in time, or a connection that broke before one.
     Failed,
-    /// There was no connection, or none that took the request. Many may have waited for the same handshake, which counts
-    /// once; none where there were several.
-    Unreached { handshake: Option<u64> },
+    /// There was no connection, or none that took the request. Many may have waited for the same handshake, and others for
+    /// one that was under way at the same time: they count once. None where there were several.
+    Unreached { handshake: Option<Handshake> },
 }
 
 /// Where a breaker stands.
@@ -207,7 +208,7 @@ struct Inner {
     phase: Phase,
     /// In a row.
     unreached: u32,
-    /// The latest failed handshake that was counted.
+    /// The last handshake that had begun when the latest one that was counted failed. Those up to it tell nothing new.
     handshake: u64,
     window: Window,
     /// In a row; they make the pause grow.
@@ -244,10 +245,10 @@ impl Inner {
 
     fn seen(&mut self, began: Instant, now: Instant, seen: Seen, draw: impl FnOnce() -> u64) -> Option<Change> {
         if let Seen::Unreached { handshake: Some(handshake) } = seen {
-            if handshake <= self.handshake {
+            if handshake.number <= self.handshake {
                 return None;
             }
-            self.handshake = handshake;
+            self.handshake = handshake.last.max(handshake.number);
         }
         let is_well = matches!(seen, Seen::Served | Seen::Throttled);
         let is_unreached = matches!(seen, Seen::Unreached { .. });

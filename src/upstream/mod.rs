@@ -102,7 +102,7 @@ pub(crate) enum AnswerBody {
 pub(crate) enum Failure {
     /// Nobody has done anything with it: another upstream may be tried. `handshake`: the one that has failed; none where
     /// connections did not take the request.
-    NotSent { why: String, handshake: Option<u64> },
+    NotSent { why: String, handshake: Option<pool::Handshake> },
     /// The request may have been received: only the client may repeat it.
     Broke(String),
     /// There is no credential for this upstream.
@@ -499,6 +499,45 @@ mod tests {
         // A reload that changes whom the credential is for has not made the host well.
         let other = upstream.with_credentials(Arc::clone(upstream.credentials()));
         assert_eq!(other.breaker(Plane::Runtime).status(Instant::now()).position, Position::Open);
+    }
+
+    /// Each thread has an attempt of its own, and all of them are one incident.
+    #[tokio::test]
+    async fn handshakes_of_several_threads_that_fail_together_do_not_open_the_breaker() {
+        use crate::lifecycle::roll_call::RollCall;
+        use crate::workers::Workers;
+        use breaker::Position;
+        use tokio::sync::oneshot;
+        let (upstream, _listener, _file) = silent(Duration::from_secs(1)).await;
+        let upstream = Arc::new(upstream);
+        let workers = Workers::start(std::num::NonZeroUsize::new(3).unwrap(), &RollCall::default()).unwrap();
+        let mut open = Vec::new();
+        let mut probe = || {
+            let (tell, told) = oneshot::channel();
+            let (end, ended) = oneshot::channel::<()>();
+            let upstream = Arc::clone(&upstream);
+            workers.serve(async move {
+                let _ = tell.send((workers::here().map(|here| here.own), upstream.probe().await.is_err()));
+                let _ = ended.await;
+            });
+            open.push(end);
+            told
+        };
+        let position = || upstream.breaker(Plane::Runtime).status(Instant::now()).position;
+        let all: Vec<_> = (0..21).map(|_| probe()).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for one in all {
+            let (worker, has_failed) = one.await.unwrap();
+            assert!(has_failed);
+            seen.insert(worker);
+        }
+        assert_eq!(seen, [Some(0), Some(1), Some(2)].into());
+        assert_eq!(position(), Position::Closed, "{:?}", upstream.take_pool_status(Plane::Runtime));
+        // One after the other, on whichever thread.
+        for _ in 0..3 {
+            assert!(probe().await.unwrap().1);
+        }
+        assert_eq!(position(), Position::Open);
     }
 
     /// What is read of an error whose server falls silent in the middle of its body, and then closes.

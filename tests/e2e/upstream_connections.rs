@@ -60,8 +60,8 @@ async fn all_who_wait_for_a_silent_upstream_hear_of_it_within_one_connect_time_o
         assert!((1800..3900).contains(&latency), "{record}");
         assert!(record["errorMessage"].as_str().unwrap().contains("no handshake within 2 s"), "{record}");
     }
-    // Two threads make an attempt each, and another one for those who came during it.
-    assert!(accepted.load(Ordering::SeqCst) <= 4, "attempts are shared: {accepted:?}");
+    // Two threads make an attempt each, and another one for those who came during it. So does what probes by itself.
+    assert!(accepted.load(Ordering::SeqCst) <= 6, "attempts are shared: {accepted:?}");
     let page = daemon.metrics().await;
     let failed = "bedrock_sidecar_upstream_handshakes_total{region=\"us-east-1\",plane=\"runtime\",result=\"failure\"}";
     assert!(metric(&page, failed).unwrap() >= 1.0, "{page}");

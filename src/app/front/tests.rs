@@ -23,7 +23,7 @@ fn front(parts: &Parts) -> Front {
         Shared::new(places, timeouts, &peers, metrics, Some(&workers).filter(|_| kind == Kind::Main))
     };
     let road = Arc::new(ArcSwap::new(Arc::clone(&parts.built.road)));
-    Front::new(road, shared(Kind::Main), shared(Kind::Admin), watch::Sender::new(false), loops)
+    Front::new(road, shared(Kind::Main), shared(Kind::Admin), watch::Sender::new(false), loops, workers)
 }
 
 /// The kernel connects clients before the daemon knows of them. To close the socket then would reset them, with the

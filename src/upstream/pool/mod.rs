@@ -19,7 +19,7 @@ mod status;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::attempts::Results;
@@ -68,6 +69,8 @@ pub(crate) struct Pool {
     times: Times,
     counts: Arc<Counts>,
     state: Mutex<State>,
+    /// Where its connections run: where the first request was that asked for one. A connection may come back from elsewhere.
+    home: OnceLock<Handle>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,9 +104,9 @@ pub(crate) enum SendError {
 
 impl SendError {
     /// The attempt to connect that has failed, if that is why.
-    pub(crate) fn handshake(&self) -> Option<u64> {
+    pub(crate) fn handshake(&self) -> Option<Handshake> {
         match self {
-            SendError::Connect { failed, .. } => Some(failed.number),
+            SendError::Connect { failed, .. } => Some(failed.handshake),
             _ => None,
         }
     }
@@ -113,10 +116,17 @@ impl SendError {
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub(crate) struct FailedHandshake {
-    /// Of the attempt to connect: requests that have waited for the same one are told the same number. A later attempt has a
-    /// greater one.
-    number: u64,
+    handshake: Handshake,
     reason: String,
+}
+
+/// An attempt to connect that has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handshake {
+    /// Requests that have waited for the same one are told the same number. A later attempt has a greater one.
+    pub number: u64,
+    /// Of the last attempt, of whichever pool of the endpoint, that had begun when this one failed.
+    pub last: u64,
 }
 
 /// What it took to have a request answered.
@@ -162,7 +172,7 @@ impl Pool {
         let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
         let counts = Arc::<Counts>::default();
         let state = Mutex::new(State::new(carries, &counts));
-        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts, state }))
+        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts, state, home: OnceLock::new() }))
     }
 
     /// Another one to the same endpoint, with connections of its own. Both count in one place, and number
@@ -178,6 +188,7 @@ impl Pool {
             times: self.times,
             counts: Arc::clone(&self.counts),
             state,
+            home: OnceLock::new(),
         })
     }
 
@@ -306,7 +317,8 @@ impl Pool {
             // The next attempt that began after it came is the one that it waits for, if there has been one.
             Ok(Err(_)) | Err(_) => {
                 let number = self.lock().first_begun_after(came);
-                Err(FailedHandshake { number, reason: self.too_late() })
+                let handshake = Handshake { number, last: self.counts.begun() };
+                Err(FailedHandshake { handshake, reason: self.too_late() })
             }
         };
         outcome.map_err(|failed| SendError::Connect { endpoint: self.endpoint.to_string(), failed })
@@ -336,7 +348,7 @@ impl Pool {
         let needed = state.waiting.len().div_ceil(state.carries);
         while state.opening < needed {
             let number = state.begin();
-            tokio::spawn(Arc::clone(self).attempt(number));
+            self.home().spawn(Arc::clone(self).attempt(number));
         }
     }
 
@@ -346,7 +358,7 @@ impl Pool {
             return;
         }
         let (pool, idle) = (Arc::downgrade(self), self.times.idle);
-        tokio::spawn(async move {
+        self.home().spawn(async move {
             loop {
                 tokio::time::sleep(idle / 5).await;
                 let Some(pool) = pool.upgrade() else { return };
@@ -358,6 +370,10 @@ impl Pool {
                 }
             }
         });
+    }
+
+    fn home(&self) -> &Handle {
+        self.home.get_or_init(Handle::current)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -388,6 +404,11 @@ impl Lease {
     /// How many bytes have come on its connection, for whichever request.
     pub(super) fn received(&self) -> Option<u64> {
         self.connection.as_ref().map(Connection::received)
+    }
+
+    /// Where its connection runs.
+    pub(super) fn home(&self) -> Handle {
+        self.pool.home().clone()
     }
 
     fn was_used(&self) -> bool {

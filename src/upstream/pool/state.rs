@@ -12,9 +12,9 @@ use tokio::sync::{oneshot, watch};
 use super::open::Opened;
 use super::socket::{Pending, Socket};
 use super::status::Counts;
-use super::{FailedHandshake, Lease, MAX_STREAMS, Times};
+use super::{FailedHandshake, Handshake, Lease, MAX_STREAMS, Times};
 
-/// So many HTTP/1.1 connections wait in one pool at most.
+/// So many HTTP/1.1 connections to one endpoint wait at most. Each of its pools keeps its share, or a little more.
 const MAX_IDLE: usize = 256;
 /// More attempts than one connect time-out sees.
 const REMEMBERED: usize = 1024;
@@ -124,6 +124,7 @@ impl Connection {
 impl State {
     /// `carries`: what is expected of the first connection.
     pub(super) fn new(carries: usize, counts: &Arc<Counts>) -> State {
+        counts.add_pool();
         State {
             idle: Vec::new(),
             shared: Vec::new(),
@@ -210,7 +211,10 @@ impl State {
             Connection::Own(mut own) => {
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
-                if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < MAX_IDLE {
+                if !own.sender.is_closed()
+                    && own.life.is_young(now)
+                    && self.idle.len() < MAX_IDLE.div_ceil(self.counts.pools())
+                {
                     self.idle.push(own);
                 }
             }
@@ -254,12 +258,13 @@ impl State {
     /// came later has another attempt made for it.
     pub(super) fn fail(&mut self, attempt: u64, reason: &str) {
         self.forget_the_gone();
+        let handshake = Handshake { number: attempt, last: self.counts.begun() };
         for _ in 0..self.carries {
             if self.waiting.front().is_none_or(|waiter| waiter.came >= attempt) {
                 return;
             }
             if let Some(waiter) = self.waiting.pop_front() {
-                let _ = waiter.place.send(Err(FailedHandshake { number: attempt, reason: reason.to_owned() }));
+                let _ = waiter.place.send(Err(FailedHandshake { handshake, reason: reason.to_owned() }));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What the pools of one endpoint count together, for the metrics and for themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -18,6 +18,7 @@ pub(super) struct Counts {
     pub failed: AtomicU64,
     /// Attempts that have begun so far.
     begun: AtomicU64,
+    pools: AtomicUsize,
 }
 
 /// How many connections a pool has, and what came of opening them since this was last asked.
@@ -39,6 +40,20 @@ impl Counts {
     /// Numbers an attempt to open a connection, from 1.
     pub(super) fn begin(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The number of the last attempt that has begun, or 0.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_pool(&self) {
+        self.pools.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many pools count here; never 0.
+    pub(super) fn pools(&self) -> usize {
+        self.pools.load(Ordering::Relaxed).max(1)
     }
 
     pub(super) fn take(&self) -> PoolStatus {
