@@ -206,8 +206,9 @@ enum Change {
 #[derive(Debug)]
 struct Inner {
     phase: Phase,
-    /// In a row.
+    /// In a row, and when the latest of them was told.
     unreached: u32,
+    failed: Instant,
     /// The last handshake that had begun when the latest one that was counted failed. Those up to it tell nothing new.
     handshake: u64,
     window: Window,
@@ -220,7 +221,16 @@ struct Inner {
 impl Inner {
     fn new(now: Instant) -> Inner {
         let window = Window::new(now);
-        Inner { phase: Phase::Closed, unreached: 0, handshake: 0, window, openings: 0, closed: now, probes: 0 }
+        Inner {
+            phase: Phase::Closed,
+            unreached: 0,
+            failed: now,
+            handshake: 0,
+            window,
+            openings: 0,
+            closed: now,
+            probes: 0,
+        }
     }
 
     fn turn(&mut self, now: Instant) -> Permitted {
@@ -244,17 +254,24 @@ impl Inner {
     }
 
     fn seen(&mut self, began: Instant, now: Instant, seen: Seen, draw: impl FnOnce() -> u64) -> Option<Change> {
+        let is_well = matches!(seen, Seen::Served | Seen::Throttled);
+        let is_unreached = matches!(seen, Seen::Unreached { .. });
+        // Who came before the last failure has seen the same incident, whichever handshake it waited for.
+        if is_unreached && self.unreached > 0 && began < self.failed {
+            return None;
+        }
         if let Seen::Unreached { handshake: Some(handshake) } = seen {
             if handshake.number <= self.handshake {
                 return None;
             }
             self.handshake = handshake.last.max(handshake.number);
         }
-        let is_well = matches!(seen, Seen::Served | Seen::Throttled);
-        let is_unreached = matches!(seen, Seen::Unreached { .. });
         match self.phase {
             Phase::Closed => {
                 self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
+                if is_unreached {
+                    self.failed = now;
+                }
                 if seen != Seen::Throttled {
                     self.window.add(now, !is_well);
                 }

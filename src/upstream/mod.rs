@@ -505,7 +505,7 @@ mod tests {
     #[tokio::test]
     async fn handshakes_of_several_threads_that_fail_together_do_not_open_the_breaker() {
         use crate::lifecycle::roll_call::RollCall;
-        use crate::workers::Workers;
+        use crate::workers::{self, Workers};
         use breaker::Position;
         use tokio::sync::oneshot;
         let (upstream, _listener, _file) = silent(Duration::from_secs(1)).await;

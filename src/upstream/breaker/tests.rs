@@ -90,6 +90,22 @@ fn handshakes_that_were_under_way_together_count_once_and_those_that_follow_coun
     assert_eq!(opened(bench.call(failed(12, 14))), (Why::Unreachable, FIRST_PAUSE));
 }
 
+/// Who has waited through one incident tells of it later, with the number of an attempt that has only just begun.
+#[test]
+fn a_failure_of_who_came_before_the_last_one_tells_nothing_new() {
+    let mut bench = Bench::new();
+    let failed = |number| Seen::Unreached { handshake: Some(Handshake { number, last: number }) };
+    let came = bench.now;
+    bench.after(Duration::from_secs(5));
+    for number in 1..=9 {
+        let now = bench.now + Duration::from_millis(number);
+        assert_eq!(bench.inner.seen(came, now, failed(number), || 0), None);
+    }
+    let second = bench.after(Duration::from_secs(5)).call(failed(10));
+    assert_eq!((second, bench.inner.unreached), (None, 2));
+    assert_eq!(opened(bench.call(failed(11))).0, Why::Unreachable);
+}
+
 #[test]
 fn half_of_the_calls_must_fail_and_there_must_be_enough_of_them_within_the_window() {
     let mut bench = Bench::new();
