@@ -76,7 +76,7 @@ mod tests {
             assert!(too_few.is_some_and(|sentence| sentence.contains(&format!("at most {connections} connections"))));
         }
         let few = within(1024, 10_000, 1024, wanted, 64, 4);
-        assert_eq!((few.connections, few.requests.all()), (262, 263), "a request for each connection");
+        assert_eq!((few.connections, few.requests.all()), (256, 256), "a request for each connection");
         assert_eq!(within(8192, 10_000, 1024, wanted, 64, 512).connections, 1024);
         assert_eq!(within(10, 10_000, 1024, wanted, 64, 1).connections, 1, "fewer would serve nobody");
     }
