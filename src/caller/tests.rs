@@ -1,3 +1,4 @@
+use std::task::{Context, Waker};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
@@ -260,12 +261,11 @@ fn what_cannot_be_read_proves_nothing_and_is_refused_only_under_a_key_of_ours() 
     }
 }
 
-#[tokio::test]
-async fn without_a_role_nothing_is_waited_for() {
-    let callers = callers(KEYED);
-    let start = std::time::Instant::now();
-    callers.await_new_key(&signed("ASIAUNKNOWN", SECRET, now()), None, now()).await;
-    assert!(start.elapsed() < Duration::from_millis(50));
+#[test]
+fn without_a_role_nothing_is_waited_for() {
+    let (callers, headers) = (callers(KEYED), signed("ASIAUNKNOWN", SECRET, now()));
+    let waited = std::pin::pin!(callers.await_new_key(&headers, None, now()));
+    assert!(waited.poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod aws_files;
 mod file;
+mod host_process;
 mod process;
 mod profile;
 pub(crate) mod secret;

@@ -2,18 +2,15 @@
 //! names a process, it is run by us, for this host's own keys too.
 
 use std::fmt;
-use std::sync::Arc;
 
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider, ProfileSet};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
-use aws_config::{ConfigLoader, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials as AwsKeys;
-use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use zeroize::Zeroizing;
 
@@ -34,9 +31,7 @@ pub(super) async fn read(name: &str) -> Result<Credential, String> {
         ProfileFileRegionProvider::builder().configure(&context).profile_name(name).profile_files(files.clone());
     let region = region.build().region().await;
     let region = region.unwrap_or_else(|| Region::from_static(settings::DEFAULT_REGION));
-    let profiles = profiles(&files, name).await;
-    let by_process = profiles.and_then(|profiles| by_process(&profiles, name));
-    let keys = match by_process {
+    let keys = match of(&files, name).await {
         Some(by_process) => {
             let keys = by_process.keys().await?;
             let loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http_client());
@@ -68,7 +63,12 @@ async fn profiles(files: &Files, name: &str) -> Option<ProfileSet> {
 /// Whether the SDKs' default chain would have a process give this host's own keys, unless the environment has some.
 pub(super) async fn of_host(files: &Files) -> Option<ByProcess> {
     let name = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
-    by_process(&profiles(files, &name).await?, &name)
+    of(files, &name).await
+}
+
+/// Whether a process gives a profile's keys.
+pub(super) async fn of(files: &Files, name: &str) -> Option<ByProcess> {
+    by_process(&profiles(files, name).await?, name)
 }
 
 /// Where a profile's keys begin with a process.
@@ -140,31 +140,17 @@ fn by_process(profiles: &ProfileSet, of: &str) -> Option<ByProcess> {
 }
 
 impl ByProcess {
-    /// This host's configuration, with keys that the process gives.
-    pub(super) async fn configuration(self, loader: ConfigLoader) -> SdkConfig {
-        let config = loader.no_credentials().load().await;
-        let shared = Arc::new((self, config.clone()));
-        let provider = provide_credentials_fn(move || {
-            let shared = Arc::clone(&shared);
-            async move {
-                // As in the default chain, they come first.
-                if let Ok(keys) = EnvironmentVariableCredentialsProvider::new().provide_credentials().await {
-                    return Ok(keys);
-                }
-                let (by_process, config) = &*shared;
-                let keys = by_process.keys().await.map_err(CredentialsError::provider_error)?;
-                by_process.assume_roles(keys, config).await
-            }
-        });
-        config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
-    }
-
-    async fn keys(&self) -> Result<AwsKeys, String> {
+    pub(super) async fn keys(&self) -> Result<AwsKeys, String> {
         let keys = process::run(&self.command, self.account.as_deref(), process::LONGEST_RUN).await;
         keys.map_err(|why| format!("the credential_process of the AWS profile {} {why}", self.name))
     }
 
-    async fn assume_roles(&self, mut keys: AwsKeys, config: &SdkConfig) -> Result<AwsKeys, CredentialsError> {
+    /// Those of the last role.
+    pub(super) async fn assume_roles(
+        &self,
+        mut keys: AwsKeys,
+        config: &SdkConfig,
+    ) -> Result<AwsKeys, CredentialsError> {
         for role in &self.roles {
             let mut provider = AssumeRoleProvider::builder(&role.arn).configure(config);
             if let Some(name) = &role.session_name {
@@ -184,8 +170,7 @@ mod tests {
     use super::*;
 
     async fn of(name: &str, config: &str) -> Option<ByProcess> {
-        let files = aws_files::of_config(config);
-        by_process(&profiles(&files, name).await?, name)
+        super::of(&aws_files::of_config(config), name).await
     }
 
     /// As the SDK finds its way, where a process stands at the end of it. What follows a `#` in the file is a comment.

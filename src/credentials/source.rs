@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::aws_files::{self, LONGEST_LOOK};
 use super::file::{self, Lookout, unanswering};
-use super::profile;
 use super::secret::{Credential, pair, parse};
+use super::{host_process, profile};
 use crate::file_stamp::FileStamp;
 use crate::sdk_failure::unanswered;
 use crate::settings::{self, SecretLocation};
@@ -123,7 +123,7 @@ pub(crate) async fn aws_sdk_config(region: &str) -> aws_config::SdkConfig {
 pub(crate) async fn on_this_host(loader: ConfigLoader) -> aws_config::SdkConfig {
     let loader = match aws_files::read().await {
         Ok(files) => match profile::of_host(&files).await {
-            Some(by_process) => return by_process.configuration(loader.profile_files(files)).await,
+            Some(by_process) => return host_process::configuration(by_process, loader.profile_files(files)).await,
             None => loader.profile_files(files),
         },
         Err(problem) => {

@@ -149,6 +149,9 @@ impl Metrics {
 
     /// What has come of attempts at an upstream.
     pub(crate) fn attempted(&self, region: &str, results: &Results) {
+        if results.counts().next().is_none() {
+            return;
+        }
         let of_region =
             self.requests.kept.regions.of(region, |region| OfRegion { region, attempts: Default::default() });
         for (came, count) in results.counts() {
@@ -173,7 +176,7 @@ impl Metrics {
             requests.kept.models.of(model, |model| OfModel { model, used: Used::default(), ended: RwLock::default() });
         requests.used(record, &model);
         requests.passed([record.request_size, record.response_size]);
-        requests.ended(&model, &record.operation, record.status_code);
+        requests.ended(&model, record);
     }
 }
 
@@ -229,7 +232,8 @@ impl Requests {
         }
     }
 
-    fn ended(&self, of_model: &OfModel, operation: &Cow<'static, str>, status: u16) {
+    fn ended(&self, of_model: &OfModel, record: &Record) {
+        let (operation, status) = (&record.operation, record.status_code);
         let is_it =
             |(known, answered, _): &&(Cow<'static, str>, u16, Counter)| *answered == status && known == operation;
         if let Some((.., counter)) = of_model.ended.read().unwrap_or_else(PoisonError::into_inner).iter().find(is_it) {
