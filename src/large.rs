@@ -1,7 +1,10 @@
 //! Work that takes time in proportion to a body (hashes, scans, copies), done so that it holds up nobody else's events.
+//! Requests whose bodies may be large are not served by the workers (`service.rs`) but on the runtime with several threads,
+//! where this work can have a thread to itself.
 
 use std::sync::LazyLock;
 
+use http_body::Body;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
@@ -13,6 +16,11 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Semaphore::new((cores / 2).max(1))
 });
+
+/// Whether a body may turn out so large that a worker must not serve its request.
+pub(crate) fn may_be(body: &impl Body) -> bool {
+    body.size_hint().upper().is_none_or(|most| most > LARGE as u64)
+}
 
 /// Does work on `size` bytes. If that is much, other tasks leave this thread before, and the work waits for its turn.
 pub(crate) async fn work<T>(size: usize, work: impl FnOnce() -> T) -> T {

@@ -56,3 +56,4 @@ mod structure;
 mod telemetry;
 mod timings;
 mod upstream;
+mod workers;

@@ -92,6 +92,15 @@ impl<F: Future> Future for Contained<F> {
     }
 }
 
+/// Also what it holds when nobody waits for its end: a runtime that drops it contains nothing.
+impl<F> Drop for Contained<F> {
+    fn drop(&mut self) {
+        if let Some(future) = self.0.take() {
+            let _ = contain(|| drop(future));
+        }
+    }
+}
+
 /// Runs hyper's tasks, each contained.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Executor;
@@ -177,6 +186,35 @@ mod tests {
         }));
         assert_eq!((&mut broken).await, Err::<(), _>(Panicked));
         assert_eq!(std::sync::Arc::strong_count(&held), 1, "what it held was let go");
+    }
+
+    /// Within a runtime that ends a task, nothing else would contain it.
+    #[tokio::test]
+    async fn a_panic_while_it_is_dropped_is_contained() {
+        struct Broken(std::sync::Arc<std::sync::Mutex<Vec<bool>>>);
+        impl Drop for Broken {
+            fn drop(&mut self) {
+                self.0.lock().unwrap().push(CONTAINED.get());
+                if !std::thread::panicking() {
+                    panic!("as asked");
+                }
+            }
+        }
+        let seen = std::sync::Arc::default();
+        let broken = Broken(std::sync::Arc::clone(&seen));
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(contained(async move {
+            let _broken = broken;
+            std::future::pending::<()>().await
+        }));
+        tokio::task::yield_now().await;
+        tasks.shutdown().await;
+        drop(contained({
+            let broken = Broken(std::sync::Arc::clone(&seen));
+            async move { drop(broken) }
+        }));
+        assert_eq!(*seen.lock().unwrap(), [true, true]);
+        assert!(!CONTAINED.get(), "a drop leaves no mark behind");
     }
 
     #[test]

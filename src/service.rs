@@ -1,25 +1,61 @@
 //! Which front answers a request on the main address: health, the legacy REST API, or Bedrock. A panic on the way to an
 //! answer ends here.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::task::JoinSet;
+use tokio_util::either::Either;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{AMZN_REQUEST_ID, Body, Exchange, REQUEST_ID};
 use crate::listen::{Client, guard, head::Fault};
 use crate::operation::{self, Matched};
+use crate::panics::Panicked;
 use crate::road::Road;
-use crate::{admin, legacy_rest, panics, proxy, receive};
+use crate::{admin, large, legacy_rest, panics, proxy, receive, workers};
 
-/// Answers one request.
-pub(crate) async fn serve(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+/// Answers one request: on this thread, unless it is a worker's and the work may take it for long. Then that is done
+/// elsewhere, until this is dropped.
+pub(crate) fn serve(
+    road: Arc<Road>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send {
+    // The legacy REST API holds whole answers, and asks for records.
+    let may_take_long = large::may_be(request.body()) || is_legacy(request.uri().path());
+    if workers::here().is_none() || !may_take_long {
+        Either::Left(serve_here(road, client, request))
+    } else {
+        Either::Right(Box::pin(serve_elsewhere(road, client, request)))
+    }
+}
+
+async fn serve_elsewhere(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+    let mut served = JoinSet::new();
+    // Nothing there contains a panic, not even one while this is dropped.
+    served.spawn_on(panics::contained(serve_here(road, client, request)), &workers::elsewhere());
+    match served.join_next().await {
+        Some(Ok(Ok(response))) => response,
+        Some(Ok(Err(Panicked))) => {
+            let sentence = "an error in the daemon's own code ended this request; its log says where.";
+            Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
+        }
+        // That runtime ends.
+        _ => Refusal::new(RefusalKind::ServiceUnavailable, "the daemon is stopping.").response().map(Body::whole),
+    }
+}
+
+async fn serve_here(road: Arc<Road>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
     let (version, uri, headers) = (request.version(), request.uri(), request.headers());
     if uri.path() == "/health" && Fault::of(version, uri, headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
+    #[cfg(debug_assertions)]
+    panics::inject("service", uri.path());
     let exchange = Exchange::begin(&road, &client);
     let id = exchange.record.request_id.clone();
     panics::contained(answer(road, client, exchange, request)).await.unwrap_or_else(|_panicked| {
@@ -50,12 +86,16 @@ async fn answer(
         exchange.record.request_size = left.size;
         return exchange.refuse(&if left.ended { refusal } else { refusal.closing() });
     }
-    if head.uri.path().starts_with("/v1/") {
+    if is_legacy(head.uri.path()) {
         // In a box: what is asked for seldom shall not make the future of every request larger.
         Box::pin(legacy_rest::serve(&road, &client, exchange, head, body)).await
     } else {
         proxy::serve(&road, &client, exchange, head, body).await
     }
+}
+
+fn is_legacy(path: &str) -> bool {
+    path.starts_with("/v1/")
 }
 
 #[cfg(test)]
@@ -76,8 +116,10 @@ mod tests {
     /// needs seldom has a place of its own.
     #[test]
     fn the_future_of_a_request_is_small() {
-        let (in_connection, own) = (size_of_answer!(serve, A B C), size_of_answer!(answer, A B C D));
-        assert!(in_connection <= 768, "{in_connection}");
+        let (whole, here) = (size_of_answer!(serve, A B C), size_of_answer!(serve_here, A B C));
+        let own = size_of_answer!(answer, A B C D);
+        assert!(whole <= here + 16, "{whole}, {here}");
+        assert!(here <= 768, "{here}");
         assert!(own <= 5 * 1024, "{own}");
     }
 }

@@ -16,7 +16,6 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::credentials;
@@ -30,22 +29,25 @@ use crate::panics::{self, Panicked};
 use crate::road::Road;
 use crate::upstream::Upstream;
 use crate::upstream::breaker::Position;
+use crate::workers::Workers;
 
-/// Answers on the admin address. What may take long runs on the `main` runtime.
+/// Answers on the admin address. What may take long runs on the main runtime.
 async fn serve(
-    main: Handle,
+    workers: Arc<Workers>,
     road: Arc<ArcSwap<Road>>,
     client: Arc<Client>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    panics::contained(answer(main, road, client, request)).await.and_then(|answer| answer).unwrap_or_else(|_panicked| {
-        let sentence = "an error in the daemon's own code ended this request; its log says where.";
-        Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
-    })
+    panics::contained(answer(workers, road, client, request)).await.and_then(|answer| answer).unwrap_or_else(
+        |_panicked| {
+            let sentence = "an error in the daemon's own code ended this request; its log says where.";
+            Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole)
+        },
+    )
 }
 
 async fn answer(
-    main: Handle,
+    workers: Arc<Workers>,
     road: Arc<ArcSwap<Road>>,
     client: Arc<Client>,
     request: Request<Incoming>,
@@ -62,7 +64,7 @@ async fn answer(
             let (credential_reads, own_credentials) = credential_readings(&road);
             let readings = metrics::Readings {
                 ready: not_ready(&road).is_empty(),
-                tasks: main.metrics().num_alive_tasks(),
+                tasks: workers.tasks(),
                 credential: credentials::Status {
                     // Of whichever expires first.
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
@@ -103,7 +105,7 @@ async fn answer(
             };
             // Dropped with the set, when its client leaves.
             let mut asked = JoinSet::new();
-            asked.spawn_on(panics::contained(question), &main);
+            asked.spawn_on(panics::contained(question), workers.main());
             let answered = asked.join_next().await.and_then(Result::ok).unwrap_or(Err(Panicked))?;
             match answered {
                 Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),

@@ -6,13 +6,14 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use crate::lifecycle::roll_call::Calls;
 use crate::listen::farewell::Farewell;
 use crate::listen::{Listener, Shared};
 use crate::road::Road;
+use crate::workers::Workers;
 
 /// Serves the admin address, as [`Listener::serve`] does, until the future is dropped. The thread ends with its last
 /// connection.
@@ -26,13 +27,13 @@ pub(crate) fn serve(
     cut: watch::Receiver<bool>,
     calls: Calls,
     road: Arc<ArcSwap<Road>>,
+    workers: Arc<Workers>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let main = Handle::current();
     let (connections, connection) = watch::channel(());
     let service = move |client, request| {
         // Each connection has a clone of it until it ends.
         let _connection = &connection;
-        super::serve(main.clone(), Arc::clone(&road), client, request)
+        super::serve(Arc::clone(&workers), Arc::clone(&road), client, request)
     };
     let (mut accepting, no_longer) = oneshot::channel::<()>();
     let run = async move |listener: Listener| {

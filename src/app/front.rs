@@ -20,6 +20,7 @@ use crate::road::Road;
 use crate::service;
 use crate::settings::listen::{Listen, Timeouts, UnixSocket};
 use crate::settings::tls::Tls;
+use crate::workers::Workers;
 
 /// The admin address's questions are short, and so is its patience.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +59,7 @@ pub(super) struct Front {
     admin: Arc<Shared>,
     cut: watch::Sender<bool>,
     loops: Arc<RollCall>,
+    workers: Arc<Workers>,
 }
 
 #[derive(Debug)]
@@ -161,21 +163,15 @@ impl Front {
         main: Arc<Shared>,
         admin: Arc<Shared>,
         cut: watch::Sender<bool>,
+        loops: Arc<RollCall>,
+        workers: Arc<Workers>,
     ) -> Front {
         admin.set_timeouts(admin_timeouts(main.timeouts()));
-        Front {
-            open: Vec::new(),
-            leaving: Vec::new(),
-            closing: JoinSet::new(),
-            road,
-            main,
-            admin,
-            cut,
-            loops: Arc::default(),
-        }
+        let (open, leaving, closing) = (Vec::new(), Vec::new(), JoinSet::new());
+        Front { open, leaving, closing, road, main, admin, cut, loops, workers }
     }
 
-    /// The accept loops.
+    /// The accept loops, and whoever else is on their roll.
     pub(super) fn loops(&self) -> &Arc<RollCall> {
         &self.loops
     }
@@ -201,7 +197,8 @@ impl Front {
     fn open_admin(&mut self, bound: Bound) -> Result<(), StartError> {
         let (mut open, listener, calls) = self.enrolled(bound);
         let (road, cutting, farewells) = (Arc::clone(&self.road), self.cut.subscribe(), Arc::clone(&open.farewell));
-        let accepting = thread::serve(listener, Arc::clone(&self.admin), farewells, cutting, calls, road);
+        let workers = Arc::clone(&self.workers);
+        let accepting = thread::serve(listener, Arc::clone(&self.admin), farewells, cutting, calls, road, workers);
         open.tasks.spawn(accepting.map_err(|error| {
             self.loops.remove(open.roll);
             StartError::AdminThread(error)

@@ -21,6 +21,7 @@ use crate::caller::{HostRole, Peers};
 use crate::credentials::source::aws_sdk_config;
 use crate::crypto;
 use crate::ledger::{Ledger, LedgerError, StateDir};
+use crate::lifecycle::roll_call::RollCall;
 use crate::lifecycle::{Event, Events, InheritError, Inherited, notify, pulse};
 use crate::limits::fleet::OwnDynamo;
 use crate::limits::{Limits, Names, SystemClock};
@@ -36,6 +37,7 @@ use crate::road::Road;
 use crate::settings::tls::TlsError;
 use crate::settings::{self, Settings};
 use crate::telemetry::{self, Telemetry};
+use crate::workers::Workers;
 use build::{Built, SHORT, build};
 use front::{Bound, Front};
 use reload::Prepared;
@@ -76,6 +78,9 @@ pub enum StartError {
     /// The saved use of daily limits and budgets cannot be read.
     #[error("limits.json in the state directory cannot be used: {0}.")]
     Limits(#[from] std::io::Error),
+    /// There is no thread, or no descriptor, for those that serve requests.
+    #[error("the threads that serve requests cannot start: {0}.")]
+    Workers(std::io::Error),
     /// The admin address gets no thread of its own.
     #[error("the thread of the admin address cannot start: {0}.")]
     AdminThread(std::io::Error),
@@ -153,7 +158,9 @@ impl App {
         let peers = peers(&settings)?;
         let most = settings.listen.max_connections;
         let bounds = requests::Bounds::of(most, settings.listen.max_connections_per_user);
-        let Provided { connections, requests: bounds, too_few } = descriptors::provide(most, bounds, ADMIN_CONNECTIONS);
+        let threads = settings.threads.get();
+        let Provided { connections, requests: bounds, too_few } =
+            descriptors::provide(most, bounds, ADMIN_CONNECTIONS, threads);
         if let Some(sentence) = too_few {
             tracing::warn!("{sentence}");
         }
@@ -212,16 +219,20 @@ impl App {
         lasting.audit.begin_chain(&own_call::record(&built.road));
 
         let road = Arc::new(ArcSwap::new(Arc::clone(&built.road)));
-        let shared = |places| Shared::new(places, settings.listen.timeouts, &peers, &lasting.metrics);
+        let loops = Arc::<RollCall>::default();
+        let workers = Workers::start(settings.threads, &loops).map_err(StartError::Workers)?;
+        let shared = |places, workers| Shared::new(places, settings.listen.timeouts, &peers, &lasting.metrics, workers);
         let admin =
             Places::new(Kind::Admin, ADMIN_CONNECTIONS, ADMIN_CONNECTIONS_PER_USER, Arc::clone(&lasting.metrics));
-        let mut front = Front::new(road, shared(places), shared(admin), watch::Sender::new(false));
+        let (main, admin) = (shared(places, Some(&workers)), shared(admin, None));
+        let mut front = Front::new(road, main, admin, watch::Sender::new(false), loops, Arc::clone(&workers));
         for bound in bound {
             front.open(bound)?;
         }
         tracing::info!(%addresses, %admin_address, version = env!("CARGO_PKG_VERSION"), module = %crypto::module(), "listening");
         let built = serve(events, &lasting, &mut front, built).await;
         let _told = stop(&lasting, front, built.road.settings.drain_timeout).await;
+        workers.stop().await;
         lasting.telemetry.stop().await;
         if let Some(fleet) = fleet {
             fleet.stop().await;
@@ -299,8 +310,9 @@ async fn stop(lasting: &Lasting, mut front: Front, timeout: Duration) -> JoinSet
         tracing::warn!("requests were still in flight when drain.timeout had passed; they are cut off");
         lasting.cut_off.store(true, Ordering::Relaxed);
         front.cut();
-        let _ = tokio::time::timeout(CUT_TIMEOUT, lasting.metrics.until_idle()).await;
     }
+    // What ran beside its connection may not have ended with it.
+    let _ = tokio::time::timeout(CUT_TIMEOUT, lasting.metrics.until_idle()).await;
     told
 }
 

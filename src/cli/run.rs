@@ -12,6 +12,8 @@ use crate::lifecycle::{Events, InheritError, Inherited};
 use crate::settings::Settings;
 use crate::{config, log, panics};
 
+/// Threads for large bodies and for what the daemon does by itself.
+const MOST_BESIDE: usize = 8;
 /// What the end of the last tasks may take.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -37,7 +39,8 @@ fn serve(settings: Settings, inherited: Result<Inherited, InheritError>) -> Exit
     if let Some(sentence) = odd_place(&settings.audit) {
         tracing::warn!("{sentence}");
     }
-    let runtime = match super::runtime_of(settings.threads.get()) {
+    // Beside the threads that serve connections (`workers.rs`).
+    let runtime = match super::runtime_of(settings.threads.get().min(MOST_BESIDE)) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the runtime cannot start: {error}")),
     };

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 pub(crate) use secret::{Credential, CredentialKind};
@@ -23,6 +23,7 @@ pub(crate) use source::Source;
 use crate::error::{Refusal, RefusalKind};
 use crate::jitter;
 use crate::settings;
+use crate::workers;
 
 /// A key is replaced this long before it expires.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(300);
@@ -235,16 +236,26 @@ impl Credentials {
     /// Reads the source once, unless another read has made that needless by the time it can begin. A read that has begun goes
     /// on though nobody waits for it any more; one that has not begun by then does not begin.
     async fn fetch(self: &Arc<Self>, cause: Cause) {
-        let alone = Arc::clone(&self.fetching).lock_owned().await;
-        if !self.calls_for(cause) {
-            return;
-        }
+        let (mut ended, has_ended) = oneshot::channel::<()>();
+        let at_once = Arc::clone(&self.fetching).try_lock_owned();
         let store = Arc::clone(self);
-        let read = tokio::spawn(async move {
-            store.read(cause).await;
+        // Requests of all workers share it, and none of them may hold the lock.
+        workers::elsewhere().spawn(async move {
+            let alone = match at_once {
+                Ok(alone) => alone,
+                Err(_) => tokio::select! {
+                    biased;
+                    () = ended.closed() => return,
+                    alone = Arc::clone(&store.fetching).lock_owned() => alone,
+                },
+            };
+            if store.calls_for(cause) {
+                store.read(cause).await;
+            }
             drop(alone);
+            drop(ended);
         });
-        let _ = read.await;
+        let _ = has_ended.await;
     }
 
     fn calls_for(&self, cause: Cause) -> bool {

@@ -283,6 +283,32 @@ async fn who_no_longer_waits_for_a_fetch_to_begin_causes_none() {
     assert_eq!(credentials.take_reads().successes, 1);
 }
 
+/// The thread of a request that has asked for it blocks in the middle of it.
+#[tokio::test]
+async fn a_thread_that_is_blocked_keeps_nobody_else_from_reading_the_source() {
+    use crate::lifecycle::roll_call::RollCall;
+    use crate::workers::Workers;
+    let (credentials, _file) = on_file("AKIAX:s").await;
+    let workers = Workers::start(std::num::NonZeroUsize::MIN, &RollCall::default()).unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (tell, blocked) = oneshot::channel();
+    let theirs = Arc::clone(&credentials);
+    workers.serve(async move {
+        tokio::select! {
+            biased;
+            () = theirs.load() => {}
+            () = std::future::ready(()) => {}
+        }
+        let _ = tell.send(());
+        let _ = released.recv();
+    });
+    blocked.await.unwrap();
+    let own = tokio::time::timeout(Duration::from_secs(60), credentials.load()).await;
+    assert!(own.is_ok(), "the lock is held by a task that does not run");
+    assert_eq!(credentials.take_reads().successes, 2);
+    drop(release);
+}
+
 #[tokio::test]
 async fn a_source_that_hung_is_left_alone_from_then_on() {
     let (credentials, _file) = on_file("AKIAX:s").await;

@@ -1,10 +1,10 @@
-//! Whether the accept loops still run: each answers when it is called.
+//! Whether the accept loops, and the threads that serve, still run: each answers when it is called.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-/// Every accept loop of the daemon.
+/// Every accept loop of the daemon, and every worker's.
 #[derive(Debug, Default)]
 pub(crate) struct RollCall(Mutex<Roll>);
 

@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::slot::{FLEET, HOST};
 use super::state::State;
 use crate::error::Refusal;
+use crate::workers;
 
 /// A place in the queue. Dropping it leaves the queue.
 pub(super) struct Waiting {
@@ -42,7 +43,8 @@ pub(super) fn enter(
         state.queue.obstacles.push(obstacle);
     }
     if !std::mem::replace(&mut state.queue.served, true) {
-        tokio::spawn(serve_queue(shared.clone()));
+        // All wait in it, wherever they run.
+        workers::elsewhere().spawn(serve_queue(shared.clone()));
     } else {
         // The next look may have to come sooner than the one that is planned.
         shared.freed.notify_one();

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::workers::{self, Busy};
+
 /// Longer than what HTTP/2 writes of itself: pings, settings, window updates.
 const CONTROL_FRAME: usize = 64;
 
@@ -78,7 +80,10 @@ pub(crate) trait Cut: std::fmt::Debug + Send + Sync {
 
 /// A request in progress.
 #[derive(Debug)]
-pub(crate) struct InProgress(Arc<Activity>);
+pub(crate) struct InProgress(
+    Arc<Activity>,
+    #[expect(dead_code, reason = "it counts as long as it is held")] Option<Busy>,
+);
 
 impl Drop for InProgress {
     fn drop(&mut self) {
@@ -113,7 +118,7 @@ impl Activity {
         if self.is_told() && self.since(self.told_at.load(Relaxed)) >= CROSSING {
             self.late.notify_one();
         }
-        InProgress(Arc::clone(self))
+        InProgress(Arc::clone(self), workers::busy())
     }
 
     /// For how long no request has been in progress; none while one is, or while the end of an answer is being sent.

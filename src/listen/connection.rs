@@ -21,7 +21,7 @@ use super::activity::Activity;
 use super::answer::{Stalled, Watched};
 use super::head::{self, Guarded, Protocol};
 use super::places::Place;
-use super::stream::Duplex;
+use super::stream::{Duplex, Socket};
 use super::{Answer, Client, Shared, tls};
 use crate::panics;
 use crate::settings::listen::Timeouts;
@@ -52,7 +52,7 @@ type Stream = Box<dyn Duplex>;
 
 /// A connection as it was accepted.
 pub(super) struct Accepted {
-    pub stream: Stream,
+    pub socket: Socket,
     pub client: Client,
     /// The client's address and ours, of a TCP connection.
     pub ends: Option<(SocketAddr, SocketAddr)>,
@@ -73,7 +73,8 @@ where
     F: Future<Output = http::Response<B>> + Send + 'static,
     B: Answer,
 {
-    let Accepted { stream, mut client, ends, tls } = accepted;
+    let Accepted { socket, mut client, ends, tls } = accepted;
+    let stream = socket.registered()?;
     let activity = Arc::clone(&place.activity);
     let timeouts = shared.timeouts();
     let (stream, protocol, start) = tokio::select! {

@@ -7,6 +7,8 @@ use super::requests::Bounds;
 
 /// Files, pipes, and the daemon's own connections to AWS; a quarter where there are few.
 const RESERVE: usize = 256;
+/// What the runtime of a thread that serves connections takes.
+const OF_A_THREAD: usize = 4;
 /// Fewer would serve nobody.
 const LEAST_REQUESTS: usize = 16;
 
@@ -22,8 +24,8 @@ pub(crate) struct Provided {
 /// Raises this process's limit to what so many connections and requests need: each request may have a connection to AWS,
 /// and as many again may be idle. If it cannot be raised so far, there may be fewer of both, so that some descriptors stay
 /// free for files and the `admin` connections: as many connections as can have a request each. The sentence says so.
-pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize) -> Provided {
-    let fixed = Kind::Main.all(connections).saturating_add(Kind::Admin.all(admin) + RESERVE);
+pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize, threads: usize) -> Provided {
+    let fixed = Kind::Main.all(connections).saturating_add(Kind::Admin.all(admin) + RESERVE + threads * OF_A_THREAD);
     let wanted = requests.all().saturating_mul(2).saturating_add(fixed);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted as u64);
@@ -37,14 +39,14 @@ pub(crate) fn provide(connections: usize, requests: Bounds, admin: usize) -> Pro
     }
     match getrlimit(Resource::Nofile).current {
         Some(most) if most < wanted as u64 => {
-            within(usize::try_from(most).unwrap_or(usize::MAX), wanted, connections, requests, admin)
+            within(usize::try_from(most).unwrap_or(usize::MAX), wanted, connections, requests, admin, threads)
         }
         _ => Provided { connections, requests, too_few: None },
     }
 }
 
-fn within(limit: usize, wanted: usize, connections: usize, requests: Bounds, admin: usize) -> Provided {
-    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + Kind::Admin.all(admin));
+fn within(limit: usize, wanted: usize, connections: usize, requests: Bounds, admin: usize, threads: usize) -> Provided {
+    let usable = limit.saturating_sub(RESERVE.min(limit / 4) + Kind::Admin.all(admin) + threads * OF_A_THREAD);
     let all = |connections| Kind::Main.all(connections);
     let fits = |connections: &usize| all(*connections) + (*connections).clamp(LEAST_REQUESTS, requests.all()) <= usable;
     let connections = (1..=connections).rev().find(fits).unwrap_or(1);
@@ -63,18 +65,19 @@ mod tests {
     #[test]
     fn whatever_the_limit_some_descriptors_stay_free() {
         let wanted = Bounds::of(1024, 512);
-        for limit in [256, 300, 512, 1024, 2048, 4096] {
-            let Provided { connections, requests, too_few } = within(limit, 10_000, 1024, wanted, 64);
-            let used = Kind::Main.all(connections) + requests.all() + Kind::Admin.all(64);
+        for (limit, threads) in [256, 300, 512, 1024, 2048, 4096].into_iter().flat_map(|limit| [(limit, 1), (limit, 8)])
+        {
+            let Provided { connections, requests, too_few } = within(limit, 10_000, 1024, wanted, 64, threads);
+            let used = Kind::Main.all(connections) + requests.all() + Kind::Admin.all(64) + threads * OF_A_THREAD;
             assert!(used + limit / 16 <= limit, "{limit}: {connections} and {requests:?}");
-            assert!(connections >= limit / 16, "{limit}: {connections}");
+            assert!(connections >= limit / 16 || threads * OF_A_THREAD > limit / 16, "{limit}: {connections}");
             let each = connections.max(LEAST_REQUESTS);
             assert!(requests.all() >= each, "{limit}: {connections} connections have {requests:?}");
             assert!(too_few.is_some_and(|sentence| sentence.contains(&format!("at most {connections} connections"))));
         }
-        let few = within(1024, 10_000, 1024, wanted, 64);
-        assert_eq!((few.connections, few.requests.all()), (262, 263), "a request for each connection");
-        assert_eq!(within(8192, 10_000, 1024, wanted, 64).connections, 1024);
-        assert_eq!(within(10, 10_000, 1024, wanted, 64).connections, 1, "fewer would serve nobody");
+        let few = within(1024, 10_000, 1024, wanted, 64, 4);
+        assert_eq!((few.connections, few.requests.all()), (256, 256), "a request for each connection");
+        assert_eq!(within(8192, 10_000, 1024, wanted, 64, 512).connections, 1024);
+        assert_eq!(within(10, 10_000, 1024, wanted, 64, 1).connections, 1, "fewer would serve nobody");
     }
 }

@@ -37,9 +37,11 @@ use crate::lifecycle::roll_call::Calls;
 use crate::metrics::Metrics;
 use crate::panics;
 use crate::settings::listen::{Timeouts, UnixSocket};
+use crate::workers::Workers;
 use connection::Accepted;
 use farewell::Farewell;
-use places::{Permit, Places, Seat, Seldom};
+use places::{Permit, Place, Places, Seat, Seldom};
+use stream::Socket;
 use tls::Material;
 
 /// The queue of connections that the kernel completes before they are accepted, up to its own net.core.somaxconn. When it
@@ -207,18 +209,11 @@ impl Listener {
                     if matches!(seat, Seat::Refused) {
                         continue;
                     }
-                    let (service, shared, mut drain) = (service.clone(), Arc::clone(&shared), farewell.heard());
-                    let mut cut = cut.clone();
-                    let connection = async move {
-                        let place = tokio::select! {
-                            biased;
-                            place = seat.place() => place,
-                            // Who still stands in line gets no place any more.
-                            _ = drain.wait_for(|drain| *drain) => None,
-                        };
-                        let Some(place) = place else { return };
+                    let (service, own, drain) = (service.clone(), Arc::clone(&shared), farewell.heard());
+                    let (mut leaving, mut cut) = (drain.clone(), cut.clone());
+                    let connection = move |place: Place| async move {
                         tokio::select! {
-                            ended = panics::contained(connection::serve(accepted, &place, &shared, drain, service)) => {
+                            ended = panics::contained(connection::serve(accepted, &place, &own, drain, service)) => {
                                 if let Ok(Err(error)) = ended {
                                     tracing::debug!(%error, "connection ended");
                                 }
@@ -227,7 +222,23 @@ impl Listener {
                         }
                         drop(place);
                     };
-                    tokio::spawn(connection);
+                    match seat {
+                        Seat::Place(place) => shared.take(connection(place)),
+                        in_line => {
+                            let shared = Arc::clone(&shared);
+                            tokio::spawn(async move {
+                                let place = tokio::select! {
+                                    biased;
+                                    place = in_line.place() => place,
+                                    // Who still stands in line gets no place any more.
+                                    _ = leaving.wait_for(|drain| *drain) => None,
+                                };
+                                if let Some(place) = place {
+                                    shared.take(connection(place));
+                                }
+                            });
+                        }
+                    }
                 }
                 // The peer is gone already; the next one may be fine.
                 Err(NotAccepted::Peer(NoPeer::Gone)) => shared.metrics.connection_refused("gone"),
@@ -273,7 +284,7 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer::of_unix(&stream, path);
                 let client = Client { transport: Transport::Unix, peer };
-                Accepted { stream: Box::new(stream), client, ends: None, tls: None }
+                Accepted { socket: Socket::of_unix(stream)?, client, ends: None, tls: None }
             }
         };
         Ok((accepted, permit))
@@ -299,6 +310,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// After a failure to accept; those that follow it at once double the pause.
     pub first_pause: Duration,
+    /// None where connections are served by the runtime that accepts them.
+    workers: Option<Arc<Workers>>,
     unidentified_logged: Seldom,
 }
 
@@ -308,11 +321,27 @@ impl Shared {
         timeouts: Timeouts,
         peers: &Arc<Peers>,
         metrics: &Arc<Metrics>,
+        workers: Option<&Arc<Workers>>,
     ) -> Arc<Shared> {
         let (peers, metrics) = (Arc::clone(peers), Arc::clone(metrics));
         let timeouts = ArcSwap::from_pointee(timeouts);
         let unidentified_logged = Seldom::default();
-        Arc::new(Shared { places, timeouts, peers, metrics, first_pause: FIRST_PAUSE, unidentified_logged })
+        Arc::new(Shared {
+            places,
+            timeouts,
+            peers,
+            metrics,
+            first_pause: FIRST_PAUSE,
+            workers: workers.cloned(),
+            unidentified_logged,
+        })
+    }
+
+    fn take(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        match &self.workers {
+            Some(workers) => workers.serve(connection),
+            None => drop(tokio::spawn(connection)),
+        }
     }
 
     /// For a connection that begins now.
@@ -366,7 +395,8 @@ async fn accept_tcp(
     let server = stream.local_addr()?;
     // At once: after the client has closed its end, the kernel no longer knows whose it was.
     let peer = shared.peers.of_tcp(&stream, client, server)?;
-    Ok(Accepted { stream: Box::new(stream), client: Client { transport, peer }, ends: Some((client, server)), tls })
+    let socket = Socket::of_tcp(stream)?;
+    Ok(Accepted { socket, client: Client { transport, peer }, ends: Some((client, server)), tls })
 }
 
 fn listen_tcp(address: SocketAddr, inherited: &mut Inherited) -> Result<TcpListener, BindError> {

@@ -1,5 +1,6 @@
 //! Byte streams of whatever kind, and the two ways in which they end.
 
+use std::io;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -19,6 +20,39 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
     /// an answer. True where nobody knows.
     fn has_left(&self, _peers: &Peers) -> bool {
         true
+    }
+}
+
+/// A connection that no runtime watches: the one that serves it need not be the one that has accepted it.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Socket {
+    /// # Errors
+    /// The kernel does not let go of it.
+    pub(crate) fn of_tcp(stream: TcpStream) -> io::Result<Socket> {
+        stream.into_std().map(Socket::Tcp)
+    }
+
+    /// # Errors
+    /// As those of [`Socket::of_tcp`].
+    pub(crate) fn of_unix(stream: UnixStream) -> io::Result<Socket> {
+        stream.into_std().map(Socket::Unix)
+    }
+
+    /// The connection, watched by the runtime that runs this.
+    ///
+    /// # Errors
+    /// The kernel has no memory to watch it.
+    pub(crate) fn registered(self) -> io::Result<Box<dyn Duplex>> {
+        let stream: Box<dyn Duplex> = match self {
+            Socket::Tcp(socket) => Box::new(TcpStream::from_std(socket)?),
+            Socket::Unix(socket) => Box::new(UnixStream::from_std(socket)?),
+        };
+        Ok(stream)
     }
 }
 

@@ -247,13 +247,16 @@ impl Settings {
 /// More would not run, and each takes memory.
 const MOST_THREADS: u16 = 512;
 
-/// One a core where nothing is said.
+/// What serves requests needs no more where nothing is said, and hosts have hundreds of cores.
+const MOST_BY_ITSELF: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+
+/// One a core where nothing is said, as far as they are of use.
 fn threads(written: &Spanned<u16>, source: &Source) -> Result<NonZeroUsize, ConfigError> {
     if *written.get_ref() > MOST_THREADS {
-        let sentence = format!("runtime.threads must be at most {MOST_THREADS}; 0 means one for each core.");
+        let sentence = format!("runtime.threads must be at most {MOST_THREADS}; 0 means one for each core, 8 at most.");
         return Err(source.error(written.span(), sentence));
     }
-    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let cores = || std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(MOST_BY_ITSELF));
     Ok(NonZeroUsize::new(usize::from(*written.get_ref())).unwrap_or_else(cores))
 }
 

@@ -412,9 +412,13 @@ fn a_budget_has_prices_to_count_by() {
 
 #[test]
 fn there_is_a_thread_for_each_core_unless_said_otherwise() {
-    let cores = std::thread::available_parallelism().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().min(MOST_BY_ITSELF);
+    assert_eq!(MOST_BY_ITSELF.get(), 8);
     assert_eq!(load("").unwrap().threads, cores);
     assert_eq!(load("[runtime]\nthreads = 0").unwrap().threads, cores);
     assert_eq!(load("[runtime]\nthreads = 3").unwrap().threads.get(), 3);
-    refused(&[("[runtime]\nthreads = 600", "2:11: runtime.threads must be at most 512; 0 means one for each core.")]);
+    refused(&[(
+        "[runtime]\nthreads = 600",
+        "2:11: runtime.threads must be at most 512; 0 means one for each core, 8 at most.",
+    )]);
 }

@@ -181,7 +181,7 @@ fn read_tail(mut incoming: Incoming, lease: Lease) {
             Poll::Ready(None) => break,
             Poll::Pending => {
                 let before = lease.received();
-                tokio::spawn(async move {
+                lease.home().spawn(async move {
                     let tail = async { while let Some(Ok(_)) = incoming.frame().await {} };
                     match tokio::time::timeout(TAIL_TIMEOUT, panics::contained(tail)).await {
                         Ok(Ok(())) => lease.give_back(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::jitter::random;
 use crate::operation::Plane;
+use crate::upstream::pool::Handshake;
 
 /// So many connects in a row must fail for the breaker to open…
 const UNREACHED_IN_A_ROW: u32 = 3;
@@ -34,9 +35,9 @@ pub(crate) enum Seen {
     Throttled,
     /// 5xx, no answer in time, or a connection that broke before one.
     Failed,
-    /// There was no connection, or none that took the request. Many may have waited for the same handshake, which counts
-    /// once; none where there were several.
-    Unreached { handshake: Option<u64> },
+    /// There was no connection, or none that took the request. Many may have waited for the same handshake, and others for
+    /// one that was under way at the same time: they count once. None where there were several.
+    Unreached { handshake: Option<Handshake> },
 }
 
 /// Where a breaker stands.
@@ -205,9 +206,10 @@ enum Change {
 #[derive(Debug)]
 struct Inner {
     phase: Phase,
-    /// In a row.
+    /// In a row, and when the latest of them was told.
     unreached: u32,
-    /// The latest failed handshake that was counted.
+    failed: Instant,
+    /// The last handshake that had begun when the latest one that was counted failed. Those up to it tell nothing new.
     handshake: u64,
     window: Window,
     /// In a row; they make the pause grow.
@@ -219,7 +221,16 @@ struct Inner {
 impl Inner {
     fn new(now: Instant) -> Inner {
         let window = Window::new(now);
-        Inner { phase: Phase::Closed, unreached: 0, handshake: 0, window, openings: 0, closed: now, probes: 0 }
+        Inner {
+            phase: Phase::Closed,
+            unreached: 0,
+            failed: now,
+            handshake: 0,
+            window,
+            openings: 0,
+            closed: now,
+            probes: 0,
+        }
     }
 
     fn turn(&mut self, now: Instant) -> Permitted {
@@ -243,17 +254,24 @@ impl Inner {
     }
 
     fn seen(&mut self, began: Instant, now: Instant, seen: Seen, draw: impl FnOnce() -> u64) -> Option<Change> {
-        if let Seen::Unreached { handshake: Some(handshake) } = seen {
-            if handshake <= self.handshake {
-                return None;
-            }
-            self.handshake = handshake;
-        }
         let is_well = matches!(seen, Seen::Served | Seen::Throttled);
         let is_unreached = matches!(seen, Seen::Unreached { .. });
+        // Who came before the last failure has seen the same incident, whichever handshake it waited for.
+        if is_unreached && self.unreached > 0 && began < self.failed {
+            return None;
+        }
+        if let Seen::Unreached { handshake: Some(handshake) } = seen {
+            if handshake.number <= self.handshake {
+                return None;
+            }
+            self.handshake = handshake.last.max(handshake.number);
+        }
         match self.phase {
             Phase::Closed => {
                 self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
+                if is_unreached {
+                    self.failed = now;
+                }
                 if seen != Seen::Throttled {
                     self.window.add(now, !is_well);
                 }

@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::error::{Refusal, RefusalKind};
     use crate::upstream::AnswerBody;
+    use crate::upstream::pool::Handshake;
 
     fn answer(status: u16, error_type: &str) -> Result<Answer, Failure> {
         let body = serde_json::json!({ "__type": error_type, "message": "x" }).to_string();
@@ -175,7 +176,10 @@ mod tests {
     }
 
     fn not_sent() -> Result<Answer, Failure> {
-        Err(Failure::NotSent { why: "no connection to x".to_owned(), handshake: Some(1) })
+        Err(Failure::NotSent {
+            why: "no connection to x".to_owned(),
+            handshake: Some(Handshake { number: 1, last: 1 }),
+        })
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Setup {
         self
     }
 
+    /// One thread serves all clients, so that their requests share connections to the upstreams.
+    pub fn one_thread(self) -> Setup {
+        self.with("[runtime]\nthreads = 1\n")
+    }
+
     /// Further sections.
     pub fn with(mut self, sections: &str) -> Setup {
         self.more.push_str(sections);

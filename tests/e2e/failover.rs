@@ -121,7 +121,8 @@ async fn a_throttled_answer_is_kept_when_there_is_no_credential_for_the_next_reg
 async fn a_request_that_the_upstream_refuses_unread_is_repeated_a_few_times_and_each_is_counted() {
     for framing in ["h2-rst-refused-stream-before", "h2-goaway-below"] {
         let (east, west, _) = regions().await;
-        let daemon = Setup::several(&[(&east, "us-east-1"), (&west, "us-west-2")]).secret(&aws_keys()).ready().await;
+        let setup = Setup::several(&[(&east, "us-east-1"), (&west, "us-west-2")]).secret(&aws_keys());
+        let daemon = setup.one_thread().ready().await;
         east.set_framing(Some(Choice::Always(simulator::framing::Framing::PLAIN)));
         let framing: simulator::framing::Framing = framing.parse().unwrap();
         // Connections that hyper serves in the simulator end first.

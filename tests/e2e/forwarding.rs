@@ -253,7 +253,7 @@ async fn a_certificate_that_does_not_hold_is_refused_and_says_why() {
 async fn connections_are_kept_and_speak_what_alpn_decides() {
     for (http2, version) in [(true, "HTTP/2.0"), (false, "HTTP/1.1")] {
         let bedrock = bedrock_with(Options { http2, ..Options::default() }).await;
-        let daemon = Setup::tls(&bedrock).ready().await;
+        let daemon = Setup::tls(&bedrock).one_thread().ready().await;
         for _ in 0..10 {
             assert_eq!(send(daemon.address(), ask()).await.status, 200);
         }
@@ -267,7 +267,7 @@ async fn connections_are_kept_and_speak_what_alpn_decides() {
 #[tokio::test]
 async fn a_kept_connection_that_the_upstream_has_closed_is_replaced_unnoticed() {
     let bedrock = bedrock_with(Options { http2: false, ..Options::default() }).await;
-    let daemon = Setup::tls(&bedrock).ready().await;
+    let daemon = Setup::tls(&bedrock).one_thread().ready().await;
     for _ in 0..5 {
         bedrock.inject(Fault::once(Effect::CloseAfter));
         assert_eq!(send(daemon.address(), ask()).await.status, 200);

@@ -20,18 +20,43 @@ async fn panicking(bedrock: &simulator::Simulator, place: &str) -> Option<Daemon
 async fn a_panic_ends_its_request_alone_and_leaves_a_record() {
     let bedrock = bedrock().await;
     let Some(daemon) = panicking(&bedrock, "proxy").await else { return };
-    for round in 1..=3 {
-        let answer = daemon.post(&converse_path(ON_DEMAND), converse("CANARY")).await;
+    // The third one is served beside the thread of its connection.
+    for (round, length) in [(1, 200), (2, 200), (3, 300_000)] {
+        let answer = daemon.post(&converse_path(ON_DEMAND), padded(&converse("CANARY"), length)).await;
         let sentence = refused(&answer, 500, "InternalServerException");
         assert!(sentence.contains("an error in the daemon's own code"), "{sentence}");
         let record = daemon.record_of(&answer).await;
         assert_eq!((&record["outcome"], &record["statusCode"]), (&"interrupted".into(), &500.into()));
+        assert_eq!(record["requestSize"], length, "{record}");
         assert_eq!(daemon.post(&converse_path(OTHER), converse("hello")).await.status, 200, "others go on");
         assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_panics_total"), Some(f64::from(round)));
     }
     let said = daemon.says("an error in the daemon's own code").await;
     assert!(said["place"].as_str().unwrap().contains("src/proxy.rs:"), "{said}");
     assert!(!daemon.log_text().contains("CANARY"));
+    assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_in_flight"), Some(0.0), "nothing is held");
+}
+
+/// Before it has a record, as far away from its connection as it is served.
+#[tokio::test]
+async fn a_panic_at_the_beginning_of_a_request_with_a_large_body_ends_that_request_alone() {
+    if !cfg!(debug_assertions) {
+        println!("NOT RUN: panics (the build is optimised)");
+        return;
+    }
+    let bedrock = bedrock().await;
+    let at = format!("service:{}", converse_path(ON_DEMAND));
+    let daemon = Setup::plain(&bedrock).env("BEDROCK_SIDECAR_PANIC", at).ready().await;
+    for round in 1..=2 {
+        let answer = daemon.post(&converse_path(ON_DEMAND), padded(&converse("hello"), 300_000)).await;
+        let sentence = refused(&answer, 500, "InternalServerException");
+        assert!(sentence.contains("an error in the daemon's own code"), "{sentence}");
+        let answer = daemon.post(&converse_path(OTHER), padded(&converse("hello"), 300_000)).await;
+        assert_eq!(answer.status, 200, "others go on");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["requestSize"]), (&"completed".into(), &300_000.into()), "{record}");
+        assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_panics_total"), Some(f64::from(round)));
+    }
     assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_in_flight"), Some(0.0), "nothing is held");
 }
 

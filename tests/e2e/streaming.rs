@@ -24,6 +24,8 @@ enum Upstream {
 }
 
 const CLIENTS: [Client; 2] = [Client::Http1, Client::Http2];
+/// Of a body that the thread of its connection serves, and of one that is served beside it.
+const LENGTHS: [usize; 2] = [200, 300_000];
 
 /// A connection that lives as long as this.
 #[derive(Debug)]
@@ -270,11 +272,12 @@ async fn one_broken_stream_leaves_the_others_of_its_connection_alone() {
 async fn a_client_that_leaves_cancels_the_upstream_call() {
     for upstream in [Upstream::Plain, Upstream::TlsHttp2] {
         let (bedrock, daemon) = pair(upstream, "").await;
-        for client in CLIENTS {
+        for (client, length) in CLIENTS.into_iter().flat_map(|client| LENGTHS.map(|length| (client, length))) {
             bedrock.clear();
             bedrock.gate().close();
             let mut connection = Connection::of(client, &daemon).await;
-            let asked = request(Method::POST, &stream_path(ON_DEMAND), converse("events 9"));
+            let body = padded(&converse("events 9"), length);
+            let asked = request(Method::POST, &stream_path(ON_DEMAND), body);
             let mut reader = Reader::new(connection.start(asked).await.unwrap());
             bedrock.gate().release(2);
             reader.until(100).await.unwrap();
@@ -287,8 +290,11 @@ async fn a_client_that_leaves_cancels_the_upstream_call() {
                 received(&bedrock, "ConverseStream").iter().find(|one| one.ended == Ended::ClientWentAway).map(|_| ())
             })
             .await;
-            let record =
-                daemon.record("the client that left", |record| record["outcome"] == "client_disconnected").await;
+            let record = daemon
+                .record("the client that left", |record| {
+                    record["outcome"] == "client_disconnected" && record["requestSize"] == length
+                })
+                .await;
             assert_eq!((&record["statusCode"], &record["success"]), (&json!(499), &json!(false)), "{record}");
             assert!(record["responseSize"].as_u64().unwrap() >= 100, "{record}");
             assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_in_flight"), Some(0.0));
@@ -299,19 +305,22 @@ async fn a_client_that_leaves_cancels_the_upstream_call() {
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_cancels_the_upstream_call_too() {
     for upstream in [Upstream::Plain, Upstream::TlsHttp2] {
-        let (bedrock, daemon) = pair(upstream, "").await;
-        bedrock.clear();
-        bedrock.inject(Fault::once(Effect::SlowFirstByte { ms: 600_000 }));
-        let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
-        stream.write_all(raw::converse(daemon.address(), ON_DEMAND, "never", "").as_bytes()).await.unwrap();
-        until("the request upstream", || Some(()).filter(|()| !received(&bedrock, "Converse").is_empty())).await;
-        drop(stream);
-        until("the upstream to see the client go", || {
-            Some(()).filter(|()| received(&bedrock, "Converse")[0].ended == Ended::ClientWentAway)
-        })
-        .await;
-        let record = daemon.record("the client that left", |record| record["statusCode"] == 499).await;
-        assert_eq!(record["outcome"], "client_disconnected", "{record}");
+        for length in LENGTHS {
+            let (bedrock, daemon) = pair(upstream, "").await;
+            bedrock.clear();
+            bedrock.inject(Fault::once(Effect::SlowFirstByte { ms: 600_000 }));
+            let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+            let prompt = "never".repeat(length / 5);
+            stream.write_all(raw::converse(daemon.address(), ON_DEMAND, &prompt, "").as_bytes()).await.unwrap();
+            until("the request upstream", || Some(()).filter(|()| !received(&bedrock, "Converse").is_empty())).await;
+            drop(stream);
+            until("the upstream to see the client go", || {
+                Some(()).filter(|()| received(&bedrock, "Converse")[0].ended == Ended::ClientWentAway)
+            })
+            .await;
+            let record = daemon.record("the client that left", |record| record["statusCode"] == 499).await;
+            assert_eq!(record["outcome"], "client_disconnected", "{record}");
+        }
     }
 }
 

@@ -9,15 +9,21 @@ use super::*;
 use crate::app::tests::Parts;
 use crate::caller::Peers;
 use crate::listen::places::{Kind, Places};
+use crate::workers::Workers;
 
 const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 fn front(parts: &Parts) -> Front {
     let metrics = &parts.lasting.metrics;
     let (peers, timeouts) = (Arc::new(Peers::open().unwrap()), parts.settings.listen.timeouts);
-    let shared = |kind| Shared::new(Places::new(kind, 64, 64, Arc::clone(metrics)), timeouts, &peers, metrics);
+    let loops = Arc::<RollCall>::default();
+    let workers = Workers::start(parts.settings.threads, &loops).unwrap();
+    let shared = |kind| {
+        let places = Places::new(kind, 64, 64, Arc::clone(metrics));
+        Shared::new(places, timeouts, &peers, metrics, Some(&workers).filter(|_| kind == Kind::Main))
+    };
     let road = Arc::new(ArcSwap::new(Arc::clone(&parts.built.road)));
-    Front::new(road, shared(Kind::Main), shared(Kind::Admin), watch::Sender::new(false))
+    Front::new(road, shared(Kind::Main), shared(Kind::Admin), watch::Sender::new(false), loops, workers)
 }
 
 /// The kernel connects clients before the daemon knows of them. To close the socket then would reset them, with the

@@ -60,7 +60,7 @@ fn connects_that_fail_in_a_row_open_it_and_one_that_succeeds_begins_anew() {
 #[test]
 fn a_handshake_that_many_have_waited_for_counts_once() {
     let mut bench = Bench::new();
-    let failed = |number| Seen::Unreached { handshake: Some(number) };
+    let failed = |number| Seen::Unreached { handshake: Some(Handshake { number, last: number }) };
     assert!(bench.calls(failed(7), 100).is_empty());
     assert!(bench.calls(failed(8), 100).is_empty());
     assert!(bench.calls(failed(7), 100).is_empty(), "one who tells of it late");
@@ -73,6 +73,37 @@ fn a_handshake_that_many_have_waited_for_counts_once() {
     bench.after(LONGEST_PAUSE).turn();
     assert_eq!(bench.call(Served), Some(Change::Closed));
     assert!(bench.calls(failed(10), 100).is_empty());
+}
+
+/// Each thread has its own, and one blip ends them all.
+#[test]
+fn handshakes_that_were_under_way_together_count_once_and_those_that_follow_count() {
+    let mut bench = Bench::new();
+    let failed = |number, last| Seen::Unreached { handshake: Some(Handshake { number, last }) };
+    for number in 1..=8 {
+        assert_eq!(bench.call(failed(number, 8)), None);
+    }
+    // They do not begin together for ever.
+    assert_eq!(bench.call(failed(10, 11)), None);
+    assert_eq!(bench.call(failed(9, 12)), None, "one that was slower to fail is not a third");
+    assert_eq!(bench.call(failed(11, 12)), None);
+    assert_eq!(opened(bench.call(failed(12, 14))), (Why::Unreachable, FIRST_PAUSE));
+}
+
+/// Who has waited through one incident tells of it later, with the number of an attempt that has only just begun.
+#[test]
+fn a_failure_of_who_came_before_the_last_one_tells_nothing_new() {
+    let mut bench = Bench::new();
+    let failed = |number| Seen::Unreached { handshake: Some(Handshake { number, last: number }) };
+    let came = bench.now;
+    bench.after(Duration::from_secs(5));
+    for number in 1..=9 {
+        let now = bench.now + Duration::from_millis(number);
+        assert_eq!(bench.inner.seen(came, now, failed(number), || 0), None);
+    }
+    let second = bench.after(Duration::from_secs(5)).call(failed(10));
+    assert_eq!((second, bench.inner.unreached), (None, 2));
+    assert_eq!(opened(bench.call(failed(11))).0, Why::Unreachable);
 }
 
 #[test]

@@ -3,11 +3,14 @@
 //! An HTTP/1.1 connection carries one request at a time and waits here in between. An HTTP/2 connection carries many, but
 //! no more than the peer allows: a thousand streams that last for minutes must not queue behind one connection.
 //!
+//! What runs on different threads has different pools (`per_worker.rs`).
+//!
 //! A request that finds no connection waits in line. As many connections are opened as those in line are expected to need,
 //! and whatever becomes free first, a new connection or one that another request gave back, goes to who has waited longest.
 
 mod dial;
 mod open;
+mod per_worker;
 mod socket;
 mod state;
 mod status;
@@ -16,7 +19,7 @@ mod status;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,10 +31,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::attempts::Results;
 use crate::config::Endpoint;
+pub(crate) use per_worker::Pools;
 use state::{Connection, State, Waiter};
 use status::Counts;
 pub(crate) use status::PoolStatus;
@@ -64,6 +69,8 @@ pub(crate) struct Pool {
     times: Times,
     counts: Arc<Counts>,
     state: Mutex<State>,
+    /// Where its connections run: where the first request was that asked for one. A connection may come back from elsewhere.
+    home: OnceLock<Handle>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -97,9 +104,9 @@ pub(crate) enum SendError {
 
 impl SendError {
     /// The attempt to connect that has failed, if that is why.
-    pub(crate) fn handshake(&self) -> Option<u64> {
+    pub(crate) fn handshake(&self) -> Option<Handshake> {
         match self {
-            SendError::Connect { failed, .. } => Some(failed.number),
+            SendError::Connect { failed, .. } => Some(failed.handshake),
             _ => None,
         }
     }
@@ -109,10 +116,17 @@ impl SendError {
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub(crate) struct FailedHandshake {
-    /// Of the attempt to connect: requests that have waited for the same one are told the same number. A later attempt has a
-    /// greater one.
-    number: u64,
+    handshake: Handshake,
     reason: String,
+}
+
+/// An attempt to connect that has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handshake {
+    /// Requests that have waited for the same one are told the same number. A later attempt has a greater one.
+    pub number: u64,
+    /// Of the last attempt, of whichever pool of the endpoint, that had begun when this one failed.
+    pub last: u64,
 }
 
 /// What it took to have a request answered.
@@ -156,8 +170,26 @@ impl Pool {
         let authority = Authority::try_from(endpoint.authority()).map_err(|error| format!("{endpoint}: {error}"))?;
         let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
         let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
-        let state = Mutex::new(State::new(carries));
-        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts: Arc::default(), state }))
+        let counts = Arc::<Counts>::default();
+        let state = Mutex::new(State::new(carries, &counts));
+        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts, state, home: OnceLock::new() }))
+    }
+
+    /// Another one to the same endpoint, with connections of its own. Both count in one place, and number
+    /// their attempts to connect in one row.
+    fn sibling(&self) -> Arc<Pool> {
+        let carries = if self.tls.is_some() { MAX_STREAMS } else { 1 };
+        let state = Mutex::new(State::new(carries, &self.counts));
+        Arc::new(Pool {
+            endpoint: self.endpoint.clone(),
+            scheme: self.scheme.clone(),
+            authority: self.authority.clone(),
+            tls: self.tls.clone(),
+            times: self.times,
+            counts: Arc::clone(&self.counts),
+            state,
+            home: OnceLock::new(),
+        })
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -275,7 +307,7 @@ impl Pool {
                 return Ok(self.leased(connection));
             }
             let (place, waiting) = oneshot::channel();
-            let came = state.begun;
+            let came = state.last_begun();
             state.waiting.push_back(Waiter { came, place });
             self.settle(&mut state);
             (waiting, came)
@@ -284,8 +316,9 @@ impl Pool {
             Ok(Ok(outcome)) => outcome,
             // The next attempt that began after it came is the one that it waits for, if there has been one.
             Ok(Err(_)) | Err(_) => {
-                let number = self.lock().begun.min(came + 1);
-                Err(FailedHandshake { number, reason: self.too_late() })
+                let number = self.lock().first_begun_after(came);
+                let handshake = Handshake { number, last: self.counts.begun() };
+                Err(FailedHandshake { handshake, reason: self.too_late() })
             }
         };
         outcome.map_err(|failed| SendError::Connect { endpoint: self.endpoint.to_string(), failed })
@@ -314,9 +347,8 @@ impl Pool {
         }
         let needed = state.waiting.len().div_ceil(state.carries);
         while state.opening < needed {
-            state.opening += 1;
-            state.begun += 1;
-            tokio::spawn(Arc::clone(self).attempt(state.begun));
+            let number = state.begin();
+            self.home().spawn(Arc::clone(self).attempt(number));
         }
     }
 
@@ -326,7 +358,7 @@ impl Pool {
             return;
         }
         let (pool, idle) = (Arc::downgrade(self), self.times.idle);
-        tokio::spawn(async move {
+        self.home().spawn(async move {
             loop {
                 tokio::time::sleep(idle / 5).await;
                 let Some(pool) = pool.upgrade() else { return };
@@ -338,6 +370,10 @@ impl Pool {
                 }
             }
         });
+    }
+
+    fn home(&self) -> &Handle {
+        self.home.get_or_init(Handle::current)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -368,6 +404,11 @@ impl Lease {
     /// How many bytes have come on its connection, for whichever request.
     pub(super) fn received(&self) -> Option<u64> {
         self.connection.as_ref().map(Connection::received)
+    }
+
+    /// Where its connection runs.
+    pub(super) fn home(&self) -> Handle {
+        self.pool.home().clone()
     }
 
     fn was_used(&self) -> bool {

@@ -1,6 +1,7 @@
 //! What a pool holds: connections that can take a request, and requests that wait for one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,9 +11,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::open::Opened;
 use super::socket::{Pending, Socket};
-use super::{FailedHandshake, Lease, MAX_STREAMS, Times};
+use super::status::Counts;
+use super::{FailedHandshake, Handshake, Lease, MAX_STREAMS, Times};
 
+/// So many HTTP/1.1 connections to one endpoint wait at most. Each of its pools keeps its share, or a little more.
 const MAX_IDLE: usize = 256;
+/// More attempts than one connect time-out sees.
+const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -20,20 +25,22 @@ pub(super) struct State {
     shared: Vec<Shared>,
     /// The oldest comes first.
     pub waiting: VecDeque<Waiter>,
-    /// Attempts to open a connection that run now, and all that have begun so far.
+    /// Attempts to open a connection that run now.
     pub opening: usize,
-    pub begun: u64,
+    /// The numbers of the latest attempts. They grow.
+    begun: VecDeque<u64>,
     /// How many requests the next connection is expected to carry at once: as many as the last one.
     pub carries: usize,
     last_id: u64,
     /// The task that closes old connections runs.
     pub is_swept: bool,
+    counts: Arc<Counts>,
 }
 
 /// A request that waits for a connection.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    /// How many attempts to open one had begun when it came.
+    /// The number of the last attempt to open one that had begun when it came.
     pub came: u64,
     pub place: oneshot::Sender<Result<Lease, FailedHandshake>>,
 }
@@ -116,17 +123,41 @@ impl Connection {
 
 impl State {
     /// `carries`: what is expected of the first connection.
-    pub(super) fn new(carries: usize) -> State {
+    pub(super) fn new(carries: usize, counts: &Arc<Counts>) -> State {
+        counts.add_pool();
         State {
             idle: Vec::new(),
             shared: Vec::new(),
             waiting: VecDeque::new(),
             opening: 0,
-            begun: 0,
+            begun: VecDeque::new(),
             carries,
             last_id: 0,
             is_swept: false,
+            counts: Arc::clone(counts),
         }
+    }
+
+    /// An attempt to open a connection begins, and gets this number.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.opening += 1;
+        if self.begun.len() == REMEMBERED {
+            self.begun.pop_front();
+        }
+        let number = self.counts.begin();
+        self.begun.push_back(number);
+        number
+    }
+
+    /// The number of the last attempt that has begun, or 0.
+    pub(super) fn last_begun(&self) -> u64 {
+        self.begun.back().copied().unwrap_or(0)
+    }
+
+    /// The number of the first attempt that has begun after that with the number `last`, or `last` if none has.
+    pub(super) fn first_begun_after(&self, last: u64) -> u64 {
+        let at = self.begun.partition_point(|number| *number <= last);
+        self.begun.get(at).copied().unwrap_or(last)
     }
 
     pub(super) fn add(&mut self, opened: Opened, times: &Times) {
@@ -180,7 +211,10 @@ impl State {
             Connection::Own(mut own) => {
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
-                if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < MAX_IDLE {
+                if !own.sender.is_closed()
+                    && own.life.is_young(now)
+                    && self.idle.len() < MAX_IDLE.div_ceil(self.counts.pools())
+                {
                     self.idle.push(own);
                 }
             }
@@ -224,12 +258,13 @@ impl State {
     /// came later has another attempt made for it.
     pub(super) fn fail(&mut self, attempt: u64, reason: &str) {
         self.forget_the_gone();
+        let handshake = Handshake { number: attempt, last: self.counts.begun() };
         for _ in 0..self.carries {
             if self.waiting.front().is_none_or(|waiter| waiter.came >= attempt) {
                 return;
             }
             if let Some(waiter) = self.waiting.pop_front() {
-                let _ = waiter.place.send(Err(FailedHandshake { number: attempt, reason: reason.to_owned() }));
+                let _ = waiter.place.send(Err(FailedHandshake { handshake, reason: reason.to_owned() }));
             }
         }
     }

@@ -1,7 +1,7 @@
-//! What the pool counts for the metrics.
+//! What the pools of one endpoint count together, for the metrics and for themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -16,6 +16,9 @@ pub(super) struct Counts {
     /// Attempts to open a connection, up to the peer's SETTINGS in HTTP/2.
     pub succeeded: AtomicU64,
     pub failed: AtomicU64,
+    /// Attempts that have begun so far.
+    begun: AtomicU64,
+    pools: AtomicUsize,
 }
 
 /// How many connections a pool has, and what came of opening them since this was last asked.
@@ -32,6 +35,25 @@ impl Counts {
     pub(super) fn connection(self: &Arc<Counts>, protocol: Protocol) -> Counted {
         self.of(protocol).fetch_add(1, Ordering::Relaxed);
         Counted(Arc::clone(self), protocol)
+    }
+
+    /// Numbers an attempt to open a connection, from 1.
+    pub(super) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The number of the last attempt that has begun, or 0.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_pool(&self) {
+        self.pools.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many pools count here; never 0.
+    pub(super) fn pools(&self) -> usize {
+        self.pools.load(Ordering::Relaxed).max(1)
     }
 
     pub(super) fn take(&self) -> PoolStatus {

@@ -12,6 +12,15 @@ use tokio::net::TcpListener;
 use self::server::{PATIENT, ask, ask_many, certificate, pool, server};
 use super::*;
 
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect(what);
+}
+
 #[tokio::test]
 async fn those_who_wait_share_a_connection_that_can_carry_them() {
     let (pool, seen) = server(Some(100), PATIENT, 0).await;
@@ -50,6 +59,36 @@ async fn a_peer_of_http1_gets_a_connection_for_each_request_and_they_are_used_ag
         assert_eq!(seen.connections.load(Ordering::SeqCst), 8, "round {round}");
     }
     assert_eq!(pool.take_status().http1, 8);
+}
+
+/// The limit of open files reckons with one bound for a host, however many threads there are.
+#[tokio::test]
+async fn pools_of_one_endpoint_share_the_bound_on_connections_that_wait() {
+    const MANY: usize = 150;
+    let (pool, seen) = server(None, PATIENT, 0).await;
+    let _other = pool.sibling();
+    let all = ask_many(&pool, MANY);
+    seen.until("all are in progress", |seen| seen.requests.load(Ordering::SeqCst) == MANY).await;
+    seen.answers.add_permits(MANY);
+    assert!(all.join_all().await.iter().all(Result::is_ok));
+    until("the others to be closed", || pool.take_status().http1 <= 128).await;
+    assert_eq!(pool.take_status().http1, 128, "half of 256");
+}
+
+/// A pool is its thread's, also for what others give back.
+#[tokio::test]
+async fn a_connection_that_comes_back_elsewhere_has_the_next_one_opened_at_home() {
+    let (pool, seen) = server(Some(1), PATIENT, 1).await;
+    ask(&pool).await.unwrap();
+    let lease = pool.lease(PATIENT.connect).await.unwrap();
+    pool.lock().opening = 1_000_000;
+    let waiting = ask_many(&pool, 2);
+    until("both to wait", || pool.lock().waiting.len() == 2).await;
+    pool.lock().opening = 0;
+    seen.answers.add_permits(2);
+    // No runtime runs there at all.
+    std::thread::spawn(move || drop(lease)).join().unwrap();
+    assert!(waiting.join_all().await.iter().all(Result::is_ok));
 }
 
 #[tokio::test]
@@ -151,4 +190,25 @@ async fn failed_attempts_are_told_once() {
     ask(&pool).await.unwrap_err();
     assert!(pool.take_status().failed >= 1);
     assert_eq!(pool.take_status().failed, 0);
+}
+
+/// A breaker counts each handshake once, by its number, and knows nothing of several pools.
+#[tokio::test]
+async fn pools_of_one_endpoint_number_their_attempts_in_one_row_and_count_together() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pool = pool(address, Some(&certificate().0), PATIENT);
+    let other = pool.sibling();
+    let mut numbers = Vec::new();
+    for pool in [&pool, &other, &other, &pool] {
+        let Handshake { number, last } = ask(pool).await.unwrap_err().handshake().unwrap();
+        numbers.push((number, last));
+    }
+    assert_eq!(numbers, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!((other.take_status().failed, pool.take_status().failed), (4, 0));
+
+    // Who came after an attempt waits for the next one of its own pool.
+    let (state, others) = (pool.lock(), other.lock());
+    assert_eq!((state.last_begun(), others.last_begun()), (4, 3));
+    let next = |last| (state.first_begun_after(last), others.first_begun_after(last));
+    assert_eq!([next(0), next(1), next(2), next(3), next(4)], [(1, 2), (4, 2), (4, 3), (4, 3), (4, 4)]);
 }

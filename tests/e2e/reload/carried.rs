@@ -12,7 +12,7 @@ const LEARNED: &str = "bedrock_sidecar_profile_resolutions_total{how=\"learned\"
 #[tokio::test]
 async fn learned_profiles_and_connections_survive_a_reload() {
     let bedrock = bedrock_with(Options { http2: false, ..Options::default() }).await;
-    let daemon = Setup::tls(&bedrock).with("[limits]\nconcurrent_requests = 9").ready().await;
+    let daemon = Setup::tls(&bedrock).one_thread().with("[limits]\nconcurrent_requests = 9").ready().await;
     let path = converse_path(NEEDS_CREATED_PROFILE);
     assert_eq!(daemon.post(&path, converse("created")).await.status, 200);
     let before = metric(&daemon.metrics().await, LEARNED).unwrap_or(0.0);

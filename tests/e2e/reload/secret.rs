@@ -236,7 +236,7 @@ async fn a_reload_replaces_no_key_by_one_of_another_region_unless_it_moves_there
         (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Options::default() }).await);
     let now = jiff::Timestamp::now().as_second();
     let key = |region| short_term_key(&AwsKey::default_long_lived(), region, now, 3600);
-    let daemon = Setup::plain(&east).secret(&key("us-east-1")).ready().await;
+    let daemon = Setup::plain(&east).one_thread().secret(&key("us-east-1")).ready().await;
     let handshakes =
         "bedrock_sidecar_upstream_handshakes_total{region=\"us-east-1\",plane=\"runtime\",result=\"success\"}";
     let served = send(daemon.address(), ask("before")).await;

@@ -4,6 +4,9 @@ use http::Method;
 use test_support::*;
 use tokio::net::UnixDatagram;
 
+/// A model for which nobody's thread is blocked.
+const OTHER: &str = "amazon.nova-micro-v1:0";
+
 /// The receiver of NOTIFY_SOCKET.
 struct Manager(UnixDatagram);
 
@@ -12,6 +15,12 @@ impl Manager {
         let path = setup.path().join("notify");
         let manager = Manager(UnixDatagram::bind(&path).unwrap());
         (manager, setup.env("NOTIFY_SOCKET", path.to_str().unwrap()))
+    }
+
+    /// Messages that were on their way may still come, and then, for many times the interval, none.
+    async fn hears_no_more(&self, line: &str) {
+        let silence = std::time::Duration::from_secs(3);
+        within("silence", async { while tokio::time::timeout(silence, self.hears(line)).await.is_ok() {} }).await;
     }
 
     /// The next message in which a line begins so.
@@ -116,6 +125,32 @@ async fn a_stop_asks_for_time_until_the_last_records_are_shipped() {
         manager.hears("EXTEND_TIMEOUT_USEC=").await;
     }
     assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
+/// One thread of several that serve: the others go on, and the watchdog hears nothing more.
+#[tokio::test]
+async fn a_blocked_thread_silences_the_watchdog() {
+    if !cfg!(debug_assertions) {
+        println!("NOT RUN: blocked threads (the build is optimised)");
+        return;
+    }
+    let bedrock = bedrock().await;
+    let setup = Setup::plain(&bedrock).with("[runtime]\nthreads = 2").env("WATCHDOG_USEC", "200000");
+    let (manager, setup) = Manager::of(setup.env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND));
+    let daemon = setup.ready().await;
+    manager.hears("WATCHDOG=1").await;
+    // They get a thread each.
+    let (mut first, mut second) = (Http1::to(daemon.address()).await, Http1::to(daemon.address()).await);
+    for connection in [&mut first, &mut second] {
+        let answer = connection.send(request(Method::POST, &converse_path(OTHER), converse("hello"))).await;
+        assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+    }
+    tokio::spawn(async move { first.start(request(Method::POST, &converse_path(ON_DEMAND), converse("x"))).await });
+    daemon.says("a test has blocked this thread").await;
+    let answer = second.send(request(Method::POST, &converse_path(OTHER), converse("hello"))).await;
+    assert_eq!(answer.status, 200, "the other thread serves");
+    assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
+    manager.hears_no_more("WATCHDOG=1").await;
 }
 
 /// A service manager that does not read for a while stops nothing: no reload, no request, no end.
