@@ -9,9 +9,18 @@ pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 
+/// Any number from 0 to 1.
+pub(crate) fn fraction() -> f64 {
+    part(random())
+}
+
+fn part(random: u64) -> f64 {
+    random as f64 / u64::MAX as f64
+}
+
 /// The interval, less up to a tenth of it: the more, the greater `random` is.
 pub(crate) fn earlier(interval: Duration, random: u64) -> Duration {
-    interval.saturating_sub((interval / 10).mul_f64(random as f64 / u64::MAX as f64))
+    interval.saturating_sub((interval / 10).mul_f64(part(random)))
 }
 
 #[cfg(test)]

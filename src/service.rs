@@ -54,7 +54,6 @@ async fn serve_here(road: Arc<Road>, client: Arc<Client>, request: Request<Incom
     if uri.path() == "/health" && Fault::of(version, uri, headers).is_none() && !guard::is_from_another_site(headers) {
         return admin::health();
     }
-    #[cfg(debug_assertions)]
     panics::inject("service", uri.path());
     let exchange = Exchange::begin(&road, &client);
     let id = exchange.record.request_id.clone();

@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+CARGO = ["cargo", "build", "--locked", "--package", "bedrock-sidecar", "--package", "bench-load", "--bins"]
 QUICK = ["--config", "profile.release.lto=false", "--config", "profile.release.codegen-units=16"]
 # What optimises little takes a third of the time to build, and counts grow and shrink with the code all the same. No
 # request touches the SDKs where records go to no table.
@@ -32,12 +33,11 @@ def programs(given: argparse.Namespace) -> Programs:
     """Builds in a target directory of its own, so that the settings of these builds do not undo other ones."""
     if given.binaries:
         return found(given.binaries, f"as found in {given.binaries.name}/")
-    cargo = ["cargo", "build", "--locked", "--package", "bedrock-sidecar", "--package", "bench-load", "--bins"]
     if given.check:
-        subprocess.run([*cargo, "--quiet"], cwd=ROOT, check=True)
+        subprocess.run([*CARGO, "--quiet"], cwd=ROOT, check=True)
         return found(TARGET / "debug", "debug")
     target = TARGET / "compare" / "build"
-    command = [*cargo, "--release", "--target-dir", target, *NAMES]
+    command = [*CARGO, "--release", "--target-dir", target, *NAMES]
     command += (QUICK if given.quick else []) + (LIBC if given.instructions else [])
     subprocess.run(command, cwd=ROOT, check=True)
     return found(target / "release", "release without LTO, 16 codegen units" if given.quick else "release")
@@ -46,8 +46,7 @@ def programs(given: argparse.Namespace) -> Programs:
 def light() -> Programs:
     """The build whose instructions tests/instructions holds to committed figures."""
     target = TARGET / "instructions"
-    command = ["cargo", "build", "--locked", "--package", "bedrock-sidecar", "--package", "bench-load", "--bins"]
-    command += ["--release", "--quiet", "--target-dir", target, *QUICK, *LIGHT, *LIBC]
+    command = [*CARGO, "--release", "--quiet", "--target-dir", target, *QUICK, *LIGHT, *LIBC]
     subprocess.run(command, cwd=ROOT, check=True)
     return found(target / "release", "release, optimised little")
 

@@ -129,8 +129,8 @@ impl Callers {
         found.inspect_err(|refusal| self.denied(peer.uid, None, refusal, now))
     }
 
-    /// The same for a request of whose `claim` `is_signed_for_us` has said no: its signature, if it has one, proves nothing. A key
-    /// that becomes known meanwhile does not change this, because the body that it covers has not been read.
+    /// The same by the head alone, for a `claim` that is no signature for us (`is_signed_for_us`): a signature proves nothing
+    /// then. A key that becomes known meanwhile does not change this, because the body that it covers has not been read.
     ///
     /// # Errors
     /// 400 when what names a key of this daemon cannot be read.

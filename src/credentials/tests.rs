@@ -1,5 +1,6 @@
 //! Replacing, refusing and keeping credentials, on files.
 
+use super::renewal::SOONEST;
 use super::*;
 use crate::settings::SecretLocation;
 

@@ -23,7 +23,7 @@ use crate::upstream::pool::PoolStatus;
 pub(crate) struct Readings {
     /// A request could be served now.
     pub ready: bool,
-    /// Of the runtime that serves requests; the admin address has its own.
+    /// On all threads but that of the admin address.
     pub tasks: usize,
     pub credential: crate::credentials::Status,
     /// Of all sources, since the last readings.

@@ -19,6 +19,7 @@ use super::lane::Lane;
 use super::post::{Answer, Collector, Signal};
 use super::resource::SCOPE;
 use super::{Ended, Tally, span};
+use crate::jitter;
 
 /// Spans are sent after so long, or once there are [`BATCH`] of them.
 const COLLECT: Duration = Duration::from_secs(1);
@@ -176,8 +177,7 @@ impl Exporter {
             }
         };
         self.tally.fail();
-        let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
-        if self.lane(signal).fails(Instant::now(), asked, jitter) {
+        if self.lane(signal).fails(Instant::now(), asked, jitter::fraction()) {
             let (endpoint, dropped) = (self.collector.endpoint(), self.tally.dropped());
             let (kept_spans, lost_spans) = (self.spans.len() + self.spans_away, dropped - self.lost_before);
             tracing::warn!(%endpoint, %signal, %reason, kept_spans, lost_spans, "the collector does not take telemetry");

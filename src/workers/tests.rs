@@ -23,6 +23,18 @@ async fn connection(workers: &Workers) -> (oneshot::Sender<()>, Number) {
     (end, told.await.unwrap().expect("a worker"))
 }
 
+/// Blocks the first one until what is returned is dropped.
+async fn blocked(workers: &Workers) -> mpsc::Sender<()> {
+    let (release, released) = mpsc::channel::<()>();
+    let (tell, told) = oneshot::channel();
+    workers.serve(async move {
+        let _ = tell.send(here());
+        let _ = released.recv();
+    });
+    assert_eq!(told.await.unwrap().unwrap().own, 0);
+    release
+}
+
 /// Waits until one of them has so many.
 async fn connections(workers: &Workers, own: usize, count: usize) {
     within(async {
@@ -92,13 +104,7 @@ async fn a_socket_is_served_on_the_thread_that_it_was_given_to() {
 #[tokio::test]
 async fn a_worker_that_is_blocked_is_missed() {
     let (workers, roll) = workers(2);
-    let (release, released) = mpsc::channel::<()>();
-    let (tell, blocked) = oneshot::channel();
-    workers.serve(async move {
-        let _ = tell.send(here());
-        let _ = released.recv();
-    });
-    assert_eq!(blocked.await.unwrap().unwrap().own, 0);
+    let release = blocked(&workers).await;
     let mut call = pin!(roll.all_answer());
     assert!(is_pending(call.as_mut()));
     for _ in 0..3 {
@@ -155,13 +161,7 @@ async fn what_is_still_going_on_at_the_end_is_dropped() {
 #[tokio::test]
 async fn a_worker_that_looks_at_nothing_is_given_nothing_more() {
     let (workers, _roll) = workers(2);
-    let (release, released) = mpsc::channel::<()>();
-    let (tell, blocked) = oneshot::channel();
-    workers.serve(async move {
-        let _ = tell.send(here());
-        let _ = released.recv();
-    });
-    assert_eq!(blocked.await.unwrap().unwrap().own, 0);
+    let release = blocked(&workers).await;
     let mut open = vec![connection(&workers).await.0];
     let (tell, told) = oneshot::channel();
     workers.serve(async move {

@@ -9,11 +9,15 @@ const OTHER: &str = "amazon.nova-micro-v1:0";
 
 /// A daemon that panics at a place over a model.
 async fn panicking(bedrock: &simulator::Simulator, place: &str) -> Option<Daemon> {
+    panicking_at(bedrock, &format!("{place}:{ON_DEMAND}")).await
+}
+
+async fn panicking_at(bedrock: &simulator::Simulator, place: &str) -> Option<Daemon> {
     if !cfg!(debug_assertions) {
         println!("NOT RUN: panics (the build is optimised)");
         return None;
     }
-    Some(Setup::plain(bedrock).env("BEDROCK_SIDECAR_PANIC", format!("{place}:{ON_DEMAND}")).ready().await)
+    Some(Setup::plain(bedrock).env("BEDROCK_SIDECAR_PANIC", place).ready().await)
 }
 
 #[tokio::test]
@@ -40,13 +44,9 @@ async fn a_panic_ends_its_request_alone_and_leaves_a_record() {
 /// Before it has a record, as far away from its connection as it is served.
 #[tokio::test]
 async fn a_panic_at_the_beginning_of_a_request_with_a_large_body_ends_that_request_alone() {
-    if !cfg!(debug_assertions) {
-        println!("NOT RUN: panics (the build is optimised)");
-        return;
-    }
     let bedrock = bedrock().await;
-    let at = format!("service:{}", converse_path(ON_DEMAND));
-    let daemon = Setup::plain(&bedrock).env("BEDROCK_SIDECAR_PANIC", at).ready().await;
+    let place = format!("service:{}", converse_path(ON_DEMAND));
+    let Some(daemon) = panicking_at(&bedrock, &place).await else { return };
     for round in 1..=2 {
         let answer = daemon.post(&converse_path(ON_DEMAND), padded(&converse("hello"), 300_000)).await;
         let sentence = refused(&answer, 500, "InternalServerException");

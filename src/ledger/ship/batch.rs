@@ -8,6 +8,7 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
 use super::body::{Put, batch};
+use crate::jitter;
 use crate::ledger::clients::Clients;
 use crate::ledger::core::Core;
 use crate::ledger::dynamo::{self, Failure, FailureClass};
@@ -199,8 +200,7 @@ impl BatchSender {
 /// Waits. The pause is the batch's own: what a throttled table takes of one batch says nothing about the others, and
 /// would have them all come back at once.
 async fn back_off(backoff: &mut Duration) {
-    let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
-    tokio::time::sleep(backoff.mul_f64(0.5 + jitter / 2.0)).await;
+    tokio::time::sleep(backoff.mul_f64(0.5 + jitter::fraction() / 2.0)).await;
     *backoff = (*backoff * 2).min(MAX_BACKOFF);
 }
 

@@ -59,13 +59,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Streams on one HTTP/2 connection, unless the peer allows fewer.
 const MAX_STREAMS: usize = 100;
 
+/// What TLS needs to know, and the name that the certificate must have.
+type Tls = (Arc<ClientConfig>, ServerName<'static>);
+
 /// The connections to one endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
     endpoint: Endpoint,
     scheme: Scheme,
     authority: Authority,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<Tls>,
     times: Times,
     counts: Arc<Counts>,
     state: Mutex<State>,
@@ -169,27 +172,27 @@ impl Pool {
         };
         let authority = Authority::try_from(endpoint.authority()).map_err(|error| format!("{endpoint}: {error}"))?;
         let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
-        let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
-        let counts = Arc::<Counts>::default();
-        let state = Mutex::new(State::new(carries, &counts));
-        Ok(Arc::new(Pool { endpoint, scheme, authority, tls, times, counts, state, home: OnceLock::new() }))
+        Ok(Arc::new(Pool::counted(endpoint, scheme, authority, tls, times, Arc::default())))
     }
 
     /// Another one to the same endpoint, with connections of its own. Both count in one place, and number
     /// their attempts to connect in one row.
     fn sibling(&self) -> Arc<Pool> {
-        let carries = if self.tls.is_some() { MAX_STREAMS } else { 1 };
-        let state = Mutex::new(State::new(carries, &self.counts));
-        Arc::new(Pool {
-            endpoint: self.endpoint.clone(),
-            scheme: self.scheme.clone(),
-            authority: self.authority.clone(),
-            tls: self.tls.clone(),
-            times: self.times,
-            counts: Arc::clone(&self.counts),
-            state,
-            home: OnceLock::new(),
-        })
+        let (endpoint, scheme, authority) = (self.endpoint.clone(), self.scheme.clone(), self.authority.clone());
+        Arc::new(Pool::counted(endpoint, scheme, authority, self.tls.clone(), self.times, Arc::clone(&self.counts)))
+    }
+
+    fn counted(
+        endpoint: Endpoint,
+        scheme: Scheme,
+        authority: Authority,
+        tls: Option<Tls>,
+        times: Times,
+        counts: Arc<Counts>,
+    ) -> Pool {
+        let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
+        let state = Mutex::new(State::new(carries, &counts));
+        Pool { endpoint, scheme, authority, tls, times, counts, state, home: OnceLock::new() }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {

@@ -13,6 +13,7 @@ use super::open::Opened;
 use super::socket::{Pending, Socket};
 use super::status::Counts;
 use super::{FailedHandshake, Handshake, Lease, MAX_STREAMS, Times};
+use crate::jitter;
 
 /// So many HTTP/1.1 connections to one endpoint wait at most. Each of its pools keeps its share, or a little more.
 const MAX_IDLE: usize = 256;
@@ -89,9 +90,8 @@ struct Life {
 impl Life {
     fn new(times: &Times) -> Life {
         // So that connections that were opened together do not end together.
-        let jitter = f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0;
         let now = Instant::now();
-        Life { until: now + times.age.mul_f64(1.0 + jitter / 5.0), idle_since: now, was_used: false }
+        Life { until: now + times.age.mul_f64(1.0 + jitter::fraction() / 5.0), idle_since: now, was_used: false }
     }
 
     fn is_young(&self, now: Instant) -> bool {

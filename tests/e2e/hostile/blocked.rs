@@ -8,14 +8,19 @@ use test_support::*;
 /// A model for which nobody's thread is blocked.
 const OTHER: &str = "amazon.nova-micro-v1:0";
 
-#[tokio::test]
-async fn the_admin_address_answers_while_the_thread_that_serves_requests_is_blocked() {
+/// A daemon that blocks the thread on which it works on a request for ON_DEMAND.
+async fn blocking(setup: Setup) -> Option<Daemon> {
     if !cfg!(debug_assertions) {
         println!("NOT RUN: blocked threads (the build is optimised)");
-        return;
+        return None;
     }
+    Some(setup.env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await)
+}
+
+#[tokio::test]
+async fn the_admin_address_answers_while_the_thread_that_serves_requests_is_blocked() {
     let bedrock = bedrock().await;
-    let daemon = Setup::plain(&bedrock).one_thread().env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
+    let Some(daemon) = blocking(Setup::plain(&bedrock).one_thread()).await else { return };
     let answer = daemon.post(&converse_path(OTHER), converse("hello")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(daemon.record_of(&answer).await["outcome"], "completed");
@@ -32,12 +37,8 @@ async fn the_admin_address_answers_while_the_thread_that_serves_requests_is_bloc
 /// What takes time in proportion to a large body is done elsewhere, and here it never ends.
 #[tokio::test]
 async fn a_large_body_holds_up_nobody_else_on_the_thread_of_its_connection() {
-    if !cfg!(debug_assertions) {
-        println!("NOT RUN: blocked threads (the build is optimised)");
-        return;
-    }
     let bedrock = bedrock().await;
-    let daemon = Setup::plain(&bedrock).one_thread().env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND).ready().await;
+    let Some(daemon) = blocking(Setup::plain(&bedrock).one_thread()).await else { return };
     let address = daemon.address();
     // There is one such thread, and both have been accepted by it.
     let (mut large, mut small) = (Http1::to(address).await, Http1::to(address).await);
@@ -58,16 +59,9 @@ async fn a_large_body_holds_up_nobody_else_on_the_thread_of_its_connection() {
 /// Who has begun to wait on that thread must not be the one that looks after all who wait.
 #[tokio::test]
 async fn a_blocked_thread_holds_up_nobody_elses_place_in_the_limits_queue() {
-    if !cfg!(debug_assertions) {
-        println!("NOT RUN: blocked threads (the build is optimised)");
-        return;
-    }
     let bedrock = bedrock().await;
-    let daemon = Setup::plain(&bedrock)
-        .with("[runtime]\nthreads = 2\n[limits]\nconcurrent_requests = 2\nmax_wait = \"60s\"")
-        .env("BEDROCK_SIDECAR_BLOCK", ON_DEMAND)
-        .ready()
-        .await;
+    let two_threads = "[runtime]\nthreads = 2\n[limits]\nconcurrent_requests = 2\nmax_wait = \"60s\"";
+    let Some(daemon) = blocking(Setup::plain(&bedrock).with(two_threads)).await else { return };
     let mut clients = Vec::new();
     for _ in 0..6 {
         let mut client = Http1::to(daemon.address()).await;
