@@ -7,7 +7,7 @@ use super::local::{Allowance, LocalLease};
 use super::pace::Pace;
 use super::sizing::{Sizing, next_wanted};
 use super::store::{Change, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
-use super::target::{PoolView, lot, mix};
+use super::target::{Shared, lot, mix};
 use super::watch::Watch;
 use super::window::WINDOW;
 
@@ -45,8 +45,9 @@ pub struct Agent {
     changed_at: Option<u64>,
     /// When the last successful write of the lease was sent.
     renewed_at: Option<u64>,
-    /// When all leases were last looked at.
+    /// When all leases were last looked at, and what the others wanted then: requests and tokens, each from the smallest.
     listed_at: Option<u64>,
+    others: [Vec<u64>; 2],
     watch: Watch,
     /// When the last call failed, if none has succeeded since, and how many have failed in a row.
     failed_at: Option<u64>,
@@ -86,6 +87,7 @@ impl Agent {
             changed_at: None,
             renewed_at: None,
             listed_at: None,
+            others: Default::default(),
             watch: Watch::default(),
             failed_at: None,
             failures: 0,
@@ -191,7 +193,13 @@ impl Agent {
         let useful = useful.saturating_add(useful / 4).max(pool.limit.requests / pool.hosts.max(1)).saturating_add(1);
         self.wanted.requests =
             next_wanted(asked.requests.min(useful), self.wanted.requests.min(useful), 1, pool.limit.requests, renew);
-        let requests = PoolView::requests(pool, declared.requests, self.wanted.requests);
+        let all = |sum: u64, declared: u64, want: u64| sum.saturating_sub(declared).saturating_add(want);
+        let requests = Shared {
+            limit: pool.limit.requests,
+            others: &self.others[0],
+            wanted: all(pool.wanted.requests, declared.requests, self.wanted.requests),
+            hosts: pool.hosts.max(1),
+        };
         let requests_target = requests.target(self.wanted.requests, 1, lots.0);
         let useful = match used.requests {
             _ if pool.limit.requests == 0 => u64::MAX,
@@ -202,7 +210,12 @@ impl Agent {
         let asked_tokens = asked.tokens.min(useful);
         self.wanted.tokens =
             next_wanted(asked_tokens, self.wanted.tokens.min(useful), largest.tokens, pool.limit.tokens, renew);
-        let tokens = PoolView::tokens(pool, declared.tokens, self.wanted.tokens);
+        let tokens = Shared {
+            limit: pool.limit.tokens,
+            others: &self.others[1],
+            wanted: all(pool.wanted.tokens, declared.tokens, self.wanted.tokens),
+            hosts: pool.hosts.max(1),
+        };
         let wanted = self.wanted;
         let target = Amount { requests: requests_target, tokens: tokens.target(wanted.tokens, largest.tokens, lots.1) };
         let requests = Sizing {
@@ -311,13 +324,19 @@ impl Agent {
             (StoreResponse::Done, None) => self.pool_read_at = None,
             (StoreResponse::Lease(lease), _) => {
                 self.write_unknown = false;
-                // Reclrequests_target by others, or never written: then this host holds nothing.
+                // Reclaimed by others, or never written: then this host holds nothing.
                 self.lease = lease;
                 self.pool_read_at = None;
                 self.cap = self.cap.filter(|_| self.lease.is_some());
             }
             (StoreResponse::Leases(leases), _) => {
                 self.listed_at = Some(self.sent_at);
+                let others = || leases.iter().filter(|lease| lease.id != self.id);
+                self.others = [
+                    others().map(|lease| lease.wanted.requests).collect(),
+                    others().map(|lease| lease.wanted.tokens).collect(),
+                ];
+                self.others.iter_mut().for_each(|wishes| wishes.sort_unstable());
                 self.watch.observe(leases, &self.id, now);
             }
         }

@@ -46,8 +46,9 @@ pub(super) struct Host {
     pub(super) alive: bool,
     /// Requests a minute that its apps would make.
     pub(super) demand: f64,
-    /// Only the newest wake-up and the newest demand count.
+    /// Only the newest wake-up, and when it is, and the newest demand count.
     wake: u64,
+    wakes_at: u64,
     asks: u64,
     calling: bool,
 }
@@ -103,7 +104,8 @@ pub(super) struct World {
     heat: HashMap<String, (u64, u64)>,
     pub(super) conflicts: u64,
     pub(super) throttles: u64,
-    /// Requests that each host was allowed.
+    /// Requests that each host's apps made, tries of the same counted once, and those that it was allowed.
+    pub(super) asked: Vec<u64>,
     pub(super) admitted: Vec<u64>,
     /// Hosts that the table does not answer.
     pub(super) cut_off: Vec<bool>,
@@ -130,6 +132,7 @@ impl World {
                     alive: true,
                     demand: 0.0,
                     wake: 0,
+                    wakes_at: u64::MAX,
                     asks: 0,
                     calling: false,
                 }
@@ -157,6 +160,7 @@ impl World {
             heat: HashMap::new(),
             conflicts: 0,
             throttles: 0,
+            asked: vec![0; count],
             admitted: vec![0; count],
             cut_off: vec![false; count],
         };
@@ -177,7 +181,10 @@ impl World {
             let Some(Reverse((time, _, event))) = self.events.pop() else { return };
             self.now = time;
             match event {
-                Event::Wake(host, wake) if self.hosts[host].wake == wake => self.wake(host),
+                Event::Wake(host, wake) if self.hosts[host].wake == wake => {
+                    self.hosts[host].wakes_at = u64::MAX;
+                    self.wake(host);
+                }
                 Event::Wake(..) => {}
                 Event::Arrive(host) => self.arrive(host),
                 Event::Answer(host) => {
@@ -214,11 +221,15 @@ impl World {
             }
             Next::Wait(until) => {
                 let time = self.hosts[host].true_time(until).max(self.now) + 1_000;
-                self.hosts[host].wake += 1;
-                let wake = self.hosts[host].wake;
-                self.at(time, Event::Wake(host, wake));
+                self.wake_at(host, time);
             }
         }
+    }
+
+    fn wake_at(&mut self, host: usize, time: u64) {
+        self.hosts[host].wake += 1;
+        self.hosts[host].wakes_at = time;
+        self.at(time, Event::Wake(host, self.hosts[host].wake));
     }
 
     fn arrive(&mut self, host: usize) {
@@ -296,6 +307,7 @@ impl World {
 
     pub(super) fn one_request(&mut self, host: usize) {
         let tokens = self.tokens.start + self.random.below(self.tokens.end - self.tokens.start);
+        self.asked[host] += 1;
         self.try_request(host, tokens, self.tries);
     }
 
@@ -312,9 +324,10 @@ impl World {
             self.admitted[host] += 1;
         } else {
             // As the task does: hungry, it looks soon.
-            self.hosts[host].wake += 1;
-            let wake = self.hosts[host].wake;
-            self.at(self.now + 20_000_000, Event::Wake(host, wake));
+            let soon = self.now + 20_000_000;
+            if soon < self.hosts[host].wakes_at {
+                self.wake_at(host, soon);
+            }
             if tries > 0 {
                 let again = self.now + 4 * SECOND + self.random.below(4 * SECOND);
                 self.at(again, Event::Retry(host, tokens, tries - 1));
