@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::fleet::agent::{Agent, Next};
+use super::fleet::amount::Terms;
 use super::fleet::store::{LeaseStore, StoreError, StoreRequest, StoreResponse};
 use super::shared::Shared;
 
@@ -47,6 +48,7 @@ impl LeaseTask {
 async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::Receiver<()>) {
     let mut agent = Agent::new(uuid::Uuid::now_v7().to_string(), shared.lock().fleet_hosts, shared.clock.now());
     let mut limit = None;
+    let mut overruled_by = None;
     let mut failing = false;
     loop {
         let next = {
@@ -64,6 +66,7 @@ async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::
                 None => Next::Wait(u64::MAX),
             }
         };
+        report_terms(&agent, &mut overruled_by);
         match next {
             Next::Call(request) => {
                 let result = store.call(request).await;
@@ -124,6 +127,21 @@ async fn leave(shared: &Shared, store: &impl LeaseStore, mut agent: Agent) {
     }
 }
 
+/// Says once that other limits hold than those that this host is configured with.
+fn report_terms(agent: &Agent, said: &mut Option<Terms>) {
+    let overruled_by = agent.overruled_by();
+    if std::mem::replace(said, overruled_by) != overruled_by
+        && let Some(Terms { limit, revision }) = overruled_by
+    {
+        tracing::warn!(
+            requests_per_minute = limit.requests,
+            tokens_per_minute = limit.tokens,
+            revision,
+            "the fleet's table has other limits than this host's [fleet], and they hold; to change them, give [fleet] a revision above the table's"
+        );
+    }
+}
+
 /// Says once that the table cannot be reached, and once that it can.
 fn report(result: &Result<StoreResponse, StoreError>, failing: &mut bool) {
     match result {
@@ -166,6 +184,7 @@ mod tests {
             region: "us-gov-west-1".to_owned(),
             requests_per_minute: Some(10),
             tokens_per_minute: None,
+            revision: 0,
             on_unavailable: OnUnavailable::Deny,
         };
         let limits = Limits::new(&settings::Limits { fleet: Some(fleet), ..settings::Limits::default() }, SystemClock);

@@ -2,7 +2,7 @@
 //! clock, so that a simulation runs the very same code.
 
 use super::super::clock::SECOND;
-use super::amount::Amount;
+use super::amount::{Amount, Terms};
 use super::local::{Allowance, LocalLease};
 use super::pace::Pace;
 use super::sizing::{Sizing, next_wanted};
@@ -55,14 +55,12 @@ pub struct Agent {
     /// The first of the failures that no success has ended.
     failing_since: Option<u64>,
     /// What this host is configured with.
-    configured: Amount,
+    configured: Terms,
     /// After an outage: others may still use their local share until then.
     grace_until: u64,
     /// Number of hosts when the pool was last read, by this run or the one before.
     hosts: u64,
     started_at: u64,
-    /// The limit that this host is configured with has not been compared with the table's yet.
-    limit_unconfirmed: bool,
     /// What this host wants for sixty seconds.
     wanted: Amount,
     /// What this host restrains itself to while it makes room.
@@ -92,11 +90,10 @@ impl Agent {
             failed_at: None,
             failures: 0,
             failing_since: None,
-            configured: Amount::default(),
+            configured: Terms::default(),
             grace_until: 0,
             hosts: hosts.max(1),
             started_at: now,
-            limit_unconfirmed: true,
             wanted: Amount::default(),
             cap: None,
         }
@@ -106,9 +103,14 @@ impl Agent {
         self.hosts
     }
 
+    /// The table's limits, where this host is configured with others and the table's hold.
+    pub(in crate::limits) fn overruled_by(&self) -> Option<Terms> {
+        let terms = self.pool?.terms();
+        (terms.limit != self.configured.limit && terms.revision >= self.configured.revision).then_some(terms)
+    }
+
     /// The configured limits have changed.
     pub(in crate::limits) fn reconfigured(&mut self) {
-        self.limit_unconfirmed = true;
         self.pool_read_at = None;
     }
 
@@ -129,7 +131,6 @@ impl Agent {
     fn decide(&mut self, local: &mut LocalLease, now: u64) -> Next {
         self.reclaiming = None;
         self.configured = local.configured();
-        let limit = self.configured;
         if let Some(failed) = self.failed_at {
             let retry = (SECOND << self.failures.min(4)).min(Pace::RETRY).min(self.pace.look.max(2 * SECOND));
             let at = failed + retry * 3 / 4 + mix(self.seed ^ failed) % (retry / 4);
@@ -151,9 +152,9 @@ impl Agent {
         if look_at <= now {
             return Next::Call(StoreRequest::Read);
         }
-        let Some(pool) = self.pool else { return Next::Call(StoreRequest::Create(limit)) };
-        if std::mem::take(&mut self.limit_unconfirmed) && pool.limit != limit {
-            return Next::Call(StoreRequest::Resize(pool.limit, limit));
+        let Some(pool) = self.pool else { return Next::Call(StoreRequest::Create(self.configured)) };
+        if self.configured.revision > pool.revision {
+            return Next::Call(StoreRequest::Resize(pool.terms(), self.configured));
         }
         let change_at = due(self.changed_at, self.pace.change, 2);
         let renew_at = due(self.renewed_at, self.pace.renew, 3);
@@ -354,7 +355,7 @@ impl Agent {
 
     /// What the hot path may draw from.
     fn allowance(&self, now: u64) -> Allowance {
-        let limit = self.pool.map_or(self.configured, |pool| pool.limit);
+        let limit = self.pool.map_or(self.configured.limit, |pool| pool.limit);
         let share = Amount { requests: limit.requests / self.hosts, tokens: limit.tokens / self.hosts };
         let held = self.lease.as_ref().map_or(Amount::default(), |lease| lease.held);
         let mut cap = self.cap.map_or(held, |restraint| held.min(restraint));
@@ -372,7 +373,14 @@ impl Agent {
                 (0, self.failing_since.map_or(u64::MAX, |since| since + others + STARTUP_TIMEOUT))
             }
         };
-        Allowance { cap, until, share, share_from, growth_wait: self.pace.change.max(SECOND) }
+        Allowance {
+            limit: self.pool.map(|pool| pool.limit),
+            cap,
+            until,
+            share,
+            share_from,
+            growth_wait: self.pace.change.max(SECOND),
+        }
     }
 
     /// Gives the lease back at the end of a drain: at once what was not used in the last minute; the rest dies by time.

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::credentials::source::{http_client, on_this_host};
 
-use super::amount::Amount;
+use super::amount::{Amount, Terms};
 use super::store::{Change, LeaseStore, Pool, StoreError, StoreRequest, StoreResponse, StoredLease};
 use crate::sdk_failure::unanswered;
 
@@ -60,7 +60,7 @@ impl Dynamo {
         Ok(leases)
     }
 
-    async fn create(&self, limit: Amount) -> Result<(), StoreError> {
+    async fn create(&self, Terms { limit, revision }: Terms) -> Result<(), StoreError> {
         let request = self
             .client
             .put_item()
@@ -68,6 +68,7 @@ impl Dynamo {
             .item("id", text(POOL))
             .item("requestsLimit", number(limit.requests))
             .item("tokensLimit", number(limit.tokens))
+            .item("revision", number(revision))
             .item("requestsFree", number(limit.requests))
             .item("tokensFree", number(limit.tokens))
             .item("requestsWanted", number(0))
@@ -77,18 +78,27 @@ impl Dynamo {
         request.send().await.map(drop).map_err(|error| self.failed(error))
     }
 
-    async fn resize(&self, from: Amount, to: Amount) -> Result<(), StoreError> {
+    async fn resize(&self, before: Terms, after: Terms) -> Result<(), StoreError> {
+        let (from, to) = (before.limit, after.limit);
+        // A pool that an older version has made has none.
+        let revision = if before.revision == 0 {
+            "(attribute_not_exists(revision) OR revision = :oldRevision)"
+        } else {
+            "revision = :oldRevision"
+        };
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .key("id", text(POOL))
             .update_expression(
-                "SET requestsLimit = :requests, tokensLimit = :tokens ADD requestsFree :moreRequests, tokensFree :moreTokens",
+                "SET requestsLimit = :requests, tokensLimit = :tokens, revision = :revision ADD requestsFree :moreRequests, tokensFree :moreTokens",
             )
-            .condition_expression("requestsLimit = :oldRequests AND tokensLimit = :oldTokens")
+            .condition_expression(format!("requestsLimit = :oldRequests AND tokensLimit = :oldTokens AND {revision}"))
             .expression_attribute_values(":requests", number(to.requests))
             .expression_attribute_values(":tokens", number(to.tokens))
+            .expression_attribute_values(":revision", number(after.revision))
+            .expression_attribute_values(":oldRevision", number(before.revision))
             .expression_attribute_values(":oldRequests", number(from.requests))
             .expression_attribute_values(":oldTokens", number(from.tokens))
             .expression_attribute_values(":moreRequests", number(i128::from(to.requests) - i128::from(from.requests)))
@@ -307,6 +317,7 @@ fn pool(item: &Item) -> Option<Pool> {
     let sum = |key| read::<i64>(item, key).map(|sum| u64::try_from(sum).unwrap_or(0));
     Some(Pool {
         limit: Amount { requests: read(item, "requestsLimit")?, tokens: read(item, "tokensLimit")? },
+        revision: read(item, "revision").unwrap_or(0),
         free_requests: read(item, "requestsFree")?,
         free_tokens: read(item, "tokensFree")?,
         wanted: Amount { requests: sum("requestsWanted")?, tokens: sum("tokensWanted")? },

@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::amount::Amount;
+use super::amount::{Amount, Terms};
 
 /// The item that all hosts share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pool {
     /// Of the whole fleet, in any sixty seconds. 0 is not limited.
     pub limit: Amount,
+    /// Which limit it is: only one of a higher revision takes its place.
+    pub revision: u64,
     /// What no lease holds. Below zero for a while after the limit was lowered.
     pub free_requests: i64,
     /// Of the tokens, likewise.
@@ -19,6 +21,12 @@ pub struct Pool {
     pub wanted: Amount,
     /// The number of leases.
     pub hosts: u64,
+}
+
+impl Pool {
+    pub(super) fn terms(&self) -> Terms {
+        Terms { limit: self.limit, revision: self.revision }
+    }
 }
 
 /// A host's lease.
@@ -42,9 +50,9 @@ pub enum StoreRequest {
     /// The pool as it is, perhaps a moment ago.
     Read,
     /// Makes the pool, all of it free.
-    Create(Amount),
+    Create(Terms),
     /// Changes the limit, if it still is the first.
-    Resize(Amount, Amount),
+    Resize(Terms, Terms),
     /// Replaces a lease, if it still is the first, and keeps the pool's sums right. No first: a new lease. No second: the
     /// lease is given back, by its holder or by a host that saw it die.
     Write(Option<StoredLease>, Option<StoredLease>),
@@ -130,19 +138,21 @@ impl MemoryStore {
             StoreRequest::Read => Ok(StoreResponse::Pool(*pool)),
             StoreRequest::Get(id) => Ok(StoreResponse::Lease(leases.get(id).cloned())),
             StoreRequest::List => Ok(StoreResponse::Leases(leases.values().cloned().collect())),
-            StoreRequest::Create(limit) => {
+            StoreRequest::Create(Terms { limit, revision }) => {
                 if pool.is_some() {
                     return Err(StoreError::Conflict);
                 }
                 let (free_requests, free_tokens) = (signed(limit.requests), signed(limit.tokens));
-                *pool = Some(Pool { limit: *limit, free_requests, free_tokens, ..Pool::default() });
+                *pool =
+                    Some(Pool { limit: *limit, revision: *revision, free_requests, free_tokens, ..Pool::default() });
                 Ok(StoreResponse::Done)
             }
             StoreRequest::Resize(from, to) => {
-                let pool = pool.as_mut().filter(|pool| pool.limit == *from).ok_or(StoreError::Conflict)?;
-                pool.limit = *to;
-                pool.free_requests += signed(to.requests) - signed(from.requests);
-                pool.free_tokens += signed(to.tokens) - signed(from.tokens);
+                let pool = pool.as_mut().filter(|pool| pool.terms() == *from).ok_or(StoreError::Conflict)?;
+                let (before, after) = (from.limit, to.limit);
+                (pool.limit, pool.revision) = (after, to.revision);
+                pool.free_requests += signed(after.requests) - signed(before.requests);
+                pool.free_tokens += signed(after.tokens) - signed(before.tokens);
                 Ok(StoreResponse::Done)
             }
             StoreRequest::Write(before, after) => {

@@ -9,12 +9,13 @@ use crate::settings::limits::Fleet;
 
 const HOSTS: u64 = 10;
 
-fn settings(requests: u64) -> Fleet {
+fn settings(requests: u64, revision: u64) -> Fleet {
     Fleet {
         table: "fleet".into(),
         region: "us-gov-west-1".into(),
         requests_per_minute: Some(requests),
-        tokens_per_minute: None,
+        tokens_per_minute: Some(100 * requests),
+        revision,
         on_unavailable: OnUnavailable::Deny,
     }
 }
@@ -46,7 +47,7 @@ fn after_the_limit_was_lowered_the_fleet_holds_no_more_than_it() {
     let table = MemoryStore::default();
     let mut now = 1_000 * SECOND;
     let mut hosts: Vec<_> = (0..HOSTS)
-        .map(|host| (Agent::new(format!("host-{host}"), 1, now), LocalLease::new(&settings(1_000), now)))
+        .map(|host| (Agent::new(format!("host-{host}"), 1, now), LocalLease::new(&settings(1_000, 0), now)))
         .collect();
     for _ in 0..18 {
         pass(&mut hosts, &table, &mut now);
@@ -55,7 +56,7 @@ fn after_the_limit_was_lowered_the_fleet_holds_no_more_than_it() {
 
     // By less than the tenth that a host keeps above its part otherwise.
     for (agent, local) in &mut hosts {
-        local.change(&settings(930));
+        local.change(&settings(930, 1));
         agent.reconfigured();
     }
     for _ in 0..30 {
@@ -63,4 +64,28 @@ fn after_the_limit_was_lowered_the_fleet_holds_no_more_than_it() {
     }
     assert_eq!(pool(&table).limit.requests, 930);
     assert!(pool(&table).free_requests >= 0, "{:?}", pool(&table));
+}
+
+/// The table's limit is that of the highest revision, and not that of the host that has started last.
+#[test]
+fn only_a_higher_revision_changes_the_limit() {
+    let table = MemoryStore::default();
+    let mut now = 1_000 * SECOND;
+    let start = |requests: u64, revision, now: &mut u64| {
+        let name = format!("host-{requests}-{revision}-{now}");
+        let mut host = [(Agent::new(name, 1, *now), LocalLease::new(&settings(requests, revision), *now))];
+        pass(&mut host, &table, now);
+        let [(agent, mut local)] = host;
+        let limit = pool(&table).limit.requests;
+        let too_large = local.check(100 * requests.max(limit) + 1, true, *now).unwrap_err();
+        assert_eq!((too_large.configured, too_large.wait), (100 * limit, u64::MAX), "it goes by the table's");
+        (limit, agent.overruled_by().map(|terms| (terms.limit.requests, terms.revision)))
+    };
+    assert_eq!(start(100, 0, &mut now), (100, None));
+    assert_eq!(start(70, 0, &mut now), (100, Some((100, 0))));
+    assert_eq!(start(70, 2, &mut now), (70, None));
+    assert_eq!(start(100, 0, &mut now), (70, Some((70, 2))));
+    assert_eq!(start(90, 1, &mut now), (70, Some((70, 2))));
+    assert_eq!(start(70, 1, &mut now), (70, None), "nothing is to be said");
+    assert_eq!(start(120, 3, &mut now), (120, None));
 }

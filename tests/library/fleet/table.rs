@@ -8,7 +8,7 @@ use bedrock_sidecar::caller::User;
 use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::error::RefusalKind;
 use bedrock_sidecar::limits::fleet::Dynamo;
-use bedrock_sidecar::limits::fleet::amount::Amount;
+use bedrock_sidecar::limits::fleet::amount::{Amount, Terms};
 use bedrock_sidecar::limits::fleet::store::{LeaseStore, MemoryStore, StoreError, StoreRequest, StoredLease};
 use bedrock_sidecar::limits::{Behind, Estimate, LimitRequest, Limits, SystemClock};
 use bedrock_sidecar::service_tier::AskedTier;
@@ -27,7 +27,10 @@ async fn the_model_is_what_the_table_does() {
         seed ^= seed << 17;
         seed % bound
     };
-    let limits = [Amount { requests: 100, tokens: 5_000 }, Amount { requests: 60, tokens: 9_000 }];
+    let limits = [
+        Terms { limit: Amount { requests: 100, tokens: 5_000 }, revision: 0 },
+        Terms { limit: Amount { requests: 60, tokens: 9_000 }, revision: 3 },
+    ];
     let mut known: Vec<Option<StoredLease>> = vec![None; 4];
     let (mut conflicts, mut written) = (0, 0);
     for step in 0..600 {
@@ -95,6 +98,7 @@ fn fleet(requests: u64, on_unavailable: OnUnavailable) -> settings::Limits {
             region: "us-gov-west-1".into(),
             requests_per_minute: Some(requests),
             tokens_per_minute: None,
+            revision: 0,
             on_unavailable,
         }),
         ..settings::Limits::default()

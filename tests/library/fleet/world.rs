@@ -119,6 +119,7 @@ impl World {
             region: "us-gov-west-1".into(),
             requests_per_minute: Some(limit.requests),
             tokens_per_minute: Some(limit.tokens),
+            revision: 0,
             on_unavailable: policy,
         };
         let hosts = (0..count)
