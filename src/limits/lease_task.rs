@@ -46,7 +46,9 @@ impl LeaseTask {
 }
 
 async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::Receiver<()>) {
-    let mut agent = Agent::new(uuid::Uuid::now_v7().to_string(), shared.lock().fleet_hosts, shared.clock.now());
+    // The random half of it: each byte is paid with every write of the shard.
+    let id = uuid::Uuid::now_v7().simple().to_string().split_off(16);
+    let mut agent = Agent::new(&id, shared.lock().fleet_hosts, shared.clock.now());
     let mut limit = None;
     let mut overruled_by = None;
     let mut failing = false;
@@ -114,12 +116,13 @@ async fn leave(shared: &Shared, store: &impl LeaseStore, mut agent: Agent) {
                 tracing::warn!(error, "{NOT_GIVEN_BACK}");
                 return;
             }
-            // Another host's transaction on the pool may be in the way for a moment.
+            // The shard may be being balanced at this moment.
             Err(StoreError::Conflict) => {}
         }
-        if let StoreRequest::Write(Some(lease), _) = &request
-            && let Ok(StoreResponse::Lease(found)) = store.call(StoreRequest::Get(lease.id.clone())).await
-            && found.is_none_or(|found| found.version != lease.version)
+        if let StoreRequest::Write(number, Some(lease), _) = &request
+            && let Ok(StoreResponse::Shard(shard)) =
+                store.call(StoreRequest::ReadShard { number: *number, now: true }).await
+            && shard.as_ref().and_then(|shard| shard.lease(&lease.id)) != Some(lease)
         {
             return;
         }

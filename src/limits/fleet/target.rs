@@ -1,6 +1,7 @@
 //! How much of the limit a host should hold: pure arithmetic on what it and the fleet want.
 
 use super::super::clock::SECOND;
+use super::curve::{Level, level};
 
 /// A host that cannot have what one request needs tries its luck anew after this time.
 const EPOCH: u64 = 300 * SECOND;
@@ -8,23 +9,19 @@ const EPOCH: u64 = 300 * SECOND;
 /// One of the two things that are shared, as a host sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shared<'a> {
+    /// What they share.
     pub(super) limit: u64,
-    /// What the others want, from the smallest.
+    /// What the others want.
     pub(super) others: &'a [u64],
-    /// What all want together, this host's present wish included. More than the sum of those: somebody's wishes are not known
-    /// one by one.
+    /// What all want together, this host's present wish included.
     pub(super) wanted: u64,
-    pub(super) hosts: u64,
-}
-
-/// What nobody may hold more of, where not everybody can have what they want: `rest / among`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Level {
-    rest: u64,
-    among: u64,
 }
 
 impl Shared<'_> {
+    pub(super) fn new(limit: u64, others: &[u64], want: u64) -> Shared<'_> {
+        Shared { limit, others, wanted: others.iter().fold(want, |sum, wish| sum.saturating_add(*wish)) }
+    }
+
     /// All but a two-hundredth, which newcomers find free.
     fn usable(&self) -> u64 {
         self.limit - self.limit / 200
@@ -36,10 +33,10 @@ impl Shared<'_> {
     /// unit, the more likely the more of it is its due.
     pub(super) fn target(&self, want: u64, unit: u64, lot: u64) -> u64 {
         let usable = self.usable();
-        let wanted = self.wanted.max(want);
-        if wanted <= usable {
-            let rest = usable - wanted;
-            let even = if self.hosts == 1 { rest } else { rest / 5 * 4 / self.hosts.max(1) };
+        if self.wanted <= usable {
+            let rest = usable - self.wanted;
+            let hosts = u64::try_from(self.others.len()).unwrap_or(u64::MAX).saturating_add(1);
+            let even = if hosts == 1 { rest } else { rest / 5 * 4 / hosts };
             return want + even;
         }
         let Some(Level { rest, among }) = self.level(want) else { return want };
@@ -56,33 +53,9 @@ impl Shared<'_> {
         u64::try_from(units).unwrap_or(u64::MAX).min(want.max(u64::try_from(unit).unwrap_or(u64::MAX)))
     }
 
-    /// None: everybody can have what they want. Wishes that are not known one by one are taken to be alike.
+    /// None: everybody can have what they want.
     fn level(&self, want: u64) -> Option<Level> {
-        let known = self.others.iter().fold(want, |sum, wish| sum.saturating_add(*wish));
-        let count = u64::try_from(self.others.len()).unwrap_or(u64::MAX).saturating_add(1);
-        let unknown = self.hosts.saturating_sub(count);
-        let each = self.wanted.saturating_sub(known).checked_div(unknown).unwrap_or(0);
-        let (mut rest, mut among) = (self.usable(), count.saturating_add(unknown));
-        let mut extra = [(want, 1), (each, unknown)];
-        extra.sort_unstable();
-        let mut extra = extra.into_iter().peekable();
-        let mut others = self.others.iter().copied().peekable();
-        loop {
-            let (wish, hosts) = match (others.peek(), extra.peek()) {
-                (Some(other), Some((wish, _))) if other <= wish => (*other, 1),
-                (_, Some(next)) => *next,
-                (Some(other), None) => (*other, 1),
-                (None, None) => return None,
-            };
-            if u128::from(wish) * u128::from(among) > u128::from(rest) {
-                return Some(Level { rest, among });
-            }
-            if extra.next_if_eq(&(wish, hosts)).is_none() {
-                others.next();
-            }
-            rest -= wish * hosts;
-            among -= hosts;
-        }
+        level(self.others.iter().map(|wish| (*wish, 1)).chain([(want, 1)]).collect(), self.usable())
     }
 }
 
@@ -106,14 +79,8 @@ mod tests {
 
     fn targets(limit: u64, wants: &[u64], unit: u64) -> Vec<u64> {
         let of = |host: usize| {
-            let mut others: Vec<_> = wants.iter().enumerate().filter(|(at, _)| *at != host).map(|(_, w)| *w).collect();
-            others.sort_unstable();
-            let hosts = u64::try_from(wants.len()).unwrap();
-            Shared { limit, others: &others, wanted: wants.iter().sum(), hosts }.target(
-                wants[host],
-                unit,
-                mix(host as u64),
-            )
+            let others: Vec<_> = wants.iter().enumerate().filter(|(at, _)| *at != host).map(|(_, w)| *w).collect();
+            Shared::new(limit, &others, wants[host]).target(wants[host], unit, mix(host as u64))
         };
         (0..wants.len()).map(of).collect()
     }
@@ -139,23 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn wishes_that_are_not_known_one_by_one_are_taken_to_be_alike() {
-        let view = Shared { limit: 1_000, others: &[10], wanted: 5_010 + 200, hosts: 12 };
-        assert_eq!(view.target(5_000, 1, 999_999), 1_000 - 5 - 10 - 200);
-        let view = Shared { limit: 1_000, others: &[], wanted: 10_000, hosts: 10 };
-        assert_eq!(view.target(5_000, 1, 999_999), 99);
-        assert_eq!(view.target(0, 1, 0), 0, "who wants nothing makes room");
-    }
-
-    #[test]
     fn no_numbers_of_the_table_make_anything_overflow() {
-        let extremes = [0, 1, 1_000, u64::MAX / 2, u64::MAX];
-        for limit in extremes {
+        for limit in [0, 1, 1_000, u64::MAX / 2, u64::MAX] {
             for others in [&[][..], &[0, 1, u64::MAX][..], &[u64::MAX; 3][..]] {
-                for (wanted, hosts) in extremes.into_iter().flat_map(|wanted| extremes.map(|hosts| (wanted, hosts))) {
-                    for (want, unit) in extremes.into_iter().flat_map(|want| [0, 1, u64::MAX].map(|unit| (want, unit)))
-                    {
-                        let target = Shared { limit, others, wanted, hosts }.target(want, unit, u64::MAX);
+                for want in [0, 1, 1_000, u64::MAX / 2, u64::MAX] {
+                    for unit in [0, 1, u64::MAX] {
+                        let target = Shared::new(limit, others, want).target(want, unit, u64::MAX);
                         assert!(target <= limit.max(want).max(unit));
                     }
                 }
