@@ -83,7 +83,7 @@ pub(super) fn level(mut wishes: Vec<(u64, u64)>, usable: u64) -> Option<Level> {
             return Some(Level { rest, among });
         }
         rest -= wish * hosts;
-        among -= hosts;
+        among = among.saturating_sub(hosts);
     }
     None
 }

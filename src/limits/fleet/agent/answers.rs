@@ -37,6 +37,7 @@ impl Agent {
                     Some(Call::Write(_)) => {
                         // Too late for what was free, or the lease is not what it was.
                         self.write_unknown = true;
+                        self.too_late = true;
                         self.changed_at = Some(now);
                     }
                     Some(Call::Neighbour) => self.neighbour.look_again(),
@@ -61,15 +62,19 @@ impl Agent {
                 if let Some(pool) = &pool {
                     self.learn_terms(pool.terms);
                     self.know(pool.hosts, pool.shards);
+                } else {
+                    // It was never made, or somebody has deleted it.
+                    self.terms = None;
                 }
                 self.pool = pool;
             }
             (Call::Write(after), StoreResponse::Shard(shard)) => {
-                if self.renewed_at.is_some_and(|renewed| self.sent_at >= renewed + self.hold()) {
+                if self.renewed_at.is_some_and(|renewed| self.sent_at >= renewed.saturating_add(self.hold())) {
                     self.grace_until = now + Pace::RETRY * 2 + WINDOW + SECOND;
                 }
                 self.lease = Some(after);
                 self.perhaps = None;
+                self.too_late = false;
                 self.renewed_at = Some(self.sent_at);
                 self.changed_at = Some(self.sent_at);
                 self.learn_shard(shard, now);

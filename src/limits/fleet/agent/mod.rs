@@ -88,6 +88,9 @@ pub struct Agent {
     /// nothing is to be changed, unless the shard has been looked at since.
     changed_at: Option<u64>,
     considered_at: Option<u64>,
+    /// The last write came too late for what was free. The next one asks for no more if it has anything else to do: others
+    /// that take what becomes free must not keep this host from renewing its lease.
+    too_late: bool,
     /// When the last successful write of the lease was sent.
     renewed_at: Option<u64>,
     /// When it was last seen to that the shard has what it is due.
@@ -135,6 +138,7 @@ impl Agent {
             sent_at: now,
             changed_at: None,
             considered_at: None,
+            too_late: false,
             renewed_at: None,
             balanced_at: None,
             neighbour: Neighbour::new(now),
@@ -356,8 +360,12 @@ impl Agent {
         let declared = own.map_or(Amount::default(), |lease| lease.wanted);
         let renew = renew || self.perhaps.is_some();
         let before = Share { held: held(own), wanted: self.wanted, cap: held(own) };
-        let after = share(local, shard, &self.id, limit, before, self.lots(now), renew, now);
+        let mut after = share(local, shard, &self.id, limit, before, self.lots(now), renew, now);
         (self.wanted, self.cap) = (after.wanted, Some(after.cap));
+        let least = after.held.min(before.held);
+        if self.too_late && (renew || least != before.held) {
+            after.held = least;
+        }
         // A wish that has doubled is declared at once; others travel with what is written anyway.
         let doubled = |want: u64, declared: u64, unit: u64| want >= declared.saturating_mul(2).saturating_add(unit);
         let largest = local.largest(now);
@@ -398,8 +406,8 @@ impl Agent {
         }
         let (until, share_from) = match (self.renewed_at, &self.lease) {
             (Some(renewed), Some(_)) => {
-                let until = renewed + hold;
-                (until, until + self.pace.renew + Pace::RETRY + WINDOW + SECOND)
+                let until = renewed.saturating_add(hold);
+                (until, until.saturating_add(self.pace.renew + Pace::RETRY + WINDOW + SECOND))
             }
             // Nothing was ever leased, or it was lost: nothing is to be had while the table can be asked.
             _ => {
