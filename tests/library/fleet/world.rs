@@ -52,6 +52,7 @@ pub(super) struct Host {
     /// Only the newest wake-up, and when it is, and the newest demand count.
     wake: u64,
     wakes_at: u64,
+    hungry_since: u64,
     asks: u64,
     calling: bool,
 }
@@ -137,6 +138,7 @@ impl World {
                     demand: 0.0,
                     wake: 0,
                     wakes_at: u64::MAX,
+                    hungry_since: 0,
                     asks: 0,
                     calling: false,
                 }
@@ -327,9 +329,12 @@ impl World {
             self.used[tenth].tokens += tokens;
             self.admitted[host] += 1;
         } else {
-            // As the task does: hungry, it looks soon.
+            // As the task does: hungry, it looks soon. In large fleets, where agents look every quarter of a minute, a second
+            // refusal within five seconds is nothing new.
             let soon = self.now + 20_000_000;
-            if soon < self.hosts[host].wakes_at {
+            let is_new = self.hosts.len() <= 1_000 || self.now >= self.hosts[host].hungry_since + 5 * SECOND;
+            if is_new && soon < self.hosts[host].wakes_at {
+                self.hosts[host].hungry_since = self.now;
                 self.wake_at(host, soon);
             }
             if tries > 0 {
