@@ -50,6 +50,10 @@ async fn the_model_is_what_the_table_does() {
         written > 100 && conflicts > 100 && balanced > 30,
         "{written} writes, {balanced} balances and {conflicts} conflicts"
     );
+    let broken = client.put_item().table_name("fleet-model").item("id", AttributeValue::S("shard#9".into()));
+    broken.send().await.unwrap();
+    let unreadable = real.call(StoreRequest::ReadShard { number: 9, now: true }).await.unwrap_err();
+    assert!(unreadable.to_string().starts_with("the table fleet-model holds an item that this version cannot read"));
     let missing = Dynamo::new(client, "missing").call(StoreRequest::ReadPool).await.unwrap_err();
     assert!(missing.to_string().starts_with("the table missing does not exist; create it with `aws dynamodb"));
 }

@@ -48,6 +48,17 @@ impl Dynamo {
         Ok(request.send().await.map_err(|error| self.failed(error))?.item)
     }
 
+    /// What is in an item, if there is one. Somebody may have edited it.
+    fn read<T>(&self, item: &Option<Item>, read: fn(&Item) -> Option<T>) -> Result<Option<Arc<T>>, StoreError> {
+        let Some(item) = item else { return Ok(None) };
+        read(item).map(|found| Some(Arc::new(found))).ok_or_else(|| {
+            StoreError::Unavailable(format!(
+                "the table {} holds an item that this version cannot read; if nobody has a newer version, delete all of its items",
+                self.table
+            ))
+        })
+    }
+
     async fn list_old(&self) -> Result<Vec<StoredLease>, StoreError> {
         let mut leases = Vec::new();
         let mut pages = self.client.scan().table_name(&self.table).into_paginator().items().send();
@@ -181,7 +192,7 @@ impl Dynamo {
         let request =
             request.update_expression(format!("{lease}{free}")).condition_expression(conditions.join(" AND "));
         let item = request.send().await.map_err(|error| self.failed(error))?.attributes;
-        Ok(StoreResponse::Shard(item.as_ref().and_then(shard).map(Arc::new)))
+        Ok(StoreResponse::Shard(self.read(&item, shard)?))
     }
 
     async fn balance(&self, balance: Balance) -> Result<StoreResponse, StoreError> {
@@ -385,15 +396,13 @@ impl LeaseStore for OwnDynamo {
 impl LeaseStore for Dynamo {
     async fn call(&self, request: StoreRequest) -> Result<StoreResponse, StoreError> {
         match request {
-            StoreRequest::ReadPool => {
-                Ok(StoreResponse::Pool(self.get(POOL, false).await?.as_ref().and_then(pool).map(Arc::new)))
-            }
+            StoreRequest::ReadPool => Ok(StoreResponse::Pool(self.read(&self.get(POOL, false).await?, pool)?)),
             StoreRequest::Create(terms) => self.create(terms).await,
             StoreRequest::Resize(from, to) => self.resize(from, to).await,
             StoreRequest::Double(shards) => self.double(shards).await,
             StoreRequest::ReadShard { number, now } => {
                 let item = self.get(&shard_key(number), now).await?;
-                Ok(StoreResponse::Shard(item.as_ref().and_then(shard).map(Arc::new)))
+                Ok(StoreResponse::Shard(self.read(&item, shard)?))
             }
             StoreRequest::Open(number) => self.open(number).await,
             StoreRequest::Write(number, before, after) => self.write(number, before, after).await,
