@@ -1,5 +1,5 @@
-//! Hosts, ten to a hundred thousand, under a virtual clock, with the real agents and the real local limits. Clocks are years apart and run
-//! at different speeds, hosts die, answers get lost, the table fails. What is asserted is counted outside, in true time.
+//! Fleets under a virtual clock, with the real agents and the real local limits. Clocks are years apart and run at different
+//! speeds, hosts die, answers get lost, the table fails. What is asserted is counted outside, in true time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
