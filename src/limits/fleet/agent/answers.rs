@@ -8,6 +8,7 @@ use super::super::local::LocalLease;
 use super::super::pace::Pace;
 use super::super::shard::Shard;
 use super::super::store::{StoreError, StoreResponse, held};
+use super::super::target::mix;
 use super::super::window::WINDOW;
 use super::{Agent, Call};
 
@@ -41,6 +42,10 @@ impl Agent {
                         self.changed_at = Some(now);
                     }
                     Some(Call::Neighbour) => self.neighbour.look_again(),
+                    Some(Call::Balance) => {
+                        self.looked_at = None;
+                        self.balance_at = now + SECOND + mix(self.seed ^ now) % SECOND;
+                    }
                     Some(Call::PoolWrite) => self.terms_to_check = true,
                     _ => self.looked_at = None,
                 }
@@ -89,7 +94,7 @@ impl Agent {
                 self.learn_shard(shard, now);
             }
             (Call::ShardWrite, StoreResponse::Shard(shard)) => self.learn_shard(shard, now),
-            (Call::ShardWrite, _) => (self.looked_at, self.pool_read_at) = (None, None),
+            (Call::ShardWrite | Call::Balance, _) => (self.looked_at, self.pool_read_at) = (None, None),
             (Call::PoolWrite, _) => {
                 self.pool_read_at = None;
                 self.terms_to_check = true;

@@ -22,6 +22,9 @@ use super::window::WINDOW;
 /// A daemon that starts while the table cannot be reached gives it this long.
 const STARTUP_TIMEOUT: u64 = 3 * SECOND;
 
+/// What was read so long ago is as good as new: two calls fit in, however slow.
+const FRESH: u64 = 5 * SECOND;
+
 /// Hosts that a shard should have, when there are enough of them.
 const HOSTS: u64 = 50;
 
@@ -40,8 +43,9 @@ enum Call {
     Pool,
     /// The pool is made, or its limit or number of shards changed.
     PoolWrite,
-    /// The shard is opened, or balanced, or a dead lease in it taken back.
+    /// The shard is opened, or a dead lease in it taken back.
     ShardWrite,
+    Balance,
     Look {
         now: bool,
     },
@@ -93,8 +97,8 @@ pub struct Agent {
     too_late: bool,
     /// When the last successful write of the lease was sent.
     renewed_at: Option<u64>,
-    /// When it was last seen to that the shard has what it is due.
-    balanced_at: Option<u64>,
+    /// When it is to be seen to again that the shard has what it is due.
+    balance_at: u64,
     neighbour: Neighbour,
     old: OldHosts,
     /// When the last call failed, if none has succeeded since, and how many have failed in a row.
@@ -140,7 +144,7 @@ impl Agent {
             considered_at: None,
             too_late: false,
             renewed_at: None,
-            balanced_at: None,
+            balance_at: now,
             neighbour: Neighbour::new(now),
             old: OldHosts::new(now),
             failed_at: None,
@@ -204,9 +208,8 @@ impl Agent {
         let look = if local.starved(now) { self.pace.change.max(SECOND).min(self.pace.look) } else { self.pace.look };
         let look_at = self.due(self.looked_at, look, 1, now);
         let Some(shard) = self.shard.clone().filter(|_| look_at > now) else { return Ok(self.look(false)) };
-        let balance_at = self.due(self.balanced_at, self.pace.balance, 4, now);
         if self.lease.is_some()
-            && balance_at <= now
+            && self.balance_at <= now
             && let Some(call) = self.balance(&shard, now)
         {
             return Ok(call);
@@ -215,15 +218,17 @@ impl Agent {
         // A lease of a time when there were fewer hosts runs out sooner.
         let renew = if self.lease.is_some() { self.pace.renew.min(self.hold() / 3) } else { self.pace.renew };
         let renew_at = self.due(self.renewed_at, renew, 3, now);
-        if change_at <= now
+        // The pace of changes does not hold up a renewal.
+        let renew_at = renew_at.max(self.changed_at.map_or(now, |changed| changed + SECOND / 4));
+        if change_at.min(renew_at) <= now
             && let Some(after) = self.change(local, &shard, renew_at <= now, now)
         {
             let request = StoreRequest::Write(self.number, self.lease.clone(), Some(after.clone()));
             return Ok((Call::Write(after), request));
         }
-        let mut next = look_at.min(renew_at.max(change_at));
+        let mut next = look_at.min(renew_at);
         if self.lease.is_some() {
-            next = next.min(self.due(self.balanced_at, self.pace.balance, 4, now));
+            next = next.min(self.balance_at);
             match self.for_others(&shard, now) {
                 Ok(call) => return Ok(call),
                 Err(at) => next = next.min(at),
@@ -243,7 +248,7 @@ impl Agent {
 
     /// The pool as it was a moment ago.
     fn fresh_pool(&self, now: u64) -> Option<&Arc<Pool>> {
-        self.pool.as_ref().filter(|_| self.pool_read_at.is_some_and(|read| now < read + SECOND))
+        self.pool.as_ref().filter(|_| self.pool_read_at.is_some_and(|read| now < read + FRESH))
     }
 
     /// Sees to it that there is a pool, with this host's limits if they are of a higher revision.
@@ -253,7 +258,7 @@ impl Agent {
             return None;
         }
         let Some(pool) = self.fresh_pool(now) else {
-            let missing = self.pool.is_none() && self.pool_read_at.is_some_and(|read| now < read + SECOND);
+            let missing = self.pool.is_none() && self.pool_read_at.is_some_and(|read| now < read + FRESH);
             return Some(if missing {
                 (Call::PoolWrite, StoreRequest::Create(self.configured))
             } else {
@@ -309,15 +314,20 @@ impl Agent {
     }
 
     fn balance(&mut self, shard: &Arc<Shard>, now: u64) -> Option<(Call, StoreRequest)> {
-        if self.leads(shard, now) {
-            let Some(pool) = self.fresh_pool(now).cloned() else { return Some((Call::Pool, StoreRequest::ReadPool)) };
-            self.balanced_at = Some(now);
-            self.old.told(&pool);
-            let balance = balance(&pool, shard, self.lots(now))?;
-            return Some((Call::ShardWrite, StoreRequest::Balance(Box::new(balance))));
+        let again = self.due(Some(now), self.pace.balance, 4, now);
+        if !self.leads(shard, now) {
+            self.balance_at = again;
+            return None;
         }
-        self.balanced_at = Some(now);
-        None
+        // What the shard has free changes all the time.
+        if self.looked_at.is_none_or(|looked| now >= looked + FRESH) {
+            return Some(self.look(false));
+        }
+        let Some(pool) = self.fresh_pool(now).cloned() else { return Some((Call::Pool, StoreRequest::ReadPool)) };
+        (self.balance_at, self.pool_read_at) = (again, None);
+        self.old.told(&pool);
+        let balance = balance(&pool, shard, self.lots(now))?;
+        Some((Call::Balance, StoreRequest::Balance(Box::new(balance))))
     }
 
     fn lots(&self, now: u64) -> [u64; 2] {
