@@ -83,8 +83,8 @@ fn bad(what: &str, wrong: &str) -> CheckLine {
 }
 
 async fn contact(settings: &Settings) -> Vec<CheckLine> {
-    let (accounts, regions) = match app::commercial(settings, None).await {
-        Ok(commercial) => commercial,
+    let (accounts, regions) = match app::upstreams(settings, None).await {
+        Ok(built) => built,
         Err(error) => return vec![bad("upstream", &error.to_string())],
     };
     let mut lines = Vec::new();

@@ -37,7 +37,7 @@ pub(super) fn models(settings: Settings, json: bool, out: &mut dyn Write) -> io:
 }
 
 async fn list(settings: &Settings) -> Result<Vec<Overview>, String> {
-    let (_, regions) = app::commercial(settings, None).await.map_err(|error| error.to_string())?;
+    let (_, regions) = app::upstreams(settings, None).await.map_err(|error| error.to_string())?;
     let Some(region) = regions.first() else { return Ok(Vec::new()) };
     let credentials = region.upstream.credentials();
     credentials.load().await;

@@ -36,6 +36,7 @@ use crate::receive::budget::Held;
 use crate::record::{Outcome, Record, Usage};
 use crate::request_id;
 use crate::road::Road;
+use crate::routing::Route;
 use crate::settings::callers::CallerEntry;
 use crate::telemetry::Parent;
 use crate::timings::{Timings, Waited};
@@ -192,6 +193,16 @@ impl Exchange {
     pub(crate) fn completed_here(mut self: Box<Self>, body_length: usize) {
         self.record.response_size = body_length as u64;
         self.close(Outcome::Completed, StatusCode::OK.as_u16());
+    }
+
+    /// Where it is to go. What is refused from now on would have gone there.
+    pub(crate) fn routed(&mut self, route: &Route) {
+        let road = &self.road;
+        if road.only_partition.is_none()
+            && let Some(region) = route.first(road).next().and_then(|at| road.regions.get(at))
+        {
+            region.upstream.region.clone_into(&mut self.record.destination_region);
+        }
     }
 
     /// Who has sent it.

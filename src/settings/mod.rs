@@ -12,6 +12,7 @@ pub(crate) mod listen;
 pub mod model_price;
 mod models;
 mod names;
+mod partitions;
 mod patterns;
 pub(crate) mod secrets;
 mod telemetry;
@@ -30,10 +31,11 @@ pub use anchor::{Anchor, S3Anchor};
 use crate::config::{
     self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
 };
+use crate::partition::{Partition, Partitions};
 
-pub(crate) use models::Models;
+pub(crate) use models::{Models, Pin};
 pub(crate) use names::is_region;
-use names::{any_region, commercial_region};
+use names::{any_region, upstream_region};
 pub(crate) use telemetry::Telemetry;
 
 /// Everything the daemon was told.
@@ -70,7 +72,7 @@ pub struct Settings {
     pub(crate) threads: NonZeroUsize,
 }
 
-/// One commercial region and the hosts that serve it.
+/// One region and the hosts that serve it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Upstream {
     pub region: String,
@@ -105,10 +107,20 @@ pub(crate) struct Credentials {
 /// Where the commercial credential is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SecretLocation {
-    SecretsManager { secret_id: String, region: String },
+    SecretsManager {
+        secret_id: String,
+        region: String,
+    },
     Environment,
     File(PathBuf),
     Profile(String),
+    /// This host's own role, by the SDKs' default chain.
+    Host {
+        /// Of the upstream.
+        region: String,
+        /// A commercial upstream takes its key from the environment, where the chain would find it.
+        beside_environment: bool,
+    },
 }
 
 impl SecretLocation {
@@ -128,6 +140,7 @@ impl fmt::Display for SecretLocation {
             SecretLocation::Environment => f.write_str("credentials from the environment"),
             SecretLocation::File(path) => write!(f, "credentials file {}", path.display()),
             SecretLocation::Profile(name) => write!(f, "AWS profile {name}"),
+            SecretLocation::Host { region, .. } => write!(f, "this host's own role for {region}"),
         }
     }
 }
@@ -155,8 +168,9 @@ pub struct Audit {
     pub anchor: Option<Anchor>,
 }
 
-/// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
-const FIPS_REGIONS: [&str; 4] = ["us-east-1", "us-east-2", "us-west-2", "ca-central-1"];
+/// Regions in which Bedrock has FIPS hosts (AWS's FIPS endpoint list).
+const FIPS_REGIONS: [&str; 6] =
+    ["us-east-1", "us-east-2", "us-west-2", "ca-central-1", "us-gov-west-1", "us-gov-east-1"];
 
 /// The region used when neither the configuration nor the credential names one.
 pub(crate) const DEFAULT_REGION: &str = "us-east-1";
@@ -187,7 +201,7 @@ impl Settings {
     fn new(config: Config, source: &Source) -> Result<Settings, ConfigError> {
         let mut warnings = Vec::new();
         let upstream_is_default = config.upstreams.is_none();
-        let policy = callers::policy(config.policy, !config.callers.is_empty(), source)?;
+        let policy = callers::policy(config.policy, !config.callers.is_empty(), &mut warnings, source)?;
         let listen = listen::Listen::new(config.listen, source)?;
         let max_buffered_bytes = limits::max_buffered_bytes(&config.limits, source)?;
         let prices = limits::Prices::of_file(config.limits.prices_file.as_ref(), source)?;
@@ -199,8 +213,9 @@ impl Settings {
         let written = config.upstreams.as_ref().map(|upstreams| upstreams.get_ref().as_slice());
         let upstreams_policy = failover::policy(&config.upstreams_policy, written, &mut warnings, source);
         let of_its_own = config.credentials.as_ref().map(Spanned::span);
-        let credentials = credentials(config.credentials, "[credentials]", source)?;
+        let credentials = credentials(config.credentials, "[credentials]", None, source)?;
         let upstreams = upstreams(config.upstreams, &credentials, source)?;
+        let partitions: Partitions = upstreams.iter().map(Upstream::partition).collect();
         if let Some(span) = of_its_own
             && upstreams.iter().all(|upstream| upstream.credentials != credentials)
         {
@@ -219,7 +234,7 @@ impl Settings {
                 idle: timeout("idle", &config.upstream_timeouts.idle, DAY)?,
             },
             credentials,
-            models: models::models(config.models, &mut warnings, source)?,
+            models: models::models(config.models, partitions, &mut warnings, source)?,
             headers: headers::headers(config.headers, source)?,
             guardrails: guardrails::guardrails(config.guardrails, source)?,
             callers,
@@ -236,6 +251,11 @@ impl Settings {
             core_dumps: config.process.core_dumps,
             threads: threads(&config.runtime.threads, source)?,
         })
+    }
+
+    /// Those that have an upstream.
+    pub(crate) fn partitions(&self) -> Partitions {
+        self.upstreams.iter().map(Upstream::partition).collect()
     }
 
     /// What an admin should know, though the daemon runs.
@@ -301,6 +321,7 @@ fn upstreams(
     for upstream in upstreams.into_inner() {
         let span = upstream.span();
         let upstream = one_upstream(upstream.into_inner(), credentials, source)?;
+        partitions::check_credentials(&upstream, &known, span.clone(), source)?;
         if known.iter().any(|other| other.region == upstream.region && other.runtime == upstream.runtime) {
             return Err(
                 source.error(span, format!("region {} is named twice with the same endpoint.", upstream.region))
@@ -308,11 +329,12 @@ fn upstreams(
         }
         known.push(upstream);
     }
+    partitions::note_environment(&mut known);
     Ok(known)
 }
 
 fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Source) -> Result<Upstream, ConfigError> {
-    let region = commercial_region(&upstream.region, source)?;
+    let region = upstream_region(&upstream.region, upstream.partition.as_ref(), source)?;
     let has_fips = FIPS_REGIONS.contains(&region.as_str());
     if upstream.fips == Some(true) && !has_fips && upstream.runtime_endpoint.is_none() {
         return Err(source.error(
@@ -328,8 +350,10 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         names::serves(endpoint, &region, source)?;
     }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
-    let own =
-        upstream.credentials.map(|own| credentials(Some(own), "the upstream's credentials", source)).transpose()?;
+    let own = upstream
+        .credentials
+        .map(|own| credentials(Some(own), "the upstream's credentials", Some(&region), source))
+        .transpose()?;
     let weight = failover::weight(upstream.weight.as_ref(), source)?;
     Ok(Upstream {
         runtime: upstream
@@ -345,7 +369,12 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
 }
 
 impl Upstream {
-    /// AWS's own hosts of a commercial region, FIPS where it has them.
+    /// The partition that it is in.
+    pub(crate) fn partition(&self) -> Partition {
+        Partition::of_region(&self.region)
+    }
+
+    /// AWS's own hosts of a region, FIPS where it has them.
     pub(crate) fn of_region(region: &str, credentials: &Credentials) -> Upstream {
         let fips = FIPS_REGIONS.contains(&region);
         Upstream {
@@ -375,10 +404,11 @@ fn ca_certificates(
 
 const NO_SECRET: &str = "secret_id is empty; write the name of the secret that holds the commercial credential here, or choose another source.";
 
-/// `place` names the table in sentences.
+/// `place` names the table in sentences; `upstream` is the region of the one upstream that these are for, if they are.
 fn credentials(
     credentials: Option<Spanned<config::Credentials>>,
     place: &str,
+    upstream: Option<&str>,
     source: &Source,
 ) -> Result<Credentials, ConfigError> {
     let Some(credentials) = credentials else {
@@ -428,6 +458,16 @@ fn credentials(
                     .filter(|name| !name.trim().is_empty() && !name.contains(char::is_control))
                     .ok_or_else(|| needs("profile", "profile"))?,
             )
+        }
+        CredentialSource::Host => {
+            refuse_stray(
+                "host",
+                &[("secret_id", has_secret), ("region", has_region), ("file", has_file), ("profile", has_profile)],
+            )?;
+            let region = upstream.filter(|region| Partition::of_region(region) == Partition::Govcloud);
+            let sentence = "source = \"host\" is this host's own role, which only GovCloud knows; write it as the credentials of an upstream in GovCloud.";
+            let region = region.ok_or_else(|| source.error(span.clone(), sentence))?;
+            SecretLocation::Host { region: region.to_owned(), beside_environment: false }
         }
     };
     Ok(Credentials {
