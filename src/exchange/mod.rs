@@ -46,7 +46,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sid
 /// Under which AWS services give a request's id, and SDKs show it.
 pub(crate) const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
-const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
+pub(crate) const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
 /// What a record says of a panic.
 const OWN_ERROR: &str = "bedrock-sidecar: an error in the daemon's own code ended the request";

@@ -2,8 +2,10 @@
 //! count what has arrived at each.
 
 mod failing;
+mod listings;
 mod native;
 mod policy;
+mod records;
 mod start;
 
 use http::Method;

@@ -50,7 +50,10 @@ async fn the_first_upstream_that_serves_a_model_gets_it_as_it_knows_it() {
             let [gov, commercial] = both.arrived();
             let (here, there) = if is_gov { (gov, commercial) } else { (commercial, gov) };
             assert_eq!((here.len(), there.len()), (1, 0), "{asked}: no trial and error");
-            assert_eq!((here[0].model.as_deref(), &*here[0].auth), (Some(sent), if is_gov { "sigv4" } else { "bearer" }));
+            assert_eq!(
+                (here[0].model.as_deref(), &*here[0].auth),
+                (Some(sent), if is_gov { "sigv4" } else { "bearer" })
+            );
             assert!(here[0].leaks.is_empty(), "{:?}", here[0].leaks);
         }
     }
@@ -61,7 +64,8 @@ async fn the_first_upstream_that_serves_a_model_gets_it_as_it_knows_it() {
 async fn what_is_of_a_govcloud_account_passes_unchanged() {
     let both = Both::start().await;
     for gov_first in [true, false] {
-        let guardrails = "[guardrails]\n\"arn:aws-us-gov:bedrock:us-gov-west-1:210987654321:guardrail/gr1\" = \"com1\"\n";
+        let guardrails =
+            "[guardrails]\n\"arn:aws-us-gov:bedrock:us-gov-west-1:210987654321:guardrail/gr1\" = \"com1\"\n";
         let daemon = both.ordered(gov_first).with(guardrails).ready().await;
         let guardrail = format!("{GOV_ARN}:210987654321:guardrail/gr1");
         let apply = format!("/guardrail/{}/version/1/apply", encoded(&guardrail));
@@ -70,12 +74,12 @@ async fn what_is_of_a_govcloud_account_passes_unchanged() {
             r#"{{"guardrailConfig":{{"guardrailIdentifier":"{guardrail}","guardrailVersion":"1"}},"messages":[{{"role":"user","content":[{{"text":"hi"}}]}}]}}"#
         );
         let provisioned = format!("{GOV_ARN}:210987654321:provisioned-model/claude000001");
-        let guarded = request(Method::POST, &converse_path(&format!("{GOV_ARN}::foundation-model/{ON_DEMAND}")), body.clone());
+        let guarded =
+            request(Method::POST, &converse_path(&format!("{GOV_ARN}::foundation-model/{ON_DEMAND}")), body.clone());
         both.clear();
         served(&daemon, apply, "govcloud", "us-gov-west-1").await;
         served(&daemon, converse_request(&provisioned), "govcloud", "us-gov-west-1").await;
-        let (partition, region) =
-            if gov_first { ("govcloud", "us-gov-west-1") } else { ("commercial", "us-east-1") };
+        let (partition, region) = if gov_first { ("govcloud", "us-gov-west-1") } else { ("commercial", "us-east-1") };
         served(&daemon, guarded, partition, region).await;
         let [gov, commercial] = both.arrived();
         assert!(gov[0].path.contains("guardrail%2Fgr1"), "{}", gov[0].path);

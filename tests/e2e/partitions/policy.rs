@@ -2,7 +2,8 @@
 
 use super::*;
 
-const LEVELS: &str = "[policy.partitions]\n\"aws\" = [\"public\", \"internal\"]\n\"aws-us-gov\" = [\"public\", \"internal\", \"cui\"]\n";
+const LEVELS: &str =
+    "[policy.partitions]\n\"aws\" = [\"public\", \"internal\"]\n\"aws-us-gov\" = [\"public\", \"internal\", \"cui\"]\n";
 
 /// Every operation that carries data, on models that GovCloud has not, or names that are commercial.
 fn that_would_leave() -> Vec<Request> {
@@ -37,12 +38,16 @@ async fn what_is_classified_never_leaves() {
         for asked in that_would_leave() {
             let path = asked.uri().to_string();
             let sentence = kept(&both, &daemon, leveled(asked, "cui"), 403, "AccessDeniedException").await;
-            assert!(sentence.contains("\"cui\" may not go there ([policy.partitions] at config.toml:"), "{path}: {sentence}");
+            assert!(
+                sentence.contains("\"cui\" may not go there ([policy.partitions] at config.toml:"),
+                "{path}: {sentence}"
+            );
         }
         // Nor what has no level, or one that nobody has named.
         let sentence = kept(&both, &daemon, converse_request(OPUS), 403, "AccessDeniedException").await;
         assert!(sentence.contains("without data classification"), "{sentence}");
-        let sentence = kept(&both, &daemon, leveled(converse_request(SONNET), "secret"), 403, "AccessDeniedException").await;
+        let sentence =
+            kept(&both, &daemon, leveled(converse_request(SONNET), "secret"), 403, "AccessDeniedException").await;
         assert!(sentence.contains("\"secret\" may not go there"), "{sentence}");
         // Two readers of one header.
         let mut twice = leveled(converse_request(SONNET), "public");
@@ -81,7 +86,9 @@ async fn a_profile_that_is_created_for_what_is_classified_is_created_in_govcloud
 async fn a_caller_may_be_kept_from_the_commercial_side_without_levels() {
     let both = Both::start().await;
     let user = users::own_uid();
-    let caller = |commercial: &str| format!("[[callers]]\nname = \"app\"\nusers = [\"{user}\"]\ncommercial = \"{commercial}\"\n");
+    let caller = |commercial: &str| {
+        format!("[[callers]]\nname = \"app\"\nusers = [\"{user}\"]\ncommercial = \"{commercial}\"\n")
+    };
     let daemon = both.setup().with(&caller("deny")).ready().await;
     let sentence = kept(&both, &daemon, converse_request(OPUS), 403, "AccessDeniedException").await;
     assert!(sentence.contains("the caller \"app\" has commercial = \"deny\""), "{sentence}");

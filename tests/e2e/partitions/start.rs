@@ -16,11 +16,14 @@ async fn while_govclouds_models_are_unknown_nothing_is_sent_past_it() {
     });
     ready.await;
     for model in [SONNET, OPUS, ON_DEMAND] {
-        let sentence = kept(&both, &daemon, leveled(converse_request(model), "public"), 503, "ServiceUnavailableException").await;
+        let sentence =
+            kept(&both, &daemon, leveled(converse_request(model), "public"), 503, "ServiceUnavailableException").await;
         assert!(sentence.contains("the models of us-gov-west-1 could not be listed"), "{sentence}");
     }
     // What may go to GovCloud alone, or is of GovCloud, is sent there and nowhere else.
-    for asked in [leveled(converse_request(SONNET), "cui"), leveled(converse_request(&format!("us-gov.{SONNET}")), "public")] {
+    for asked in
+        [leveled(converse_request(SONNET), "cui"), leveled(converse_request(&format!("us-gov.{SONNET}")), "public")]
+    {
         both.clear();
         let answer = send(daemon.address(), asked).await;
         assert_eq!(answer.status, 503, "{answer:?}");
