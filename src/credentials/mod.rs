@@ -163,7 +163,7 @@ impl Credentials {
     }
 
     /// The partition whose account it is of, as sentences name it.
-    fn whose(&self) -> &'static str {
+    pub(crate) fn whose(&self) -> &'static str {
         match self.regions.first().map(|region| Partition::of_region(region)) {
             Some(Partition::Govcloud) => "GovCloud",
             _ => "commercial",
