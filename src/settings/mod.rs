@@ -337,12 +337,12 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
     let region = upstream_region(&upstream.region, upstream.partition.as_ref(), source)?;
     let has_fips = FIPS_REGIONS.contains(&region.as_str());
     if upstream.fips == Some(true) && !has_fips && upstream.runtime_endpoint.is_none() {
+        let partition = Partition::of_region(&region);
+        let others = FIPS_REGIONS.into_iter().filter(|other| Partition::of_region(other) == partition);
+        let others = others.collect::<Vec<_>>().join(", ");
         return Err(source.error(
             upstream.region.span(),
-            format!(
-                "Bedrock has no FIPS host in {region}; choose one of {} or set fips = false.",
-                FIPS_REGIONS.join(", ")
-            ),
+            format!("Bedrock has no FIPS host in {region}; choose one of {others} or set fips = false."),
         ));
     }
     let fips = upstream.fips.unwrap_or(has_fips);
