@@ -3,6 +3,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod anchor;
+mod audit;
 pub(crate) mod callers;
 pub(crate) mod failover;
 pub(crate) mod guardrails;
@@ -33,6 +34,7 @@ use crate::config::{
 };
 use crate::partition::{Partition, Partitions};
 
+use audit::audit;
 pub(crate) use models::{Models, Pin};
 pub(crate) use names::is_region;
 use names::{any_region, upstream_region};
@@ -283,9 +285,6 @@ fn threads(written: &Spanned<u16>, source: &Source) -> Result<NonZeroUsize, Conf
 /// A day, to measure what is too long by.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A ledger needs some room before the first record can stand in it.
-const LEAST_LEDGER_BYTES: u64 = 4_000;
-
 /// A duration, unless it is so long that it cannot be meant.
 fn at_most(
     key: &str,
@@ -473,44 +472,6 @@ fn credentials(
     Ok(Credentials {
         source: secret,
         refresh_interval: at_most("refresh_interval", &written.refresh_interval, DAY, source)?,
-    })
-}
-
-fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> Result<Audit, ConfigError> {
-    // A table is owed every record; without one, nobody waits for the oldest.
-    let by_default = if audit.table.get_ref().is_empty() { OnFull::Prune } else { OnFull::Deny };
-    let region = any_region(&audit.region, source)?;
-    let table = match audit.table.get_ref().as_str() {
-        "" => None,
-        _ => Some(names::table(&audit.table, &region, source)?),
-    };
-    let bytes = audit.max_ledger_bytes.get_ref().get();
-    if bytes < LEAST_LEDGER_BYTES {
-        let sentence =
-            format!("a ledger of {bytes} bytes has no room for a record; give it {LEAST_LEDGER_BYTES} at least.");
-        return Err(source.error(audit.max_ledger_bytes.span(), sentence));
-    }
-    let mut warn = |span, sentence: &str| warnings.push(source.error(span, sentence).to_string());
-    if bytes < 1 << 20 {
-        warn(
-            audit.max_ledger_bytes.span(),
-            "a ledger of less than 1 MiB (1048576) is full after a few hundred requests.",
-        );
-    }
-    let retention = audit.retention.get_ref().0;
-    if retention < Duration::from_secs(3600) {
-        warn(audit.retention.span(), "records are deleted within the hour.");
-    }
-    Ok(Audit {
-        state_dir: audit.state_dir.map(|path| path.0),
-        table,
-        anchor: audit.anchor.map(|written| anchor::anchor(written, &region, source)).transpose()?,
-        region,
-        retention,
-        on_failure: audit.on_failure,
-        durability: audit.durability,
-        max_ledger_bytes: bytes,
-        on_full: audit.on_full.unwrap_or(by_default),
     })
 }
 
