@@ -1,6 +1,7 @@
 //! Sending an admitted request on: failover over the upstreams, the model each of them needs, and the one retry through an
 //! inference profile. `leads_to` is the specification of failover; docs/failover.md tells the same to admins.
 
+mod forms;
 mod line;
 
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road, arn_region};
+use crate::routing::Route;
 use crate::upstream::answer::Remedy;
 use crate::upstream::throttled::retry_after;
-use crate::upstream::{Answer, Failure, UpstreamRequest, strip};
+use crate::upstream::{Answer, Failure, UpstreamRequest};
+pub(crate) use forms::Forms;
 use line::{Line, Next};
 
-/// Sends a request to one upstream after the other until one answers for it. Each is asked once at most, and none after an
+/// Sends a request to one upstream of its route after the other until one answers for it. Each is asked once at most, and none after an
 /// answer has begun to reach the client. A client that leaves drops this, and with it the rest of the line.
 ///
 /// # Errors
@@ -31,11 +34,11 @@ use line::{Line, Next};
 pub(crate) async fn forward(
     road: &Road,
     mut exchange: AdmittedExchange<'_>,
-    received: &Received,
+    forms: &Forms<'_>,
+    route: &Route,
 ) -> Result<Answered, Refusal> {
-    let headers = Arc::new(strip::request_headers(&received.headers, &road.settings.headers.forward));
-    let case = Case::of(road, received);
-    let mut line = Line::new(road, &case);
+    let case = Case::of(road, forms.first());
+    let mut line = Line::new(road, &case, route);
     let mut best: Option<Best> = None;
     let mut failed: Option<(&Region, String)> = None;
     while let Some(Next { region, probe }) = line.next(Instant::now(), has_answer(best.as_ref())) {
@@ -44,7 +47,10 @@ pub(crate) async fn forward(
             tracing::warn!(%region, %to, %reason, "failing over to the next upstream");
         }
         let asker = Asker { probes_control: probe.is_some() && case.plane == Plane::Control, ..exchange.asker() };
-        let tried = try_region(road, region, &mut exchange, received, &headers, &asker).await;
+        let tried = match forms.for_partition(region.partition()).await {
+            Ok((received, headers)) => try_region(road, region, &mut exchange, received, headers, &asker).await,
+            Err(refusal) => Err(Stop::Refused(refusal)),
+        };
         drop(probe);
         let outcome = Outcome::of(&tried);
         remember(region, case.name, outcome, &tried);
@@ -325,7 +331,7 @@ async fn try_region(
     }
 }
 
-/// What is described, deleted or copied is named as it is, but for GovCloud's names.
+/// What is described, deleted or copied is named as it is, but for names of the other partition.
 async fn describe(
     road: &Road,
     region: &Region,
@@ -338,7 +344,7 @@ async fn describe(
     let target = if *received.operation == operation::GET_INFERENCE_PROFILE {
         region.models.described_profile(&requested.name, &region.upstream, asker).await.map_err(Stop::of_model)?
     } else {
-        model::resolve::described(&requested.name)?
+        model::resolve::described(&requested.name, region.partition())?
     };
     exchange.sent_as(&target);
     road.metrics.resolved(target.how.as_str());

@@ -15,17 +15,21 @@ use serde_json::{Value, json};
 use crate::admin::dashboard;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::whole::{NotWhole, Whole};
-use crate::exchange::{Answered, Body, Exchange};
+use crate::exchange::{Answered, Body, Exchange, REGION};
 use crate::large;
 use crate::listen::{Client, guard};
 use crate::model::Sent;
 use crate::operation::{self, Operation, check_identifier};
+use crate::partition::{Partition, Partitions};
 use crate::policy::CLASSIFICATION_HEADER;
 use crate::proxy::{self, Arrived, Asked};
 use crate::record::Record;
 use crate::request::{Received, RequestedModel};
 use crate::road::Road;
+use crate::routing::overview::{Served, overview};
 use crate::upstream::sign::BodyHash;
+
+const DESTINATION_PARTITION: HeaderName = HeaderName::from_static("x-destination-partition");
 
 /// The longest answer of a model that is wrapped, in bytes: this API holds it in memory. Bedrock's own answers to InvokeModel
 /// are of 25 MB at most.
@@ -44,6 +48,7 @@ pub(crate) async fn serve(
         Ok(Front::Own(value)) => {
             let body = Bytes::from(value.to_string());
             let mut response = json_response(body, &request_id);
+            tell_destination(&exchange, response.headers_mut());
             exchange.mark_own(response.headers_mut());
             exchange.completed_here(response.body().length());
             response
@@ -87,8 +92,9 @@ async fn answer(
             exchange.named("ListFoundationModels");
             let asked = asked(&operation::LIST_FOUNDATION_MODELS);
             let Arrived { caller, .. } = proxy::identified(road, client, exchange, &head, body, Some(&asked)).await?;
-            proxy::permit(road, exchange, &caller, &operation::LIST_FOUNDATION_MODELS, None, &head.headers)?;
-            models(road, &exchange.record.request_id).map(Front::Own)
+            let listing = &operation::LIST_FOUNDATION_MODELS;
+            let permit = proxy::permit(road, exchange, &caller, listing, None, &head.headers)?;
+            models(road, permit.reach(), &exchange.record.request_id).map(Front::Own)
         }
         (&Method::GET, dashboard::PATH) => {
             exchange.named(Record::DASHBOARD);
@@ -144,8 +150,8 @@ fn invocation(body: &Bytes, client: &HeaderMap) -> Result<Received, Refusal> {
         Some(json) => body.slice_ref(json.as_bytes()),
     };
     let mut headers = HeaderMap::new();
-    if let Some(level) = client.get(CLASSIFICATION_HEADER) {
-        headers.insert(CLASSIFICATION_HEADER, level.clone());
+    for level in client.get_all(CLASSIFICATION_HEADER) {
+        headers.append(CLASSIFICATION_HEADER, level.clone());
     }
     for (value, name) in [(&named.content_type, CONTENT_TYPE), (&named.accept, http::header::ACCEPT)] {
         let value = value.as_ref().and_then(Value::as_str).unwrap_or("application/json");
@@ -205,7 +211,7 @@ fn routing(road: &Road) -> Value {
         "path": "/v1/bedrock/invoke-model",
         "routing": {
             "sourcePartition": "govcloud",
-            "destinationPartition": "commercial",
+            "destinationPartition": Partition::of_region(region).in_records(),
             "destinationRegion": region,
         },
         "request": {
@@ -217,9 +223,14 @@ fn routing(road: &Road) -> Value {
     })
 }
 
-fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
-    let first = road.regions.first().filter(|region| region.models.is_listed());
-    let region = first.ok_or_else(|| {
+fn models(road: &Road, reach: Partitions, request_id: &str) -> Result<Value, Refusal> {
+    // Where one partition has all upstreams, the first of them speaks for it.
+    let mut listed = road.regions.iter().filter(|region| region.models.is_listed());
+    let is_known = match road.only_partition {
+        Some(_) => road.regions.first().is_some_and(|region| region.models.is_listed()),
+        None => listed.next().is_some(),
+    };
+    let region = road.regions.first().filter(|_| is_known).ok_or_else(|| {
         let first = road.regions.first();
         let now = std::time::SystemTime::now();
         let why = first.and_then(|region| region.upstream.credentials().current(now).err());
@@ -229,11 +240,14 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
         Refusal::new(RefusalKind::ServiceUnavailable, why)
     })?;
     let name = &region.upstream.region;
-    let models: Vec<Value> = region
-        .models
-        .overview(&region.upstream.credentials().account_key())
+    let partition = region.partition();
+    let kind = match partition {
+        Partition::Commercial => "commercial",
+        Partition::Govcloud => "GovCloud",
+    };
+    let models: Vec<Value> = overview(&road.regions, reach, road.settings.policy.cross_partition_failover)
         .into_iter()
-        .map(|line| {
+        .map(|Served { line, region, partition }| {
             let model = line.model;
             json!({
                 "modelId": model.model_id,
@@ -248,11 +262,17 @@ fn models(road: &Road, request_id: &str) -> Result<Value, Refusal> {
                 "invokedAs": line.sent.identifier(),
                 "createsProfile": line.sent == Sent::AsNewProfile,
                 "reason": line.sent.reason(),
+                "servedBy": region,
+                "partition": partition.map(Partition::as_str),
             })
         })
         .collect();
     Ok(json!({
-        "region": { "region": name, "partition": "aws", "description": format!("AWS commercial region {name}") },
+        "region": {
+            "region": name,
+            "partition": partition.as_str(),
+            "description": format!("AWS {kind} region {name}"),
+        },
         "totalModels": models.len(),
         "models": models,
         "timestamp": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
@@ -277,6 +297,7 @@ async fn finish_invocation(exchange: Box<Exchange>, answered: Answered, request_
         *response.status_mut() = whole.status;
         response
     };
+    tell_partition(&whole.headers, response.headers_mut());
     hand_on(&whole.headers, response.headers_mut(), |name| {
         name.starts_with("x-bedrock-sidecar-")
             || name.starts_with("x-amzn-")
@@ -289,6 +310,7 @@ async fn finish_invocation(exchange: Box<Exchange>, answered: Answered, request_
 fn not_given(not_whole: NotWhole, request_id: &str) -> Response<Body> {
     let NotWhole { exchange, headers, refusal } = not_whole;
     let mut response = refused(exchange, &refusal, request_id);
+    tell_partition(&headers, response.headers_mut());
     hand_on(&headers, response.headers_mut(), |name| name.starts_with("x-bedrock-sidecar-"));
     response
 }
@@ -351,6 +373,20 @@ impl std::io::Write for Length {
     }
 }
 
+/// By the record.
+fn tell_destination(exchange: &Exchange, to: &mut HeaderMap) {
+    if let Some(partition) = exchange.record.destination_partition() {
+        to.insert(DESTINATION_PARTITION, HeaderValue::from_static(partition));
+    }
+}
+
+/// By the region that has answered.
+fn tell_partition(from: &HeaderMap, to: &mut HeaderMap) {
+    let Some(region) = from.get(REGION).and_then(|region| region.to_str().ok()) else { return };
+    let partition = Partition::of_region(region).in_records();
+    to.insert(DESTINATION_PARTITION, HeaderValue::from_static(partition));
+}
+
 fn hand_on(from: &HeaderMap, to: &mut HeaderMap, wanted: impl Fn(&str) -> bool) {
     for (name, value) in from.iter().filter(|(name, _)| wanted(name.as_str())) {
         to.insert(name.clone(), value.clone());
@@ -359,6 +395,7 @@ fn hand_on(from: &HeaderMap, to: &mut HeaderMap, wanted: impl Fn(&str) -> bool) 
 
 fn refused(mut exchange: Box<Exchange>, refusal: &Refusal, request_id: &str) -> Response<Body> {
     let mut response = error_response(refusal, request_id);
+    tell_destination(&exchange, response.headers_mut());
     exchange.mark_own(response.headers_mut());
     exchange.note_refusal(refusal, response.body().length());
     response
@@ -381,7 +418,7 @@ fn json_response(body: Bytes, request_id: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(HeaderName::from_static("x-source-partition"), HeaderValue::from_static("govcloud"));
-    headers.insert(HeaderName::from_static("x-destination-partition"), HeaderValue::from_static("commercial"));
+    headers.insert(DESTINATION_PARTITION, HeaderValue::from_static(Partition::Commercial.in_records()));
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(HeaderName::from_static("x-request-id"), id);
     }

@@ -3,30 +3,53 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderName;
+use http::header::{HeaderMap, HeaderName};
 
 use crate::caller::{Caller, unknown_caller, unknown_user};
 use crate::config::Glob;
+use crate::config::callers::Commercial;
 use crate::error::{Refusal, RefusalKind};
 use crate::model::resolve;
 use crate::model::rules::{Facts, Rules};
 use crate::operation::{ModelPlace, Operation};
+use crate::partition::{Partition, Partitions};
 use crate::settings::Settings;
 use crate::settings::callers::{Policy, Rule, is_classification};
 
 /// The header in which an app says how sensitive a request is.
 pub(crate) const CLASSIFICATION_HEADER: HeaderName = HeaderName::from_static("x-data-classification");
 
+/// What the header says.
+///
+/// # Errors
+/// It stands more than once, so that two readers could read it differently, or is no text.
+pub(crate) fn stated_level(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut all = headers.get_all(CLASSIFICATION_HEADER).iter();
+    let Some(first) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        let sentence = format!("the header {CLASSIFICATION_HEADER} stands twice; send it once.");
+        return Err(Refusal::new(RefusalKind::Validation, sentence));
+    }
+    first.to_str().map(Some).map_err(|_| not_a_level(first.len()))
+}
+
 /// The proof that policy has allowed a request; only `permit` makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Permit {
     data_classification: Option<Arc<str>>,
+    /// Where the request may go.
+    reach: Partitions,
 }
 
 impl Permit {
     /// The level that the request's record bears.
     pub(crate) fn data_classification(&self) -> Option<&str> {
         self.data_classification.as_deref()
+    }
+
+    /// The partitions that the request may go to.
+    pub(crate) fn reach(&self) -> Partitions {
+        self.reach
     }
 }
 
@@ -48,8 +71,9 @@ pub(crate) fn permit(
         permit_model(caller, model, settings)?;
     }
     let data_classification = classification(caller, classification_header, &settings.policy)?;
+    let reach = reach(caller, data_classification.as_deref(), settings);
     tracing::debug!(caller = caller.name(), uid = caller.uid, operation = operation.name, model, "request allowed");
-    Ok(Permit { data_classification })
+    Ok(Permit { data_classification, reach })
 }
 
 /// Decides over a caller, whatever is asked.
@@ -112,7 +136,8 @@ fn permit_special(caller: &Caller, operation: &Operation, settings: &Settings) -
 
 /// Models that nobody here can see are refused wherever one may be unlike another.
 fn permit_unseen(caller: &Caller, operation: &Operation, settings: &Settings) -> Result<(), Refusal> {
-    if !Rules::new(&settings.models, caller.entry.as_deref()).tell_models_apart() {
+    let are_alike = !Rules::new(&settings.models, caller.entry.as_deref()).tell_models_apart();
+    if are_alike && settings.models.pins.is_empty() {
         return Ok(());
     }
     Err(deny(format!(
@@ -134,18 +159,51 @@ fn fits(pattern: &Glob, operation: &Operation) -> bool {
 pub(crate) fn permit_model(caller: &Caller, model: &str, settings: &Settings) -> Result<(), Refusal> {
     let Some(entry) = &caller.entry else { return Ok(()) };
     let name = resolve::unalias(model, &settings.models);
-    Rules::of_caller(entry).judge(name, Facts::default()).map(|_| ())
+    // Where there is no upstream in GovCloud, its names are those of what is asked for elsewhere.
+    let home = Partition::of_name(name).filter(|home| settings.partitions().has(*home)).unwrap_or_default();
+    Rules::of_caller(entry, home).judge(name, Facts::default()).map(|_| ())
+}
+
+/// Where a request may go, by its level and its caller's entry. What denies beats what allows.
+fn reach(caller: &Caller, level: Option<&str>, settings: &Settings) -> Partitions {
+    let commercial = caller.entry.as_ref().and_then(|entry| entry.commercial);
+    let by_level = settings.policy.partitions.as_ref().map_or(Partitions::ALL, |reach| reach.of(level, commercial));
+    match commercial {
+        Some(Commercial::Deny) => by_level.and(Partitions::only(Partition::Govcloud)),
+        _ => by_level,
+    }
+}
+
+/// Why a request may not go to a partition, as far as that is a rule's doing. `what` is served there.
+pub(crate) fn stays(
+    caller: &Caller,
+    permit: &Permit,
+    partition: Partition,
+    what: &str,
+    settings: &Settings,
+) -> Refusal {
+    let entry = caller.entry.as_ref().filter(|entry| entry.commercial == Some(Commercial::Deny));
+    let why = match (entry, permit.data_classification(), &settings.policy.partitions) {
+        (Some(entry), ..) if partition == Partition::Commercial => {
+            format!("the caller \"{}\" has commercial = \"deny\"", entry.name)
+        }
+        (_, Some(level), Some(reach)) => {
+            format!("data classification \"{level}\" may not go there ([policy.partitions] at {})", reach.place())
+        }
+        (_, None, Some(reach)) => format!(
+            "a request without data classification may not go there ([policy.partitions] at {}); set data_classification in the caller's [[callers]] entry or send the {CLASSIFICATION_HEADER} header",
+            reach.place()
+        ),
+        _ => "no rule lets it go there".to_owned(),
+    };
+    deny(format!("{what} the partition {partition}, and {why}."))
 }
 
 /// The level of a request: the entry's, raised by the header if it is allowed to.
 fn classification(caller: &Caller, header: Option<&str>, policy: &Policy) -> Result<Option<Arc<str>>, Refusal> {
     let own = caller.data_classification();
     if let Some(header) = header.filter(|header| !is_classification(header)) {
-        let length = header.len();
-        return Err(Refusal::new(
-            RefusalKind::Validation,
-            format!("the {CLASSIFICATION_HEADER} header of {length} bytes is not the name of a level."),
-        ));
+        return Err(not_a_level(header.len()));
     }
     let levels = &policy.data_classifications;
     let place = &policy.data_classifications_place;
@@ -173,6 +231,11 @@ fn classification(caller: &Caller, header: Option<&str>, policy: &Policy) -> Res
         ))),
         _ => Ok(Some(Arc::from(asked))),
     }
+}
+
+fn not_a_level(length: usize) -> Refusal {
+    let sentence = format!("the {CLASSIFICATION_HEADER} header of {length} bytes is not the name of a level.");
+    Refusal::new(RefusalKind::Validation, sentence)
 }
 
 fn deny(message: String) -> Refusal {

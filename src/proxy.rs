@@ -1,4 +1,4 @@
-//! The request pipeline: guard, operation, body, caller, policy, limits, ledger, upstream, answer. This file is the only
+//! The request pipeline: guard, operation, body, caller, policy, route, limits, ledger, upstream, answer. This file is the only
 //! one that knows the order. What connection, path and headers tell is decided before the body is read.
 
 use std::sync::Arc;
@@ -14,15 +14,17 @@ use hyper::body::Incoming;
 use crate::caller::{self, Caller, User};
 use crate::error::Refusal;
 use crate::exchange::{Answered, Body, Exchange};
+use crate::forward::{self, Forms};
 use crate::limits::{self, Admission, Behind, LimitRequest};
 use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
-use crate::operation::{self, Matched, ModelPlace, Operation, TokenEstimate};
+use crate::operation::{self, Matched, ModelPlace, Operation, Plane, TokenEstimate};
 use crate::policy::{self, Permit};
 use crate::request::Received;
 use crate::road::Road;
+use crate::routing::{self, Route};
 use crate::service_tier::AskedTier;
-use crate::{forward, govcloud_names, large, model, panics, receive, request};
+use crate::{large, model, panics, receive, request};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -127,7 +129,10 @@ async fn before_body(
         .inspect_err(|_| exchange.caller(&road.callers.unproven(&client.peer, headers, query, now)))?;
     exchange.caller(&caller);
     if let Some(Asked { operation, model, .. }) = asked {
-        permit(road, exchange, &caller, operation, *model, &head.headers)?;
+        let permit = permit(road, exchange, &caller, operation, *model, &head.headers)?;
+        if operation.plane == Plane::Runtime {
+            routing::check_reach(road, &caller, &permit).inspect_err(|refusal| denied(road, &caller, refusal))?;
+        }
         let rates = caller.entry.as_ref().map(|entry| &entry.limits);
         road.limits.check_early(caller.name(), rates, operation.tokens != TokenEstimate::NoTokens)?;
     }
@@ -149,9 +154,12 @@ pub(crate) async fn process(
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
     let size = received.body.len();
-    let replaced = large::work(size, || govcloud_names::replaced(received, &road.settings)).await?;
-    let received = replaced.as_ref().unwrap_or(received);
-    let behind = models_behind(road, exchange.user, caller, received).await;
+    let route = routing::decide(road, caller, &permit, received, exchange.user).await;
+    let route = route.inspect_err(|refusal| denied(road, caller, refusal))?;
+    exchange.routed(&route);
+    let forms = Forms::new(received, route.partition(), &road.settings).await?;
+    let received = forms.first();
+    let behind = models_behind(road, exchange.user, caller, received, &route).await;
     let (estimate, tier) = large::work(size, || received.estimate_and_tier()).await;
     exchange.record.service_tier = tier.name().map(str::to_owned);
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
@@ -168,7 +176,7 @@ pub(crate) async fn process(
     let queued = exchange.queued.measure();
     let admission = admit(road, permit, asked).await?;
     drop(queued);
-    forward::forward(road, exchange.admitted(admission), received).await
+    forward::forward(road, exchange.admitted(admission), &forms, &route).await
 }
 
 /// Who has sent a request that is signed for us, with its body.
@@ -200,29 +208,31 @@ pub(crate) fn permit(
     model: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Permit, Refusal> {
-    let level = headers.get(policy::CLASSIFICATION_HEADER).and_then(|value| value.to_str().ok());
-    let permit = policy::permit(caller, operation, model, level, &road.settings).inspect_err(|refusal| {
-        road.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
-    })?;
+    let level = policy::stated_level(headers)?;
+    let permit = policy::permit(caller, operation, model, level, &road.settings)
+        .inspect_err(|refusal| denied(road, caller, refusal))?;
     exchange.record.data_classification = permit.data_classification().map(str::to_owned);
     Ok(permit)
 }
 
 /// Whether the caller may ask anything at all. For what the daemon tells of itself and no rule on operations names.
 pub(crate) fn permit_caller(road: &Road, caller: &Caller) -> Result<(), Refusal> {
-    policy::permit_caller(caller, &road.settings).inspect_err(|refusal| {
-        road.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
-    })
+    policy::permit_caller(caller, &road.settings).inspect_err(|refusal| denied(road, caller, refusal))
+}
+
+/// Tells the log, within bounds.
+fn denied(road: &Road, caller: &Caller, refusal: &Refusal) {
+    road.callers.denied(caller.uid, caller.name(), refusal, SystemTime::now());
 }
 
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
-async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Received) -> Behind {
+async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Received, route: &Route) -> Behind {
     let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_));
     let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
         return Behind::Itself;
     };
     let name = model::resolve::unalias(&model.name, &road.settings.models);
-    match road.region_of(name) {
+    match route.region_of(road, name) {
         Some(region) => {
             let asker = Asker { user, entry: caller.entry.clone(), probes_control: false };
             Box::pin(region.models.behind(name, &region.upstream, &asker)).await

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::partition::Partition;
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,7 +131,7 @@ pub struct Record {
     /// The inference profile that was sent upstream; none when a model was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inference_profile_used: Option<String>,
-    /// The commercial region that the request went to, or would have gone to.
+    /// The region that the request went to, or would have gone to.
     pub destination_region: String,
     /// The `x-amzn-requestid` of the upstream's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -218,8 +220,9 @@ impl Record {
         Record::OWN.contains(&&*self.operation)
     }
 
-    /// The AWS partition that the request went to, or would have gone to; none when the daemon answers itself.
+    /// The AWS partition that the request went to, or would have gone to: that of its region. None when the daemon answers
+    /// itself.
     pub fn destination_partition(&self) -> Option<&'static str> {
-        (!self.is_own()).then_some("commercial")
+        (!self.is_own()).then(|| Partition::of_region(&self.destination_region).in_records())
     }
 }

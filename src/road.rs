@@ -20,6 +20,7 @@ use crate::log;
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::model::retention::Retention;
+use crate::partition::{Partition, Partitions};
 use crate::receive::budget::Budget;
 use crate::record::Record;
 use crate::settings::{self, Settings};
@@ -32,6 +33,10 @@ use crate::upstream::Upstream;
 pub(crate) struct Road {
     /// In the order in which they are tried; never empty.
     pub regions: Vec<Region>,
+    /// Those that have an upstream.
+    pub partitions: Partitions,
+    /// None if they are more.
+    pub only_partition: Option<Partition>,
     /// Every source of credentials that a region uses.
     pub accounts: Vec<Account>,
     /// The top-level source of credentials; the first region's, if none uses that.
@@ -78,6 +83,10 @@ pub(crate) struct Account {
 }
 
 impl Region {
+    pub(crate) fn partition(&self) -> Partition {
+        self.settings.partition()
+    }
+
     /// Whether its data retention is known, and such as the policy allows.
     pub(crate) fn keeps_little(&self, policy: &settings::callers::Policy) -> bool {
         self.retention.objection(&policy.require_data_retention, &self.upstream.region).is_none()
@@ -94,13 +103,6 @@ impl Road {
     /// The region that is tried first.
     pub(crate) fn first_region(&self) -> &str {
         self.regions.first().map_or("", |region| &region.upstream.region)
-    }
-
-    /// The region in which a name is to be looked up: an ARN's own, if it is configured.
-    pub(crate) fn region_of(&self, name: &str) -> Option<&Region> {
-        let named = arn_region(name);
-        let own = self.regions.iter().find(|region| Some(region.upstream.region.as_str()) == named);
-        own.or_else(|| self.regions.first())
     }
 
     /// Counts a request that has ended, and tells the log and the collector of it unless it is one of a flood that the

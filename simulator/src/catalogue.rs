@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::partition;
 use crate::reply::AwsError;
 
 /// Whose request and answer shape a model speaks.
@@ -117,14 +118,25 @@ const MODELS: [Model; 27] = [
     model("openai.gpt-oss-20b-1:0", "gpt-oss-20b", OpenAi, OnDemand, OD, &[]),
 ];
 
-/// All models; every region has the same.
-pub(crate) fn models() -> &'static [Model] {
-    &MODELS
+/// GovCloud has some of them, under profiles of its own, and one that commercial regions have no more.
+const GOVCLOUD: [Model; 7] = [
+    model("anthropic.claude-3-haiku-20240307-v1:0", "Claude 3 Haiku", Anthropic, OnDemand, OD, &["us-gov"]),
+    model("anthropic.claude-3-5-sonnet-20241022-v2:0", "Claude 3.5 Sonnet v2", Anthropic, ProfileOnly, IP, &["us-gov"]),
+    model("anthropic.claude-sonnet-4-5-20250929-v1:0", "Claude Sonnet 4.5", Anthropic, ProfileOnly, IP, &["us-gov"]),
+    model("amazon.nova-lite-v1:0", "Nova Lite", Nova, OnDemand, BOTH, &["us-gov"]),
+    model("amazon.titan-embed-text-v2:0", "Titan Text Embeddings V2", TitanEmbed, OnDemand, OD, &[]),
+    model("amazon.titan-tg1-large", "Titan Text Large", Titan, OnDemand, OD, &[]),
+    model("mistral.pixtral-large-2502-v1:0", "Pixtral Large (25.02)", Mistral, ProfileOnly, IP, &[]),
+];
+
+/// The models of a region. All commercial ones have the same, and so have those of GovCloud.
+pub(crate) fn models(region: &str) -> &'static [Model] {
+    if partition::is_govcloud(region) { &GOVCLOUD } else { &MODELS }
 }
 
 /// The model with this identifier.
-pub(crate) fn find(id: &str) -> Option<&'static Model> {
-    MODELS.iter().find(|model| model.id == id)
+pub(crate) fn find(id: &str, region: &str) -> Option<&'static Model> {
+    models(region).iter().find(|model| model.id == id)
 }
 
 /// The profile prefixes a region offers. Tokyo has `jp.` besides `apac.`: they cannot be derived from the region's name.
@@ -133,6 +145,7 @@ fn geographies(region: &str) -> &'static [&'static str] {
         "ap-northeast-1" | "ap-northeast-3" => &["apac", "jp", "global"],
         "ap-southeast-2" | "ap-southeast-4" => &["apac", "au", "global"],
         "ca-central-1" => &["us", "ca", "global"],
+        region if partition::is_govcloud(region) => &["us-gov"],
         region if region.starts_with("us-") => &["us", "global"],
         region if region.starts_with("eu-") => &["eu", "global"],
         _ => &["apac", "global"],
@@ -142,6 +155,7 @@ fn geographies(region: &str) -> &'static [&'static str] {
 /// The regions a geography's profiles spread over.
 fn regions_of(geography: &str) -> &'static [&'static str] {
     match geography {
+        "us-gov" => &["us-gov-west-1", "us-gov-east-1"],
         "us" => &["us-east-1", "us-east-2", "us-west-2"],
         "eu" => &["eu-central-1", "eu-west-1", "eu-west-3"],
         "jp" => &["ap-northeast-1", "ap-northeast-3"],
@@ -170,7 +184,7 @@ impl SystemProfile {
 /// The system profiles of a region, in a fixed order.
 pub(crate) fn system_profiles(region: &str) -> Vec<SystemProfile> {
     let mut profiles = Vec::new();
-    for model in &MODELS {
+    for model in models(region) {
         for geography in geographies(region).iter().filter(|geography| model.profiles.contains(geography)) {
             profiles.push(SystemProfile {
                 id: format!("{geography}.{}", model.id),
@@ -185,7 +199,7 @@ pub(crate) fn system_profiles(region: &str) -> Vec<SystemProfile> {
 
 impl Model {
     pub(crate) fn arn(&self, region: &str) -> String {
-        format!("arn:aws:bedrock:{region}::foundation-model/{}", self.id)
+        format!("{}:bedrock:{region}::foundation-model/{}", partition::arn(region), self.id)
     }
 
     pub(crate) fn provider(&self) -> &'static str {
@@ -272,11 +286,17 @@ mod tests {
         assert!(ids("ap-northeast-1").contains(&"jp.anthropic.claude-sonnet-4-5-20250929-v1:0".to_owned()));
         assert!(!ids("eu-west-1").iter().any(|id| id.starts_with("us.")));
         assert!(ids("us-east-1").len() > 10, "enough for three pages");
+        assert!(ids("us-gov-west-1").iter().all(|id| id.starts_with("us-gov.")));
+        assert!(
+            find("amazon.titan-tg1-large", "us-gov-east-1").is_some()
+                && find("amazon.titan-tg1-large", "us-west-2").is_none()
+        );
     }
 
     #[test]
     fn the_on_demand_text_is_awss() {
-        let refused = find("amazon.nova-premier-v1:0").map(|model| model.admit(true, "amazon.nova-premier-v1:0"));
+        let refused =
+            find("amazon.nova-premier-v1:0", "us-east-1").map(|model| model.admit(true, "amazon.nova-premier-v1:0"));
         let text = refused.and_then(Result::err).map(|error| error.message).unwrap_or_default();
         assert_eq!(
             text,

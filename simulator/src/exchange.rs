@@ -241,7 +241,7 @@ fn decide(
     record: &Open,
 ) -> Result<Reply, AwsError> {
     let own_ports = state.ports.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut leaks = leaks::find(&arrived.target, &arrived.headers, &arrived.body, &own_ports);
+    let mut leaks = leaks::find(&state.region, &arrived.target, &arrived.headers, &arrived.body, &own_ports);
     leaks.extend(leaks::foreign(&arrived.headers, &state.added_headers));
     if !leaks.is_empty() {
         let message = format!("simulator: leaked: {}", leaks.join("; "));

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::partition;
+
 /// An access key pair, with the session token that belongs to it when it is temporary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +34,26 @@ pub const DEFAULT_TEMPORARY_SECRET_ACCESS_KEY: &str = "simulator/temporary+secre
 /// Its session token.
 pub const DEFAULT_SESSION_TOKEN: &str = "FwoGZXIvYXdzEXAMPLE//simulator+session/token==";
 
+/// The bearer key known from the start in GovCloud, which commercial Bedrock does not know.
+pub const GOVCLOUD_BEARER_TOKEN: &str =
+    "ABSKQmVkcm9ja0FQSUtleS1nb3ZjLWF0LTIxMDk4NzY1NDMyMTpnb3ZjbG91ZC1mYWtlLXNlY3JldC1mb3ItdGhlLXNpbXVsYXRvcg==";
+/// The access key id known from the start in GovCloud: as a host's own role has it, with a session token.
+pub const GOVCLOUD_ACCESS_KEY_ID: &str = "ASIAGOVCLOUDEXAMPLE1";
+/// Its secret.
+pub const GOVCLOUD_SECRET_ACCESS_KEY: &str = "simulator/govcloud+secret/key/EXAMPLEKEY03";
+/// Its session token.
+pub const GOVCLOUD_SESSION_TOKEN: &str = "FwoGZXIvYXdzEXAMPLE//simulator+govcloud/token==";
+
 impl AwsKey {
+    /// The temporary pair known from the start in GovCloud.
+    pub fn govcloud() -> AwsKey {
+        AwsKey {
+            access_key_id: GOVCLOUD_ACCESS_KEY_ID.to_owned(),
+            secret_access_key: GOVCLOUD_SECRET_ACCESS_KEY.to_owned(),
+            session_token: Some(GOVCLOUD_SESSION_TOKEN.to_owned()),
+        }
+    }
+
     /// The long-lived pair known from the start.
     pub fn default_long_lived() -> AwsKey {
         AwsKey {
@@ -87,9 +108,21 @@ pub(crate) struct Change {
 }
 
 impl Known {
-    pub(crate) fn apply(&mut self, change: Change) {
+    /// What is known from the start in a region: keys of its own partition alone.
+    pub(crate) fn of_region(region: &str) -> Known {
+        if !partition::is_govcloud(region) {
+            return Known::default();
+        }
+        Known {
+            bearer_tokens: vec![GOVCLOUD_BEARER_TOKEN.to_owned()],
+            aws_keys: vec![AwsKey::govcloud()],
+            expired: Vec::new(),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, change: Change, region: &str) {
         if change.reset {
-            *self = Known::default();
+            *self = Known::of_region(region);
         }
         if let Some(tokens) = change.bearer_tokens {
             self.bearer_tokens = tokens;

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::partition;
+
 /// Headers that only a proxy adds or that belong to one hop.
 const FORBIDDEN: [&str; 13] = [
     "via",
@@ -64,8 +66,16 @@ pub(crate) fn foreign(headers: &[(String, String)], added: &[String]) -> Vec<Str
     found
 }
 
-/// Lists what leaked into a request; empty when it is sound. `own_ports` are those the simulator listens on.
-pub(crate) fn find(raw_target: &str, headers: &[(String, String)], body: &[u8], own_ports: &[u16]) -> Vec<String> {
+/// Lists what leaked into a request; empty when it is sound. `own_ports` are those the simulator listens on. GovCloud's own
+/// names are leaks in commercial regions only.
+pub(crate) fn find(
+    region: &str,
+    raw_target: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+    own_ports: &[u16],
+) -> Vec<String> {
+    let is_commercial = !partition::is_govcloud(region);
     let mut leaks = Vec::new();
     let bearer = crate::auth::Kind::of(headers) == crate::auth::Kind::Bearer;
     let authorizations = headers.iter().filter(|(name, _)| name == "authorization").count();
@@ -82,7 +92,7 @@ pub(crate) fn find(raw_target: &str, headers: &[(String, String)], body: &[u8], 
         if bearer && ["x-amz-date", "x-amz-security-token", "x-amz-content-sha256"].contains(&name.as_str()) {
             leaks.push(format!("a SigV4 header beside a bearer key: {name}"));
         }
-        if is_govcloud(value) {
+        if is_commercial && is_govcloud(value) {
             leaks.push(format!("a GovCloud trace in header {name}"));
         }
     }
@@ -92,10 +102,12 @@ pub(crate) fn find(raw_target: &str, headers: &[(String, String)], body: &[u8], 
             leaks.push(format!("presigned query parameter {name}"));
         }
     }
-    if is_govcloud(&percent_encoding::percent_decode_str(path).decode_utf8_lossy()) {
+    if is_commercial && is_govcloud(&percent_encoding::percent_decode_str(path).decode_utf8_lossy()) {
         leaks.push("a GovCloud identifier in the path".to_owned());
     }
-    leaks.extend(leaks_of_body(body));
+    if is_commercial {
+        leaks.extend(leaks_of_body(body));
+    }
     leaks.extend(foreign_host(headers, own_ports));
     leaks
 }
@@ -147,7 +159,7 @@ mod tests {
 
     fn leaks(target: &str, headers: &[(&str, &str)], body: &str) -> Vec<String> {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        find(target, &headers, body.as_bytes(), &[8000])
+        find("us-east-1", target, &headers, body.as_bytes(), &[8000])
     }
 
     #[test]

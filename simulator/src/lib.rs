@@ -1,4 +1,4 @@
-//! A strict stand-in for commercial Amazon Bedrock: the demo, the tests and the benchmarks talk to it, and it refuses
+//! A strict stand-in for Amazon Bedrock, of a commercial region or of one in GovCloud: the demo, the tests and the benchmarks talk to it, and it refuses
 //! what AWS would refuse, and also what AWS would let pass but a careful daemon must not send.
 //!
 //! Answers follow from the request alone (see the `prompt` module for words that direct them); only request ids and
@@ -18,6 +18,7 @@ mod keys;
 mod leaks;
 mod opaque;
 mod operations;
+mod partition;
 mod profiles;
 mod prompt;
 mod record;
@@ -42,7 +43,8 @@ pub use faults::{Effect, Fault, ThrottleText};
 pub use gate::{Gate, GateState};
 pub use keys::{
     AwsKey, DEFAULT_ACCESS_KEY_ID, DEFAULT_BEARER_TOKEN, DEFAULT_SECRET_ACCESS_KEY, DEFAULT_SESSION_TOKEN,
-    DEFAULT_TEMPORARY_ACCESS_KEY_ID, DEFAULT_TEMPORARY_SECRET_ACCESS_KEY, ROTATED_BEARER_TOKEN,
+    DEFAULT_TEMPORARY_ACCESS_KEY_ID, DEFAULT_TEMPORARY_SECRET_ACCESS_KEY, GOVCLOUD_ACCESS_KEY_ID,
+    GOVCLOUD_BEARER_TOKEN, GOVCLOUD_SECRET_ACCESS_KEY, GOVCLOUD_SESSION_TOKEN, ROTATED_BEARER_TOKEN,
 };
 pub use record::{Ended, Received};
 pub use tls::Certificate;
@@ -55,7 +57,8 @@ pub struct Options {
     pub plain_address: Option<SocketAddr>,
     /// Where to serve TLS; `None` not to. Default: 127.0.0.1, any port.
     pub tls_address: Option<SocketAddr>,
-    /// The AWS region it stands in for. Default: us-east-1.
+    /// The AWS region it stands in for. One of GovCloud (`us-gov-west-1`) has models, profiles, ARNs and keys of its own.
+    /// Default: us-east-1.
     pub region: String,
     /// Whether TLS offers h2. Default: true.
     pub http2: bool,
@@ -122,7 +125,7 @@ impl Simulator {
         let secure = bind(options.tls_address).await?;
         let (plain_address, tls_address) = (plain.as_ref().map(|(_, at)| *at), secure.as_ref().map(|(_, at)| *at));
         let state = Arc::new(state::State {
-            known: RwLock::default(),
+            known: RwLock::new(keys::Known::of_region(&options.region)),
             profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
             retention: Mutex::new("inherit".to_owned()),
             async_invokes: Mutex::default(),

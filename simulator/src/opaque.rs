@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::catalogue::{self, Model};
+use crate::partition;
 use crate::profiles::MADE_AT;
 
 const HAIKU: &str = "anthropic.claude-3-haiku-20240307-v1:0";
@@ -21,19 +22,23 @@ const PROVISIONED: [(&str, &str); 2] =
     [("provisioned-model/claude000001", HAIKU), ("provisioned-model/nova00000001", NOVA)];
 
 /// The model that an invocation of this resource reaches.
-pub(crate) fn model(resource: &str) -> Option<&'static Model> {
+pub(crate) fn model(resource: &str, region: &str) -> Option<&'static Model> {
     let router = ROUTERS.iter().find(|(name, ..)| *name == resource).map(|(.., fallback)| *fallback);
     let provisioned = || PROVISIONED.iter().find(|(name, _)| *name == resource).map(|(_, model)| *model);
-    catalogue::find(router.or_else(provisioned)?)
+    catalogue::find(router.or_else(provisioned)?, region)
 }
 
 /// GetPromptRouter.
 pub(crate) fn router(arn: &str, region: &str, account: &str) -> Option<Value> {
-    let resource = arn.strip_prefix(&format!("arn:aws:bedrock:{region}:{account}:"))?;
+    let partition = partition::arn(region);
+    let resource = arn.strip_prefix(&format!("{partition}:bedrock:{region}:{account}:"))?;
     let (name, models, fallback) = ROUTERS.iter().find(|(name, ..)| *name == resource)?;
     let model_arn = |id: &str| match id {
-        SONNET => format!("arn:aws:bedrock:{region}:{account}:inference-profile/us.{id}"),
-        id => format!("arn:aws:bedrock:{region}::foundation-model/{id}"),
+        SONNET => {
+            let geography = if partition::is_govcloud(region) { "us-gov" } else { "us" };
+            format!("{partition}:bedrock:{region}:{account}:inference-profile/{geography}.{id}")
+        }
+        id => format!("{partition}:bedrock:{region}::foundation-model/{id}"),
     };
     let models: Vec<Value> = models.iter().map(|id| json!({ "modelArn": model_arn(id) })).collect();
     Some(json!({
@@ -51,9 +56,10 @@ pub(crate) fn router(arn: &str, region: &str, account: &str) -> Option<Value> {
 
 /// GetProvisionedModelThroughput.
 pub(crate) fn provisioned(reference: &str, region: &str, account: &str) -> Option<Value> {
-    let resource = reference.strip_prefix(&format!("arn:aws:bedrock:{region}:{account}:"))?;
+    let partition = partition::arn(region);
+    let resource = reference.strip_prefix(&format!("{partition}:bedrock:{region}:{account}:"))?;
     let (name, model) = PROVISIONED.iter().find(|(name, _)| *name == resource)?;
-    let model_arn = format!("arn:aws:bedrock:{region}::foundation-model/{model}");
+    let model_arn = format!("{partition}:bedrock:{region}::foundation-model/{model}");
     Some(json!({
         "provisionedModelName": name.rsplit('/').next(),
         "provisionedModelArn": reference,

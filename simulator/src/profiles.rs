@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::catalogue::{self, Model, SystemProfile};
 use crate::opaque;
+use crate::partition;
 use crate::reply::AwsError;
 use crate::sigv4::sha256_hex;
 
@@ -37,28 +38,28 @@ impl Profiles {
     }
 
     /// The model that `reference` leads to: an identifier, a system profile or an ARN of either, or the full ARN of
-    /// an application profile. `us-gov` never gets here: it is a leak.
+    /// an application profile. A commercial region never sees `us-gov` here: it is a leak.
     pub(crate) fn resolve(&self, reference: &str) -> Result<&'static Model, AwsError> {
         let invalid = || AwsError::validation("The provided model identifier is invalid.");
         let Some(arn) = reference.strip_prefix("arn:") else {
-            if let Some(model) = catalogue::find(reference) {
+            if let Some(model) = catalogue::find(reference, &self.region) {
                 return model.admit(true, reference).map(|()| model);
             }
             let profile = self.system(reference).ok_or_else(invalid)?;
             return profile.model.admit(false, reference).map(|()| profile.model);
         };
         let fields: Vec<&str> = arn.splitn(5, ':').collect();
-        let ["aws", "bedrock", region, account, resource] = fields.as_slice() else { return Err(invalid()) };
-        if *region != self.region {
+        let [partition, "bedrock", region, account, resource] = fields.as_slice() else { return Err(invalid()) };
+        if *region != self.region || partition::arn(region) != format!("arn:{partition}") {
             return Err(invalid());
         }
         let own = *account == self.account;
-        if let Some(model) = opaque::model(resource).filter(|_| own) {
+        if let Some(model) = opaque::model(resource, region).filter(|_| own) {
             return Ok(model);
         }
         match resource.split_once('/') {
             Some(("foundation-model", id)) if account.is_empty() => {
-                let model = catalogue::find(id).ok_or_else(invalid)?;
+                let model = catalogue::find(id, region).ok_or_else(invalid)?;
                 model.admit(true, id).map(|()| model)
             }
             Some(("inference-profile", id)) if own || account.is_empty() => {
@@ -85,7 +86,7 @@ impl Profiles {
     }
 
     fn system_arn(&self, id: &str) -> String {
-        format!("arn:aws:bedrock:{}:{}:inference-profile/{id}", self.region, self.account)
+        format!("{}:bedrock:{}:{}:inference-profile/{id}", partition::arn(&self.region), self.region, self.account)
     }
 
     /// Summaries of the wanted type (`None`: AWS's default, the system's).
@@ -142,7 +143,8 @@ impl Profiles {
             ));
         }
         let id = sha256_hex(format!("{name}{copy_from}").as_bytes())[..12].to_owned();
-        let arn = format!("arn:aws:bedrock:{}:{}:application-inference-profile/{id}", self.region, self.account);
+        let (partition, region, account) = (partition::arn(&self.region), &self.region, &self.account);
+        let arn = format!("{partition}:bedrock:{region}:{account}:application-inference-profile/{id}");
         self.made.push(ApplicationProfile {
             name: name.to_owned(),
             description: description.map(str::to_owned),
@@ -162,8 +164,9 @@ impl Profiles {
                  system-defined inference profile of this region."
             ))
         };
-        if let Some(id) = copy_from.strip_prefix(&format!("arn:aws:bedrock:{}::foundation-model/", self.region)) {
-            let model = catalogue::find(id).ok_or_else(invalid)?;
+        let models = format!("{}:bedrock:{}::foundation-model/", partition::arn(&self.region), self.region);
+        if let Some(id) = copy_from.strip_prefix(&models) {
+            let model = catalogue::find(id, &self.region).ok_or_else(invalid)?;
             return Ok((model, vec![model.arn(&self.region)]));
         }
         let id = copy_from.rsplit('/').next().unwrap_or_default();

@@ -56,7 +56,7 @@ impl State {
     }
 
     pub(crate) fn change_credentials(&self, change: Change) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).apply(change, &self.region);
     }
 
     pub(crate) fn data_retention(&self) -> String {

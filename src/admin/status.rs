@@ -67,6 +67,7 @@ fn upstream(region: &Region, road: &Road) -> Value {
     let plane = |plane| json!({ "endpoint": upstream.endpoint(plane).to_string() });
     json!({
         "region": upstream.region,
+        "partition": region.partition().as_str(),
         "modelsListed": region.models.is_listed(),
         "models": region.models.count(),
         "modelsListedSecondsAgo": region.models.listed_ago().map(|age| age.as_secs()),

@@ -43,9 +43,14 @@ pub(super) async fn build(
     former: Option<&Built>,
     patience: Duration,
 ) -> Result<Built, StartError> {
-    let (accounts, regions) = commercial(settings, former.map(|former| &*former.road)).await?;
+    let (accounts, regions) = upstreams(settings, former.map(|former| &*former.road)).await?;
+    let mut partitions = regions.iter().map(Region::partition);
+    let first = partitions.next();
+    let only_partition = first.filter(|first| partitions.all(|other| other == *first));
     let road = Arc::new(Road {
         credentials: Arc::clone(&main_credentials(settings, &accounts)?.credentials),
+        partitions: regions.iter().map(Region::partition).collect(),
+        only_partition,
         regions,
         accounts,
         callers: Callers::new(settings, Arc::clone(&lasting.host)),
@@ -123,9 +128,9 @@ fn keep_region(region: &Region, settings: &Settings) -> JoinSet<()> {
     tasks
 }
 
-/// The commercial side that settings describe. What a former road has of it is taken over as it is. Nothing is contacted,
+/// The upstreams that settings describe. What a former road has of it is taken over as it is. Nothing is contacted,
 /// unless the secret has to tell the region.
-pub(crate) async fn commercial(
+pub(crate) async fn upstreams(
     settings: &Settings,
     former: Option<&Road>,
 ) -> Result<(Vec<Account>, Vec<Region>), StartError> {
@@ -208,10 +213,11 @@ fn region(
     };
     // What is known of an account's models in a region does not depend on the connections by which it was learned.
     let known = former.and_then(|road| Some((road, road.regions.iter().find(is_same_place)?)));
+    let rules = || settings.models.in_partition(wanted.partition());
     let models = match known {
         Some((road, known)) if road.settings.models == settings.models => Arc::clone(&known.models),
-        Some((_, known)) => Arc::new(known.models.under(settings.models.clone())),
-        None => Arc::new(Models::new(settings.models.clone())),
+        Some((_, known)) => Arc::new(known.models.under(rules())),
+        None => Arc::new(Models::new(rules())),
     };
     let retention = known.map(|(_, known)| Arc::clone(&known.retention)).unwrap_or_default();
     Ok(Region { settings: wanted, upstream, models, retention })

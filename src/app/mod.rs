@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-pub(crate) use build::commercial;
+pub(crate) use build::upstreams;
 
 use crate::admin::failures::Failures;
 use crate::admin::{self, desk::Desk};
@@ -32,6 +32,7 @@ use crate::listen::{BindError, Shared};
 use crate::metrics::Metrics;
 use crate::model::behind;
 use crate::own_call;
+use crate::partition::Partition;
 use crate::receive::budget::Budget;
 use crate::road::Road;
 use crate::settings::tls::TlsError;
@@ -360,7 +361,11 @@ fn status_line(road: &Arc<Road>, front: &Front) -> impl Fn() -> String + Send + 
                 let kinds = road.accounts.iter().map(|account| account.credentials.status().description);
                 let kinds: Vec<&str> = kinds.map(|kind| kind.unwrap_or("no credential")).collect();
                 let (region, kinds, failing) = (road.first_region(), kinds.join(", "), admin::passed_over(&road));
-                format!("Ready: commercial Bedrock of {region} ({kinds}){failing}. Listening on {places}")
+                let whose = match Partition::of_region(region) {
+                    Partition::Commercial => "commercial",
+                    Partition::Govcloud => "GovCloud's",
+                };
+                format!("Ready: {whose} Bedrock of {region} ({kinds}){failing}. Listening on {places}")
             }
         };
         match &*road.reload_refused.load() {

@@ -133,6 +133,21 @@ impl Partition {
             Partition::Govcloud => "govcloud",
         }
     }
+
+    /// The value of `destinationPartition` in the records that it finds; none if it finds all.
+    pub(crate) fn destination(self) -> Option<&'static str> {
+        (self != Partition::All).then(|| self.as_str())
+    }
+
+    /// Whether a record is among those that it finds.
+    pub(crate) fn finds(self, item: &str) -> bool {
+        self.member().is_none_or(|member| item.contains(&member))
+    }
+
+    /// How it stands in a record; none if it finds all. A text inside a record cannot hold this: its quotes are escaped.
+    pub(crate) fn member(self) -> Option<String> {
+        Some(format!("\"destinationPartition\":\"{}\"", self.destination()?))
+    }
 }
 
 impl Query {

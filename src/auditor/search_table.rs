@@ -8,10 +8,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
-use super::query::{Page, Partition, Query, Scope, invalid_token};
+use super::query::{Page, Query, Scope, invalid_token};
 use super::time_index::{self, MergedPage};
 use crate::error::{Refusal, RefusalKind};
-use crate::ledger::dynamo::{self, FailureClass, TableKeys};
+use crate::ledger::dynamo::{self, FailureClass, TableKeys, TimeIndexHash};
 use crate::ledger::timestamp::timestamp;
 use crate::record::Record;
 
@@ -30,21 +30,22 @@ pub(crate) async fn search(
     host_id: &str,
     now_ms: i64,
 ) -> Result<Page, Refusal> {
-    if query.partition == Partition::Govcloud {
-        return Ok(Page::default());
-    }
     let keys = table_keys(client, table).await?;
-    let filter = Filter::new(query, scope, host_id);
+    let index = keys.as_ref().and_then(|keys| keys.time_indexes.first());
+    // DynamoDB filters by no key of the index that it reads.
+    let is_key = index.is_some_and(|index| index.hash == TimeIndexHash::DestinationPartition);
+    let filter = Filter::new(query, scope, host_id, is_key);
     let since = timestamp(query.range.since_ms(now_ms).max(0));
     let mut found = Page::default();
-    if let Some(index) = keys.as_ref().and_then(|keys| keys.time_indexes.first()) {
+    if let Some(index) = index {
+        let only = query.partition.destination().filter(|_| is_key);
         let base = client
             .query()
             .table_name(table)
             .set_filter_expression(filter.expression.clone())
             .set_expression_attribute_names(Some(filter.names.clone()))
             .set_expression_attribute_values(Some(filter.values.clone()));
-        let page = time_index::newest_first(&base, index, &since, query.next_token.as_deref(), query.limit).await;
+        let page = time_index::newest_first(&base, index, only, &since, query.next_token.as_deref(), query.limit).await;
         (found.items, found.next) = page.map_err(|failure| refusal(failure, query))?.ok_or_else(invalid_token)?;
     } else {
         SCANNED.call_once(|| {
@@ -141,7 +142,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(query: &Query, scope: &Scope, host_id: &str) -> Filter {
+    fn new(query: &Query, scope: &Scope, host_id: &str, is_partition_key: bool) -> Filter {
         let mut filter = Filter { expression: None, names: HashMap::new(), values: HashMap::new() };
         if let Some(success) = query.success {
             let success = filter.term("success", AttributeValue::Bool(success));
@@ -150,6 +151,10 @@ impl Filter {
         if let Some(model) = &query.model_id {
             let model = filter.term("modelId", AttributeValue::S(model.clone()));
             filter.and(&model);
+        }
+        if let Some(partition) = query.partition.destination().filter(|_| !is_partition_key) {
+            let partition = filter.term("destinationPartition", AttributeValue::S(partition.to_owned()));
+            filter.and(&partition);
         }
         if let Some(caller) = &query.caller {
             let caller = filter.term("caller", AttributeValue::S(caller.clone()));

@@ -46,11 +46,12 @@ struct Partition {
 /// Records on a page, and the token of the next one.
 pub(crate) type MergedPage = (Vec<Value>, Option<Vec<u8>>);
 
-/// Reads a page. `base` has the table, the index and the filter; the keys are added here. None when the token is not
+/// Reads a page. `base` has the table, the index and the filter; the keys are added here, or the one key that `only` names. None when the token is not
 /// from such a page.
 pub(crate) async fn newest_first(
     base: &QueryFluentBuilder,
     index: &TimeIndex,
+    only: Option<&str>,
     since: &str,
     token: Option<&[u8]>,
     limit: usize,
@@ -66,8 +67,8 @@ pub(crate) async fn newest_first(
         .expression_attribute_names("#time", "timestamp")
         .expression_attribute_values(":since", AttributeValue::S(since.to_owned()))
         .expression_attribute_values(":until", AttributeValue::S(until));
-    let mut partitions: Vec<Partition> =
-        index.hash.values().into_iter().map(|value| Partition::new(value, &token, index)).collect();
+    let values = index.hash.values().into_iter().filter(|value| only.is_none_or(|only| value == only));
+    let mut partitions: Vec<Partition> = values.map(|value| Partition::new(value, &token, index)).collect();
     let mut found = Vec::new();
     // Enough for the page, if its records are spread evenly; more only if that was too little.
     let per_round = ITEMS_PER_ROUND / partitions.len().max(1);

@@ -2,6 +2,7 @@
 
 mod unused;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -16,6 +17,7 @@ use crate::config::DataRetention;
 use crate::crypto;
 use crate::model::{CallError, Overview, Sent, catalogue, create, retention};
 use crate::operation::Plane;
+use crate::partition::{Partition, Partitions};
 use crate::road::Region;
 use crate::settings::Settings;
 use crate::settings::secrets::{closed_to_service, exposed};
@@ -83,8 +85,8 @@ fn bad(what: &str, wrong: &str) -> CheckLine {
 }
 
 async fn contact(settings: &Settings) -> Vec<CheckLine> {
-    let (accounts, regions) = match app::commercial(settings, None).await {
-        Ok(commercial) => commercial,
+    let (accounts, regions) = match app::upstreams(settings, None).await {
+        Ok(built) => built,
         Err(error) => return vec![bad("upstream", &error.to_string())],
     };
     let mut lines = Vec::new();
@@ -120,10 +122,41 @@ async fn contact(settings: &Settings) -> Vec<CheckLine> {
     }
     // A model that one region does not tell of may be the one that a pattern is for.
     if are_all_listed {
+        lines.extend(served(&regions));
         models.sort_by(|one, other| one.model.model_id.cmp(&other.model.model_id));
         models.dedup_by(|one, other| one.model.model_id == other.model.model_id);
         lines.extend(unused::advice(settings, &names, &models));
     }
+    lines
+}
+
+/// What each upstream serves, and what the commercial partition alone has. Nothing where there is one partition.
+fn served(regions: &[Region]) -> Vec<CheckLine> {
+    let partitions: Partitions = regions.iter().map(Region::partition).collect();
+    if partitions != Partitions::ALL {
+        return Vec::new();
+    }
+    let invokable = |region: &Region| -> BTreeSet<String> {
+        let overview = region.models.overview(&region.upstream.credentials().account_key());
+        overview.into_iter().filter(|one| one.sent.is_invokable()).map(|one| one.model.model_id).collect()
+    };
+    let listed = |models: &BTreeSet<String>| match models.is_empty() {
+        true => "none".to_owned(),
+        false => models.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+    };
+    let of = |partition| regions.iter().filter(move |region| region.partition() == partition);
+    let mut lines: Vec<CheckLine> = regions
+        .iter()
+        .map(|region| {
+            let models = invokable(region);
+            let what = format!("models of {} ({}), {}", region.upstream.region, region.partition(), models.len());
+            good(&what, &listed(&models))
+        })
+        .collect();
+    let of_govcloud: BTreeSet<String> = of(Partition::Govcloud).flat_map(invokable).collect();
+    let commercial: BTreeSet<String> = of(Partition::Commercial).flat_map(invokable).collect();
+    let only: BTreeSet<String> = commercial.difference(&of_govcloud).cloned().collect();
+    lines.push(good(&format!("models that the commercial partition alone has, {}", only.len()), &listed(&only)));
     lines
 }
 

@@ -46,6 +46,8 @@ table_with_rates! {
         pub deny_operations: Option<Spanned<Vec<Spanned<Glob>>>>,
         /// The level of its requests; a request's header may raise it.
         pub data_classification: Option<Spanned<String>>,
+        /// Whether its requests may go to the commercial partition.
+        pub commercial: Option<Commercial>,
         ..rates
     }
 }
@@ -58,8 +60,34 @@ pub(crate) struct Policy {
     pub require_known_caller: Option<Spanned<bool>>,
     /// Lowest level first.
     pub data_classifications: Option<Spanned<Vec<Spanned<String>>>>,
+    /// Whether a request may be served in another partition because the one that should serve it does not.
+    pub cross_partition_failover: bool,
+    /// The levels that may go to each partition.
+    pub partitions: Option<Spanned<PartitionLevels>>,
     /// The modes of Bedrock's data retention in which the daemon is ready; any, if empty.
     pub require_data_retention: Vec<DataRetention>,
+}
+
+/// `[policy.partitions]`: the data classifications that may go to each partition.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PartitionLevels {
+    /// None, if left out.
+    #[serde(rename = "aws")]
+    pub commercial: Option<Vec<Spanned<String>>>,
+    /// All, if left out.
+    #[serde(rename = "aws-us-gov")]
+    pub govcloud: Option<Vec<Spanned<String>>>,
+}
+
+/// Whether a caller's requests may go to the commercial partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Commercial {
+    /// None may.
+    Deny,
+    /// Those may whose classification may; and those without one.
+    Allow,
 }
 
 /// A mode of Bedrock's data retention.

@@ -17,6 +17,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::partition::Partition;
+
 pub(crate) use anchor::{Anchor, AnchorPlace, ObjectLockMode};
 pub(crate) use callers::DataRetention;
 pub use limits::OnUnavailable;
@@ -72,6 +74,7 @@ pub(crate) struct Listen {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Upstream {
     pub region: Spanned<String>,
+    pub partition: Option<Spanned<Partition>>,
     pub fips: Option<bool>,
     pub runtime_endpoint: Option<Spanned<Endpoint>>,
     pub control_endpoint: Option<Spanned<Endpoint>>,
@@ -114,6 +117,7 @@ pub(crate) enum CredentialSource {
     Environment,
     File,
     Profile,
+    Host,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,6 +141,7 @@ pub(crate) struct Models {
     pub create_profiles: bool,
     pub allow_profile_management: bool,
     pub refresh_interval: Spanned<Span>,
+    pub partition: BTreeMap<Spanned<String>, Spanned<Partition>>,
     pub aliases: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
@@ -287,6 +292,7 @@ impl Default for Models {
             create_profiles: true,
             allow_profile_management: false,
             refresh_interval: seconds(3600),
+            partition: BTreeMap::new(),
             aliases: BTreeMap::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! The current commercial credential: fetched, kept, refreshed, and replaced without an outage.
+//! The current credential of an account: fetched, kept, refreshed, and replaced without an outage.
 
 mod aws_files;
 mod file;
@@ -22,6 +22,7 @@ pub(crate) use secret::{Credential, CredentialKind};
 pub(crate) use source::Source;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::partition::Partition;
 use crate::settings;
 use crate::workers;
 
@@ -161,6 +162,14 @@ impl Credentials {
         self.is_in_use.store(true, Ordering::Relaxed);
     }
 
+    /// The partition whose account it is of, as sentences name it.
+    pub(crate) fn whose(&self) -> &'static str {
+        match self.regions.first().map(|region| Partition::of_region(region)) {
+            Some(Partition::Govcloud) => "GovCloud",
+            _ => "commercial",
+        }
+    }
+
     /// The regions of the upstreams that the credential is for.
     pub(crate) fn regions(&self) -> &BTreeSet<String> {
         &self.regions
@@ -175,14 +184,14 @@ impl Credentials {
         match &held.current {
             None => {
                 let reason = held.problem.as_deref().unwrap_or("the source has not been read yet");
-                Err(unavailable(format!("no commercial credential: {reason}.")))
+                Err(unavailable(format!("no {} credential: {reason}.", self.whose())))
             }
             Some(current) if current.is_expired(now) => {
                 let reason = held.problem.as_deref().unwrap_or("the source is about to be read again");
                 let what = current.description();
                 Err(unavailable(match current.has() {
-                    "have" => format!("the commercial {what} have expired and {reason}."),
-                    _ => format!("the commercial {what} has expired and {reason}."),
+                    "have" => format!("the {} {what} have expired and {reason}.", self.whose()),
+                    _ => format!("the {} {what} has expired and {reason}.", self.whose()),
                 }))
             }
             Some(current) => Ok(Arc::clone(current)),
@@ -293,9 +302,9 @@ impl Credentials {
                 held.fruitless = held.fruitless.saturating_add(1);
                 let is_news = held.problem.as_ref() != Some(&problem);
                 if is_news && is_given {
-                    tracing::error!(reason = %problem, "the source gives a commercial credential that cannot work");
+                    tracing::error!(reason = %problem, "the source gives a {} credential that cannot work", self.whose());
                 } else if is_news {
-                    tracing::warn!(reason = %problem, "the commercial credential could not be read; trying again");
+                    tracing::warn!(reason = %problem, "the {} credential could not be read; trying again", self.whose());
                 }
                 held.problem = Some(problem);
             }
@@ -310,7 +319,12 @@ impl Credentials {
         };
         let is_new = after != before;
         if is_new && let Some(current) = &held.current {
-            tracing::info!(kind = current.description(), account = current.account, "commercial credential loaded");
+            tracing::info!(
+                kind = current.description(),
+                account = current.account,
+                "{} credential loaded",
+                self.whose()
+            );
         }
         self.held.store(Arc::new(held));
         if is_new {

@@ -1,4 +1,4 @@
-//! Where the commercial credential is read from. Each read is one attempt; when to read again is decided in `mod`.
+//! Where a credential is read from. Each read is one attempt; when to read again is decided in `mod`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,9 +7,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::Client as SecretsManager;
-use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -18,7 +19,7 @@ use super::file::{self, Lookout, unanswering};
 use super::secret::{Credential, pair, parse};
 use super::{host_process, profile};
 use crate::file_stamp::FileStamp;
-use crate::sdk_failure::unanswered;
+use crate::sdk_failure::{bounded, unanswered};
 use crate::settings::{self, SecretLocation};
 
 /// A place that can be read again and again.
@@ -28,6 +29,7 @@ pub(crate) enum Source {
     Environment,
     File { path: PathBuf, lookout: Lookout },
     Profile { name: String },
+    Host { region: String, beside_environment: bool },
 }
 
 impl Source {
@@ -42,6 +44,9 @@ impl Source {
             SecretLocation::Environment => Source::Environment,
             SecretLocation::File(path) => Source::File { path: path.clone(), lookout: Lookout::new(LONGEST_LOOK) },
             SecretLocation::Profile(name) => Source::Profile { name: name.clone() },
+            SecretLocation::Host { region, beside_environment } => {
+                Source::Host { region: region.clone(), beside_environment: *beside_environment }
+            }
         }
     }
 
@@ -65,6 +70,8 @@ impl Source {
             Source::Environment => from_environment(|name| std::env::var(name).ok()),
             Source::File { path, lookout } => from_file(path, lookout).await,
             Source::Profile { name } => profile::read(name).await,
+            Source::Host { beside_environment: true, .. } if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() => Err("the environment holds the commercial AWS keys, and this host's role cannot be found behind them; give those in another way, such as a file".to_owned()),
+            Source::Host { region, .. } => of_host(region).await,
         }
     }
 
@@ -76,13 +83,29 @@ impl Source {
                 lookout.look(move || vec![FileStamp::of(&path)]).await
             }
             Source::Profile { .. } => aws_files::stamps().await,
-            Source::SecretsManager { .. } | Source::Environment => None,
+            Source::SecretsManager { .. } | Source::Environment | Source::Host { .. } => None,
         }
     }
 
     /// It is in files, whose changes can be seen.
     pub(crate) fn has_files(&self) -> bool {
         matches!(self, Source::File { .. } | Source::Profile { .. })
+    }
+}
+
+/// The keys of this host's own role. The chain is made anew each time: its providers keep what they have read.
+async fn of_host(region: &str) -> Result<Credential, String> {
+    let none = || {
+        "this host has no keys of its own; attach a role to the instance, or give the service the variables or files by which the AWS SDKs find one".to_owned()
+    };
+    let provider = aws_sdk_config(region).await.credentials_provider().ok_or_else(none)?;
+    match provider.provide_credentials().await {
+        Ok(keys) => Credential::from_keys(keys).map_err(|why| format!("this host's own keys cannot be used: {why}")),
+        Err(error) => {
+            let reason = bounded(&DisplayErrorContext(&error).to_string());
+            tracing::warn!(%reason, "this host's role gives no credentials");
+            Err(none())
+        }
     }
 }
 

@@ -36,6 +36,7 @@ use crate::receive::budget::Held;
 use crate::record::{Outcome, Record, Usage};
 use crate::request_id;
 use crate::road::Road;
+use crate::routing::Route;
 use crate::settings::callers::CallerEntry;
 use crate::telemetry::Parent;
 use crate::timings::{Timings, Waited};
@@ -45,7 +46,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-bedrock-sid
 /// Under which AWS services give a request's id, and SDKs show it.
 pub(crate) const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const MODEL: HeaderName = HeaderName::from_static("x-bedrock-sidecar-model");
-const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
+pub(crate) const REGION: HeaderName = HeaderName::from_static("x-bedrock-sidecar-region");
 
 /// What a record says of a panic.
 const OWN_ERROR: &str = "bedrock-sidecar: an error in the daemon's own code ended the request";
@@ -192,6 +193,16 @@ impl Exchange {
     pub(crate) fn completed_here(mut self: Box<Self>, body_length: usize) {
         self.record.response_size = body_length as u64;
         self.close(Outcome::Completed, StatusCode::OK.as_u16());
+    }
+
+    /// Where it is to go. What is refused from now on would have gone there.
+    pub(crate) fn routed(&mut self, route: &Route) {
+        let road = &self.road;
+        if road.only_partition.is_none()
+            && let Some(region) = route.first(road).next().and_then(|at| road.regions.get(at))
+        {
+            region.upstream.region.clone_into(&mut self.record.destination_region);
+        }
     }
 
     /// Who has sent it.

@@ -10,6 +10,7 @@ use super::Case;
 use crate::config::Strategy;
 use crate::operation::Plane;
 use crate::road::{Region, Road};
+use crate::routing::Route;
 use crate::upstream::breaker::{Probe, Turn};
 
 /// The upstreams that a request has not been sent to yet.
@@ -40,12 +41,15 @@ pub(super) struct Next<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn new(road: &'a Road, case: &Case<'a>) -> Line<'a> {
+    pub(super) fn new(road: &'a Road, case: &Case<'a>, route: &Route) -> Line<'a> {
         let regions = road.regions.as_slice();
         let home = regions.iter().position(|region| case.is_bound_to(&region.upstream.region));
         let is_spread = case.invokes_model && road.settings.upstreams_policy.strategy == Strategy::Spread;
         let number = is_spread.then(|| REQUESTS.fetch_add(1, Ordering::Relaxed));
-        let mut ready = order(regions.len(), |at| regions[at].settings.weight, home, number);
+        let weight = |at: usize| regions[at].settings.weight;
+        let mut ready = order(route.first(road), weight, home, number);
+        // Another partition is for who has got no answer from this one.
+        ready.extend(order(route.then(), weight, home, number));
         // Where more is kept of prompts than the policy allows, nothing is sent as long as there is another region.
         let keeps_little = |at: &usize| regions[*at].keeps_little(&road.settings.policy);
         if ready.iter().any(keeps_little) {
@@ -94,8 +98,14 @@ impl<'a> Line<'a> {
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 /// The upstream that a request is bound to, and then the others: in their order, or spread if the request has a number.
-fn order(count: usize, weight: impl Fn(usize) -> u32, home: Option<usize>, number: Option<u64>) -> VecDeque<usize> {
-    let mut left: VecDeque<usize> = (0..count).filter(|at| Some(*at) != home).collect();
+fn order(
+    places: impl Iterator<Item = usize> + Clone,
+    weight: impl Fn(usize) -> u32,
+    home: Option<usize>,
+    number: Option<u64>,
+) -> VecDeque<usize> {
+    let home = home.filter(|home| places.clone().any(|at| at == *home));
+    let mut left: VecDeque<usize> = places.filter(|at| Some(*at) != home).collect();
     let mut line: VecDeque<usize> = home.into_iter().collect();
     let Some(number) = number else {
         line.extend(left);
@@ -130,14 +140,15 @@ mod tests {
     use super::*;
 
     fn spread(weights: &[u32], home: Option<usize>, number: u64) -> Vec<usize> {
-        order(weights.len(), |at| weights[at], home, Some(number)).into()
+        order(0..weights.len(), |at| weights[at], home, Some(number)).into()
     }
 
     #[test]
     fn in_order_each_is_asked_once_and_the_one_it_is_bound_to_first() {
-        assert_eq!(order(3, |_| 1, None, None), [0, 1, 2]);
-        assert_eq!(order(3, |_| 1, Some(1), None), [1, 0, 2]);
-        assert_eq!(order(1, |_| 1, None, Some(7)), [0]);
+        assert_eq!(order(0..3, |_| 1, None, None), [0, 1, 2]);
+        assert_eq!(order(0..3, |_| 1, Some(1), None), [1, 0, 2]);
+        assert_eq!(order(0..1, |_| 1, None, Some(7)), [0]);
+        assert_eq!(order([2, 3].into_iter(), |_| 1, Some(1), None), [2, 3], "never to where it may not go");
     }
 
     #[test]

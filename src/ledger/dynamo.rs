@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::types::{
 use serde_json::Value;
 
 use super::time_shard;
+use crate::partition::Partition;
 use crate::sdk_failure::{Unanswered, unanswered};
 
 /// An item as the SDK has it.
@@ -202,7 +203,7 @@ pub(crate) enum TimeIndexHash {
     SourcePartition,
     /// It has a few values, and is in every item that this version or a newer one wrote.
     TimeShard,
-    /// The same value in every item, but absent in questions to the daemon itself.
+    /// One of two values in every item, but absent in questions to the daemon itself.
     DestinationPartition,
 }
 
@@ -224,9 +225,14 @@ impl TimeIndexHash {
         match self {
             TimeIndexHash::SourcePartition => vec!["govcloud".to_owned()],
             TimeIndexHash::TimeShard => time_shard::all(),
-            TimeIndexHash::DestinationPartition => vec!["commercial".to_owned()],
+            TimeIndexHash::DestinationPartition => destination_partitions(),
         }
     }
+}
+
+/// Every value of `destinationPartition`.
+pub(crate) fn destination_partitions() -> Vec<String> {
+    Partition::ALL.map(|partition| partition.in_records().to_owned()).into()
 }
 
 /// Why a table cannot hold records. Keys of a table cannot be changed.

@@ -106,7 +106,7 @@ fn index(table: &TableDescription, host_id: &str) -> Option<Index> {
         let values = match index.hash {
             TimeIndexHash::SourcePartition => vec!["govcloud".to_owned()],
             TimeIndexHash::TimeShard => time_shard::of_host(host_id),
-            TimeIndexHash::DestinationPartition => vec!["commercial".to_owned()],
+            TimeIndexHash::DestinationPartition => dynamo::destination_partitions(),
         };
         Some(Index { name: index.name, hash: index.hash.name().to_owned(), values })
     })

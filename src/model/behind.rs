@@ -26,7 +26,7 @@ use crate::upstream::Upstream;
 pub(crate) fn of_record(asked: &str, profile: Option<&str>, settings: &settings::Models) -> (String, Behind) {
     let name = unalias(asked, settings);
     let is_opaque = |name: &str| {
-        matches!(identifier::read(name, |_| false), Ok(Identifier::ApplicationProfileArn | Identifier::OtherArn))
+        matches!(identifier::read_at_home(name), Ok(Identifier::ApplicationProfileArn | Identifier::OtherArn))
     };
     let behind = match profile.filter(|profile| !is_opaque(profile)) {
         Some(profile) if profile != name => Behind::Models(vec![profile.to_owned()]),
@@ -40,7 +40,7 @@ impl Models {
     /// What stands behind a name, after aliases: from the catalogue, or asked of the upstream once and kept. What cannot be
     /// found in time, or not for this caller now, is unknown: the strictest of the limits holds.
     pub(crate) async fn behind(&self, name: &str, upstream: &Upstream, asker: &Asker) -> Behind {
-        let identifier = identifier::read(name, |_| false);
+        let identifier = identifier::read(name, self.settings.partition, |_| false);
         if let Ok(Identifier::Profile { .. } | Identifier::ProfileArn { .. } | Identifier::ModelArn { .. }) = identifier
         {
             return Behind::Itself;
@@ -86,7 +86,7 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) fn of(arn: &str) -> Kind {
-        if let Ok(Identifier::ApplicationProfileArn) = identifier::read(arn, |_| false) {
+        if let Ok(Identifier::ApplicationProfileArn) = identifier::read_at_home(arn) {
             return Kind::ApplicationProfile;
         }
         let mut parts = arn.splitn(6, ':').skip(2);

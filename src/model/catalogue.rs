@@ -1,4 +1,4 @@
-//! What one commercial region offers: its foundation models and the inference profiles that reach them.
+//! What one region offers: its foundation models and the inference profiles that reach them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -139,6 +139,11 @@ impl Catalogue {
 
     pub(crate) fn model(&self, id: &str) -> Option<&FoundationModel> {
         self.models.get(id)
+    }
+
+    /// Whether a model can be invoked here at all: by itself or through a profile.
+    pub(crate) fn reaches(&self, id: &str) -> bool {
+        self.of_model.contains_key(id) || self.model(id).is_some_and(|model| model.on_demand() || model.by_profile())
     }
 
     /// Whether some model's name begins with it.

@@ -6,6 +6,7 @@ use http::Method;
 use super::catalogue::{self, Call, CallError, Profile};
 use super::lookup::Asker;
 use crate::error::{Refusal, RefusalKind};
+use crate::partition::Partition;
 use crate::upstream::Upstream;
 
 /// AWS's limits for `inferenceProfileName`: 64 characters of `([0-9a-zA-Z][ _-]?)+`.
@@ -120,7 +121,8 @@ pub(crate) async fn create(
 /// The key may not (403), or it cannot be found out.
 pub(crate) async fn is_permitted(upstream: &Upstream) -> Result<(), CallError> {
     let no_model = "bedrock-sidecar.no-such-model-v1:0";
-    let arn = format!("arn:aws:bedrock:{}::foundation-model/{no_model}", upstream.region);
+    let partition = Partition::of_region(&upstream.region);
+    let arn = format!("arn:{partition}:bedrock:{}::foundation-model/{no_model}", upstream.region);
     match catalogue::call(upstream, Method::POST, PATH, request(&name_for(no_model), &arn)).await {
         Err(CallError::Answered(400 | 404 | 409, _)) | Ok(_) => Ok(()),
         Err(error) => Err(error),

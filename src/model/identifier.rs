@@ -1,14 +1,21 @@
-//! What a model identifier says by itself: a model, a profile of some geography, or an ARN; and what a GovCloud identifier
-//! stands for on the commercial side.
+//! What a model identifier says by itself: a model, a profile of some geography, or an ARN; and what an identifier of one
+//! partition stands for in the other.
 
 use crate::error::{Refusal, RefusalKind};
+use crate::partition::Partition;
 
 /// First labels of inference profile identifiers that AWS uses (model support tables of the Bedrock user guide).
 pub(crate) const GEOGRAPHIES: [&str; 10] = ["us", "us-gov", "eu", "apac", "jp", "au", "ca", "in", "sa", "global"];
 
+/// The geography of all of GovCloud's profiles.
+pub(crate) const GOVCLOUD_GEOGRAPHY: &str = "us-gov";
+
+/// The geographies of commercial profiles in whose place a GovCloud one may stand: what it serves stays in the United States.
+const HELD_BY_GOVCLOUD: [&str; 2] = ["us", "global"];
+
 /// The geographies that commercial profiles have.
 pub(crate) fn commercial_geographies() -> impl Iterator<Item = &'static str> {
-    GEOGRAPHIES.into_iter().filter(|name| *name != "us-gov")
+    GEOGRAPHIES.into_iter().filter(|name| *name != GOVCLOUD_GEOGRAPHY)
 }
 
 /// Providers of models (the same tables). A name of three parts that begins with none of these, and with no geography, may
@@ -40,9 +47,9 @@ const PROVIDERS: [&str; 21] = [
 /// An identifier, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Identifier<'a> {
-    /// A foundation model; `wants_profile` when it was asked for through a GovCloud profile.
+    /// A foundation model; `wants_profile` when it was asked for through a profile of the other partition.
     Model { id: &'a str, wants_profile: bool },
-    /// `us.anthropic.…`: a system profile and the model it is named after.
+    /// `us.anthropic.…`, in GovCloud `us-gov.anthropic.…`: a system profile and the model it is named after.
     Profile { geography: &'a str, model: &'a str },
     /// `arn:aws:bedrock:…:foundation-model/…`
     ModelArn { id: &'a str },
@@ -54,15 +61,51 @@ pub(crate) enum Identifier<'a> {
     OtherArn,
 }
 
-/// Reads an identifier. `is_profile` knows the profiles of the catalogue, for geographies that are newer than this program.
-pub(crate) fn read<'a>(identifier: &'a str, is_profile: impl Fn(&str) -> bool) -> Result<Identifier<'a>, Refusal> {
+/// Reads an identifier as an upstream of a partition is to understand it. `is_profile` knows the profiles of the catalogue, for
+/// geographies that are newer than this program.
+///
+/// # Errors
+/// 400 for what is no identifier, or has no counterpart in that partition.
+pub(crate) fn read<'a>(
+    identifier: &'a str,
+    partition: Partition,
+    is_profile: impl Fn(&str) -> bool,
+) -> Result<Identifier<'a>, Refusal> {
     if let Some(arn) = identifier.strip_prefix("arn:") {
-        return read_arn(identifier, arn);
+        return read_arn(identifier, arn, partition);
     }
     match split_geography(identifier, is_profile) {
-        Some(("us-gov", model)) => Ok(Identifier::Model { id: model, wants_profile: true }),
-        Some((geography, model)) => Ok(Identifier::Profile { geography, model }),
+        Some((geography, model)) => {
+            let foreign = foreign_profile(identifier, geography, model, partition)?;
+            Ok(foreign.unwrap_or(Identifier::Profile { geography, model }))
+        }
         None => Ok(Identifier::Model { id: identifier, wants_profile: false }),
+    }
+}
+
+/// The same in the partition in which the name is at home: `us-gov.` profiles and ARNs of GovCloud are what they are there.
+pub(crate) fn read_at_home(identifier: &str) -> Result<Identifier<'_>, Refusal> {
+    read(identifier, Partition::of_name(identifier).unwrap_or_default(), |_| false)
+}
+
+/// The model in the place of a profile of the other partition; none if it is of this one.
+fn foreign_profile<'a>(
+    identifier: &str,
+    geography: &str,
+    model: &'a str,
+    partition: Partition,
+) -> Result<Option<Identifier<'a>>, Refusal> {
+    let is_govclouds = geography == GOVCLOUD_GEOGRAPHY;
+    match partition {
+        Partition::Commercial if !is_govclouds => Ok(None),
+        Partition::Govcloud if is_govclouds => Ok(None),
+        Partition::Govcloud if !HELD_BY_GOVCLOUD.contains(&geography) => Err(Refusal::new(
+            RefusalKind::Validation,
+            format!(
+                "\"{identifier:.200}\" is a profile of the geography \"{geography}\", in whose place GovCloud has none; name the model, or a us-gov profile."
+            ),
+        )),
+        _ => Ok(Some(Identifier::Model { id: model, wants_profile: true })),
     }
 }
 
@@ -72,34 +115,38 @@ fn split_geography(identifier: &str, is_profile: impl Fn(&str) -> bool) -> Optio
     (rest.contains('.') && (GEOGRAPHIES.contains(&first) || is_profile(identifier))).then_some((first, rest))
 }
 
-fn read_arn<'a>(identifier: &str, arn: &'a str) -> Result<Identifier<'a>, Refusal> {
+fn read_arn<'a>(identifier: &str, arn: &'a str, partition: Partition) -> Result<Identifier<'a>, Refusal> {
     let mut parts = arn.splitn(5, ':');
-    let (Some(partition), Some(service), Some(_), Some(_), Some(resource)) =
+    let (Some(named), Some(service), Some(_), Some(_), Some(resource)) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(Refusal::new(RefusalKind::Validation, format!("\"{identifier}\" is not a complete ARN.")));
     };
     let (kind, id) = resource.split_once('/').unwrap_or((resource, ""));
-    let govcloud = match partition {
-        "aws" => false,
-        "aws-us-gov" => true,
-        other => {
-            return Err(Refusal::new(
-                RefusalKind::Validation,
-                format!("\"{identifier}\" is of the partition {other}; commercial Bedrock serves arn:aws: only."),
-            ));
-        }
+    let Some(home) = Partition::of_name(identifier) else {
+        let served = match partition {
+            Partition::Commercial => "commercial Bedrock serves arn:aws: only",
+            Partition::Govcloud => "GovCloud serves arn:aws-us-gov: only",
+        };
+        return Err(Refusal::new(
+            RefusalKind::Validation,
+            format!("\"{identifier}\" is of the partition {named}; {served}."),
+        ));
     };
+    let is_foreign = home != partition;
     match (service, kind) {
-        ("bedrock", "foundation-model") if govcloud => Ok(Identifier::Model { id, wants_profile: false }),
+        ("bedrock", "foundation-model") if is_foreign => Ok(Identifier::Model { id, wants_profile: false }),
         ("bedrock", "foundation-model") => Ok(Identifier::ModelArn { id }),
         ("bedrock", "inference-profile") => match split_geography(id, |_| true) {
-            Some(("us-gov", model)) => Ok(Identifier::Model { id: model, wants_profile: true }),
-            Some((geography, model)) if !govcloud => Ok(Identifier::ProfileArn { id, geography, model }),
-            _ if govcloud => Err(bound_to_govcloud(identifier)),
-            _ => Ok(Identifier::ApplicationProfileArn),
+            Some((geography, model)) => match foreign_profile(identifier, geography, model, partition)? {
+                Some(counterpart) => Ok(counterpart),
+                None if is_foreign => Err(bound_to(home, identifier)),
+                None => Ok(Identifier::ProfileArn { id, geography, model }),
+            },
+            None if is_foreign => Err(bound_to(home, identifier)),
+            None => Ok(Identifier::ApplicationProfileArn),
         },
-        _ if govcloud => Err(bound_to_govcloud(identifier)),
+        _ if is_foreign => Err(bound_to(home, identifier)),
         ("bedrock", "application-inference-profile") => Ok(Identifier::ApplicationProfileArn),
         _ => Ok(Identifier::OtherArn),
     }
@@ -139,13 +186,16 @@ pub(super) fn untold(arn: &str) -> Refusal {
     )
 }
 
-fn bound_to_govcloud(identifier: &str) -> Refusal {
-    Refusal::new(
-        RefusalKind::Validation,
-        format!(
+fn bound_to(home: Partition, identifier: &str) -> Refusal {
+    let sentence = match home {
+        Partition::Govcloud => format!(
             "\"{identifier}\" belongs to a GovCloud account and does not exist on the commercial side; name the model or a commercial profile."
         ),
-    )
+        Partition::Commercial => format!(
+            "\"{identifier}\" belongs to a commercial account and does not exist in GovCloud; name the model or a us-gov profile."
+        ),
+    };
+    Refusal::new(RefusalKind::Validation, sentence)
 }
 
 /// The regions that a geography keeps requests in (the user guide's table of cross-region inference).
@@ -153,6 +203,7 @@ pub(crate) fn geography_holds(geography: &str, region: &str) -> bool {
     match geography {
         "global" => true,
         "us" => region.starts_with("us-") && !region.starts_with("us-gov-"),
+        GOVCLOUD_GEOGRAPHY => region.starts_with("us-gov-"),
         "eu" => region.starts_with("eu-"),
         "apac" => region.starts_with("ap-"),
         "jp" => matches!(region, "ap-northeast-1" | "ap-northeast-3"),
@@ -169,7 +220,7 @@ mod tests {
     use super::*;
 
     fn known(identifier: &str) -> Identifier<'_> {
-        read(identifier, |name| name == "mx.vendor.model-v1:0").unwrap()
+        read(identifier, Partition::Commercial, |name| name == "mx.vendor.model-v1:0").unwrap()
     }
 
     #[test]
@@ -218,7 +269,37 @@ mod tests {
             "arn:aws-cn:bedrock:cn-north-1::foundation-model/a.b",
             "arn:aws:bedrock",
         ] {
-            assert_eq!(read(refused, |_| false).unwrap_err().kind, RefusalKind::Validation, "{refused}");
+            let read = read(refused, Partition::Commercial, |_| false);
+            assert_eq!(read.unwrap_err().kind, RefusalKind::Validation, "{refused}");
+        }
+    }
+
+    #[test]
+    fn govclouds_own_names_are_native_there_and_commercial_ones_are_translated_or_refused() {
+        let model = |id, wants_profile| Ok(Identifier::Model { id, wants_profile });
+        let profile_arn = |id| Ok(Identifier::ProfileArn { id, geography: "us-gov", model: "a.b-v1:0" });
+        let gov = |resource: &str| format!("arn:aws-us-gov:bedrock:us-gov-west-1:{resource}");
+        fn by(identifier: &str) -> Result<Identifier<'_>, RefusalKind> {
+            read(identifier, Partition::Govcloud, |_| false).map_err(|refusal| refusal.kind)
+        }
+        assert_eq!(by("a.b-v1:0"), model("a.b-v1:0", false));
+        assert_eq!(by("us-gov.a.b-v1:0"), Ok(Identifier::Profile { geography: "us-gov", model: "a.b-v1:0" }));
+        assert_eq!(by(&gov("1:inference-profile/us-gov.a.b-v1:0")), profile_arn("us-gov.a.b-v1:0"));
+        assert_eq!(by(&gov(":foundation-model/a.b-v1:0")), Ok(Identifier::ModelArn { id: "a.b-v1:0" }));
+        assert_eq!(by(&gov("1:application-inference-profile/x")), Ok(Identifier::ApplicationProfileArn));
+        assert_eq!(by(&gov("1:provisioned-model/x")), Ok(Identifier::OtherArn));
+        assert_eq!(by("us.a.b-v1:0"), model("a.b-v1:0", true));
+        assert_eq!(by("global.a.b-v1:0"), model("a.b-v1:0", true));
+        assert_eq!(by("arn:aws:bedrock:us-east-1::foundation-model/a.b-v1:0"), model("a.b-v1:0", false));
+        assert_eq!(by("arn:aws:bedrock:us-east-1:1:inference-profile/us.a.b-v1:0"), model("a.b-v1:0", true));
+        for refused in [
+            "eu.a.b-v1:0",
+            "arn:aws:bedrock:us-east-1:1:application-inference-profile/x",
+            "arn:aws:bedrock:us-east-1:1:provisioned-model/x",
+            "arn:aws:bedrock:us-east-1:1:inference-profile/eu.a.b-v1:0",
+            "arn:aws-cn:bedrock:cn-north-1::foundation-model/a.b",
+        ] {
+            assert_eq!(by(refused), Err(RefusalKind::Validation), "{refused}");
         }
     }
 }

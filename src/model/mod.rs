@@ -11,6 +11,7 @@ mod overview;
 pub(crate) mod resolve;
 pub(crate) mod retention;
 pub(crate) mod rules;
+pub(crate) mod serving;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,7 +134,7 @@ impl Models {
         if sent.is_profile {
             return None;
         }
-        let model = match identifier::read(&sent.identifier, |_| false) {
+        let model = match identifier::read(&sent.identifier, self.settings.partition, |_| false) {
             Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
             _ => return None,
         };
@@ -179,7 +180,7 @@ impl Models {
     /// What is learned about a model is learned under its identifier, however the model was asked for.
     fn learned_as<'a>(&'a self, asked: &'a str) -> &'a str {
         let name = resolve::unalias(asked, &self.settings);
-        match identifier::read(name, |_| false) {
+        match identifier::read(name, self.settings.partition, |_| false) {
             Ok(identifier::Identifier::Model { id, .. } | identifier::Identifier::ModelArn { id }) => id,
             _ => name,
         }

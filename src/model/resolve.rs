@@ -5,6 +5,7 @@ use super::identifier::{Identifier, read};
 use super::lookup::Looked;
 use super::rules::{Facts, Rules, Verdict};
 use crate::error::{Refusal, RefusalKind};
+use crate::partition::Partition;
 use crate::settings::Models;
 use crate::settings::callers::CallerEntry;
 
@@ -178,14 +179,18 @@ fn create(model: &str, known: Known<'_>) -> Result<Resolution, Refusal> {
     }
 }
 
-/// What to send for a model or profile that is described, deleted or copied and not invoked: its name as it is. Only
-/// GovCloud's own names are translated or refused.
-pub(crate) fn described(name: &str) -> Result<Target, Refusal> {
-    let identifier = match read(name, |_| false)? {
+/// What to send for a model or profile that is described, deleted or copied and not invoked: its name as it is. Only names of
+/// the other partition are translated or refused.
+pub(crate) fn described(name: &str, partition: Partition) -> Result<Target, Refusal> {
+    let identifier = match read(name, partition, |_| false)? {
         Identifier::Model { wants_profile: true, .. } => {
+            let (theirs, ours) = match partition {
+                Partition::Commercial => ("a GovCloud", "commercial"),
+                Partition::Govcloud => ("a commercial", "GovCloud"),
+            };
             return Err(Refusal::new(
                 RefusalKind::ResourceNotFound,
-                format!("{name} is a GovCloud profile; list the commercial ones with ListInferenceProfiles."),
+                format!("{name} is {theirs} profile; list the {ours} ones with ListInferenceProfiles."),
             ));
         }
         Identifier::Model { id, .. } => id,
@@ -194,9 +199,10 @@ pub(crate) fn described(name: &str) -> Result<Target, Refusal> {
     Ok(Target { identifier: identifier.to_owned(), is_profile: false, how: How::AsIs })
 }
 
-/// The same for a profile that is read: in the place of a GovCloud one stands the profile that invokes the same model.
+/// The same for a profile that is read: in the place of one of the other partition stands the profile that invokes the same model.
 pub(crate) fn described_profile(name: &str, known: Known<'_>) -> Result<Target, Refusal> {
-    let found = match (read(name, |_| false)?, known.catalogue) {
+    let partition = known.settings.partition;
+    let found = match (read(name, partition, |_| false)?, known.catalogue) {
         (Identifier::Model { id, wants_profile: true }, Some(catalogue)) => {
             catalogue.system_profile(id, &known.settings.geographies)
         }
@@ -204,7 +210,8 @@ pub(crate) fn described_profile(name: &str, known: Known<'_>) -> Result<Target, 
             return Err(Refusal::new(
                 RefusalKind::ServiceUnavailable,
                 format!(
-                    "the commercial profile in the place of {name} is not known: profiles could not be listed; try again."
+                    "the {} profile in the place of {name} is not known: profiles could not be listed; try again.",
+                    partition.in_records()
                 ),
             ));
         }
@@ -214,7 +221,7 @@ pub(crate) fn described_profile(name: &str, known: Known<'_>) -> Result<Target, 
         Some(profile) => {
             Ok(Target { identifier: profile.inference_profile_id.clone(), is_profile: true, how: How::Discovered })
         }
-        None => described(name),
+        None => described(name, partition),
     }
 }
 
@@ -235,7 +242,7 @@ fn check_target(target: &Target, known: Known<'_>) -> Result<(), Refusal> {
 }
 
 fn understand<'a>(identifier: &'a str, known: Known<'_>) -> Result<Identifier<'a>, Refusal> {
-    read(identifier, |id| known.rules().knows_profile(id, known.catalogue))
+    read(identifier, known.settings.partition, |id| known.rules().knows_profile(id, known.catalogue))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::identifier::{self, Identifier, geography_holds};
 use super::lookup::Looked;
 use crate::config::Glob;
 use crate::error::{Refusal, RefusalKind};
+use crate::partition::Partition;
 use crate::settings::Models;
 use crate::settings::callers::{CallerEntry, Rule};
 
@@ -19,6 +20,8 @@ pub(crate) struct Rules<'a> {
     sets: [RuleSet<'a>; 2],
     /// None: no geography is judged.
     geographies: Option<&'a [String]>,
+    /// Whose names are native.
+    partition: Partition,
 }
 
 /// Lists of one place in the configuration.
@@ -50,12 +53,13 @@ impl<'a> Rules<'a> {
     /// Of everybody, and of the caller if it has an entry.
     pub(crate) fn new(models: &'a Models, caller: Option<&'a CallerEntry>) -> Rules<'a> {
         let everybody = RuleSet { caller: None, allow: Some(&models.allow), deny: Some(&models.deny) };
-        Rules { sets: [everybody, RuleSet::of(caller)], geographies: Some(&models.geographies) }
+        let sets = [everybody, RuleSet::of(caller)];
+        Rules { sets, geographies: Some(&models.geographies), partition: models.partition }
     }
 
-    /// The caller's own alone.
-    pub(crate) fn of_caller(caller: &'a CallerEntry) -> Rules<'a> {
-        Rules { sets: [RuleSet::default(), RuleSet::of(Some(caller))], geographies: None }
+    /// The caller's own alone, for a name that is to be understood as that partition does.
+    pub(crate) fn of_caller(caller: &'a CallerEntry, partition: Partition) -> Rules<'a> {
+        Rules { sets: [RuleSet::default(), RuleSet::of(Some(caller))], geographies: None, partition }
     }
 
     /// Some model is treated unlike others.
@@ -70,7 +74,7 @@ impl<'a> Rules<'a> {
     pub(crate) fn judge(&self, name: &str, facts: Facts<'_>) -> Result<Verdict, Refusal> {
         self.check_denied(name, &[name])?;
         let knows = |id: &str| self.knows_profile(id, facts.catalogue);
-        match identifier::read(name, knows)? {
+        match identifier::read(name, self.partition, knows)? {
             Identifier::Model { id, .. } | Identifier::ModelArn { id } => {
                 self.check_denied(name, &[id])?;
                 self.check_plain(name, id, facts.catalogue)?;
@@ -157,7 +161,7 @@ impl<'a> Rules<'a> {
     /// Every model behind an ARN must be allowed: a router may send to any of its models.
     fn check_behind<'n>(&self, name: &str, models: impl Iterator<Item = &'n str>) -> Result<(), Refusal> {
         for model in models {
-            let base = match identifier::read(model, |_| false)? {
+            let base = match identifier::read(model, self.partition, |_| false)? {
                 Identifier::Profile { model, .. } => model,
                 _ => model,
             };
@@ -173,7 +177,7 @@ impl<'a> Rules<'a> {
     fn check_geographies_behind(&self, name: &str, looked: &Looked) -> Result<(), Refusal> {
         let Some(geographies) = self.geographies else { return Ok(()) };
         for model in &looked.models {
-            if let Identifier::Profile { geography, .. } = identifier::read(model, |_| false)?
+            if let Identifier::Profile { geography, .. } = identifier::read(model, self.partition, |_| false)?
                 && !geographies.iter().any(|allowed| allowed == geography)
             {
                 return Err(denied(format!(

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::accounts::Accounts;
 use super::limits::{Budgets, Prices, Rates};
+use super::partitions::Reach;
 use super::patterns;
 pub(crate) use super::secrets::Secret;
 use super::secrets::secret;
@@ -76,6 +77,8 @@ pub(crate) struct CallerEntry {
     pub operations: Option<Rule>,
     pub deny_operations: Option<Rule>,
     pub data_classification: Option<String>,
+    /// None: as its data classification says.
+    pub commercial: Option<written::Commercial>,
     pub limits: Rates,
 }
 
@@ -95,6 +98,10 @@ pub(crate) struct Policy {
     /// Levels, the lowest first; empty when levels are only recorded.
     pub data_classifications: Vec<String>,
     pub data_classifications_place: Place,
+    /// Where requests may go by their level; none: anywhere.
+    pub partitions: Option<Reach>,
+    /// Another partition may serve a request in place of the one that should.
+    pub cross_partition_failover: bool,
     /// Empty: whatever the account keeps, the daemon is ready.
     pub require_data_retention: Vec<DataRetention>,
 }
@@ -108,7 +115,12 @@ pub(super) struct Around<'a> {
     pub source: &'a Source,
 }
 
-pub(super) fn policy(policy: written::Policy, has_callers: bool, source: &Source) -> Result<Policy, ConfigError> {
+pub(super) fn policy(
+    policy: written::Policy,
+    has_callers: bool,
+    warnings: &mut Vec<String>,
+    source: &Source,
+) -> Result<Policy, ConfigError> {
     let require = policy.require_known_caller.filter(|require| *require.get_ref());
     if let Some(require) = require.as_ref().filter(|_| !has_callers) {
         let sentence =
@@ -128,10 +140,13 @@ pub(super) fn policy(policy: written::Policy, has_callers: bool, source: &Source
         }
         levels.push(level);
     }
+    let partitions = Reach::new(policy.partitions, &levels, warnings, source)?;
     Ok(Policy {
         require_known_caller: require.map(|require| place(&require.span(), source)),
         data_classifications: levels,
         data_classifications_place: place_of_list,
+        partitions,
+        cross_partition_failover: policy.cross_partition_failover,
         require_data_retention: policy.require_data_retention,
     })
 }
@@ -213,8 +228,10 @@ fn entry(
             format!("nobody can be the caller \"{name}\"; give users, groups, access_key_id, bearer_token_file, certificate_names or host_role."),
         ));
     }
-    let data_classification =
-        table.data_classification.map(|level| classification(level, policy, source)).transpose()?;
+    let data_classification = table
+        .data_classification
+        .map(|level| classification_name(level, &policy.data_classifications, source))
+        .transpose()?;
     let models = table.models.map(|list| patterns::permitted_models("models", &list, source)).transpose()?;
     let deny_models = table.deny_models.map(|list| patterns::models(&list, source)).transpose()?;
     let operations =
@@ -233,6 +250,7 @@ fn entry(
         operations,
         deny_operations,
         data_classification,
+        commercial: table.commercial,
         limits,
     })
 }
@@ -294,13 +312,18 @@ fn bearer(file: &Spanned<FilePath>, name: &str, known: &mut Callers, source: &So
     Ok(token)
 }
 
-fn classification(level: Spanned<String>, policy: &Policy, source: &Source) -> Result<String, ConfigError> {
+/// A level; one of the order, where there is one.
+pub(super) fn classification_name(
+    level: Spanned<String>,
+    order: &[String],
+    source: &Source,
+) -> Result<String, ConfigError> {
     let (span, level) = (level.span(), level.into_inner());
     if !is_classification(&level) {
         return Err(source.error(span, not_a_classification(&level)));
     }
-    if !policy.data_classifications.is_empty() && !policy.data_classifications.contains(&level) {
-        let levels = policy.data_classifications.join("\", \"");
+    if !order.is_empty() && !order.contains(&level) {
+        let levels = order.join("\", \"");
         let sentence = format!(
             "data classification \"{level}\" is not one of policy.data_classifications (\"{levels}\"); add it there or choose one of them."
         );

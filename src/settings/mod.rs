@@ -3,6 +3,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod anchor;
+mod audit;
 pub(crate) mod callers;
 pub(crate) mod failover;
 pub(crate) mod guardrails;
@@ -12,6 +13,7 @@ pub(crate) mod listen;
 pub mod model_price;
 mod models;
 mod names;
+mod partitions;
 mod patterns;
 pub(crate) mod secrets;
 mod telemetry;
@@ -30,10 +32,12 @@ pub use anchor::{Anchor, S3Anchor};
 use crate::config::{
     self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
 };
+use crate::partition::{Partition, Partitions};
 
-pub(crate) use models::Models;
+use audit::audit;
+pub(crate) use models::{Models, Pin};
 pub(crate) use names::is_region;
-use names::{any_region, commercial_region};
+use names::{any_region, upstream_region};
 pub(crate) use telemetry::Telemetry;
 
 /// Everything the daemon was told.
@@ -70,7 +74,7 @@ pub struct Settings {
     pub(crate) threads: NonZeroUsize,
 }
 
-/// One commercial region and the hosts that serve it.
+/// One region and the hosts that serve it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Upstream {
     pub region: String,
@@ -105,10 +109,20 @@ pub(crate) struct Credentials {
 /// Where the commercial credential is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SecretLocation {
-    SecretsManager { secret_id: String, region: String },
+    SecretsManager {
+        secret_id: String,
+        region: String,
+    },
     Environment,
     File(PathBuf),
     Profile(String),
+    /// This host's own role, by the SDKs' default chain.
+    Host {
+        /// Of the upstream.
+        region: String,
+        /// A commercial upstream takes its key from the environment, where the chain would find it.
+        beside_environment: bool,
+    },
 }
 
 impl SecretLocation {
@@ -128,6 +142,7 @@ impl fmt::Display for SecretLocation {
             SecretLocation::Environment => f.write_str("credentials from the environment"),
             SecretLocation::File(path) => write!(f, "credentials file {}", path.display()),
             SecretLocation::Profile(name) => write!(f, "AWS profile {name}"),
+            SecretLocation::Host { region, .. } => write!(f, "this host's own role for {region}"),
         }
     }
 }
@@ -155,8 +170,9 @@ pub struct Audit {
     pub anchor: Option<Anchor>,
 }
 
-/// Regions in which Bedrock has FIPS hosts, outside GovCloud (AWS's FIPS endpoint list).
-const FIPS_REGIONS: [&str; 4] = ["us-east-1", "us-east-2", "us-west-2", "ca-central-1"];
+/// Regions in which Bedrock has FIPS hosts (AWS's FIPS endpoint list).
+const FIPS_REGIONS: [&str; 6] =
+    ["us-east-1", "us-east-2", "us-west-2", "ca-central-1", "us-gov-west-1", "us-gov-east-1"];
 
 /// The region used when neither the configuration nor the credential names one.
 pub(crate) const DEFAULT_REGION: &str = "us-east-1";
@@ -187,7 +203,7 @@ impl Settings {
     fn new(config: Config, source: &Source) -> Result<Settings, ConfigError> {
         let mut warnings = Vec::new();
         let upstream_is_default = config.upstreams.is_none();
-        let policy = callers::policy(config.policy, !config.callers.is_empty(), source)?;
+        let policy = callers::policy(config.policy, !config.callers.is_empty(), &mut warnings, source)?;
         let listen = listen::Listen::new(config.listen, source)?;
         let max_buffered_bytes = limits::max_buffered_bytes(&config.limits, source)?;
         let prices = limits::Prices::of_file(config.limits.prices_file.as_ref(), source)?;
@@ -199,8 +215,9 @@ impl Settings {
         let written = config.upstreams.as_ref().map(|upstreams| upstreams.get_ref().as_slice());
         let upstreams_policy = failover::policy(&config.upstreams_policy, written, &mut warnings, source);
         let of_its_own = config.credentials.as_ref().map(Spanned::span);
-        let credentials = credentials(config.credentials, "[credentials]", source)?;
+        let credentials = credentials(config.credentials, "[credentials]", None, source)?;
         let upstreams = upstreams(config.upstreams, &credentials, source)?;
+        let partitions: Partitions = upstreams.iter().map(Upstream::partition).collect();
         if let Some(span) = of_its_own
             && upstreams.iter().all(|upstream| upstream.credentials != credentials)
         {
@@ -219,7 +236,7 @@ impl Settings {
                 idle: timeout("idle", &config.upstream_timeouts.idle, DAY)?,
             },
             credentials,
-            models: models::models(config.models, &mut warnings, source)?,
+            models: models::models(config.models, partitions, &mut warnings, source)?,
             headers: headers::headers(config.headers, source)?,
             guardrails: guardrails::guardrails(config.guardrails, source)?,
             callers,
@@ -236,6 +253,11 @@ impl Settings {
             core_dumps: config.process.core_dumps,
             threads: threads(&config.runtime.threads, source)?,
         })
+    }
+
+    /// Those that have an upstream.
+    pub(crate) fn partitions(&self) -> Partitions {
+        self.upstreams.iter().map(Upstream::partition).collect()
     }
 
     /// What an admin should know, though the daemon runs.
@@ -262,9 +284,6 @@ fn threads(written: &Spanned<u16>, source: &Source) -> Result<NonZeroUsize, Conf
 
 /// A day, to measure what is too long by.
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// A ledger needs some room before the first record can stand in it.
-const LEAST_LEDGER_BYTES: u64 = 4_000;
 
 /// A duration, unless it is so long that it cannot be meant.
 fn at_most(
@@ -301,6 +320,7 @@ fn upstreams(
     for upstream in upstreams.into_inner() {
         let span = upstream.span();
         let upstream = one_upstream(upstream.into_inner(), credentials, source)?;
+        partitions::check_credentials(&upstream, &known, span.clone(), source)?;
         if known.iter().any(|other| other.region == upstream.region && other.runtime == upstream.runtime) {
             return Err(
                 source.error(span, format!("region {} is named twice with the same endpoint.", upstream.region))
@@ -308,19 +328,20 @@ fn upstreams(
         }
         known.push(upstream);
     }
+    partitions::note_environment(&mut known);
     Ok(known)
 }
 
 fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Source) -> Result<Upstream, ConfigError> {
-    let region = commercial_region(&upstream.region, source)?;
+    let region = upstream_region(&upstream.region, upstream.partition.as_ref(), source)?;
     let has_fips = FIPS_REGIONS.contains(&region.as_str());
     if upstream.fips == Some(true) && !has_fips && upstream.runtime_endpoint.is_none() {
+        let partition = Partition::of_region(&region);
+        let others = FIPS_REGIONS.into_iter().filter(|other| Partition::of_region(other) == partition);
+        let others = others.collect::<Vec<_>>().join(", ");
         return Err(source.error(
             upstream.region.span(),
-            format!(
-                "Bedrock has no FIPS host in {region}; choose one of {} or set fips = false.",
-                FIPS_REGIONS.join(", ")
-            ),
+            format!("Bedrock has no FIPS host in {region}; choose one of {others} or set fips = false."),
         ));
     }
     let fips = upstream.fips.unwrap_or(has_fips);
@@ -328,8 +349,10 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         names::serves(endpoint, &region, source)?;
     }
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
-    let own =
-        upstream.credentials.map(|own| credentials(Some(own), "the upstream's credentials", source)).transpose()?;
+    let own = upstream
+        .credentials
+        .map(|own| credentials(Some(own), "the upstream's credentials", Some(&region), source))
+        .transpose()?;
     let weight = failover::weight(upstream.weight.as_ref(), source)?;
     Ok(Upstream {
         runtime: upstream
@@ -345,7 +368,12 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
 }
 
 impl Upstream {
-    /// AWS's own hosts of a commercial region, FIPS where it has them.
+    /// The partition that it is in.
+    pub(crate) fn partition(&self) -> Partition {
+        Partition::of_region(&self.region)
+    }
+
+    /// AWS's own hosts of a region, FIPS where it has them.
     pub(crate) fn of_region(region: &str, credentials: &Credentials) -> Upstream {
         let fips = FIPS_REGIONS.contains(&region);
         Upstream {
@@ -375,10 +403,11 @@ fn ca_certificates(
 
 const NO_SECRET: &str = "secret_id is empty; write the name of the secret that holds the commercial credential here, or choose another source.";
 
-/// `place` names the table in sentences.
+/// `place` names the table in sentences; `upstream` is the region of the one upstream that these are for, if they are.
 fn credentials(
     credentials: Option<Spanned<config::Credentials>>,
     place: &str,
+    upstream: Option<&str>,
     source: &Source,
 ) -> Result<Credentials, ConfigError> {
     let Some(credentials) = credentials else {
@@ -429,48 +458,20 @@ fn credentials(
                     .ok_or_else(|| needs("profile", "profile"))?,
             )
         }
+        CredentialSource::Host => {
+            refuse_stray(
+                "host",
+                &[("secret_id", has_secret), ("region", has_region), ("file", has_file), ("profile", has_profile)],
+            )?;
+            let region = upstream.filter(|region| Partition::of_region(region) == Partition::Govcloud);
+            let sentence = "source = \"host\" is this host's own role, which only GovCloud knows; write it as the credentials of an upstream in GovCloud.";
+            let region = region.ok_or_else(|| source.error(span.clone(), sentence))?;
+            SecretLocation::Host { region: region.to_owned(), beside_environment: false }
+        }
     };
     Ok(Credentials {
         source: secret,
         refresh_interval: at_most("refresh_interval", &written.refresh_interval, DAY, source)?,
-    })
-}
-
-fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> Result<Audit, ConfigError> {
-    // A table is owed every record; without one, nobody waits for the oldest.
-    let by_default = if audit.table.get_ref().is_empty() { OnFull::Prune } else { OnFull::Deny };
-    let region = any_region(&audit.region, source)?;
-    let table = match audit.table.get_ref().as_str() {
-        "" => None,
-        _ => Some(names::table(&audit.table, &region, source)?),
-    };
-    let bytes = audit.max_ledger_bytes.get_ref().get();
-    if bytes < LEAST_LEDGER_BYTES {
-        let sentence =
-            format!("a ledger of {bytes} bytes has no room for a record; give it {LEAST_LEDGER_BYTES} at least.");
-        return Err(source.error(audit.max_ledger_bytes.span(), sentence));
-    }
-    let mut warn = |span, sentence: &str| warnings.push(source.error(span, sentence).to_string());
-    if bytes < 1 << 20 {
-        warn(
-            audit.max_ledger_bytes.span(),
-            "a ledger of less than 1 MiB (1048576) is full after a few hundred requests.",
-        );
-    }
-    let retention = audit.retention.get_ref().0;
-    if retention < Duration::from_secs(3600) {
-        warn(audit.retention.span(), "records are deleted within the hour.");
-    }
-    Ok(Audit {
-        state_dir: audit.state_dir.map(|path| path.0),
-        table,
-        anchor: audit.anchor.map(|written| anchor::anchor(written, &region, source)).transpose()?,
-        region,
-        retention,
-        on_failure: audit.on_failure,
-        durability: audit.durability,
-        max_ledger_bytes: bytes,
-        on_full: audit.on_full.unwrap_or(by_default),
     })
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::callers::Rule;
+use super::callers::{Place, Rule, place};
 use super::{DAY, at_most, patterns};
-use crate::config::{self, ConfigError, Source, nearest};
+use crate::config::{self, ConfigError, Glob, Source, nearest};
 use crate::model::identifier::{self, Identifier};
 use crate::operation::check_identifier;
+use crate::partition::{Partition, Partitions};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Models {
@@ -21,16 +22,40 @@ pub(crate) struct Models {
     pub allow_profile_management: bool,
     pub refresh_interval: Duration,
     pub aliases: BTreeMap<String, String>,
+    /// Where models must be served, the first of the file first.
+    pub pins: Vec<Pin>,
+    /// Where the upstream is that these rules are for.
+    pub partition: Partition,
+}
+
+/// A line of `[models.partition]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pin {
+    pub pattern: Glob,
+    pub partition: Partition,
+    pub place: Place,
+}
+
+impl Models {
+    /// What holds for an upstream of a partition. GovCloud's profiles are all of one geography, and stay in it.
+    pub(crate) fn in_partition(&self, partition: Partition) -> Models {
+        let geographies = match partition {
+            Partition::Commercial => self.geographies.clone(),
+            Partition::Govcloud => vec![identifier::GOVCLOUD_GEOGRAPHY.to_owned()],
+        };
+        Models { geographies, partition, ..self.clone() }
+    }
 }
 
 pub(super) fn models(
     models: config::Models,
+    partitions: Partitions,
     warnings: &mut Vec<String>,
     source: &Source,
 ) -> Result<Models, ConfigError> {
     let geographies =
         models.geographies.iter().map(|name| geography(name, source)).collect::<Result<Vec<_>, ConfigError>>()?;
-    let aliases = aliases(models.aliases, &geographies, warnings, source)?;
+    let aliases = aliases(models.aliases, &geographies, partitions, warnings, source)?;
     if let Some(pattern) = models.deny.get_ref().iter().find(|pattern| pattern.get_ref().to_string() == "*") {
         warnings.push(source.error(pattern.span(), "\"*\" denies every model, to everybody.").to_string());
     }
@@ -42,7 +67,30 @@ pub(super) fn models(
         allow_profile_management: models.allow_profile_management,
         refresh_interval: at_most("refresh_interval", &models.refresh_interval, DAY * 30, source)?,
         aliases,
+        pins: pins(models.partition, partitions, source)?,
+        partition: Partition::Commercial,
     })
+}
+
+fn pins(
+    written: BTreeMap<Spanned<String>, Spanned<Partition>>,
+    partitions: Partitions,
+    source: &Source,
+) -> Result<Vec<Pin>, ConfigError> {
+    let mut pins: Vec<_> = written.into_iter().collect();
+    pins.sort_by_key(|(pattern, _)| pattern.span().start);
+    let pin = |(pattern, partition): (Spanned<String>, Spanned<Partition>)| {
+        patterns::check_model(pattern.get_ref()).map_err(|why| source.error(pattern.span(), why))?;
+        let (span, partition) = (partition.span(), partition.into_inner());
+        if !partitions.has(partition) {
+            let sentence = format!(
+                "no upstream is in the partition {partition}; add one under [[upstreams]], or remove the line."
+            );
+            return Err(source.error(span, sentence));
+        }
+        Ok(Pin { pattern: Glob::new(pattern.get_ref()), partition, place: place(&pattern.span(), source) })
+    };
+    pins.into_iter().map(pin).collect()
 }
 
 fn geography(geography: &Spanned<String>, source: &Source) -> Result<String, ConfigError> {
@@ -68,11 +116,12 @@ fn geography(geography: &Spanned<String>, source: &Source) -> Result<String, Con
 fn aliases(
     written: BTreeMap<Spanned<String>, Spanned<String>>,
     geographies: &[String],
+    partitions: Partitions,
     warnings: &mut Vec<String>,
     source: &Source,
 ) -> Result<BTreeMap<String, String>, ConfigError> {
     for (alias, target) in &written {
-        check_alias(alias, target, source)?;
+        check_alias(alias, target, partitions, source)?;
         let (alias, name) = (alias.get_ref(), target.get_ref());
         let mut next = name;
         for _ in &written {
@@ -90,7 +139,8 @@ fn aliases(
             warn(format!("\"{name}\" is an alias too; aliases are applied once, so \"{name}\" itself is asked for."));
         }
         if let Ok(Identifier::Profile { geography, .. } | Identifier::ProfileArn { geography, .. }) =
-            identifier::read(name, |_| false)
+            identifier::read(name, Partition::Commercial, |_| false)
+            && partitions.has(Partition::Commercial)
             && !geographies.iter().any(|allowed| allowed == geography)
         {
             warn(format!("\"{alias}\" will be refused: \"{geography}\" is not in models.geographies."));
@@ -99,7 +149,12 @@ fn aliases(
     Ok(written.into_iter().map(|(alias, target)| (alias.into_inner(), target.into_inner())).collect())
 }
 
-fn check_alias(alias: &Spanned<String>, target: &Spanned<String>, source: &Source) -> Result<(), ConfigError> {
+fn check_alias(
+    alias: &Spanned<String>,
+    target: &Spanned<String>,
+    partitions: Partitions,
+    source: &Source,
+) -> Result<(), ConfigError> {
     let name = target.get_ref();
     let fail = |sentence: String| Err(source.error(target.span(), sentence));
     if alias.get_ref().trim().is_empty() || name.trim().is_empty() {
@@ -118,7 +173,9 @@ fn check_alias(alias: &Spanned<String>, target: &Spanned<String>, source: &Sourc
         );
         return Err(source.error(alias.span(), sentence));
     }
-    identifier::read(name, |_| false)
-        .map(|_| ())
-        .map_err(|refusal| source.error(target.span(), refusal.message.into_owned()))
+    // One that no upstream's partition has is refused, in the words of the last of them.
+    let read = |partition| identifier::read(name, partition, |_| false).map(|_| ());
+    let configured = Partition::ALL.into_iter().filter(|partition| partitions.has(*partition));
+    let known = configured.map(read).reduce(|one, other| one.or(other)).unwrap_or(Ok(()));
+    known.map_err(|refusal| source.error(target.span(), refusal.message.into_owned()))
 }

@@ -3,6 +3,7 @@
 use toml::Spanned;
 
 use crate::config::{ConfigError, Endpoint, Source};
+use crate::partition::Partition;
 
 /// The spelling of an AWS region, such as `us-east-1`.
 pub(crate) fn is_region(text: &str) -> bool {
@@ -14,23 +15,34 @@ pub(crate) fn is_region(text: &str) -> bool {
         && parts.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// A region of the commercial partition.
-pub(super) fn commercial_region(region: &Spanned<String>, source: &Source) -> Result<String, ConfigError> {
+/// A region that serves Bedrock, in the commercial partition or in GovCloud. `written` is what is said of its partition.
+pub(super) fn upstream_region(
+    region: &Spanned<String>,
+    written: Option<&Spanned<Partition>>,
+    source: &Source,
+) -> Result<String, ConfigError> {
     let name = region.get_ref();
     if !is_region(name) {
         return Err(
             source.error(region.span(), format!("\"{name}\" is not an AWS region; write for example \"us-east-1\"."))
         );
     }
-    if !is_commercial(name) {
+    if name.starts_with("cn-") {
         return Err(source.error(
             region.span(),
             format!(
-                "{name} is not in the commercial partition; upstreams are commercial regions such as \"us-east-1\"."
+                "{name} is neither in the commercial partition nor in GovCloud; upstreams are regions such as \"us-east-1\" or \"us-gov-west-1\"."
             ),
         ));
     }
-    Ok(name.clone())
+    let partition = Partition::of_region(name);
+    match written {
+        Some(written) if *written.get_ref() != partition => Err(source.error(
+            written.span(),
+            format!("{name} is in the partition {partition}; write that, or leave partition out."),
+        )),
+        _ => Ok(name.clone()),
+    }
 }
 
 /// A region of any partition.
@@ -49,9 +61,9 @@ pub(super) fn serves(endpoint: &Spanned<Endpoint>, region: &str, source: &Source
         return Ok(());
     }
     match host.split('.').find(|label| is_region(label)) {
-        Some(other) if !is_commercial(other) => Err(source.error(
+        Some(other) if partition_of(other) != partition_of(region) => Err(source.error(
             endpoint.span(),
-            format!("{host} is not in the commercial partition, whose key it must never see; name a host of {region}."),
+            format!("{host} is not in {}, whose key it must never see; name a host of {region}.", place_of(region)),
         )),
         Some(other) if other != region => Err(source.error(
             endpoint.span(),
@@ -105,8 +117,16 @@ pub(super) fn secret(
     Ok((name.clone(), region))
 }
 
-fn is_commercial(region: &str) -> bool {
-    !region.starts_with("us-gov-") && !region.starts_with("cn-")
+/// Of any partition, also of one that no upstream can be in.
+fn partition_of(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "aws-cn" } else { Partition::of_region(region).as_str() }
+}
+
+fn place_of(region: &str) -> &'static str {
+    match Partition::of_region(region) {
+        Partition::Commercial => "the commercial partition",
+        Partition::Govcloud => "GovCloud",
+    }
 }
 
 /// Region and resource of an ARN of a service.

@@ -112,7 +112,8 @@ impl Upstream {
         match self.standing.lock().trouble()? {
             Trouble::Unreachable(why) => Some(format!("the upstream {region} cannot be reached: {why}.")),
             Trouble::Refused(error) => Some(format!(
-                "the upstream {region} refuses the commercial {} ({error}); put a valid one into its source, or look at this host's clock.",
+                "the upstream {region} refuses the {} {} ({error}); put a valid one into its source, or look at this host's clock.",
+                self.credentials.whose(),
                 credential.description()
             )),
         }

@@ -34,6 +34,7 @@ mod opaque;
 mod open_telemetry;
 mod operations;
 mod panics;
+mod partitions;
 mod reload;
 mod retention;
 mod sdk;

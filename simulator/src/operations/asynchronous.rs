@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Input;
 use crate::catalogue::Model;
+use crate::partition;
 use crate::profiles::MADE_AT;
 use crate::reply::{AwsError, Reply};
 use crate::state::State;
@@ -23,7 +24,8 @@ pub(crate) fn start(state: &State, model: &Model, input: &Input<'_>) -> Result<R
     if body["modelInput"].is_null() {
         return Err(AwsError::validation("modelInput is required."));
     }
-    let arn = format!("arn:aws:bedrock:{}:{}:async-invoke/{}", state.region, state.account, &input.derived_id()[..12]);
+    let (partition, id) = (partition::arn(&state.region), input.derived_id());
+    let arn = format!("{partition}:bedrock:{}:{}:async-invoke/{}", state.region, state.account, &id[..12]);
     let mut shown = json!({
         "invocationArn": arn, "modelArn": model.arn(&state.region), "status": "Completed",
         "submitTime": MADE_AT, "lastModifiedTime": MADE_AT, "endTime": MADE_AT,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Input;
 use crate::catalogue::{self, Model};
+use crate::partition;
 use crate::reply::{AwsError, Reply};
 use crate::state::State;
 
@@ -30,7 +31,7 @@ pub(crate) fn list_models(state: &State, input: &Input<'_>) -> Result<Reply, Aws
             && customization.is_none()
     };
     let models: Vec<Value> =
-        catalogue::models().iter().filter(wanted).map(|model| model.summary(&state.region)).collect();
+        catalogue::models(&state.region).iter().filter(wanted).map(|model| model.summary(&state.region)).collect();
     Ok(Reply::json(200, &json!({ "modelSummaries": models })))
 }
 
@@ -41,8 +42,9 @@ fn not_in_enum(value: &str, member: &str, set: &str) -> AwsError {
 }
 
 pub(crate) fn describe_model(state: &State, id: &str) -> Result<Reply, AwsError> {
-    let bare = id.strip_prefix(&format!("arn:aws:bedrock:{}::foundation-model/", state.region)).unwrap_or(id);
-    match catalogue::find(bare) {
+    let models = format!("{}:bedrock:{}::foundation-model/", partition::arn(&state.region), state.region);
+    let bare = id.strip_prefix(&models).unwrap_or(id);
+    match catalogue::find(bare, &state.region) {
         Some(model) => Ok(Reply::json(200, &json!({"modelDetails": model.summary(&state.region)}))),
         None if bare.contains('.') => {
             Err(AwsError::not_found("Could not resolve the foundation model from the provided model identifier."))

@@ -145,8 +145,8 @@ fn response(model: &str, id: &str, answer: &Answer, status: &str) -> Value {
 }
 
 /// `/v1/models` of the mantle host.
-pub(crate) fn models() -> Reply {
-    let data: Vec<Value> = catalogue::models()
+pub(crate) fn models(region: &str) -> Reply {
+    let data: Vec<Value> = catalogue::models(region)
         .iter()
         .filter(|model| model.vendor == Vendor::OpenAi)
         .map(|model| json!({"id": model.id, "object": "model", "created": CREATED, "owned_by": model.provider()}))

@@ -15,7 +15,7 @@ mod verify;
 use std::io::Write;
 use std::time::Duration;
 
-use super::query::{Partition, Query, Scope, Source, TimeRange};
+use super::query::{Query, Scope, Source, TimeRange};
 use super::search_index::{search_in, with_hash};
 use super::search_table;
 use crate::ledger::StateDir;
@@ -139,7 +139,7 @@ async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -
 fn matches(row: &IndexedRecord, query: &Query, since_ms: i64) -> bool {
     let Ok(columns) = ItemColumns::read(&row.item) else { return true };
     columns.started_ms() >= since_ms
-        && query.partition != Partition::Govcloud
+        && query.partition.finds(&row.item)
         && (query.finds_own() || !Record::OWN.contains(&&*columns.operation))
         && query.success.is_none_or(|success| success == columns.success)
         && query.model_id.as_ref().is_none_or(|model| *model == columns.model_id)

@@ -31,7 +31,7 @@ pub(super) fn advice(settings: &Settings, names: &[String], models: &[Overview])
 
 /// All patterns on models, with the place that they are in, and whether case does not count there.
 fn patterns(settings: &Settings) -> Vec<(String, &Glob, bool)> {
-    let Models { allow, deny, .. } = &settings.models;
+    let Models { allow, deny, pins, .. } = &settings.models;
     let mut rules = vec![("models.allow".to_owned(), allow, false), ("models.deny".to_owned(), deny, true)];
     for caller in &settings.callers.entries {
         let place = |key: &str| format!("{key} of the caller \"{}\"", caller.name);
@@ -42,8 +42,9 @@ fn patterns(settings: &Settings) -> Vec<(String, &Glob, bool)> {
         rule.patterns.iter().map(move |pattern| (place.clone(), pattern, any_case))
     });
     let of_limits = settings.limits.models.iter().map(|(pattern, _)| ("[limits.models]".to_owned(), pattern, false));
+    let of_pins = pins.iter().map(|pin| ("[models.partition]".to_owned(), &pin.pattern, false));
     let of_prices = settings.limits.prices.patterns().map(|pattern| ("the price file".to_owned(), pattern, false));
-    of_rules.chain(of_limits).chain(of_prices).collect()
+    of_rules.chain(of_pins).chain(of_limits).chain(of_prices).collect()
 }
 
 /// Imported models, prompts and the like have ARNs that no listing shows; `*` is meant for everything there is.

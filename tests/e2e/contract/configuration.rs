@@ -50,12 +50,12 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
             "1:2: unknown field `nonsense`, expected one of `listen`, `upstreams`, `upstreams_policy`, `upstream_timeouts`, `credentials`, `models`",
         ),
         (
-            "[[upstreams]]\nregion = \"us-gov-west-1\"",
-            "2:10: us-gov-west-1 is not in the commercial partition; upstreams are commercial regions such as \"us-east-1\".",
+            "[[upstreams]]\nregion = \"us-gov-west-1\"\npartition = \"aws\"",
+            "3:13: us-gov-west-1 is in the partition aws-us-gov; write that, or leave partition out.",
         ),
         (
             "[[upstreams]]\nregion = \"cn-north-1\"",
-            "2:10: cn-north-1 is not in the commercial partition; upstreams are commercial regions such as \"us-east-1\".",
+            "2:10: cn-north-1 is neither in the commercial partition nor in GovCloud; upstreams are regions such as \"us-east-1\" or \"us-gov-west-1\".",
         ),
         (
             "[[upstreams]]\nregion = \"US East\"",

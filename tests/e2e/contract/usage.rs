@@ -96,6 +96,7 @@ async fn models_are_listed_as_a_table_and_as_json() {
         json!({
             "modelId": PROFILE_ONLY, "modelName": "Nova Premier", "providerName": "Amazon",
             "invokable": true, "invokedAs": format!("us.{PROFILE_ONLY}"), "createsProfile": false, "reason": null,
+            "servedBy": "us-east-1", "partition": "aws",
         })
     );
     let output = Setup::alone().command(&["models"]).await;

@@ -1,0 +1,205 @@
+//! Which requests may go to which partition: `[policy.partitions]`, and what it takes to keep the partitions apart.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::callers::{Place, classification_name, place};
+use super::{SecretLocation, Upstream};
+use crate::config::callers::{Commercial, PartitionLevels};
+use crate::config::{ConfigError, Source};
+use crate::partition::{Partition, Partitions};
+
+/// What `[policy.partitions]` means.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    place: Place,
+    /// Where the levels that it names may go.
+    levels: HashMap<String, Partitions>,
+    /// Where any other level may go, and a request without one.
+    others: Partitions,
+}
+
+impl Reach {
+    pub(super) fn new(
+        written: Option<Spanned<PartitionLevels>>,
+        order: &[String],
+        warnings: &mut Vec<String>,
+        source: &Source,
+    ) -> Result<Option<Reach>, ConfigError> {
+        let Some(written) = written else { return Ok(None) };
+        let span = written.span();
+        let PartitionLevels { commercial, govcloud } = written.into_inner();
+        if commercial.is_none() {
+            let sentence = "nothing may go to the commercial partition, because \"aws\" is not named here; write \"aws\" = [] if that is meant.";
+            warnings.push(source.error(span.clone(), sentence).to_string());
+        }
+        // What is in GovCloud may stay there, unless it is said what alone may.
+        let others = govcloud.is_none().then_some(Partition::Govcloud);
+        let others: Partitions = others.into_iter().collect();
+        let mut named = Vec::new();
+        for (partition, levels) in [(Partition::Commercial, commercial), (Partition::Govcloud, govcloud)] {
+            for level in levels.into_iter().flatten() {
+                let (span, level) = (level.span(), classification_name(level, order, source)?);
+                if named.contains(&(partition, level.clone())) {
+                    let sentence = format!("data classification \"{level}\" is named twice for {partition}.");
+                    return Err(source.error(span, sentence));
+                }
+                named.push((partition, level));
+            }
+        }
+        let mut levels = HashMap::<String, Partitions>::new();
+        for (_, level) in &named {
+            let of_it = named.iter().filter(|(_, other)| other == level).map(|(partition, _)| *partition);
+            let stays = Partition::ALL.into_iter().filter(|partition| others.has(*partition));
+            levels.insert(level.clone(), of_it.chain(stays).collect());
+        }
+        Ok(Some(Reach { place: place(&span, source), levels, others }))
+    }
+
+    /// Where requests of a level may go. Without one they may stay in GovCloud, and go further only if their caller's entry
+    /// says so.
+    pub(crate) fn of(&self, level: Option<&str>, commercial: Option<Commercial>) -> Partitions {
+        match level {
+            Some(level) => self.levels.get(level).copied().unwrap_or(self.others),
+            None if commercial == Some(Commercial::Allow) => Partitions::ALL,
+            None => Partitions::only(Partition::Govcloud),
+        }
+    }
+
+    /// Where it is written.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// A key is of one partition: the other one must not be shown it, and has no use for it.
+pub(super) fn check_credentials(
+    upstream: &Upstream,
+    known: &[Upstream],
+    span: Range<usize>,
+    source: &Source,
+) -> Result<(), ConfigError> {
+    let partition = upstream.partition();
+    let location = &upstream.credentials.source;
+    let is_shared = |other: &&Upstream| other.partition() != partition && other.credentials.source == *location;
+    let Some(other) = known.iter().find(is_shared) else { return Ok(()) };
+    let (gov, commercial) = match partition {
+        Partition::Govcloud => (upstream, other),
+        Partition::Commercial => (other, upstream),
+    };
+    let what = match location {
+        SecretLocation::Environment => "the environment".to_owned(),
+        other => other.to_string(),
+    };
+    Err(source.error(
+        span,
+        format!(
+            "{} and {} would both use {what}, and no key is good in GovCloud and in the commercial partition; write credentials = {{ source = \"host\" }} for {}.",
+            gov.region, commercial.region, gov.region
+        ),
+    ))
+}
+
+/// Tells the sources that are this host's own role if they would find the commercial key in the environment.
+pub(super) fn note_environment(upstreams: &mut [Upstream]) {
+    let is_commercial = |upstream: &Upstream| upstream.partition() == Partition::Commercial;
+    let by_environment = |upstream: &Upstream| upstream.credentials.source == SecretLocation::Environment;
+    let holds_commercial = upstreams.iter().any(|upstream| is_commercial(upstream) && by_environment(upstream));
+    for upstream in upstreams {
+        if let SecretLocation::Host { beside_environment, .. } = &mut upstream.credentials.source {
+            *beside_environment = holds_commercial;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    fn load(text: &str) -> Result<Settings, String> {
+        let source = Source::new(Path::new("c.toml"), text.to_owned());
+        Settings::from_source(&source).map_err(|error| error.to_string())
+    }
+
+    fn refused(text: &str) -> String {
+        load(text).unwrap_err()
+    }
+
+    const GOV: &str = "[[upstreams]]\nregion = \"us-gov-west-1\"\ncredentials = { source = \"host\" }\n";
+    const BOTH: &str = "[[upstreams]]\nregion = \"us-gov-west-1\"\npartition = \"aws-us-gov\"\ncredentials = { source = \"host\" }\n[[upstreams]]\nregion = \"us-east-1\"\n";
+
+    #[test]
+    fn upstreams_are_of_the_partition_of_their_region_and_use_its_fips_hosts() {
+        let settings = load(BOTH).unwrap();
+        let [gov, commercial] = &settings.upstreams[..] else { panic!("two") };
+        assert_eq!((gov.partition(), commercial.partition()), (Partition::Govcloud, Partition::Commercial));
+        assert_eq!(gov.runtime.host, "bedrock-runtime-fips.us-gov-west-1.amazonaws.com");
+        assert_eq!(gov.control.host, "bedrock-fips.us-gov-west-1.amazonaws.com");
+        let host = |beside_environment| SecretLocation::Host { region: "us-gov-west-1".to_owned(), beside_environment };
+        assert_eq!(gov.credentials.source, host(true), "the commercial key may be in the environment");
+        assert_eq!(load(GOV).unwrap().upstreams[0].credentials.source, host(false));
+        assert_eq!(commercial.credentials.source, SecretLocation::Environment);
+        assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+        let says = "c.toml:3:13: us-gov-west-1 is in the partition aws-us-gov; write that, or leave partition out.";
+        assert_eq!(refused("[[upstreams]]\nregion = \"us-gov-west-1\"\npartition = \"aws\""), says);
+        let says = refused("[[upstreams]]\nregion = \"us-gov-west-1\"\npartition = \"aws-cn\"");
+        assert!(says.contains("aws-us-gov"), "{says}");
+    }
+
+    #[test]
+    fn no_key_is_for_both_partitions() {
+        let says = refused("[[upstreams]]\nregion = \"us-east-1\"\n[[upstreams]]\nregion = \"us-gov-west-1\"");
+        assert!(says.starts_with("c.toml:3:1: us-gov-west-1 and us-east-1 would both use the environment"), "{says}");
+        for text in [
+            "[credentials]\nsource = \"host\"",
+            "[[upstreams]]\nregion = \"us-east-1\"\ncredentials = { source = \"host\" }",
+        ] {
+            assert!(refused(text).contains("which only GovCloud knows"), "{text}");
+        }
+        let says = refused(&GOV.replace("\"host\"", "\"host\", region = \"us-gov-west-1\""));
+        assert!(says.contains("region has no meaning with source = \"host\""), "{says}");
+        let says = refused(&GOV.replace(
+            "credentials",
+            "runtime_endpoint = \"https://bedrock-runtime.us-east-1.amazonaws.com\"\ncredentials",
+        ));
+        assert!(says.contains("is not in GovCloud, whose key it must never see"), "{says}");
+    }
+
+    #[test]
+    fn levels_go_where_the_table_says_and_what_it_does_not_name_stays() {
+        let reach = |text: &str| load(text).unwrap().policy.partitions.unwrap();
+        let both = reach("[policy.partitions]\n\"aws\" = [\"public\"]\n\"aws-us-gov\" = [\"public\", \"cui\"]");
+        let gov = Partitions::only(Partition::Govcloud);
+        assert_eq!(both.of(Some("public"), None), Partitions::ALL);
+        assert_eq!(both.of(Some("cui"), Some(Commercial::Allow)), gov);
+        assert!(both.of(Some("secret"), Some(Commercial::Allow)).is_empty());
+        assert_eq!(both.of(None, None), gov);
+        assert_eq!(both.of(None, Some(Commercial::Allow)), Partitions::ALL);
+        let aws = reach("[policy.partitions]\n\"aws\" = [\"public\"]");
+        assert_eq!((aws.of(Some("public"), None), aws.of(Some("cui"), None)), (Partitions::ALL, gov));
+        let settings = load("[policy.partitions]\n\"aws-us-gov\" = [\"cui\"]").unwrap();
+        assert_eq!(settings.policy.partitions.unwrap().of(Some("cui"), None), gov);
+        assert!(settings.warnings[0].contains("\"aws\" is not named here"), "{:?}", settings.warnings);
+    }
+
+    #[test]
+    fn levels_are_those_of_the_order_and_pins_need_an_upstream() {
+        let says = refused("[policy]\ndata_classifications = [\"public\"]\n[policy.partitions]\n\"aws\" = [\"cui\"]");
+        assert!(says.starts_with("c.toml:4:10: ") && says.contains("policy.data_classifications"), "{says}");
+        let says = refused("[policy.partitions]\n\"aws\" = [\"a\", \"a\"]");
+        assert!(says.contains("named twice for aws"), "{says}");
+        let says = refused("[models.partition]\n\"anthropic.*\" = \"aws-us-gov\"");
+        assert_eq!(
+            says,
+            "c.toml:2:17: no upstream is in the partition aws-us-gov; add one under [[upstreams]], or remove the line."
+        );
+        let pins = load(&format!("{BOTH}[models.partition]\n\"z.*\" = \"aws\"\n\"a.*\" = \"aws-us-gov\"")).unwrap();
+        let pins: Vec<String> = pins.models.pins.iter().map(|pin| pin.pattern.to_string()).collect();
+        assert_eq!(pins, ["z.*", "a.*"], "in the order of the file");
+    }
+}
