@@ -22,6 +22,7 @@ mod profiles;
 mod prompt;
 mod record;
 mod reply;
+mod roles_anywhere;
 mod route;
 mod server;
 mod sigv4;
@@ -45,6 +46,7 @@ pub use keys::{
     DEFAULT_TEMPORARY_ACCESS_KEY_ID, DEFAULT_TEMPORARY_SECRET_ACCESS_KEY, ROTATED_BEARER_TOKEN,
 };
 pub use record::{Ended, Received};
+pub use roles_anywhere::RolesAnywhere;
 pub use tls::Certificate;
 pub use wire::Ending;
 
@@ -125,6 +127,7 @@ impl Simulator {
             known: RwLock::default(),
             profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
             retention: Mutex::new("inherit".to_owned()),
+            roles_anywhere: Mutex::default(),
             async_invokes: Mutex::default(),
             faults: faults::Faults::default(),
             gate: Gate::default(),
@@ -238,6 +241,11 @@ impl Simulator {
     /// The default credentials are known again, and nothing is expired.
     pub fn reset_credentials(&self) {
         self.state.change_credentials(keys::Change { reset: true, ..keys::Change::default() });
+    }
+
+    /// The trust anchor, profile and role of IAM Roles Anywhere, which answers under the same endpoints; none at first.
+    pub fn set_roles_anywhere(&self, known: Option<RolesAnywhere>) {
+        self.state.set_roles_anywhere(known);
     }
 
     /// The account's data retention mode, in Bedrock's words; `inherit` at first, as in a new account.

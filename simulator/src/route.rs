@@ -29,6 +29,7 @@ pub(crate) enum Call {
     GetPromptRouter { arn: String },
     GetProvisionedModelThroughput { id: String },
     GetAccountDataRetention,
+    CreateSession,
 }
 
 impl Call {
@@ -60,6 +61,7 @@ impl Call {
             Call::GetPromptRouter { .. } => "GetPromptRouter",
             Call::GetProvisionedModelThroughput { .. } => "GetProvisionedModelThroughput",
             Call::GetAccountDataRetention => "GetAccountDataRetention",
+            Call::CreateSession => "CreateSession",
         }
     }
 
@@ -126,6 +128,7 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("GET", ["prompt-routers", _]) => Call::GetPromptRouter { arn: id(1) },
         ("GET", ["provisioned-model-throughput", _]) => Call::GetProvisionedModelThroughput { id: id(1) },
         ("GET", ["data-retention"]) => Call::GetAccountDataRetention,
+        ("POST", ["sessions"]) => Call::CreateSession,
         _ => return Err(unknown()),
     })
 }

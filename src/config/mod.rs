@@ -114,6 +114,7 @@ pub(crate) enum CredentialSource {
     Environment,
     File,
     Profile,
+    RolesAnywhere,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,8 +125,13 @@ pub(crate) struct Credentials {
     pub region: Option<Spanned<String>>,
     pub file: Option<FilePath>,
     pub profile: Option<Spanned<String>>,
-    #[serde(default = "five_minutes")]
-    pub refresh_interval: Spanned<Span>,
+    pub trust_anchor_arn: Option<Spanned<String>>,
+    pub profile_arn: Option<Spanned<String>>,
+    pub role_arn: Option<Spanned<String>>,
+    pub certificate_file: Option<FilePath>,
+    pub private_key_file: Option<FilePath>,
+    pub endpoint: Option<Spanned<Endpoint>>,
+    pub refresh_interval: Option<Spanned<Span>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -316,10 +322,6 @@ impl Default for Drain {
 
 fn seconds(seconds: u64) -> Spanned<Span> {
     Spanned::new(0..0, Span(Duration::from_secs(seconds)))
-}
-
-fn five_minutes() -> Spanned<Span> {
-    seconds(300)
 }
 
 /// A configuration that cannot be used: the place and one sentence.

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::aws_files::{self, LONGEST_LOOK};
 use super::file::{self, Lookout, unanswering};
+use super::roles_anywhere::Sessions;
 use super::secret::{Credential, pair, parse};
 use super::{host_process, profile};
 use crate::file_stamp::FileStamp;
@@ -28,6 +29,7 @@ pub(crate) enum Source {
     Environment,
     File { path: PathBuf, lookout: Lookout },
     Profile { name: String },
+    RolesAnywhere(Sessions),
 }
 
 impl Source {
@@ -42,6 +44,7 @@ impl Source {
             SecretLocation::Environment => Source::Environment,
             SecretLocation::File(path) => Source::File { path: path.clone(), lookout: Lookout::new(LONGEST_LOOK) },
             SecretLocation::Profile(name) => Source::Profile { name: name.clone() },
+            SecretLocation::RolesAnywhere(settings) => Source::RolesAnywhere(Sessions::new(settings)),
         }
     }
 
@@ -65,6 +68,7 @@ impl Source {
             Source::Environment => from_environment(|name| std::env::var(name).ok()),
             Source::File { path, lookout } => from_file(path, lookout).await,
             Source::Profile { name } => profile::read(name).await,
+            Source::RolesAnywhere(sessions) => sessions.begin().await,
         }
     }
 
@@ -76,13 +80,14 @@ impl Source {
                 lookout.look(move || vec![FileStamp::of(&path)]).await
             }
             Source::Profile { .. } => aws_files::stamps().await,
+            Source::RolesAnywhere(sessions) => sessions.file_stamps().await,
             Source::SecretsManager { .. } | Source::Environment => None,
         }
     }
 
     /// It is in files, whose changes can be seen.
     pub(crate) fn has_files(&self) -> bool {
-        matches!(self, Source::File { .. } | Source::Profile { .. })
+        matches!(self, Source::File { .. } | Source::Profile { .. } | Source::RolesAnywhere(_))
     }
 }
 

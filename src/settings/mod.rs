@@ -13,6 +13,7 @@ pub mod model_price;
 mod models;
 mod names;
 mod patterns;
+pub(crate) mod roles_anywhere;
 pub(crate) mod secrets;
 mod telemetry;
 pub(crate) mod tls;
@@ -34,6 +35,7 @@ use crate::config::{
 pub(crate) use models::Models;
 pub(crate) use names::is_region;
 use names::{any_region, commercial_region};
+use roles_anywhere::RolesAnywhere;
 pub(crate) use telemetry::Telemetry;
 
 /// Everything the daemon was told.
@@ -109,13 +111,15 @@ pub(crate) enum SecretLocation {
     Environment,
     File(PathBuf),
     Profile(String),
+    RolesAnywhere(Box<RolesAnywhere>),
 }
 
 impl SecretLocation {
-    /// The file that holds the credential, if it is one.
+    /// The file that holds the credential or the private key, if there is one.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             SecretLocation::File(path) => Some(path),
+            SecretLocation::RolesAnywhere(known) => Some(&known.private_key_file),
             _ => None,
         }
     }
@@ -128,6 +132,7 @@ impl fmt::Display for SecretLocation {
             SecretLocation::Environment => f.write_str("credentials from the environment"),
             SecretLocation::File(path) => write!(f, "credentials file {}", path.display()),
             SecretLocation::Profile(name) => write!(f, "AWS profile {name}"),
+            SecretLocation::RolesAnywhere(known) => write!(f, "IAM Roles Anywhere for {}", known.role_arn),
         }
     }
 }
@@ -389,18 +394,29 @@ fn credentials(
     let needs = |key: &str, of: &str| {
         source.error(span.clone(), format!("source = \"{of}\" needs {key} beside it in {place}."))
     };
-    let stray = |key: &str, of: &str| {
-        source.error(span.clone(), format!("{key} has no meaning with source = \"{of}\"; remove it from {place}."))
-    };
-    let refuse_stray = |of: &str, keys: &[(&str, bool)]| match keys.iter().find(|(_, set)| *set) {
-        Some((key, _)) => Err(stray(key, of)),
+    let set = [
+        ("secret_id", written.secret_id.is_some()),
+        ("region", written.region.is_some()),
+        ("file", written.file.is_some()),
+        ("profile", written.profile.is_some()),
+        ("trust_anchor_arn", written.trust_anchor_arn.is_some()),
+        ("profile_arn", written.profile_arn.is_some()),
+        ("role_arn", written.role_arn.is_some()),
+        ("certificate_file", written.certificate_file.is_some()),
+        ("private_key_file", written.private_key_file.is_some()),
+        ("endpoint", written.endpoint.is_some()),
+    ];
+    let only = |of: &str, keys: &[&str]| match set.iter().find(|(key, is_set)| *is_set && !keys.contains(key)) {
+        Some((key, _)) => {
+            let sentence = format!("{key} has no meaning with source = \"{of}\"; remove it from {place}.");
+            Err(source.error(span.clone(), sentence))
+        }
         None => Ok(()),
     };
-    let (has_secret, has_region) = (written.secret_id.is_some(), written.region.is_some());
-    let (has_file, has_profile) = (written.file.is_some(), written.profile.is_some());
+    let mut refresh_interval = Duration::from_secs(300);
     let secret = match written.source {
         CredentialSource::SecretsManager => {
-            refuse_stray("secrets_manager", &[("file", has_file), ("profile", has_profile)])?;
+            only("secrets_manager", &["secret_id", "region"])?;
             let secret_id = written.secret_id.ok_or_else(|| needs("secret_id", "secrets_manager"))?;
             if secret_id.get_ref().trim().is_empty() {
                 return Err(source.error(secret_id.span(), NO_SECRET));
@@ -409,18 +425,15 @@ fn credentials(
             SecretLocation::SecretsManager { secret_id, region }
         }
         CredentialSource::Environment => {
-            refuse_stray(
-                "environment",
-                &[("secret_id", has_secret), ("region", has_region), ("file", has_file), ("profile", has_profile)],
-            )?;
+            only("environment", &[])?;
             SecretLocation::Environment
         }
         CredentialSource::File => {
-            refuse_stray("file", &[("secret_id", has_secret), ("region", has_region), ("profile", has_profile)])?;
+            only("file", &["file"])?;
             SecretLocation::File(written.file.ok_or_else(|| needs("file", "file"))?.0)
         }
         CredentialSource::Profile => {
-            refuse_stray("profile", &[("secret_id", has_secret), ("region", has_region), ("file", has_file)])?;
+            only("profile", &["profile"])?;
             SecretLocation::Profile(
                 written
                     .profile
@@ -429,11 +442,17 @@ fn credentials(
                     .ok_or_else(|| needs("profile", "profile"))?,
             )
         }
+        CredentialSource::RolesAnywhere => {
+            only("roles_anywhere", &roles_anywhere::KEYS)?;
+            // Each reading is a session of its own, and keys are renewed before they end.
+            refresh_interval = DAY;
+            SecretLocation::RolesAnywhere(Box::new(roles_anywhere::roles_anywhere(&written, &span, place, source)?))
+        }
     };
-    Ok(Credentials {
-        source: secret,
-        refresh_interval: at_most("refresh_interval", &written.refresh_interval, DAY, source)?,
-    })
+    if let Some(written) = &written.refresh_interval {
+        refresh_interval = at_most("refresh_interval", written, DAY, source)?;
+    }
+    Ok(Credentials { source: secret, refresh_interval })
 }
 
 fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> Result<Audit, ConfigError> {

@@ -93,6 +93,8 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
             Some(provisioned) => Ok(Reply::json(200, &provisioned)),
             None => Err(AwsError::not_found("The requested provisioned model could not be found.")),
         },
+        // It is answered before, because it is judged in another way.
+        Call::CreateSession => Err(AwsError::new(404, "UnknownOperationException", "Unknown operation")),
         Call::GetAccountDataRetention => Ok(control_plane::data_retention(state)),
     }
 }
