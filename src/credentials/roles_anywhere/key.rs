@@ -122,33 +122,36 @@ fn first_key(text: &str) -> Result<(Form, Zeroizing<Vec<u8>>), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
 
     use super::*;
 
-    fn openssl(words: &str) -> String {
-        let output = Command::new("openssl").args(words.split(' ')).output().unwrap();
-        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+    /// Wrapped into lines, as openssl writes it.
+    fn pem(label: &str, der: &[u8]) -> String {
+        let text = STANDARD.encode(der);
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     }
 
-    /// As openssl writes them, each in both of its forms.
-    fn keys() -> Vec<(&'static str, String)> {
-        vec![
-            ("RSA PRIVATE KEY", openssl("genrsa -traditional 2048")),
-            ("PRIVATE KEY", openssl("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048")),
-            ("EC PRIVATE KEY", openssl("ecparam -name prime256v1 -genkey")),
-            ("PRIVATE KEY", openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256")),
-        ]
+    /// What stands within PKCS#8, behind a head of so many bytes.
+    fn within(key: &KeyPair, head: usize) -> Vec<u8> {
+        key.serialize_der()[head..].to_vec()
     }
 
     #[test]
     fn keys_of_every_form_sign() {
-        for (label, pem) in keys() {
-            assert!(pem.contains(&format!("-----BEGIN {label}-----")), "{label}");
-            let key = PrivateKey::of_pem(&pem).unwrap();
+        let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let curve = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        // openssl writes the curve's name before the key.
+        let named = pem("EC PARAMETERS", &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]);
+        for (form, text) in [
+            ("PKCS#8, RSA", rsa.serialize_pem()),
+            ("PKCS#1", pem("RSA PRIVATE KEY", &within(&rsa, 26))),
+            ("PKCS#8, P-256", curve.serialize_pem()),
+            ("SEC1", named + &pem("EC PRIVATE KEY", &within(&curve, 27))),
+        ] {
+            let key = PrivateKey::of_pem(&text).unwrap_or_else(|why| panic!("{form}: {why}"));
             let signature = key.sign(b"message").unwrap();
             let verified = match key {
                 PrivateKey::Rsa(_) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public())
@@ -157,7 +160,7 @@ mod tests {
                     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public()).verify(b"message", &signature)
                 }
             };
-            assert!(verified.is_ok(), "{label}");
+            assert!(verified.is_ok(), "{form}");
             assert_eq!(format!("{key:?}"), format!("PrivateKey({:?})", key.algorithm()));
         }
     }
@@ -165,13 +168,13 @@ mod tests {
     #[test]
     fn what_cannot_sign_is_told() {
         let refused = |pem: &str| PrivateKey::of_pem(pem).unwrap_err();
-        assert_eq!(refused(&openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384")), P384);
-        assert_eq!(refused(&openssl("ecparam -name secp384r1 -genkey")), P384);
-        assert_eq!(refused(&openssl("genpkey -algorithm ed25519")), UNUSABLE);
-        assert_eq!(refused(&openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass pass:x")), ENCRYPTED);
+        assert_eq!(refused(&KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem()), P384);
+        assert_eq!(refused(&KeyPair::generate_for(&PKCS_ED25519).unwrap().serialize_pem()), UNUSABLE);
+        assert_eq!(refused(&pem("ENCRYPTED PRIVATE KEY", &[0; 99])), ENCRYPTED);
+        assert_eq!(refused("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"), ENCRYPTED);
         assert_eq!(refused(""), "it holds no private key in PEM (PKCS#8, PKCS#1 or SEC1)");
-        assert_eq!(refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"), refused(""));
+        assert_eq!(refused(&pem("CERTIFICATE", &[0; 9])), refused(""));
         assert_eq!(refused("-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----"), "its PEM is damaged");
-        assert_eq!(refused("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"), UNUSABLE);
+        assert_eq!(refused(&pem("PRIVATE KEY", &[0; 9])), UNUSABLE);
     }
 }
