@@ -9,7 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber, SigningKey};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber, SigningKey,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use simulator::{Options, RolesAnywhere, Simulator};
@@ -151,9 +153,13 @@ async fn what_is_not_as_it_was_signed_is_refused() {
         ("a body of its own", |request| request.sent_body = Some(json!({ "profileArn": PROFILE })), 403),
         ("an old date", |request| request.time -= 400, 403),
         ("a date to come", |request| request.time += 400, 403),
-        ("a certificate that is not signed", |request| {
-            request.signed.retain(|name| *name != "x-amz-x509");
-        }, 403),
+        (
+            "a certificate that is not signed",
+            |request| {
+                request.signed.retain(|name| *name != "x-amz-x509");
+            },
+            403,
+        ),
         ("a member that there is not", |request| request.body["sessionPolicy"] = "x".into(), 400),
     ];
     for (what, spoil, expected) in spoiled {
@@ -174,8 +180,14 @@ async fn certificates_that_do_not_hold_are_refused() {
     let stranger = Issuer::new(of_other, of_ca);
     for (what, certificate) in [
         ("expired", issue(&host.issuer, &host.key, |params| params.not_after = rcgen::date_time_ymd(2021, 1, 1))),
-        ("not yet valid", issue(&host.issuer, &host.key, |params| params.not_before = rcgen::date_time_ymd(2090, 1, 1))),
-        ("not for signatures", issue(&host.issuer, &host.key, |params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment])),
+        (
+            "not yet valid",
+            issue(&host.issuer, &host.key, |params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
+        ),
+        (
+            "not for signatures",
+            issue(&host.issuer, &host.key, |params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]),
+        ),
         ("a CA's", issue(&host.issuer, &host.key, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
         ("of another key", issue(&host.issuer, &other, |_| {})),
         ("of another CA", issue(&stranger, &host.key, |_| {})),

@@ -4,6 +4,7 @@
 pub(crate) mod accounts;
 pub(crate) mod anchor;
 pub(crate) mod callers;
+mod credentials;
 pub(crate) mod failover;
 pub(crate) mod guardrails;
 pub(crate) mod headers;
@@ -18,7 +19,6 @@ pub(crate) mod secrets;
 mod telemetry;
 pub(crate) mod tls;
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,14 +28,13 @@ use toml::Spanned;
 
 pub use anchor::{Anchor, S3Anchor};
 
-use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
-};
+use crate::config::{self, Config, ConfigError, Durability, Endpoint, Log, OnFailure, OnFull, Source};
 
+use credentials::credentials;
+pub(crate) use credentials::{Credentials, SecretLocation};
 pub(crate) use models::Models;
 pub(crate) use names::is_region;
 use names::{any_region, commercial_region};
-use roles_anywhere::RolesAnywhere;
 pub(crate) use telemetry::Telemetry;
 
 /// Everything the daemon was told.
@@ -96,45 +95,6 @@ pub(crate) struct Timeouts {
     pub first_byte: Duration,
     /// Between two reads of an answer's body.
     pub idle: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    pub source: SecretLocation,
-    pub refresh_interval: Duration,
-}
-
-/// Where the commercial credential is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SecretLocation {
-    SecretsManager { secret_id: String, region: String },
-    Environment,
-    File(PathBuf),
-    Profile(String),
-    RolesAnywhere(Box<RolesAnywhere>),
-}
-
-impl SecretLocation {
-    /// The file that holds the credential or the private key, if there is one.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        match self {
-            SecretLocation::File(path) => Some(path),
-            SecretLocation::RolesAnywhere(known) => Some(&known.private_key_file),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for SecretLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SecretLocation::SecretsManager { secret_id, region } => write!(f, "secret {secret_id} in {region}"),
-            SecretLocation::Environment => f.write_str("credentials from the environment"),
-            SecretLocation::File(path) => write!(f, "credentials file {}", path.display()),
-            SecretLocation::Profile(name) => write!(f, "AWS profile {name}"),
-            SecretLocation::RolesAnywhere(known) => write!(f, "IAM Roles Anywhere for {}", known.role_arn),
-        }
-    }
 }
 
 /// What `[audit]` means.
@@ -376,83 +336,6 @@ fn ca_certificates(
     let fail =
         |why: String| source.error(file.span(), format!("the CA file {} cannot be used: {why}.", path.display()));
     tls::certificates(path).map_err(fail)
-}
-
-const NO_SECRET: &str = "secret_id is empty; write the name of the secret that holds the commercial credential here, or choose another source.";
-
-/// `place` names the table in sentences.
-fn credentials(
-    credentials: Option<Spanned<config::Credentials>>,
-    place: &str,
-    source: &Source,
-) -> Result<Credentials, ConfigError> {
-    let Some(credentials) = credentials else {
-        return Ok(Credentials { source: SecretLocation::Environment, refresh_interval: Duration::from_secs(300) });
-    };
-    let span = credentials.span();
-    let written = credentials.into_inner();
-    let needs = |key: &str, of: &str| {
-        source.error(span.clone(), format!("source = \"{of}\" needs {key} beside it in {place}."))
-    };
-    let set = [
-        ("secret_id", written.secret_id.is_some()),
-        ("region", written.region.is_some()),
-        ("file", written.file.is_some()),
-        ("profile", written.profile.is_some()),
-        ("trust_anchor_arn", written.trust_anchor_arn.is_some()),
-        ("profile_arn", written.profile_arn.is_some()),
-        ("role_arn", written.role_arn.is_some()),
-        ("certificate_file", written.certificate_file.is_some()),
-        ("private_key_file", written.private_key_file.is_some()),
-        ("endpoint", written.endpoint.is_some()),
-    ];
-    let only = |of: &str, keys: &[&str]| match set.iter().find(|(key, is_set)| *is_set && !keys.contains(key)) {
-        Some((key, _)) => {
-            let sentence = format!("{key} has no meaning with source = \"{of}\"; remove it from {place}.");
-            Err(source.error(span.clone(), sentence))
-        }
-        None => Ok(()),
-    };
-    let mut refresh_interval = Duration::from_secs(300);
-    let secret = match written.source {
-        CredentialSource::SecretsManager => {
-            only("secrets_manager", &["secret_id", "region"])?;
-            let secret_id = written.secret_id.ok_or_else(|| needs("secret_id", "secrets_manager"))?;
-            if secret_id.get_ref().trim().is_empty() {
-                return Err(source.error(secret_id.span(), NO_SECRET));
-            }
-            let (secret_id, region) = names::secret(&secret_id, written.region.as_ref(), source)?;
-            SecretLocation::SecretsManager { secret_id, region }
-        }
-        CredentialSource::Environment => {
-            only("environment", &[])?;
-            SecretLocation::Environment
-        }
-        CredentialSource::File => {
-            only("file", &["file"])?;
-            SecretLocation::File(written.file.ok_or_else(|| needs("file", "file"))?.0)
-        }
-        CredentialSource::Profile => {
-            only("profile", &["profile"])?;
-            SecretLocation::Profile(
-                written
-                    .profile
-                    .map(Spanned::into_inner)
-                    .filter(|name| !name.trim().is_empty() && !name.contains(char::is_control))
-                    .ok_or_else(|| needs("profile", "profile"))?,
-            )
-        }
-        CredentialSource::RolesAnywhere => {
-            only("roles_anywhere", &roles_anywhere::KEYS)?;
-            // Each reading is a session of its own, and keys are renewed before they end.
-            refresh_interval = DAY;
-            SecretLocation::RolesAnywhere(Box::new(roles_anywhere::roles_anywhere(&written, &span, place, source)?))
-        }
-    };
-    if let Some(written) = &written.refresh_interval {
-        refresh_interval = at_most("refresh_interval", written, DAY, source)?;
-    }
-    Ok(Credentials { source: secret, refresh_interval })
 }
 
 fn audit(audit: config::Audit, warnings: &mut Vec<String>, source: &Source) -> Result<Audit, ConfigError> {

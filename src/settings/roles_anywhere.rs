@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::names::{commercial_region, serves};
+use super::names::{any_region, serves};
 use crate::config::{self, ConfigError, Endpoint, Source};
 
 /// The SDKs' variable for the service's endpoint.
@@ -60,7 +60,7 @@ pub(super) fn roles_anywhere(
     };
     let (trust_anchor_arn, of_anchor) = of_service("trust_anchor_arn", &written.trust_anchor_arn, "trust-anchor")?;
     let (profile_arn, of_profile) = of_service("profile_arn", &written.profile_arn, "profile")?;
-    let region = commercial_region(written.region.as_ref().unwrap_or(&of_anchor), source)?;
+    let region = any_region(written.region.as_ref().unwrap_or(&of_anchor), source)?;
     for (key, there) in [("trust_anchor_arn", &of_anchor), ("profile_arn", &of_profile)] {
         if *there.get_ref() != region {
             let sentence = format!(
@@ -166,7 +166,10 @@ mod tests {
         let govcloud = |arn: &str| arn.replace("arn:aws:", "arn:aws-us-gov:").replace("us-east-1", "us-gov-west-1");
         let missing = "[credentials]\nsource = \"roles_anywhere\"";
         for (text, expected) in [
-            (missing.to_owned(), "c:1:1: source = \"roles_anywhere\" needs trust_anchor_arn beside it in [credentials]."),
+            (
+                missing.to_owned(),
+                "c:1:1: source = \"roles_anywhere\" needs trust_anchor_arn beside it in [credentials].",
+            ),
             (
                 table(PROFILE, PROFILE, ROLE, ""),
                 "c:3:20: trust_anchor_arn is not the ARN of a trust-anchor; write it as arn:aws:rolesanywhere:us-east-1:123456789012:trust-anchor/….",

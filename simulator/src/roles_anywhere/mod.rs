@@ -117,7 +117,9 @@ impl Asked {
             ["durationSeconds", "profileArn", "roleArn", "trustAnchorArn", "roleSessionName", "instanceProperties"];
         let body: Value = match request.body {
             [] => json!({}),
-            body => serde_json::from_slice(body).map_err(|_| AwsError::validation("simulator: the body is not JSON"))?,
+            body => {
+                serde_json::from_slice(body).map_err(|_| AwsError::validation("simulator: the body is not JSON"))?
+            }
         };
         let members = body.as_object().ok_or_else(|| AwsError::validation("simulator: the body is no object"))?;
         if let Some(other) = members.keys().find(|name| !KNOWN.contains(&name.as_str())) {
@@ -163,8 +165,7 @@ fn check_trust(
     let anchors: Vec<_> = roots.iter().flat_map(webpki::anchor_from_trusted_cert).collect();
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now).unwrap_or_default()));
     let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    let path =
-        end_entity.verify_for_usage(algorithms, &anchors, chain, time, KeyUsage::client_auth(), None, None);
+    let path = end_entity.verify_for_usage(algorithms, &anchors, chain, time, KeyUsage::client_auth(), None, None);
     match path {
         Ok(_) => {}
         Err(webpki::Error::CertExpired { .. }) => return Err(denied("Certificate is expired")),

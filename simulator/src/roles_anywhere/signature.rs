@@ -47,7 +47,9 @@ pub(super) fn verify(
     let end_entity = EndEntityCert::try_from(certificate).map_err(untrusted)?;
     let serial = decimal(end_entity.serial());
     if id != serial {
-        return Err(invalid_signature(format!("Credential names the serial number {id}, and the certificate has {serial}")));
+        return Err(invalid_signature(format!(
+            "Credential names the serial number {id}, and the certificate has {serial}"
+        )));
     }
     let payload_hash = sha256_hex(request.body);
     let parts = Parts {
@@ -63,9 +65,10 @@ pub(super) fn verify(
     let signature = bytes(presented).ok_or_else(wrong)?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let known = provider.signature_verification_algorithms.mapping.iter().find(|(known, _)| *known == scheme);
-    let fits = known.into_iter().flat_map(|(_, algorithms)| algorithms.iter()).any(|algorithm| {
-        end_entity.verify_signature(*algorithm, to_sign.as_bytes(), &signature).is_ok()
-    });
+    let fits = known
+        .into_iter()
+        .flat_map(|(_, algorithms)| algorithms.iter())
+        .any(|algorithm| end_entity.verify_signature(*algorithm, to_sign.as_bytes(), &signature).is_ok());
     if fits { Ok(serial) } else { Err(wrong()) }
 }
 

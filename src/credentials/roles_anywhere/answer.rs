@@ -63,9 +63,7 @@ impl Answer {
                 Some(keys) => Verdict::Keys(keys),
                 None => Verdict::Refused("the answer of IAM Roles Anywhere holds no keys".to_owned()),
             },
-            408 | 429 | 500.. => {
-                Verdict::Passing(format!("IAM Roles Anywhere cannot give keys now: {}", self.error()))
-            }
+            408 | 429 | 500.. => Verdict::Passing(format!("IAM Roles Anywhere cannot give keys now: {}", self.error())),
             status => {
                 let sentence = self.refusal(settings, ends, now);
                 match self.other_time(now).filter(|_| matches!(status, 400 | 401 | 403)) {

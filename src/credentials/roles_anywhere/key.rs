@@ -136,7 +136,9 @@ mod tests {
 
     /// What stands within PKCS#8, behind a head of so many bytes.
     fn within(key: &KeyPair, head: usize) -> Vec<u8> {
-        key.serialize_der()[head..].to_vec()
+        let der = key.serialize_der();
+        assert_eq!(der[head], 0x30, "a sequence begins there");
+        der[head..].to_vec()
     }
 
     #[test]
@@ -149,13 +151,14 @@ mod tests {
             ("PKCS#8, RSA", rsa.serialize_pem()),
             ("PKCS#1", pem("RSA PRIVATE KEY", &within(&rsa, 26))),
             ("PKCS#8, P-256", curve.serialize_pem()),
-            ("SEC1", named + &pem("EC PRIVATE KEY", &within(&curve, 27))),
+            ("SEC1", named + &pem("EC PRIVATE KEY", &within(&curve, 29))),
         ] {
             let key = PrivateKey::of_pem(&text).unwrap_or_else(|why| panic!("{form}: {why}"));
             let signature = key.sign(b"message").unwrap();
             let verified = match key {
-                PrivateKey::Rsa(_) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public())
-                    .verify(b"message", &signature),
+                PrivateKey::Rsa(_) => {
+                    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public()).verify(b"message", &signature)
+                }
                 PrivateKey::Ecdsa(_) => {
                     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public()).verify(b"message", &signature)
                 }

@@ -64,8 +64,9 @@ impl Sessions {
         }
         self.warn_of_end(identity.ends);
         let keys = self.create(&identity).await?;
-        Credential::from_keys(keys)
-            .map_err(|why| format!("the keys of IAM Roles Anywhere for {} cannot be used: {why}", self.settings.role_arn))
+        Credential::from_keys(keys).map_err(|why| {
+            format!("the keys of IAM Roles Anywhere for {} cannot be used: {why}", self.settings.role_arn)
+        })
     }
 
     /// What changes when certificate or key is replaced.
@@ -136,7 +137,9 @@ impl Sessions {
         while let Some(part) = stream.next().await {
             let part = part.map_err(|error| failed(&error))?;
             if body.len() + part.len() > MAX_ANSWER {
-                return Err(format!("IAM Roles Anywhere ({endpoint}) has given an answer of more than {MAX_ANSWER} bytes"));
+                return Err(format!(
+                    "IAM Roles Anywhere ({endpoint}) has given an answer of more than {MAX_ANSWER} bytes"
+                ));
             }
             body.extend_from_slice(&part);
         }

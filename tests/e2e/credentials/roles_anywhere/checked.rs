@@ -45,7 +45,10 @@ async fn check_online_says_that_a_certificate_has_expired() {
     std::fs::remove_file(host.certificate()).unwrap();
     let (code, text) = said(&host.setup(&bedrock)).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains(&format!("FAIL  the certificate {} cannot be read: No such file", host.certificate().display())), "{text}");
+    assert!(
+        text.contains(&format!("FAIL  the certificate {} cannot be read: No such file", host.certificate().display())),
+        "{text}"
+    );
 }
 
 #[tokio::test]

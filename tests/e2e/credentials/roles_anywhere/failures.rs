@@ -43,7 +43,9 @@ async fn what_iam_roles_anywhere_refuses_is_told_with_what_to_do() {
         bedrock.set_roles_anywhere(Some(account));
         let mut daemon = host.setup(&bedrock).start().await;
         let sentence = refused_for_want_of_keys(&daemon).await;
-        let begins = format!("bedrock-sidecar: no commercial credential: IAM Roles Anywhere gives no keys for the certificate {file}: ");
+        let begins = format!(
+            "bedrock-sidecar: no commercial credential: IAM Roles Anywhere gives no keys for the certificate {file}: "
+        );
         assert!(sentence.starts_with(&begins) && sentence.contains(expected), "{sentence}");
         let ready = daemon.admin_get("/ready").await;
         assert_eq!((ready.status, &ready.json()["ready"]), (503, &json!(false)));
@@ -63,7 +65,9 @@ async fn an_expired_certificate_is_told_and_its_successor_heals() {
     let daemon = host.setup(&bedrock).start().await;
     let sentence = refused_for_want_of_keys(&daemon).await;
     assert!(
-        sentence.ends_with("AccessDeniedException (403): Certificate is expired; it expired at 2021-01-01T00:00:00Z, so renew it."),
+        sentence.ends_with(
+            "AccessDeniedException (403): Certificate is expired; it expired at 2021-01-01T00:00:00Z, so renew it."
+        ),
         "{sentence}"
     );
     let line = daemon.says("this host's certificate is about to expire; renew it").await;
@@ -86,8 +90,16 @@ async fn files_that_cannot_be_used_are_named() {
     // The session that has begun serves on, whatever the files hold.
     for (certificate, key, expected) in [
         ("", key.as_str(), format!("the certificate {certificate_file} cannot be used: it holds no PEM certificate")),
-        (certificate.as_str(), "", format!("the private key {key_file} cannot be used: it holds no private key in PEM")),
-        (certificate.as_str(), encrypted.as_str(), format!("the private key {key_file} cannot be used: it is encrypted")),
+        (
+            certificate.as_str(),
+            "",
+            format!("the private key {key_file} cannot be used: it holds no private key in PEM"),
+        ),
+        (
+            certificate.as_str(),
+            encrypted.as_str(),
+            format!("the private key {key_file} cannot be used: it is encrypted"),
+        ),
     ] {
         host.put(certificate, key);
         until_async("it to be said", || async {
@@ -164,7 +176,12 @@ async fn keys_in_use_serve_on_while_there_are_no_new_ones() {
         (answer.status != 200).then(|| refused(&answer, 503, "ServiceUnavailableException"))
     })
     .await;
-    assert!(sentence.contains("the commercial AWS keys with a session token have expired and IAM Roles Anywhere cannot give keys now"), "{sentence}");
+    assert!(
+        sentence.contains(
+            "the commercial AWS keys with a session token have expired and IAM Roles Anywhere cannot give keys now"
+        ),
+        "{sentence}"
+    );
     bedrock.clear_faults();
     until_async("new keys", || async { (super::super::ask(&daemon).await.status == 200).then_some(()) }).await;
     served(&daemon, &bedrock).await;

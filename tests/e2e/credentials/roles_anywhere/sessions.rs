@@ -149,7 +149,8 @@ async fn a_clock_that_is_off_is_made_up_for() {
 /// One upstream has a credential of its own, and the others are none the wiser.
 #[tokio::test]
 async fn an_upstream_may_have_a_certificate_of_its_own() {
-    let (east, west) = (bedrock().await, bedrock_with(simulator::Options { region: "us-west-2".into(), ..Default::default() }).await);
+    let (east, west) =
+        (bedrock().await, bedrock_with(simulator::Options { region: "us-west-2".into(), ..Default::default() }).await);
     let host = Host::new();
     host.let_in(&east, 3600);
     let own = host.keys(&east.plain_endpoint()).replace('\n', ", ");
