@@ -27,6 +27,12 @@ pub(crate) fn model(resource: &str) -> Option<&'static Model> {
     catalogue::find(router.or_else(provisioned)?)
 }
 
+/// ListPromptRouters.
+pub(crate) fn routers(region: &str, account: &str) -> Vec<Value> {
+    let arns = ROUTERS.iter().map(|(name, ..)| format!("arn:aws:bedrock:{region}:{account}:{name}"));
+    arns.filter_map(|arn| router(&arn, region, account)).collect()
+}
+
 /// GetPromptRouter.
 pub(crate) fn router(arn: &str, region: &str, account: &str) -> Option<Value> {
     let resource = arn.strip_prefix(&format!("arn:aws:bedrock:{region}:{account}:"))?;

@@ -20,6 +20,9 @@ const ANCHOR: &str = "arn:aws:rolesanywhere:us-east-1:123456789012:trust-anchor/
 const PROFILE: &str = "arn:aws:rolesanywhere:us-east-1:123456789012:profile/p";
 const ROLE: &str = "arn:aws:iam::123456789012:role/hosts";
 
+/// Changes one thing of a request.
+type Spoil = fn(&mut Request);
+
 /// A signed request, each part of which a test may spoil before it is signed or after.
 struct Request {
     algorithm: &'static str,
@@ -146,7 +149,7 @@ async fn keys_are_given_for_a_signature() {
 #[tokio::test]
 async fn what_is_not_as_it_was_signed_is_refused() {
     let host = Host::new().await;
-    let spoiled: [(&str, fn(&mut Request), u16); 8] = [
+    let spoiled: [(&str, Spoil, u16); 8] = [
         ("another algorithm", |request| request.algorithm = "AWS4-X509-RSA-SHA256", 403),
         ("another serial number", |request| request.serial = "1".into(), 403),
         ("another region", |request| request.scope_region = "us-west-2", 403),

@@ -3,6 +3,7 @@
 pub(crate) mod behind;
 pub(crate) mod body;
 pub(crate) mod catalogue;
+mod counted;
 pub(crate) mod create;
 pub(crate) mod identifier;
 mod listing;

@@ -1,5 +1,6 @@
 //! What is sent for the model that was asked for, and what may not be sent at all.
 
+mod counted;
 mod created;
 mod learned;
 mod listing;
