@@ -9,7 +9,8 @@ from build import TARGET
 
 # What each needs beyond what every Debian has.
 LIBRARIES = ["libpcre2-8-0", "libssl3"]
-PACKAGES = {"nginx": ["nginx", *LIBRARIES], "haproxy": ["haproxy", "liblua5.3-0", *LIBRARIES]}
+TRACING = ["libopentracing-c-wrapper0", "libopentracing1"]
+PACKAGES = {"nginx": ["nginx", *LIBRARIES], "haproxy": ["haproxy", "liblua5.3-0", *TRACING, *LIBRARIES]}
 
 
 class NotRun(Exception):

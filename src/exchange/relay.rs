@@ -13,6 +13,9 @@ use crate::panics;
 use crate::record::Outcome;
 use crate::upstream::body::{BodyError, UpstreamBody};
 
+/// What a socket takes of an answer at once in any case but one: its client takes nothing of the answers before.
+const SMALL: u64 = 64 * 1024;
+
 /// The body of an answer to a client.
 #[derive(Debug)]
 pub(crate) struct Body(BodyKind);
@@ -29,6 +32,17 @@ struct Relay {
     body: UpstreamBody,
     /// Taken at the end; what is left when the relay is dropped belongs to a client that has gone.
     passage: Option<Passage>,
+    /// The end of a larger answer is where its last bytes are known to have left.
+    delivery: Delivery,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Delivery {
+    /// Nobody says when the last bytes have left.
+    Untold,
+    Told,
+    /// All has been handed on, and the last bytes may not have left.
+    Awaited,
 }
 
 #[derive(Debug)]
@@ -44,7 +58,8 @@ impl Body {
 
     /// What comes from upstream, with the exchange that ends when it does.
     pub(super) fn relay(body: UpstreamBody, exchange: Box<Exchange>, meter: Meter) -> Body {
-        let mut relay = Box::new(Relay { body, passage: Some(Passage { exchange, meter }) });
+        let mut relay =
+            Box::new(Relay { body, passage: Some(Passage { exchange, meter }), delivery: Delivery::Untold });
         // An answer without a body has ended before its first frame.
         if relay.body.is_end_stream() {
             relay.end();
@@ -59,6 +74,18 @@ impl Body {
 }
 
 impl Relay {
+    /// Runs what may panic. If it does, the exchange says so in its record.
+    fn contained<T>(&mut self, step: impl FnOnce(&mut Relay) -> T) -> Option<T> {
+        let result = panics::contain(|| step(self));
+        result
+            .inspect_err(|_panicked| {
+                if let Some(passage) = self.passage.take().as_mut() {
+                    passage.exchange.panicked = true;
+                }
+            })
+            .ok()
+    }
+
     /// The next frame, taken down as it passes.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
@@ -90,6 +117,15 @@ impl Relay {
     }
 
     fn end(&mut self) {
+        let size = self.passage.as_ref().map_or(0, |passage| passage.exchange.record.response_size);
+        if self.delivery == Delivery::Told && size > SMALL {
+            self.delivery = Delivery::Awaited;
+        } else {
+            self.complete();
+        }
+    }
+
+    fn complete(&mut self) {
         if let Some(Passage { mut exchange, meter }) = self.passage.take() {
             exchange.complete(meter);
         }
@@ -115,6 +151,24 @@ impl listen::Answer for Body {
         let status = exchange.record.status_code;
         exchange.close(Outcome::ClientStalled, status);
     }
+
+    fn will_be_told(&mut self) {
+        if let BodyKind::Relay(relay) = &mut self.0
+            && relay.passage.is_some()
+        {
+            relay.delivery = Delivery::Told;
+        }
+    }
+
+    fn waits_to_be_told(&self) -> bool {
+        matches!(&self.0, BodyKind::Relay(relay) if relay.delivery == Delivery::Awaited)
+    }
+
+    fn taken(&mut self) {
+        if let BodyKind::Relay(relay) = &mut self.0 {
+            relay.contained(Relay::complete);
+        }
+    }
 }
 
 impl Drop for Relay {
@@ -134,12 +188,7 @@ impl HttpBody for Body {
             BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodyKind::Relay(relay) => relay,
         };
-        panics::contain(|| relay.poll_next(cx)).unwrap_or_else(|_panicked| {
-            if let Some(passage) = relay.passage.take().as_mut() {
-                passage.exchange.panicked = true;
-            }
-            Poll::Ready(Some(Err(BodyError::Panicked)))
-        })
+        relay.contained(|relay| relay.poll_next(cx)).unwrap_or_else(|| Poll::Ready(Some(Err(BodyError::Panicked))))
     }
 
     fn is_end_stream(&self) -> bool {

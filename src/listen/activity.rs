@@ -4,7 +4,7 @@
 //! timer is set for a read or a write.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -34,6 +34,9 @@ pub(crate) struct Activity {
     blocked: AtomicU64,
     /// Those that HTTP/2 may hold back one by one.
     answers: Mutex<Vec<Weak<dyn Cut>>>,
+    leaving: Mutex<Leaving>,
+    /// Whether any is.
+    any_leaving: AtomicBool,
     /// The place is needed for somebody else.
     unwanted: AtomicBool,
     told: Notify,
@@ -76,6 +79,16 @@ pub(crate) trait Cut: std::fmt::Debug + Send + Sync {
     fn waiting_since(&self) -> Option<u64>;
     /// Ends it, as one that its client did not take.
     fn cut(&self);
+    /// The socket has taken all of it.
+    fn taken(&self);
+}
+
+/// Answers that the HTTP library has taken whole, and the socket perhaps not.
+#[derive(Debug, Default)]
+struct Leaving {
+    answers: Vec<Arc<dyn Cut>>,
+    /// The connection is gone.
+    closed: bool,
 }
 
 /// A request in progress.
@@ -100,6 +113,8 @@ impl Activity {
             busy: AtomicU64::new(1),
             blocked: AtomicU64::new(0),
             answers: Mutex::default(),
+            leaving: Mutex::default(),
+            any_leaving: AtomicBool::new(false),
             unwanted: AtomicBool::new(false),
             told: Notify::new(),
             told_at: AtomicU64::new(0),
@@ -159,6 +174,38 @@ impl Activity {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|known| known.strong_count() > 0);
         answers.push(answer);
+    }
+
+    /// This answer is told when the socket has taken all that was written; until then it can be cut.
+    pub(super) fn await_flush(&self, answer: Arc<dyn Cut>) {
+        let mut leaving = self.leaving();
+        if !leaving.closed {
+            leaving.answers.push(answer);
+            self.any_leaving.store(true, Relaxed);
+        }
+    }
+
+    /// The socket has taken all that was written.
+    pub(super) fn flushed(&self) {
+        if self.any_leaving.load(Relaxed) {
+            self.any_leaving.store(false, Relaxed);
+            let answers = std::mem::take(&mut self.leaving().answers);
+            answers.iter().for_each(|answer| answer.taken());
+        }
+    }
+
+    /// The connection has ended, and the socket takes no more.
+    pub(super) fn closed(&self) {
+        let answers = {
+            let mut leaving = self.leaving();
+            leaving.closed = true;
+            std::mem::take(&mut leaving.answers)
+        };
+        drop(answers);
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts every answer whose bytes have waited so long, and says how many.

@@ -23,7 +23,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body that is watched.
 #[derive(Debug)]
-pub(crate) struct Watched<B>(Arc<Slot<B>>);
+pub(crate) struct Watched<B: Answer>(Arc<Slot<B>>);
 
 #[derive(Debug)]
 struct Slot<B> {
@@ -48,13 +48,31 @@ struct Held<B> {
 pub(super) struct Stalled;
 
 impl<B: Answer> Watched<B> {
-    pub(super) fn new(body: B, progress: InProgress, activity: &Arc<Activity>, protocol: Protocol) -> Watched<B> {
-        let most = if protocol == Protocol::Http2 { PIECE } else { usize::MAX };
+    pub(super) fn new(mut body: B, progress: InProgress, activity: &Arc<Activity>, protocol: Protocol) -> Watched<B> {
+        let most = match protocol {
+            // One answer at a time, so what the socket has taken tells of this one.
+            Protocol::Http1 => {
+                body.will_be_told();
+                usize::MAX
+            }
+            Protocol::Http2 => PIECE,
+        };
         let held = Mutex::new(Held { body: Some((body, progress)), rest: Bytes::new() });
         let slot = Arc::new(Slot { activity: Arc::clone(activity), handed: AtomicU64::new(0), most, held });
         let weak: Weak<Slot<B>> = Arc::downgrade(&slot);
         activity.watch(weak);
         Watched(slot)
+    }
+}
+
+/// The library drops a body once it has all of it. Its last bytes may still be on their way.
+impl<B: Answer> Drop for Watched<B> {
+    fn drop(&mut self) {
+        let waits = self.0.held().body.as_ref().is_some_and(|(body, _)| body.waits_to_be_told());
+        if waits {
+            let slot: Arc<Slot<B>> = Arc::clone(&self.0);
+            self.0.activity.await_flush(slot);
+        }
     }
 }
 
@@ -75,6 +93,13 @@ impl<B: Answer> Cut for Slot<B> {
         let taken = self.held().body.take();
         if let Some((mut body, _progress)) = taken {
             body.client_stalled();
+        }
+    }
+
+    fn taken(&self) {
+        let taken = self.held().body.take();
+        if let Some((mut body, _progress)) = taken {
+            body.taken();
         }
     }
 }

@@ -99,6 +99,7 @@ impl<T: Duplex> Drop for Guarded<T> {
         if !self.lingering {
             self.io.reset_when_dropped();
         }
+        self.activity.closed();
     }
 }
 
@@ -380,6 +381,9 @@ impl<T: Duplex> Write for Guarded<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.activity.flushed();
+        }
         self.note(flushed, |()| 0)
     }
 

@@ -237,6 +237,61 @@ async fn a_slow_client_that_takes_its_answer_is_not_cut() {
     daemon.record("the whole answer", |record| record["outcome"] == "completed").await;
 }
 
+/// Whether an answer over HTTP/1.1 has come to its end.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse::<usize>().ok());
+    length.map_or(bytes.ends_with(b"\r\n0\r\n\r\n"), |length| bytes.len() == end + 4 + length)
+}
+
+/// The kernel holds megabytes for a client that reads nothing, so some of these answers end just as it takes no more. A record
+/// says that an answer was given whole only if the client can still read all of it.
+#[tokio::test]
+async fn an_answer_is_complete_only_if_its_client_can_read_all_of_it() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock)
+        .listen(&listen("write_timeout = \"1s\""))
+        .with("[limits]\nmax_buffered_bytes = 1000000000")
+        .ready()
+        .await;
+    let sizes: Vec<usize> = (1..=128).map(|step| step * 40_000).collect();
+    let mut clients = Vec::new();
+    for size in &sizes {
+        let path = if size % 80_000 == 0 { converse_path(ON_DEMAND) } else { stream_path(ON_DEMAND) };
+        let body = converse(&format!("repeat {size}"));
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        clients.push(stream);
+    }
+    let records = daemon.all_records(sizes.len()).await;
+    // What is still unsent is cut by then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut whole = 0;
+    for mut stream in clients {
+        let mut all = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        // A connection that has sent all stays open.
+        while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_millis(500), stream.read(&mut buffer)).await
+        {
+            all.extend_from_slice(&buffer[..read]);
+            if is_whole(&all) {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&all);
+        let lower = text.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();
+        let id = lower.split("x-bedrock-sidecar-request-id: ").nth(1).and_then(|rest| rest.lines().next());
+        let Some(id) = id else { continue };
+        let record = records.iter().find(|record| record["requestId"] == id).unwrap();
+        let came = is_whole(&all);
+        assert_eq!(record["outcome"] == "completed", came, "{} bytes came of {lower}: {record}", all.len());
+        whole += usize::from(came);
+    }
+    assert!(whole > 0 && whole < sizes.len(), "{whole} of {} are whole", sizes.len());
+}
+
 /// The window of one stream stays shut while another stream of the same connection is served.
 #[tokio::test]
 async fn a_stream_whose_window_never_opens_is_cut_over_http2() {
