@@ -135,6 +135,10 @@ pub(crate) static COUNT_TOKENS: Operation =
 pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
 
+/// What it lists is looked through, like the list of models.
+pub(crate) static LIST_INFERENCE_PROFILES: Operation =
+    row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens);
+
 /// Here a GovCloud profile is translated, as where it is invoked.
 pub(crate) static GET_INFERENCE_PROFILE: Operation =
     row("GetInferenceProfile", "GET", &["inference-profiles", "{}"], Control, Described, NoTokens);
@@ -232,7 +236,7 @@ pub(crate) static OPERATIONS: [&Operation; 38] = [
     ),
     &row("ListGuardrails", "GET", &["guardrails"], Control, NoModel, NoTokens),
     &row("ListPromptRouters", "GET", &["prompt-routers"], Control, NoModel, NoTokens),
-    &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
+    &LIST_INFERENCE_PROFILES,
     &GET_INFERENCE_PROFILE,
     &CREATE_INFERENCE_PROFILE,
     &row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described, NoTokens),

@@ -142,8 +142,19 @@ pub(crate) struct Models {
     pub geographies: Vec<Spanned<String>>,
     pub create_profiles: bool,
     pub allow_profile_management: bool,
+    pub list: Listings,
     pub refresh_interval: Spanned<Span>,
     pub aliases: BTreeMap<Spanned<String>, Spanned<String>>,
+}
+
+/// What listings of models and profiles show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Listings {
+    /// What the caller may use.
+    Allowed,
+    /// What the upstream lists.
+    All,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -292,6 +303,7 @@ impl Default for Models {
             geographies: vec![Spanned::new(0..0, "us".to_owned())],
             create_profiles: true,
             allow_profile_management: false,
+            list: Listings::Allowed,
             refresh_interval: seconds(3600),
             aliases: BTreeMap::new(),
         }

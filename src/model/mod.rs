@@ -12,6 +12,7 @@ mod overview;
 pub(crate) mod resolve;
 pub(crate) mod retention;
 pub(crate) mod rules;
+mod shown;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::callers::Rule;
 use super::{DAY, at_most, patterns};
-use crate::config::{self, ConfigError, Source, nearest};
+use crate::config::{self, ConfigError, Listings, Source, nearest};
 use crate::model::identifier::{self, Identifier};
 use crate::operation::check_identifier;
 
@@ -19,6 +19,7 @@ pub(crate) struct Models {
     pub create_profiles: bool,
     /// Callers whose entry names these operations may create and delete inference profiles.
     pub allow_profile_management: bool,
+    pub list: Listings,
     pub refresh_interval: Duration,
     pub aliases: BTreeMap<String, String>,
 }
@@ -40,6 +41,7 @@ pub(super) fn models(
         geographies,
         create_profiles: models.create_profiles,
         allow_profile_management: models.allow_profile_management,
+        list: models.list,
         refresh_interval: at_most("refresh_interval", &models.refresh_interval, DAY * 30, source)?,
         aliases,
     })

@@ -5,6 +5,7 @@ mod created;
 mod learned;
 mod listing;
 mod names;
+mod shown;
 
 use http::Method;
 use serde_json::json;
