@@ -201,8 +201,7 @@ impl App {
             let use_file = StateDir::find(&settings.audit).root.join("limits.json");
             let spent = limits.persist_with(use_file, Arc::clone(&audit), past_names(&settings)).await?;
             let fleet = settings.limits.fleet.as_ref();
-            let fleet =
-                fleet.map(|fleet| limits.join_fleet(OwnDynamo::new(&fleet.table, &fleet.region, audit.host_id())));
+            let fleet = fleet.map(|fleet| limits.join_fleet(OwnDynamo::new(&fleet.table, &fleet.region)));
             let host = host_role(&settings);
             let lasting = Arc::new(Lasting::new(Arc::clone(&audit), limits, host, metrics, requests));
             let built = build(&settings, &lasting, None, SHORT).await?;

@@ -58,6 +58,9 @@ pub(crate) struct Fleet {
     pub requests_per_minute: Option<NonZeroU32>,
     /// Tokens of all hosts together, in any sixty seconds.
     pub tokens_per_minute: Option<NonZeroU64>,
+    /// Of the two limits: the table keeps those of the highest revision.
+    #[serde(default)]
+    pub revision: u32,
     /// What a host does when the table cannot be reached.
     #[serde(default)]
     pub on_unavailable: OnUnavailable,

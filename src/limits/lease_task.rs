@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::fleet::agent::{Agent, Next};
+use super::fleet::amount::Terms;
 use super::fleet::store::{LeaseStore, StoreError, StoreRequest, StoreResponse};
 use super::shared::Shared;
 
@@ -45,8 +46,11 @@ impl LeaseTask {
 }
 
 async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::Receiver<()>) {
-    let mut agent = Agent::new(uuid::Uuid::now_v7().to_string(), shared.lock().fleet_hosts, shared.clock.now());
+    // The random half of it: each byte is paid with every write of the shard.
+    let id = uuid::Uuid::now_v7().simple().to_string().split_off(16);
+    let mut agent = Agent::new(&id, shared.lock().fleet_hosts, shared.clock.now());
     let mut limit = None;
+    let mut overruled_by = None;
     let mut failing = false;
     loop {
         let next = {
@@ -64,6 +68,7 @@ async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::
                 None => Next::Wait(u64::MAX),
             }
         };
+        report_terms(&agent, &mut overruled_by);
         match next {
             Next::Call(request) => {
                 let result = store.call(request).await;
@@ -111,16 +116,32 @@ async fn leave(shared: &Shared, store: &impl LeaseStore, mut agent: Agent) {
                 tracing::warn!(error, "{NOT_GIVEN_BACK}");
                 return;
             }
-            // Another host's transaction on the pool may be in the way for a moment.
+            // The shard may be being balanced at this moment.
             Err(StoreError::Conflict) => {}
         }
-        if let StoreRequest::Write(Some(lease), _) = &request
-            && let Ok(StoreResponse::Lease(found)) = store.call(StoreRequest::Get(lease.id.clone())).await
-            && found.is_none_or(|found| found.version != lease.version)
+        if let StoreRequest::Write(number, Some(lease), _) = &request
+            && let Ok(StoreResponse::Shard(shard)) =
+                store.call(StoreRequest::ReadShard { number: *number, now: true }).await
+            && shard.as_ref().and_then(|shard| shard.lease(&lease.id)) != Some(lease)
         {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Says once that other limits hold than those that this host is configured with.
+fn report_terms(agent: &Agent, said: &mut Option<Terms>) {
+    let overruled_by = agent.overruled_by();
+    if std::mem::replace(said, overruled_by) != overruled_by
+        && let Some(Terms { limit, revision }) = overruled_by
+    {
+        tracing::warn!(
+            requests_per_minute = limit.requests,
+            tokens_per_minute = limit.tokens,
+            revision,
+            "the fleet's table has other limits than this host's [fleet], and they hold; to change them, give [fleet] a revision above the table's"
+        );
     }
 }
 
@@ -166,6 +187,7 @@ mod tests {
             region: "us-gov-west-1".to_owned(),
             requests_per_minute: Some(10),
             tokens_per_minute: None,
+            revision: 0,
             on_unavailable: OnUnavailable::Deny,
         };
         let limits = Limits::new(&settings::Limits { fleet: Some(fleet), ..settings::Limits::default() }, SystemClock);

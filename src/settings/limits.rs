@@ -57,6 +57,8 @@ pub struct Fleet {
     pub requests_per_minute: Option<u64>,
     /// Tokens of all hosts, in any sixty seconds.
     pub tokens_per_minute: Option<u64>,
+    /// Of the two: the table keeps those of the highest revision that a host has had.
+    pub revision: u64,
     /// What this host does once its lease has run out and the table cannot be reached.
     pub on_unavailable: OnUnavailable,
 }
@@ -271,6 +273,7 @@ impl Fleet {
             table,
             requests_per_minute: fleet.requests_per_minute.map(Meaning::meaning),
             tokens_per_minute: fleet.tokens_per_minute.map(Meaning::meaning),
+            revision: fleet.revision.into(),
             on_unavailable: fleet.on_unavailable,
         })
     }

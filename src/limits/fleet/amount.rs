@@ -11,6 +11,15 @@ pub struct Amount {
     pub tokens: u64,
 }
 
+/// The limits of the whole fleet. The table keeps those of the highest revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// In any sixty seconds. 0 is not limited.
+    pub limit: Amount,
+    /// Which they are.
+    pub revision: u64,
+}
+
 impl Amount {
     /// The smaller of each.
     pub fn min(self, other: Amount) -> Amount {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::super::clock::SECOND;
 use super::super::limit::{Exceeded, Limit};
-use super::amount::Amount;
+use super::amount::{Amount, Terms};
 use super::window::{WINDOW, Window};
 use crate::config::limits::OnUnavailable;
 use crate::error::{Refusal, RefusalKind};
@@ -14,6 +14,8 @@ use crate::settings::limits::Fleet;
 /// What this host may use in any sixty seconds, as its agent last learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Allowance {
+    /// The limit of the whole fleet, once the table has told it.
+    pub(super) limit: Option<Amount>,
     pub(super) cap: Amount,
     /// When the lease has run out unless it is renewed.
     pub(super) until: u64,
@@ -81,19 +83,30 @@ impl LocalLease {
 
     /// Other limits from now on; the lease follows once the agent has been to the table.
     pub(in crate::limits) fn change(&mut self, settings: &Fleet) {
-        self.requests.limit = settings.requests_per_minute;
-        self.tokens.limit = settings.tokens_per_minute;
         self.settings = settings.clone();
+        self.apply_limit();
     }
 
-    /// The configured limits of the whole fleet; 0 is not limited.
-    pub(in crate::limits) fn configured(&self) -> Amount {
-        Amount { requests: self.requests.limit.unwrap_or(0), tokens: self.tokens.limit.unwrap_or(0) }
+    /// The table's limit; until that is known, the configured one.
+    fn apply_limit(&mut self) {
+        let limit = self.allowance.limit.unwrap_or(self.configured().limit);
+        self.requests.limit = Some(limit.requests).filter(|limit| *limit > 0);
+        self.tokens.limit = Some(limit.tokens).filter(|limit| *limit > 0);
+    }
+
+    /// The limits of the whole fleet as this host is configured with them.
+    pub(in crate::limits) fn configured(&self) -> Terms {
+        let Fleet { requests_per_minute, tokens_per_minute, revision, .. } = self.settings;
+        let limit = Amount { requests: requests_per_minute.unwrap_or(0), tokens: tokens_per_minute.unwrap_or(0) };
+        Terms { limit, revision }
     }
 
     /// What the agent has learned.
     pub(super) fn set_allowance(&mut self, allowance: Allowance) {
-        self.allowance = allowance;
+        let before = std::mem::replace(&mut self.allowance, allowance);
+        if before.limit != allowance.limit {
+            self.apply_limit();
+        }
     }
 
     /// What may be used in sixty seconds, from what is known now.

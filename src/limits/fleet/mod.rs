@@ -6,9 +6,16 @@
 
 pub mod agent;
 pub mod amount;
+mod balance;
+pub mod curve;
 pub mod dynamo;
 pub mod local;
+pub mod memory;
+mod neighbour;
+mod old;
 mod pace;
+pub mod shard;
+mod share;
 mod sizing;
 pub mod store;
 mod target;

@@ -8,7 +8,7 @@ const MILLI: u64 = SECOND / 1_000;
 /// The times between its calls, all in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// Between two looks at the pool.
+    /// Between two looks at the shard.
     pub(super) look: u64,
     /// Between two writes that change a lease.
     pub(super) change: u64,
@@ -16,20 +16,23 @@ pub(super) struct Pace {
     pub(super) renew: u64,
     /// A lease is good for this time after the write that renewed it was sent.
     pub(super) hold: u64,
-    /// Between two looks at all leases, in search of dead ones.
+    /// Between two looks at another shard, or at the leases of older versions, in search of dead ones.
     pub(super) list: u64,
+    /// Between two looks whether the shard has what it is due of the pool.
+    pub(super) balance: u64,
 }
 
 impl Pace {
-    pub(super) fn of(hosts: u64) -> Pace {
+    pub(super) fn of(hosts: u64, shards: u64) -> Pace {
         let hosts = hosts.max(1);
         let renew = (hosts.saturating_mul(60 * MILLI)).clamp(5 * SECOND, WINDOW);
         Pace {
-            look: (hosts.saturating_mul(10 * MILLI)).clamp(SECOND, 10 * SECOND),
-            change: (hosts.saturating_mul(15 * MILLI)).clamp(SECOND / 4, 15 * SECOND),
+            look: (hosts.saturating_mul(10 * MILLI)).clamp(SECOND, WINDOW),
+            change: (hosts.saturating_mul(4 * MILLI)).clamp(SECOND / 4, 15 * SECOND),
             renew,
             hold: 3 * renew,
             list: (hosts.saturating_mul(SECOND / 4)).clamp(10 * SECOND, 4 * WINDOW),
+            balance: (shards.saturating_mul(50 * MILLI)).clamp(SECOND, 2 * WINDOW),
         }
     }
 

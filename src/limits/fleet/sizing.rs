@@ -54,8 +54,8 @@ impl Sizing {
         }
         let scarce = free < limit / 20 || self.free < 0;
         // Who is due nothing keeps nothing that others may need; who is due some is not made to trade single units, unless
-        // more is leased than there is.
-        let slack = if target == 0 || self.free < 0 { 0 } else { (target / 10).max(unit) };
+        // more is leased than there is. One that is due much leaves half of what newcomers should find.
+        let slack = if target == 0 || self.free < 0 { 0 } else { (target / 10).min(limit / 400).max(unit) };
         if held > target.saturating_add(slack) && scarce || held > target.saturating_mul(2).saturating_add(slack) {
             // Room is made as use grows old.
             return LeaseSize { held: held.min(target.max(used)), cap: target };
@@ -146,7 +146,7 @@ mod tests {
             wanted: 50,
             unit: 1,
             free: 0,
-            limit: 1_000,
+            limit: 4_000,
             fleet_wanted: 500,
             starved: true,
         };

@@ -1,29 +1,25 @@
 //! How much of the limit a host should hold: pure arithmetic on what it and the fleet want.
 
 use super::super::clock::SECOND;
-use super::store::Pool;
+use super::curve::{Level, level};
 
 /// A host that cannot have what one request needs tries its luck anew after this time.
 const EPOCH: u64 = 300 * SECOND;
 
 /// One of the two things that are shared, as a host sees it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PoolView {
+pub(super) struct Shared<'a> {
+    /// What they share.
     pub(super) limit: u64,
-    /// Of all hosts, this one's present wish included.
+    /// What the others want.
+    pub(super) others: &'a [u64],
+    /// What all want together, this host's present wish included.
     pub(super) wanted: u64,
-    pub(super) hosts: u64,
 }
 
-impl PoolView {
-    pub(super) fn requests(pool: &Pool, declared: u64, want: u64) -> PoolView {
-        let wanted = pool.wanted.requests.saturating_sub(declared).saturating_add(want);
-        PoolView { limit: pool.limit.requests, wanted, hosts: pool.hosts.max(1) }
-    }
-
-    pub(super) fn tokens(pool: &Pool, declared: u64, want: u64) -> PoolView {
-        let wanted = pool.wanted.tokens.saturating_sub(declared).saturating_add(want);
-        PoolView { limit: pool.limit.tokens, wanted, hosts: pool.hosts.max(1) }
+impl Shared<'_> {
+    pub(super) fn new(limit: u64, others: &[u64], want: u64) -> Shared<'_> {
+        Shared { limit, others, wanted: others.iter().fold(want, |sum, wish| sum.saturating_add(*wish)) }
     }
 
     /// All but a two-hundredth, which newcomers find free.
@@ -32,30 +28,34 @@ impl PoolView {
     }
 
     /// What the host should hold. While the fleet wants less than there is, what it wants and an even part of four fifths
-    /// of the rest, ahead of need. Else its part by what it wants, in whole `unit`s: half of what a request needs serves
-    /// nobody, so the host draws a lot for the odd unit, the more likely the more of it is its due.
+    /// of the rest, ahead of need. Else its max-min share: who wants less than the level has all of it, the others have the
+    /// level each. It comes in whole `unit`s: half of what a request needs serves nobody, so the host draws a lot for the odd
+    /// unit, the more likely the more of it is its due.
     pub(super) fn target(&self, want: u64, unit: u64, lot: u64) -> u64 {
         let usable = self.usable();
         if self.wanted <= usable {
             let rest = usable - self.wanted;
-            let even = if self.hosts == 1 { rest } else { rest / 5 * 4 / self.hosts };
+            let hosts = u64::try_from(self.others.len()).unwrap_or(u64::MAX).saturating_add(1);
+            let even = if hosts == 1 { rest } else { rest / 5 * 4 / hosts };
             return want + even;
         }
-        if want == 0 {
-            return 0;
+        let Some(Level { rest, among }) = self.level(want) else { return want };
+        if u128::from(want) * u128::from(among) <= u128::from(rest) {
+            return want;
         }
-        let unit = unit.clamp(1, usable.max(1));
-        let due = u128::from(want) * u128::from(usable);
-        let (wanted, unit_) = (u128::from(self.wanted), u128::from(unit));
-        let whole = due / (wanted * unit_);
-        let odd = due % (wanted * unit_);
-        // Of numbers that only a table which somebody has edited holds, nobody draws the odd unit.
-        let scaled = |part: u128, of: u128| part.checked_mul(of);
-        let lucky = scaled(u128::from(lot % 1_000_000), wanted * unit_)
-            .zip(scaled(odd, 1_000_000))
-            .is_some_and(|(drawn, due)| drawn < due);
-        let units = u64::try_from(whole).unwrap_or(u64::MAX).saturating_add(u64::from(lucky));
-        units.saturating_mul(unit).min(want.max(unit))
+        let unit = u128::from(unit.clamp(1, usable.max(1)));
+        let (whole, odd) =
+            (u128::from(rest) / (u128::from(among) * unit), u128::from(rest) % (u128::from(among) * unit));
+        let lucky = odd.checked_mul(1_000_000).is_some_and(|due| {
+            u128::from(lot % 1_000_000).checked_mul(u128::from(among) * unit).is_some_and(|drawn| drawn < due)
+        });
+        let units = whole.saturating_add(u128::from(lucky)).saturating_mul(unit);
+        u64::try_from(units).unwrap_or(u64::MAX).min(want.max(u64::try_from(unit).unwrap_or(u64::MAX)))
+    }
+
+    /// None: everybody can have what they want.
+    fn level(&self, want: u64) -> Option<Level> {
+        level(self.others.iter().map(|wish| (*wish, 1)).chain([(want, 1)]).collect(), self.usable())
     }
 }
 
@@ -75,12 +75,18 @@ pub(super) fn mix(mut x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::amount::Amount;
     use super::*;
 
+    fn targets(limit: u64, wants: &[u64], unit: u64) -> Vec<u64> {
+        let of = |host: usize| {
+            let others: Vec<_> = wants.iter().enumerate().filter(|(at, _)| *at != host).map(|(_, w)| *w).collect();
+            Shared::new(limit, &others, wants[host]).target(wants[host], unit, mix(host as u64))
+        };
+        (0..wants.len()).map(of).collect()
+    }
+
     fn sum(limit: u64, wants: &[u64], unit: u64) -> u64 {
-        let view = PoolView { limit, wanted: wants.iter().sum(), hosts: u64::try_from(wants.len()).unwrap() };
-        wants.iter().enumerate().map(|(host, want)| view.target(*want, unit, mix(host as u64))).sum()
+        targets(limit, wants, unit).iter().sum()
     }
 
     #[test]
@@ -91,31 +97,26 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_little_has_all_of_it_and_the_others_have_the_same() {
+        assert_eq!(targets(1_000, &[10, 20, 5_000, 0], 1), [10, 20, 965, 0]);
+        let shares = targets(1_000, &[10, 400, 450, 3_000], 1);
+        assert_eq!(shares[0], 10);
+        assert!(shares[1..].iter().all(|share| (328..=329).contains(share)), "{shares:?}");
+        assert!((994..=995).contains(&sum(1_000, &[1_000, 500], 1)));
+    }
+
+    #[test]
     fn no_numbers_of_the_table_make_anything_overflow() {
-        let extremes = [0, 1, 1_000, u64::MAX / 2, u64::MAX];
-        for limit in extremes {
-            for (in_pool, hosts) in extremes.into_iter().flat_map(|wanted| [(wanted, 0), (wanted, u64::MAX)]) {
-                for (declared, want) in extremes.into_iter().flat_map(|d| extremes.map(|want| (d, want))) {
-                    let amount = Amount { requests: in_pool, tokens: in_pool };
-                    let limit = Amount { requests: limit, tokens: limit };
-                    let pool = Pool { limit, wanted: amount, hosts, ..Pool::default() };
+        for limit in [0, 1, 1_000, u64::MAX / 2, u64::MAX] {
+            for others in [&[][..], &[0, 1, u64::MAX][..], &[u64::MAX; 3][..]] {
+                for want in [0, 1, 1_000, u64::MAX / 2, u64::MAX] {
                     for unit in [0, 1, u64::MAX] {
-                        let of_tokens = PoolView::tokens(&pool, declared, want).target(want, unit, u64::MAX);
-                        let of_requests = PoolView::requests(&pool, declared, want).target(want, unit, u64::MAX);
-                        assert_eq!(of_tokens, of_requests);
-                        assert!(of_tokens <= limit.tokens.max(want).max(unit));
+                        let target = Shared::new(limit, others, want).target(want, unit, u64::MAX);
+                        assert!(target <= limit.max(want).max(unit));
                     }
                 }
             }
         }
-    }
-
-    #[test]
-    fn wishes_above_the_limit_are_cut_in_proportion() {
-        assert!((994..=995).contains(&sum(1_000, &[1_000, 500], 1)));
-        let view = PoolView { limit: 1_000, wanted: 1_500, hosts: 2 };
-        assert_eq!(view.target(1_000, 1, 999_999), 663);
-        assert_eq!(view.target(0, 1, 0), 0, "who wants nothing makes room");
     }
 
     #[test]

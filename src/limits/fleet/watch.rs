@@ -1,48 +1,59 @@
-//! Other hosts' leases, watched in search of those whose holder has died.
+//! Leases, watched in search of those whose holder has died.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::clock::SECOND;
 use super::pace::Pace;
 use super::store::StoredLease;
 
+/// By id.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    seen: HashMap<String, Seen>,
-    dead: Vec<StoredLease>,
-}
+pub(super) struct Watch(Vec<Seen>);
 
-/// A lease of another host, since when at this version.
-#[derive(Debug, Clone, Copy)]
+/// A lease, since when at this version.
+#[derive(Debug)]
 struct Seen {
+    id: Arc<str>,
     version: u64,
     since: u64,
 }
 
 impl Watch {
-    /// Takes note of all leases as they are now. Those that have stood still for long enough are dead.
-    pub(super) fn observe(&mut self, leases: Vec<StoredLease>, own: &str, now: u64) {
-        let before = std::mem::take(&mut self.seen);
-        for lease in leases.into_iter().filter(|lease| lease.id != own) {
-            let since = match before.get(&lease.id) {
-                Some(seen) if seen.version == lease.version => seen.since,
-                _ => now,
-            };
-            self.seen.insert(lease.id.clone(), Seen { version: lease.version, since });
-            if now - since >= Pace::dead_after(lease.hold_ms.saturating_mul(SECOND / 1_000)) {
-                self.dead.push(lease);
-            }
+    /// Takes note of all leases as they are now; they come by id.
+    pub(super) fn observe(&mut self, leases: &[StoredLease], now: u64) {
+        let mut before = std::mem::take(&mut self.0).into_iter().peekable();
+        self.0.reserve_exact(leases.len());
+        for lease in leases {
+            while before.next_if(|seen| seen.id < lease.id).is_some() {}
+            let since = before
+                .next_if(|seen| seen.id == lease.id)
+                .filter(|seen| seen.version == lease.version)
+                .map_or(now, |seen| seen.since);
+            self.0.push(Seen { id: lease.id.clone(), version: lease.version, since });
         }
     }
 
     /// What stood still while nobody could write is not dead for that.
     pub(super) fn start_again(&mut self) {
-        self.seen.clear();
-        self.dead.clear();
+        self.0.clear();
     }
 
-    /// A dead lease that nobody here has tried to take back yet.
-    pub(super) fn next_dead(&mut self) -> Option<StoredLease> {
-        self.dead.pop()
+    /// The lease has stood still for so long that its holder uses none of it, and has not for a window.
+    pub(super) fn is_dead(&self, lease: &StoredLease, now: u64) -> bool {
+        self.stood_still(lease, now) >= Pace::dead_after(lease.hold_ms.saturating_mul(SECOND / 1_000))
+    }
+
+    /// Its holder renews it.
+    pub(super) fn is_live(&self, lease: &StoredLease, now: u64) -> bool {
+        lease.hold_ms > 0 && self.stood_still(lease, now) < lease.hold_ms.saturating_mul(SECOND / 1_000)
+    }
+
+    fn stood_still(&self, lease: &StoredLease, now: u64) -> u64 {
+        self.0
+            .binary_search_by(|seen| seen.id.cmp(&lease.id))
+            .ok()
+            .map(|at| &self.0[at])
+            .filter(|seen| seen.version == lease.version)
+            .map_or(0, |seen| now.saturating_sub(seen.since))
     }
 }

@@ -39,7 +39,7 @@ fn life(name: &str, limit: Amount, tokens: std::ops::Range<u64>, per_host: f64, 
     world.down = true;
     short.extend(phase(&mut world, "the table is down", 42, 1, 0.0));
     world.down = false;
-    short.extend(phase(&mut world, "the table is back", 50, 3, 0.95));
+    short.extend(phase(&mut world, "the table is back", 50, 3, 0.94));
     world.tries = 0;
     short.extend(phase(&mut world, "the same demand, and nobody tries again", 54, 2, 0.7));
     world.demand(|_| per_host / 6.0);

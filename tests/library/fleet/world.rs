@@ -1,14 +1,17 @@
-//! A thousand hosts under a virtual clock, with the real agents and the real local limits. Clocks are years apart and run
-//! at different speeds, hosts die, answers get lost, the table fails. What is asserted is counted outside, in true time.
+//! Fleets under a virtual clock, with the real agents and the real local limits. Clocks are years apart and run at different
+//! speeds, hosts die, answers get lost, the table fails. What is asserted is counted outside, in true time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use bedrock_sidecar::config::OnUnavailable;
 use bedrock_sidecar::limits::fleet::agent::{Agent, Next};
 use bedrock_sidecar::limits::fleet::amount::Amount;
 use bedrock_sidecar::limits::fleet::local::LocalLease;
-use bedrock_sidecar::limits::fleet::store::{MemoryStore, StoreError, StoreRequest, StoreResponse};
+use bedrock_sidecar::limits::fleet::memory::MemoryStore;
+use bedrock_sidecar::limits::fleet::shard::Shard;
+use bedrock_sidecar::limits::fleet::store::{Pool, StoreError, StoreRequest, StoreResponse};
 use bedrock_sidecar::settings::limits::Fleet;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -46,8 +49,10 @@ pub(super) struct Host {
     pub(super) alive: bool,
     /// Requests a minute that its apps would make.
     pub(super) demand: f64,
-    /// Only the newest wake-up and the newest demand count.
+    /// Only the newest wake-up, and when it is, and the newest demand count.
     wake: u64,
+    wakes_at: u64,
+    hungry_since: u64,
     asks: u64,
     calling: bool,
 }
@@ -103,7 +108,8 @@ pub(super) struct World {
     heat: HashMap<String, (u64, u64)>,
     pub(super) conflicts: u64,
     pub(super) throttles: u64,
-    /// Requests that each host was allowed.
+    /// Requests that each host's apps made, tries of the same counted once, and those that it was allowed.
+    pub(super) asked: Vec<u64>,
     pub(super) admitted: Vec<u64>,
     /// Hosts that the table does not answer.
     pub(super) cut_off: Vec<bool>,
@@ -117,19 +123,22 @@ impl World {
             region: "us-gov-west-1".into(),
             requests_per_minute: Some(limit.requests),
             tokens_per_minute: Some(limit.tokens),
+            revision: 0,
             on_unavailable: policy,
         };
         let hosts = (0..count)
             .map(|host| {
                 let offset = random.below(10 * 365 * 86_400) * SECOND;
                 Host {
-                    agent: Agent::new(format!("host-{host:04}"), 1, offset),
+                    agent: Agent::new(&format!("host-{host:011}"), 1, offset),
                     local: LocalLease::new(&settings, offset),
                     offset,
                     drift: random.below(4_001).cast_signed() - 2_000,
                     alive: true,
                     demand: 0.0,
                     wake: 0,
+                    wakes_at: u64::MAX,
+                    hungry_since: 0,
                     asks: 0,
                     calling: false,
                 }
@@ -157,11 +166,12 @@ impl World {
             heat: HashMap::new(),
             conflicts: 0,
             throttles: 0,
+            asked: vec![0; count],
             admitted: vec![0; count],
             cut_off: vec![false; count],
         };
         for host in 0..count {
-            let start = world.random.below(5 * SECOND);
+            let start = world.random.below(5 * SECOND.max(count as u64 * SECOND / 1_000));
             world.at(start, Event::Wake(host, 0));
         }
         world
@@ -177,7 +187,10 @@ impl World {
             let Some(Reverse((time, _, event))) = self.events.pop() else { return };
             self.now = time;
             match event {
-                Event::Wake(host, wake) if self.hosts[host].wake == wake => self.wake(host),
+                Event::Wake(host, wake) if self.hosts[host].wake == wake => {
+                    self.hosts[host].wakes_at = u64::MAX;
+                    self.wake(host);
+                }
                 Event::Wake(..) => {}
                 Event::Arrive(host) => self.arrive(host),
                 Event::Answer(host) => {
@@ -214,11 +227,15 @@ impl World {
             }
             Next::Wait(until) => {
                 let time = self.hosts[host].true_time(until).max(self.now) + 1_000;
-                self.hosts[host].wake += 1;
-                let wake = self.hosts[host].wake;
-                self.at(time, Event::Wake(host, wake));
+                self.wake_at(host, time);
             }
         }
+    }
+
+    fn wake_at(&mut self, host: usize, time: u64) {
+        self.hosts[host].wake += 1;
+        self.hosts[host].wakes_at = time;
+        self.at(time, Event::Wake(host, self.hosts[host].wake));
     }
 
     fn arrive(&mut self, host: usize) {
@@ -296,6 +313,7 @@ impl World {
 
     pub(super) fn one_request(&mut self, host: usize) {
         let tokens = self.tokens.start + self.random.below(self.tokens.end - self.tokens.start);
+        self.asked[host] += 1;
         self.try_request(host, tokens, self.tries);
     }
 
@@ -311,10 +329,14 @@ impl World {
             self.used[tenth].tokens += tokens;
             self.admitted[host] += 1;
         } else {
-            // As the task does: hungry, it looks soon.
-            self.hosts[host].wake += 1;
-            let wake = self.hosts[host].wake;
-            self.at(self.now + 20_000_000, Event::Wake(host, wake));
+            // As the task does: hungry, it looks soon. In large fleets, where agents look every quarter of a minute, a second
+            // refusal within five seconds is nothing new.
+            let soon = self.now + 20_000_000;
+            let is_new = self.hosts.len() <= 1_000 || self.now >= self.hosts[host].hungry_since + 5 * SECOND;
+            if is_new && soon < self.hosts[host].wakes_at {
+                self.hosts[host].hungry_since = self.now;
+                self.wake_at(host, soon);
+            }
             if tries > 0 {
                 let again = self.now + 4 * SECOND + self.random.below(4 * SECOND);
                 self.at(again, Event::Retry(host, tokens, tries - 1));
@@ -357,6 +379,68 @@ impl World {
         )
     }
 
+    fn pool(&self) -> Arc<Pool> {
+        match self.table.apply(&StoreRequest::ReadPool) {
+            Ok(StoreResponse::Pool(Some(pool))) => pool,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn shard(&self, number: u64) -> Option<Arc<Shard>> {
+        match self.table.apply(&StoreRequest::ReadShard { number, now: true }) {
+            Ok(StoreResponse::Shard(shard)) => shard,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is free in the pool and in the shards, and what is due, as parts of the limit.
+    pub(super) fn free(&self) -> String {
+        let pool = self.pool();
+        let shards: Vec<_> = (0..pool.shards).filter_map(|number| self.shard(number)).collect();
+        let part = |sum: u64| sum as f64 / self.limit.requests as f64;
+        let sum = |of: fn(&Shard) -> u64| part(shards.iter().map(|shard| of(shard)).sum());
+        format!(
+            "free: {:.3} in the pool, {:.3} in shards; budgets {:.3}, due {:.3}, held {:.3}, wanted {:.3}, told {:.3}",
+            part(pool.free_requests.cast_unsigned()),
+            sum(|shard| shard.free.requests),
+            sum(|shard| shard.budget.requests),
+            sum(|shard| shard.due.requests),
+            sum(|shard| shard.leases.iter().map(|lease| lease.held.requests).sum()),
+            sum(|shard| shard.leases.iter().map(|lease| lease.wanted.requests).sum()),
+            part(pool.wanted.requests),
+        )
+    }
+
+    pub(super) fn shards(&self) -> u64 {
+        self.pool().shards
+    }
+
+    pub(super) fn budget(&self, number: u64) -> Amount {
+        self.shard(number).map_or(Amount::default(), |shard| shard.budget)
+    }
+
+    /// The hosts that have a lease in a shard.
+    pub(super) fn hosts_of(&self, number: u64) -> Vec<usize> {
+        let leases = self.shard(number).map_or(Vec::new(), |shard| shard.leases.clone());
+        leases.iter().map(|lease| lease.id["host-".len()..].parse().unwrap()).collect()
+    }
+
+    /// What is held and what is free add up to the limit.
+    pub(super) fn check_sums(&self) {
+        let pool = self.pool();
+        let (mut requests, mut tokens) = (pool.free_requests, pool.free_tokens);
+        for shard in (0..pool.shards).filter_map(|number| self.shard(number)) {
+            let held = shard.leases.iter().fold(shard.free, |sum, lease| Amount {
+                requests: sum.requests + lease.held.requests,
+                tokens: sum.tokens + lease.held.tokens,
+            });
+            assert_eq!(held, shard.budget, "{shard:?}");
+            requests += shard.budget.requests.cast_signed();
+            tokens += shard.budget.tokens.cast_signed();
+        }
+        assert_eq!((requests.cast_unsigned(), tokens.cast_unsigned()), (self.limit.requests, self.limit.tokens));
+    }
+
     pub(super) fn writes_a_minute(&self, from: u64, to: u64) -> u64 {
         let sum: u64 =
             (from / MINUTE..to / MINUTE).filter_map(|minute| self.writes.get(usize::try_from(minute).unwrap())).sum();
@@ -374,28 +458,41 @@ struct Cost {
 
 impl Cost {
     fn of(request: &StoreRequest, table: &MemoryStore) -> Cost {
-        let cost = |reads, writes, items: &[&str]| Cost {
-            reads,
-            writes,
-            items: items.iter().map(|item| (*item).to_owned()).collect(),
-        };
-        match request {
-            StoreRequest::Read => cost(1, 0, &["pool"]),
-            StoreRequest::Get(id) => cost(2, 0, &[id]),
-            // 170 bytes a lease, 4 KB a half unit.
-            StoreRequest::List => match table.apply(request) {
-                Ok(StoreResponse::Leases(leases)) => cost((leases.len() as u64 * 170).div_ceil(4_096).max(1), 0, &[]),
-                _ => cost(1, 0, &[]),
-            },
-            StoreRequest::Create(_) | StoreRequest::Resize(..) => cost(0, 1, &["pool"]),
-            StoreRequest::Write(before, after) => {
-                let id = before.as_ref().or(after.as_ref()).map_or("", |lease| lease.id.as_str());
-                let same = before
-                    .as_ref()
-                    .zip(after.as_ref())
-                    .is_some_and(|(before, after)| (before.held, before.wanted) == (after.held, after.wanted));
-                if same { cost(0, 1, &[id]) } else { cost(0, 4, &["pool", id]) }
+        let pool = || match table.apply(&StoreRequest::ReadPool) {
+            Ok(StoreResponse::Pool(Some(pool))) => {
+                200 + pool.curves.iter().flat_map(|curve| curve.buckets()).count() as u64 * 17
             }
+            _ => 1,
+        };
+        // A lease is its id and some thirty bytes.
+        let shard = |number: u64| match table.apply(&StoreRequest::ReadShard { number, now: true }) {
+            Ok(StoreResponse::Shard(Some(shard))) => {
+                let buckets = shard.declared.curves.iter().flat_map(|curve| curve.buckets()).count();
+                300 + shard.leases.len() as u64 * 46 + buckets as u64 * 6
+            }
+            _ => 1,
+        };
+        let (kilobytes, pages) = (|size: u64| size.div_ceil(1_024), |size: u64| size.div_ceil(4_096));
+        let of = |number: u64| format!("shard#{number}");
+        let at_pool = || vec!["pool".to_owned()];
+        match request {
+            StoreRequest::ReadPool => Cost { reads: pages(pool()), writes: 0, items: at_pool() },
+            StoreRequest::ReadShard { number, now } => {
+                Cost { reads: pages(shard(*number)) * (1 + u64::from(*now)), writes: 0, items: vec![of(*number)] }
+            }
+            StoreRequest::Create(_) | StoreRequest::Resize(..) | StoreRequest::Double(_) => {
+                Cost { reads: 0, writes: kilobytes(pool()), items: at_pool() }
+            }
+            StoreRequest::Open(number) | StoreRequest::Write(number, ..) => {
+                Cost { reads: 0, writes: kilobytes(shard(*number)), items: vec![of(*number)] }
+            }
+            StoreRequest::Balance(balance) => {
+                let number = balance.before.number;
+                let writes = 2 * (kilobytes(pool()) + kilobytes(shard(number)));
+                Cost { reads: 0, writes, items: vec!["pool".to_owned(), of(number)] }
+            }
+            // Not part of any simulation.
+            StoreRequest::ListOld | StoreRequest::ReclaimOld(_) => Cost { reads: 1, writes: 0, items: Vec::new() },
         }
     }
 }
