@@ -364,8 +364,13 @@ async fn invoke(
 ) -> Result<Answered, Stop> {
     let Region { upstream, models, .. } = region;
     let own = OwnCalls { road: exchange.road(), parent: exchange.span() };
-    let mut target = models.target(&requested.name, upstream, asker, &own).await.map_err(Stop::of_model)?;
-    let mut may_retry = true;
+    // No model runs, and no profile is needed for that, nor made.
+    let is_count = *received.operation == operation::COUNT_TOKENS;
+    let mut target = match is_count {
+        true => models.counted(&requested.name, upstream, asker).await.map_err(Stop::of_model)?,
+        false => models.target(&requested.name, upstream, asker, &own).await.map_err(Stop::of_model)?,
+    };
+    let mut may_retry = !is_count;
     loop {
         exchange.sent_as(&target);
         road.metrics.resolved(target.how.as_str());
@@ -380,7 +385,7 @@ async fn invoke(
                 target = profile.map_err(Stop::of_model)?;
                 continue;
             }
-        } else if !demands_profile && !may_retry {
+        } else if !demands_profile && !may_retry && !is_count {
             models.remember(&requested.name, &target, upstream);
         }
         let is_found = matches!(target.how, How::Learned | How::Created | How::Discovered);

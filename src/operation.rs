@@ -127,9 +127,17 @@ use TokenEstimate::{FromBody, NoTokens};
 pub(crate) static INVOKE_MODEL: Operation =
     row("InvokeModel", "POST", &["model", "{}", "invoke"], Runtime, Path, FromBody);
 
+/// Here a model goes by its own name, also one that is invoked through a profile.
+pub(crate) static COUNT_TOKENS: Operation =
+    row("CountTokens", "POST", &["model", "{}", "count-tokens"], Runtime, Path, NoTokens);
+
 /// What the legacy REST API's list of models is permitted as.
 pub(crate) static LIST_FOUNDATION_MODELS: Operation =
     row("ListFoundationModels", "GET", &["foundation-models"], Control, NoModel, NoTokens);
+
+/// What it lists is looked through, like the list of models.
+pub(crate) static LIST_INFERENCE_PROFILES: Operation =
+    row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens);
 
 /// Here a GovCloud profile is translated, as where it is invoked.
 pub(crate) static GET_INFERENCE_PROFILE: Operation =
@@ -144,7 +152,7 @@ pub(crate) static DASHBOARD: Operation =
     row(crate::record::Record::DASHBOARD, "GET", &["v1", "dashboard", "requests"], Control, NoModel, NoTokens);
 
 /// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub(crate) static OPERATIONS: [&Operation; 35] = [
+pub(crate) static OPERATIONS: [&Operation; 38] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -156,7 +164,7 @@ pub(crate) static OPERATIONS: [&Operation; 35] = [
     )),
     &row("Converse", "POST", &["model", "{}", "converse"], Runtime, Path, FromBody),
     &streaming(row("ConverseStream", "POST", &["model", "{}", "converse-stream"], Runtime, Path, FromBody)),
-    &row("CountTokens", "POST", &["model", "{}", "count-tokens"], Runtime, Path, NoTokens),
+    &COUNT_TOKENS,
     &not_yet(streaming(row(
         "InvokeModelWithBidirectionalStream",
         "POST",
@@ -218,7 +226,17 @@ pub(crate) static OPERATIONS: [&Operation; 35] = [
     &beside("Anthropic", "AnthropicGetModel", "GET", &["anthropic", "v1", "models", "{}"]),
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
-    &row("ListInferenceProfiles", "GET", &["inference-profiles"], Control, NoModel, NoTokens),
+    &row(
+        "GetFoundationModelAvailability",
+        "GET",
+        &["foundation-model-availability", "{}"],
+        Control,
+        Described,
+        NoTokens,
+    ),
+    &row("ListGuardrails", "GET", &["guardrails"], Control, NoModel, NoTokens),
+    &row("ListPromptRouters", "GET", &["prompt-routers"], Control, NoModel, NoTokens),
+    &LIST_INFERENCE_PROFILES,
     &GET_INFERENCE_PROFILE,
     &CREATE_INFERENCE_PROFILE,
     &row("DeleteInferenceProfile", "DELETE", &["inference-profiles", "{}"], Control, Described, NoTokens),

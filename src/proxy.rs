@@ -176,7 +176,22 @@ pub(crate) async fn process(
     let queued = exchange.queued.measure();
     let admission = admit(road, permit, asked).await?;
     drop(queued);
-    forward::forward(road, exchange.admitted(admission), &forms, &route).await
+    let answered = forward::forward(road, exchange.admitted(admission), &forms, &route).await?;
+    shown(road, caller, received.operation, answered).await
+}
+
+/// Of a listing, what the caller may use; everything else as it is.
+async fn shown(road: &Road, caller: &Caller, operation: &Operation, answered: Answered) -> Result<Answered, Refusal> {
+    if operation.plane == Plane::Runtime {
+        return Ok(answered);
+    }
+    let Some(region) = road.regions.iter().find(|region| region.upstream.region == answered.region) else {
+        return Ok(answered);
+    };
+    let Answered { answer, region: name, target } = answered;
+    // In a box: few requests list anything.
+    let answer = Box::pin(region.models.shown(operation, caller.entry.as_deref(), answer)).await?;
+    Ok(Answered { answer, region: name, target })
 }
 
 /// Who has sent a request that is signed for us, with its body.

@@ -12,6 +12,8 @@ use crate::sigv4::{Parts, Scope, encode, sha256_hex, signature};
 pub(crate) enum Kind {
     Bearer,
     SigV4,
+    /// The signature of a certificate's key, for IAM Roles Anywhere.
+    X509,
     None,
 }
 
@@ -20,6 +22,7 @@ impl Kind {
         match header(headers, "authorization") {
             Some(value) if is_bearer(value) => Kind::Bearer,
             Some(value) if value.starts_with("AWS4-HMAC-SHA256") => Kind::SigV4,
+            Some(value) if value.starts_with("AWS4-X509-") => Kind::X509,
             _ => Kind::None,
         }
     }
@@ -28,6 +31,7 @@ impl Kind {
         match self {
             Kind::Bearer => "bearer",
             Kind::SigV4 => "sigv4",
+            Kind::X509 => "x509",
             Kind::None => "none",
         }
     }
@@ -62,7 +66,7 @@ impl Judge<'_> {
                 self.bearer(value["Bearer ".len()..].trim())
             }
             Kind::SigV4 => self.sigv4(request),
-            Kind::None => match header(request.headers, "authorization") {
+            Kind::X509 | Kind::None => match header(request.headers, "authorization") {
                 Some(_) => Err(AwsError::new(
                     403,
                     "IncompleteSignatureException",
@@ -152,7 +156,7 @@ impl Judge<'_> {
         self.check_scope(&scope, time, request.raw_path)?;
         check_signed_headers(&signed, request.headers)?;
         let key = self.check_key(&id, request.headers)?;
-        self.check_time(time)?;
+        check_time(self.now, time)?;
 
         let body_hash = sha256_hex(request.body);
         if let Some(claimed) = header(request.headers, "x-amz-content-sha256")
@@ -195,14 +199,7 @@ impl Judge<'_> {
                 scope.region
             )));
         }
-        if !time.starts_with(&scope.date) || scope.date.len() != 8 {
-            return Err(invalid_signature(format!(
-                "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{}' != '{}', from '{time}'.",
-                scope.date,
-                time.get(..8).unwrap_or_default()
-            )));
-        }
-        Ok(())
+        check_date(scope, time)
     }
 
     fn check_key(&self, id: &str, headers: &[(String, String)]) -> Result<&AwsKey, AwsError> {
@@ -210,7 +207,7 @@ impl Judge<'_> {
             AwsError::new(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
         };
         let key = self.known.key(id).ok_or_else(unrecognized)?;
-        if self.known.is_expired(id) {
+        if self.known.is_expired(id) || self.known.has_ended(id, self.now) {
             return Err(expired_token());
         }
         if key.session_token.as_deref() != header(headers, "x-amz-security-token") {
@@ -218,28 +215,41 @@ impl Judge<'_> {
         }
         Ok(key)
     }
-
-    fn check_time(&self, time: &str) -> Result<(), AwsError> {
-        let signed = parse_time(time)
-            .ok_or_else(|| invalid_signature(format!("Date must be in ISO-8601 'basic format'. Got '{time}'.")))?;
-        let now = format_time(self.now);
-        if signed < self.now - SKEW {
-            let edge = format_time(self.now - SKEW);
-            return Err(invalid_signature(format!(
-                "Signature expired: {time} is now earlier than {edge} ({now} - 5 min.)"
-            )));
-        }
-        if signed > self.now + SKEW {
-            let edge = format_time(self.now + SKEW);
-            return Err(invalid_signature(format!(
-                "Signature not yet current: {time} is still later than {edge} ({now} + 5 min.)"
-            )));
-        }
-        Ok(())
-    }
 }
 
-fn check_signed_headers(signed: &[&str], headers: &[(String, String)]) -> Result<(), AwsError> {
+/// The date of a scope is that of the request.
+pub(crate) fn check_date(scope: &Scope, time: &str) -> Result<(), AwsError> {
+    if time.starts_with(&scope.date) && scope.date.len() == 8 {
+        return Ok(());
+    }
+    Err(invalid_signature(format!(
+        "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{}' != '{}', from '{time}'.",
+        scope.date,
+        time.get(..8).unwrap_or_default()
+    )))
+}
+
+/// A request is signed with about the time that it is.
+pub(crate) fn check_time(now: i64, time: &str) -> Result<(), AwsError> {
+    let signed = parse_time(time)
+        .ok_or_else(|| invalid_signature(format!("Date must be in ISO-8601 'basic format'. Got '{time}'.")))?;
+    let text = format_time(now);
+    if signed < now - SKEW {
+        let edge = format_time(now - SKEW);
+        return Err(invalid_signature(format!(
+            "Signature expired: {time} is now earlier than {edge} ({text} - 5 min.)"
+        )));
+    }
+    if signed > now + SKEW {
+        let edge = format_time(now + SKEW);
+        return Err(invalid_signature(format!(
+            "Signature not yet current: {time} is still later than {edge} ({text} + 5 min.)"
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_signed_headers(signed: &[&str], headers: &[(String, String)]) -> Result<(), AwsError> {
     if !signed.contains(&"host") && !signed.contains(&":authority") {
         return Err(invalid_signature("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."));
     }
@@ -308,7 +318,7 @@ pub(crate) fn expired_token() -> AwsError {
     AwsError::new(403, "ExpiredTokenException", "The security token included in the request is expired")
 }
 
-fn invalid_signature(message: impl Into<String>) -> AwsError {
+pub(crate) fn invalid_signature(message: impl Into<String>) -> AwsError {
     AwsError::new(403, "InvalidSignatureException", message)
 }
 

@@ -7,6 +7,7 @@ use crate::faults::Fault;
 use crate::framing::{self, UnknownFraming};
 use crate::keys::Change;
 use crate::reply::Reply;
+use crate::roles_anywhere::RolesAnywhere;
 use crate::state::State;
 
 /// What `POST /_simulator/gate` takes.
@@ -55,6 +56,15 @@ pub(crate) fn answer(state: &State, method: &str, path: &str, body: &[u8]) -> Re
             state.change_credentials(change);
             json!(state.known())
         }),
+        ("GET", "/_simulator/roles-anywhere") => Ok(json!(state.roles_anywhere())),
+        ("POST", "/_simulator/roles-anywhere") => parse(body).map(|known: RolesAnywhere| {
+            state.set_roles_anywhere(Some(known));
+            json!({})
+        }),
+        ("DELETE", "/_simulator/roles-anywhere") => {
+            state.set_roles_anywhere(None);
+            Ok(json!({}))
+        }
         ("GET", "/_simulator/data-retention") => Ok(json!({ "mode": state.data_retention() })),
         ("POST", "/_simulator/data-retention") => parse(body).map(|change: RetentionChange| {
             state.set_data_retention(&change.mode);

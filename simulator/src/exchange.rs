@@ -21,7 +21,7 @@ use crate::reply::{AwsError, Reply};
 use crate::route::{Call, route};
 use crate::state::State;
 use crate::wire::Control;
-use crate::{control, leaks};
+use crate::{control, leaks, roles_anywhere};
 
 /// The connection a request came by.
 #[derive(Debug, Clone)]
@@ -242,7 +242,11 @@ fn decide(
 ) -> Result<Reply, AwsError> {
     let own_ports = state.ports.read().unwrap_or_else(PoisonError::into_inner).clone();
     let mut leaks = leaks::find(&state.region, &arrived.target, &arrived.headers, &arrived.body, &own_ports);
-    leaks.extend(leaks::foreign(&arrived.headers, &state.added_headers));
+    let mut added = state.added_headers.clone();
+    if let Ok(Call::CreateSession) = routed {
+        added.extend(roles_anywhere::HEADERS.map(str::to_owned));
+    }
+    leaks.extend(leaks::foreign(&arrived.headers, &added));
     if !leaks.is_empty() {
         let message = format!("simulator: leaked: {}", leaks.join("; "));
         record.update(|received| received.leaks = leaks);
@@ -251,13 +255,21 @@ fn decide(
     if arrived.body_length > BODY_LIMIT {
         return Err(AwsError::new(413, "RequestEntityTooLargeException", "Request Entity Too Large"));
     }
-    Judge { known: &state.known(), region: &state.region, now: now(skew) }.judge(&Presented {
+    let presented = Presented {
         method: &arrived.method,
         raw_path: &arrived.path,
         raw_query: &arrived.query,
         headers: &arrived.headers,
         body: &arrived.body,
-    })?;
+    };
+    if let Ok(Call::CreateSession) = routed {
+        let serial = roles_anywhere::judge(state, &presented, now(skew))?;
+        return match effect.and_then(Effect::error) {
+            Some(error) => Err(error),
+            None => roles_anywhere::answer(state, &serial, now(skew)),
+        };
+    }
+    Judge { known: &state.known(), region: &state.region, now: now(skew) }.judge(&presented)?;
     if let Some(error) = effect.and_then(Effect::error) {
         return Err(error);
     }

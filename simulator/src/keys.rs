@@ -80,6 +80,15 @@ pub(crate) struct Known {
     pub(crate) aws_keys: Vec<AwsKey>,
     /// Bearer tokens and access key ids that were good once.
     pub(crate) expired: Vec<String>,
+    /// Of IAM Roles Anywhere.
+    pub(crate) sessions: Vec<Session>,
+}
+
+/// Temporary keys with their end, in seconds since the epoch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Session {
+    pub(crate) key: AwsKey,
+    pub(crate) until: i64,
 }
 
 impl Default for Known {
@@ -88,6 +97,7 @@ impl Default for Known {
             bearer_tokens: vec![DEFAULT_BEARER_TOKEN.to_owned()],
             aws_keys: vec![AwsKey::default_long_lived(), AwsKey::default_temporary()],
             expired: Vec::new(),
+            sessions: Vec::new(),
         }
     }
 }
@@ -117,6 +127,7 @@ impl Known {
             bearer_tokens: vec![GOVCLOUD_BEARER_TOKEN.to_owned()],
             aws_keys: vec![AwsKey::govcloud()],
             expired: Vec::new(),
+            sessions: Vec::new(),
         }
     }
 
@@ -135,12 +146,21 @@ impl Known {
         }
         if change.expire_all {
             self.expired.extend(self.bearer_tokens.iter().cloned());
-            self.expired.extend(self.aws_keys.iter().map(|key| key.access_key_id.clone()));
+            self.expired.extend(self.all_keys().map(|key| key.access_key_id.clone()).collect::<Vec<_>>());
         }
     }
 
     pub(crate) fn key(&self, access_key_id: &str) -> Option<&AwsKey> {
-        self.aws_keys.iter().find(|key| key.access_key_id == access_key_id)
+        self.all_keys().find(|key| key.access_key_id == access_key_id)
+    }
+
+    fn all_keys(&self) -> impl Iterator<Item = &AwsKey> {
+        self.aws_keys.iter().chain(self.sessions.iter().map(|session| &session.key))
+    }
+
+    /// These are the keys of a session that is over.
+    pub(crate) fn has_ended(&self, access_key_id: &str, now: i64) -> bool {
+        self.sessions.iter().any(|session| session.key.access_key_id == access_key_id && session.until <= now)
     }
 
     pub(crate) fn is_expired(&self, credential: &str) -> bool {

@@ -23,6 +23,7 @@ mod profiles;
 mod prompt;
 mod record;
 mod reply;
+mod roles_anywhere;
 mod route;
 mod server;
 mod sigv4;
@@ -47,6 +48,7 @@ pub use keys::{
     GOVCLOUD_BEARER_TOKEN, GOVCLOUD_SECRET_ACCESS_KEY, GOVCLOUD_SESSION_TOKEN, ROTATED_BEARER_TOKEN,
 };
 pub use record::{Ended, Received};
+pub use roles_anywhere::RolesAnywhere;
 pub use tls::Certificate;
 pub use wire::Ending;
 
@@ -128,6 +130,7 @@ impl Simulator {
             known: RwLock::new(keys::Known::of_region(&options.region)),
             profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
             retention: Mutex::new("inherit".to_owned()),
+            roles_anywhere: Mutex::default(),
             async_invokes: Mutex::default(),
             faults: faults::Faults::default(),
             gate: Gate::default(),
@@ -241,6 +244,11 @@ impl Simulator {
     /// The default credentials are known again, and nothing is expired.
     pub fn reset_credentials(&self) {
         self.state.change_credentials(keys::Change { reset: true, ..keys::Change::default() });
+    }
+
+    /// The trust anchor, profile and role of IAM Roles Anywhere, which answers under the same endpoints; none at first.
+    pub fn set_roles_anywhere(&self, known: Option<RolesAnywhere>) {
+        self.state.set_roles_anywhere(known);
     }
 
     /// The account's data retention mode, in Bedrock's words; `inherit` at first, as in a new account.

@@ -28,6 +28,13 @@ pub(crate) fn model(resource: &str, region: &str) -> Option<&'static Model> {
     catalogue::find(router.or_else(provisioned)?, region)
 }
 
+/// ListPromptRouters.
+pub(crate) fn routers(region: &str, account: &str) -> Vec<Value> {
+    let partition = partition::arn(region);
+    let arns = ROUTERS.iter().map(|(name, ..)| format!("{partition}:bedrock:{region}:{account}:{name}"));
+    arns.filter_map(|arn| router(&arn, region, account)).collect()
+}
+
 /// GetPromptRouter.
 pub(crate) fn router(arn: &str, region: &str, account: &str) -> Option<Value> {
     let partition = partition::arn(region);

@@ -81,6 +81,18 @@ impl Profiles {
         }
     }
 
+    /// The model that counts tokens under `reference`: by its own name, and by no profile's.
+    pub(crate) fn counting(&self, reference: &str) -> Result<&'static Model, AwsError> {
+        if reference.contains("inference-profile/") || self.system(reference).is_some() {
+            return Err(AwsError::validation("The provided model doesn't support counting tokens."));
+        }
+        let of_region = format!("{}:bedrock:{}::foundation-model/", partition::arn(&self.region), self.region);
+        match catalogue::find(reference.strip_prefix(&of_region).unwrap_or(reference), &self.region) {
+            Some(model) => Ok(model),
+            None => self.resolve(reference),
+        }
+    }
+
     fn system(&self, id: &str) -> Option<SystemProfile> {
         catalogue::system_profiles(&self.region).into_iter().find(|profile| profile.id == id)
     }

@@ -22,6 +22,9 @@ pub(crate) enum Call {
     OpenAiModels,
     ListFoundationModels,
     GetFoundationModel { id: String },
+    GetFoundationModelAvailability { id: String },
+    ListGuardrails,
+    ListPromptRouters,
     ListInferenceProfiles,
     CreateInferenceProfile,
     GetInferenceProfile { id: String },
@@ -29,6 +32,7 @@ pub(crate) enum Call {
     GetPromptRouter { arn: String },
     GetProvisionedModelThroughput { id: String },
     GetAccountDataRetention,
+    CreateSession,
 }
 
 impl Call {
@@ -53,6 +57,9 @@ impl Call {
             Call::OpenAiModels => "ListModels",
             Call::ListFoundationModels => "ListFoundationModels",
             Call::GetFoundationModel { .. } => "GetFoundationModel",
+            Call::GetFoundationModelAvailability { .. } => "GetFoundationModelAvailability",
+            Call::ListGuardrails => "ListGuardrails",
+            Call::ListPromptRouters => "ListPromptRouters",
             Call::ListInferenceProfiles => "ListInferenceProfiles",
             Call::CreateInferenceProfile => "CreateInferenceProfile",
             Call::GetInferenceProfile { .. } => "GetInferenceProfile",
@@ -60,6 +67,7 @@ impl Call {
             Call::GetPromptRouter { .. } => "GetPromptRouter",
             Call::GetProvisionedModelThroughput { .. } => "GetProvisionedModelThroughput",
             Call::GetAccountDataRetention => "GetAccountDataRetention",
+            Call::CreateSession => "CreateSession",
         }
     }
 
@@ -119,6 +127,9 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("GET", ["openai", "v1", "models"] | ["v1", "models"]) => Call::OpenAiModels,
         ("GET", ["foundation-models"]) => Call::ListFoundationModels,
         ("GET", ["foundation-models", _]) => Call::GetFoundationModel { id: id(1) },
+        ("GET", ["foundation-model-availability", _]) => Call::GetFoundationModelAvailability { id: id(1) },
+        ("GET", ["guardrails"]) => Call::ListGuardrails,
+        ("GET", ["prompt-routers"]) => Call::ListPromptRouters,
         ("GET", ["inference-profiles"]) => Call::ListInferenceProfiles,
         ("POST", ["inference-profiles"]) => Call::CreateInferenceProfile,
         ("GET", ["inference-profiles", _]) => Call::GetInferenceProfile { id: id(1) },
@@ -126,6 +137,7 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("GET", ["prompt-routers", _]) => Call::GetPromptRouter { arn: id(1) },
         ("GET", ["provisioned-model-throughput", _]) => Call::GetProvisionedModelThroughput { id: id(1) },
         ("GET", ["data-retention"]) => Call::GetAccountDataRetention,
+        ("POST", ["sessions"]) => Call::CreateSession,
         _ => return Err(unknown()),
     })
 }

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use crate::faults::{Effect, Fault, Faults};
 use crate::framing::{Choice, Framing, Framings, Tally};
 use crate::gate::Gate;
-use crate::keys::{Change, Known};
+use crate::keys::{Change, Known, Session};
 use crate::operations::asynchronous::AsyncInvoke;
 use crate::profiles::Profiles;
 use crate::record::Record;
+use crate::roles_anywhere::RolesAnywhere;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -23,6 +24,7 @@ pub(crate) struct State {
     pub(crate) profiles: Mutex<Profiles>,
     /// The account's data retention mode.
     pub(crate) retention: Mutex<String>,
+    pub(crate) roles_anywhere: Mutex<Option<RolesAnywhere>>,
     pub(crate) async_invokes: Mutex<Vec<AsyncInvoke>>,
     pub(crate) faults: Faults,
     pub(crate) gate: Gate,
@@ -57,6 +59,18 @@ impl State {
 
     pub(crate) fn change_credentials(&self, change: Change) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).apply(change, &self.region);
+    }
+
+    pub(crate) fn add_session(&self, session: Session) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).sessions.push(session);
+    }
+
+    pub(crate) fn roles_anywhere(&self) -> Option<RolesAnywhere> {
+        self.roles_anywhere.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_roles_anywhere(&self, known: Option<RolesAnywhere>) {
+        *self.roles_anywhere.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
     pub(crate) fn data_retention(&self) -> String {

@@ -1,5 +1,6 @@
 //! `bedrock-sidecar check`: the configuration, and with `--online` each thing that the daemon will need, a line each.
 
+mod credentials;
 mod unused;
 
 use std::collections::BTreeSet;
@@ -66,6 +67,9 @@ fn warnings(settings: &Settings) -> Vec<String> {
         let place = format!("ca_file of the upstream {}", upstream.region);
         warnings.extend(out_of_date(std::path::Path::new(&place), ca, now));
     }
+    let mut sources: Vec<_> = settings.upstreams.iter().map(|upstream| &upstream.credentials.source).collect();
+    sources.dedup();
+    warnings.extend(sources.into_iter().flat_map(|source| credentials::warnings(source, now)));
     let mut files: Vec<_> =
         settings.upstreams.iter().filter_map(|upstream| upstream.credentials.source.file()).collect();
     files.sort_unstable();
@@ -91,12 +95,7 @@ async fn contact(settings: &Settings) -> Vec<CheckLine> {
     };
     let mut lines = Vec::new();
     for account in &accounts {
-        account.credentials.load().await;
-        let source = account.settings.source.to_string();
-        lines.push(match account.credentials.current(SystemTime::now()) {
-            Ok(credential) => good(&source, credential.description()),
-            Err(refusal) => bad(&source, &refusal.message),
-        });
+        lines.extend(credentials::source(account).await);
     }
     let (mut names, mut models, mut are_all_listed) = (Vec::new(), Vec::new(), true);
     for region in &regions {

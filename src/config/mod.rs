@@ -118,6 +118,7 @@ pub(crate) enum CredentialSource {
     File,
     Profile,
     Host,
+    RolesAnywhere,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,8 +129,13 @@ pub(crate) struct Credentials {
     pub region: Option<Spanned<String>>,
     pub file: Option<FilePath>,
     pub profile: Option<Spanned<String>>,
-    #[serde(default = "five_minutes")]
-    pub refresh_interval: Spanned<Span>,
+    pub trust_anchor_arn: Option<Spanned<String>>,
+    pub profile_arn: Option<Spanned<String>>,
+    pub role_arn: Option<Spanned<String>>,
+    pub certificate_file: Option<FilePath>,
+    pub private_key_file: Option<FilePath>,
+    pub endpoint: Option<Spanned<Endpoint>>,
+    pub refresh_interval: Option<Spanned<Span>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,9 +146,20 @@ pub(crate) struct Models {
     pub geographies: Vec<Spanned<String>>,
     pub create_profiles: bool,
     pub allow_profile_management: bool,
+    pub list: Listings,
     pub refresh_interval: Spanned<Span>,
     pub partition: BTreeMap<Spanned<String>, Spanned<Partition>>,
     pub aliases: BTreeMap<Spanned<String>, Spanned<String>>,
+}
+
+/// What listings of models and profiles show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Listings {
+    /// What the caller may use.
+    Allowed,
+    /// What the upstream lists.
+    All,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -291,6 +308,7 @@ impl Default for Models {
             geographies: vec![Spanned::new(0..0, "us".to_owned())],
             create_profiles: true,
             allow_profile_management: false,
+            list: Listings::Allowed,
             refresh_interval: seconds(3600),
             partition: BTreeMap::new(),
             aliases: BTreeMap::new(),
@@ -322,10 +340,6 @@ impl Default for Drain {
 
 fn seconds(seconds: u64) -> Spanned<Span> {
     Spanned::new(0..0, Span(Duration::from_secs(seconds)))
-}
-
-fn five_minutes() -> Spanned<Span> {
-    seconds(300)
 }
 
 /// A configuration that cannot be used: the place and one sentence.

@@ -131,6 +131,12 @@ impl Endpoint {
         Endpoint { tls: true, host: host.into(), port: 443 }
     }
 
+    /// # Errors
+    /// Half a sentence that says what is wrong with the URL.
+    pub(crate) fn parse(url: &str) -> Result<Endpoint, &'static str> {
+        parse_endpoint(url)
+    }
+
     /// The `Host` header's value: the port is left out where it is the scheme's own.
     pub(crate) fn authority(&self) -> String {
         let default = if self.tls { 443 } else { 80 };

@@ -6,6 +6,7 @@ mod host_process;
 mod process;
 mod profile;
 mod renewal;
+pub(crate) mod roles_anywhere;
 pub(crate) mod secret;
 pub(crate) mod source;
 

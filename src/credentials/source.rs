@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::aws_files::{self, LONGEST_LOOK};
 use super::file::{self, Lookout, unanswering};
+use super::roles_anywhere::Sessions;
 use super::secret::{Credential, pair, parse};
 use super::{host_process, profile};
 use crate::file_stamp::FileStamp;
@@ -30,6 +31,7 @@ pub(crate) enum Source {
     File { path: PathBuf, lookout: Lookout },
     Profile { name: String },
     Host { region: String, beside_environment: bool },
+    RolesAnywhere(Sessions),
 }
 
 impl Source {
@@ -47,6 +49,7 @@ impl Source {
             SecretLocation::Host { region, beside_environment } => {
                 Source::Host { region: region.clone(), beside_environment: *beside_environment }
             }
+            SecretLocation::RolesAnywhere(settings) => Source::RolesAnywhere(Sessions::new(settings)),
         }
     }
 
@@ -72,6 +75,7 @@ impl Source {
             Source::Profile { name } => profile::read(name).await,
             Source::Host { beside_environment: true, .. } if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() => Err("the environment holds the commercial AWS keys, and this host's role cannot be found behind them; give those in another way, such as a file".to_owned()),
             Source::Host { region, .. } => of_host(region).await,
+            Source::RolesAnywhere(sessions) => sessions.begin().await,
         }
     }
 
@@ -83,13 +87,14 @@ impl Source {
                 lookout.look(move || vec![FileStamp::of(&path)]).await
             }
             Source::Profile { .. } => aws_files::stamps().await,
+            Source::RolesAnywhere(sessions) => sessions.file_stamps().await,
             Source::SecretsManager { .. } | Source::Environment | Source::Host { .. } => None,
         }
     }
 
     /// It is in files, whose changes can be seen.
     pub(crate) fn has_files(&self) -> bool {
-        matches!(self, Source::File { .. } | Source::Profile { .. })
+        matches!(self, Source::File { .. } | Source::Profile { .. } | Source::RolesAnywhere(_))
     }
 }
 

@@ -90,7 +90,7 @@ impl Profile {
     }
 
     /// The one model that it sends to; none if there are more.
-    fn only_model(&self) -> Option<&str> {
+    pub(super) fn only_model(&self) -> Option<&str> {
         let mut models = self.models.iter().map(|model| foundation_model(&model.model_arn));
         let first = models.next()??;
         models.all(|model| model == Some(first)).then_some(first)

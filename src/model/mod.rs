@@ -3,6 +3,7 @@
 pub(crate) mod behind;
 pub(crate) mod body;
 pub(crate) mod catalogue;
+mod counted;
 pub(crate) mod create;
 pub(crate) mod identifier;
 mod listing;
@@ -12,6 +13,7 @@ pub(crate) mod resolve;
 pub(crate) mod retention;
 pub(crate) mod rules;
 pub(crate) mod serving;
+mod shown;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -241,7 +241,7 @@ fn check_target(target: &Target, known: Known<'_>) -> Result<(), Refusal> {
     }
 }
 
-fn understand<'a>(identifier: &'a str, known: Known<'_>) -> Result<Identifier<'a>, Refusal> {
+pub(super) fn understand<'a>(identifier: &'a str, known: Known<'_>) -> Result<Identifier<'a>, Refusal> {
     read(identifier, known.settings.partition, |id| known.rules().knows_profile(id, known.catalogue))
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod accounts;
 pub(crate) mod anchor;
 mod audit;
 pub(crate) mod callers;
+mod credentials;
 pub(crate) mod failover;
 pub(crate) mod guardrails;
 pub(crate) mod headers;
@@ -15,11 +16,11 @@ mod models;
 mod names;
 mod partitions;
 mod patterns;
+pub(crate) mod roles_anywhere;
 pub(crate) mod secrets;
 mod telemetry;
 pub(crate) mod tls;
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,12 +30,12 @@ use toml::Spanned;
 
 pub use anchor::{Anchor, S3Anchor};
 
-use crate::config::{
-    self, Config, ConfigError, CredentialSource, Durability, Endpoint, Log, OnFailure, OnFull, Source,
-};
+use crate::config::{self, Config, ConfigError, Durability, Endpoint, Log, OnFailure, OnFull, Source};
 use crate::partition::{Partition, Partitions};
 
 use audit::audit;
+use credentials::credentials;
+pub(crate) use credentials::{Credentials, SecretLocation};
 pub(crate) use models::{Models, Pin};
 pub(crate) use names::is_region;
 use names::{any_region, upstream_region};
@@ -98,53 +99,6 @@ pub(crate) struct Timeouts {
     pub first_byte: Duration,
     /// Between two reads of an answer's body.
     pub idle: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    pub source: SecretLocation,
-    pub refresh_interval: Duration,
-}
-
-/// Where the commercial credential is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SecretLocation {
-    SecretsManager {
-        secret_id: String,
-        region: String,
-    },
-    Environment,
-    File(PathBuf),
-    Profile(String),
-    /// This host's own role, by the SDKs' default chain.
-    Host {
-        /// Of the upstream.
-        region: String,
-        /// A commercial upstream takes its key from the environment, where the chain would find it.
-        beside_environment: bool,
-    },
-}
-
-impl SecretLocation {
-    /// The file that holds the credential, if it is one.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        match self {
-            SecretLocation::File(path) => Some(path),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for SecretLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SecretLocation::SecretsManager { secret_id, region } => write!(f, "secret {secret_id} in {region}"),
-            SecretLocation::Environment => f.write_str("credentials from the environment"),
-            SecretLocation::File(path) => write!(f, "credentials file {}", path.display()),
-            SecretLocation::Profile(name) => write!(f, "AWS profile {name}"),
-            SecretLocation::Host { region, .. } => write!(f, "this host's own role for {region}"),
-        }
-    }
 }
 
 /// What `[audit]` means.
@@ -399,80 +353,6 @@ fn ca_certificates(
     let fail =
         |why: String| source.error(file.span(), format!("the CA file {} cannot be used: {why}.", path.display()));
     tls::certificates(path).map_err(fail)
-}
-
-const NO_SECRET: &str = "secret_id is empty; write the name of the secret that holds the commercial credential here, or choose another source.";
-
-/// `place` names the table in sentences; `upstream` is the region of the one upstream that these are for, if they are.
-fn credentials(
-    credentials: Option<Spanned<config::Credentials>>,
-    place: &str,
-    upstream: Option<&str>,
-    source: &Source,
-) -> Result<Credentials, ConfigError> {
-    let Some(credentials) = credentials else {
-        return Ok(Credentials { source: SecretLocation::Environment, refresh_interval: Duration::from_secs(300) });
-    };
-    let span = credentials.span();
-    let written = credentials.into_inner();
-    let needs = |key: &str, of: &str| {
-        source.error(span.clone(), format!("source = \"{of}\" needs {key} beside it in {place}."))
-    };
-    let stray = |key: &str, of: &str| {
-        source.error(span.clone(), format!("{key} has no meaning with source = \"{of}\"; remove it from {place}."))
-    };
-    let refuse_stray = |of: &str, keys: &[(&str, bool)]| match keys.iter().find(|(_, set)| *set) {
-        Some((key, _)) => Err(stray(key, of)),
-        None => Ok(()),
-    };
-    let (has_secret, has_region) = (written.secret_id.is_some(), written.region.is_some());
-    let (has_file, has_profile) = (written.file.is_some(), written.profile.is_some());
-    let secret = match written.source {
-        CredentialSource::SecretsManager => {
-            refuse_stray("secrets_manager", &[("file", has_file), ("profile", has_profile)])?;
-            let secret_id = written.secret_id.ok_or_else(|| needs("secret_id", "secrets_manager"))?;
-            if secret_id.get_ref().trim().is_empty() {
-                return Err(source.error(secret_id.span(), NO_SECRET));
-            }
-            let (secret_id, region) = names::secret(&secret_id, written.region.as_ref(), source)?;
-            SecretLocation::SecretsManager { secret_id, region }
-        }
-        CredentialSource::Environment => {
-            refuse_stray(
-                "environment",
-                &[("secret_id", has_secret), ("region", has_region), ("file", has_file), ("profile", has_profile)],
-            )?;
-            SecretLocation::Environment
-        }
-        CredentialSource::File => {
-            refuse_stray("file", &[("secret_id", has_secret), ("region", has_region), ("profile", has_profile)])?;
-            SecretLocation::File(written.file.ok_or_else(|| needs("file", "file"))?.0)
-        }
-        CredentialSource::Profile => {
-            refuse_stray("profile", &[("secret_id", has_secret), ("region", has_region), ("file", has_file)])?;
-            SecretLocation::Profile(
-                written
-                    .profile
-                    .map(Spanned::into_inner)
-                    .filter(|name| !name.trim().is_empty() && !name.contains(char::is_control))
-                    .ok_or_else(|| needs("profile", "profile"))?,
-            )
-        }
-        CredentialSource::Host => {
-            refuse_stray(
-                "host",
-                &[("secret_id", has_secret), ("region", has_region), ("file", has_file), ("profile", has_profile)],
-            )?;
-            let region = upstream.filter(|region| Partition::of_region(region) == Partition::Govcloud);
-            let sentence = "source = \"host\" is this host's own role, which only GovCloud knows; write it as the credentials of an upstream in GovCloud.";
-            let region = region.ok_or_else(|| source.error(span.clone(), sentence))?;
-            SecretLocation::Host { region: region.to_owned(), beside_environment: false }
-        }
-    };
-    Ok(Credentials {
-        source: secret,
-        refresh_interval: at_most("refresh_interval", &written.refresh_interval, DAY, source)?,
-    })
 }
 
 #[cfg(test)]

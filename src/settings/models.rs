@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::callers::{Place, Rule, place};
 use super::{DAY, at_most, patterns};
-use crate::config::{self, ConfigError, Glob, Source, nearest};
+use crate::config::{self, ConfigError, Glob, Listings, Source, nearest};
 use crate::model::identifier::{self, Identifier};
 use crate::operation::check_identifier;
 use crate::partition::{Partition, Partitions};
@@ -20,6 +20,7 @@ pub(crate) struct Models {
     pub create_profiles: bool,
     /// Callers whose entry names these operations may create and delete inference profiles.
     pub allow_profile_management: bool,
+    pub list: Listings,
     pub refresh_interval: Duration,
     pub aliases: BTreeMap<String, String>,
     /// Where models must be served, the first of the file first.
@@ -65,6 +66,7 @@ pub(super) fn models(
         geographies,
         create_profiles: models.create_profiles,
         allow_profile_management: models.allow_profile_management,
+        list: models.list,
         refresh_interval: at_most("refresh_interval", &models.refresh_interval, DAY * 30, source)?,
         aliases,
         pins: pins(models.partition, partitions, source)?,

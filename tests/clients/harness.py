@@ -233,6 +233,7 @@ level = "{level}"
 
 [models]
 allow_profile_management = true
+list = "all"
 
 [[callers]]
 name = "clients"

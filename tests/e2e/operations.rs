@@ -67,6 +67,15 @@ fn operations() -> Vec<(&'static str, Method, String, String, u16)> {
         ("ListFoundationModels", get.clone(), "/foundation-models?byProvider=Amazon".into(), String::new(), 200),
         ("GetFoundationModel", get.clone(), format!("/foundation-models/{model}"), String::new(), 200),
         (
+            "GetFoundationModelAvailability",
+            get.clone(),
+            format!("/foundation-model-availability/{model}"),
+            String::new(),
+            200,
+        ),
+        ("ListGuardrails", get.clone(), "/guardrails?guardrailIdentifier=abc123".into(), String::new(), 200),
+        ("ListPromptRouters", get.clone(), "/prompt-routers?type=default".into(), String::new(), 200),
+        (
             "ListInferenceProfiles",
             get.clone(),
             "/inference-profiles?maxResults=2&type=SYSTEM_DEFINED".into(),

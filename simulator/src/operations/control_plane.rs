@@ -53,6 +53,21 @@ pub(crate) fn describe_model(state: &State, id: &str) -> Result<Reply, AwsError>
     }
 }
 
+/// GetFoundationModelAvailability: every model of the catalogue is the account's.
+pub(crate) fn availability(state: &State, id: &str) -> Result<Reply, AwsError> {
+    describe_model(state, id)?;
+    Ok(Reply::json(
+        200,
+        &json!({
+            "modelId": id,
+            "agreementAvailability": {"status": "AVAILABLE"},
+            "authorizationStatus": "AUTHORIZED",
+            "entitlementAvailability": "AVAILABLE",
+            "regionAvailability": "AVAILABLE",
+        }),
+    ))
+}
+
 pub(crate) fn list_profiles(state: &State, input: &Input<'_>) -> Result<Reply, AwsError> {
     let kind = input.parameter("type");
     if let Some(wrong) = kind.iter().find(|kind| !["SYSTEM_DEFINED", "APPLICATION"].contains(&kind.as_str())) {

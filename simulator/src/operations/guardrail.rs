@@ -3,10 +3,24 @@
 use serde_json::{Value, json};
 
 use super::Input;
+use crate::partition;
+use crate::profiles::MADE_AT;
 use crate::prompt::all_text;
 use crate::reply::{AwsError, Reply};
+use crate::state::State;
 
 const OBJECTIONABLE: &str = "forbidden";
+
+/// ListGuardrails: the account has one, or the versions of the one that is named.
+pub(crate) fn list(state: &State, input: &Input<'_>) -> Reply {
+    let id = input.parameter("guardrailIdentifier").unwrap_or_else(|| "abc123".to_owned());
+    let arn = format!("{}:bedrock:{}:{}:guardrail/{id}", partition::arn(&state.region), state.region, state.account);
+    let guardrail = json!({
+        "id": id, "arn": arn, "status": "READY", "name": "words", "version": "DRAFT",
+        "createdAt": MADE_AT, "updatedAt": MADE_AT,
+    });
+    Reply::json(200, &json!({ "guardrails": [guardrail] }))
+}
 
 pub(crate) fn apply(id: &str, version: &str, input: &Input<'_>) -> Result<Reply, AwsError> {
     if version != "DRAFT" && version.parse::<u32>().is_err() {

@@ -61,7 +61,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
     match call {
         Call::InvokeModel { stream, .. } => invoke::invoke(input.target(state)?, *stream, input),
         Call::Converse { stream, .. } => converse::converse(input.target(state)?, *stream, input),
-        Call::CountTokens { .. } => count_tokens(input.target(state)?, input),
+        Call::CountTokens { model } => count_tokens(state.with_profiles(|profiles| profiles.counting(model))?, input),
         Call::Bidirectional { .. } => {
             Err(AwsError::validation("simulator: InvokeModelWithBidirectionalStream is not simulated"))
         }
@@ -77,6 +77,11 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         Call::MessagesCountTokens => messages::count_tokens(input.target(state)?, input),
         Call::ListFoundationModels => control_plane::list_models(state, input),
         Call::GetFoundationModel { id } => control_plane::describe_model(state, id),
+        Call::GetFoundationModelAvailability { id } => control_plane::availability(state, id),
+        Call::ListGuardrails => Ok(guardrail::list(state, input)),
+        Call::ListPromptRouters => {
+            Ok(Reply::json(200, &json!({ "promptRouterSummaries": opaque::routers(&state.region, &state.account) })))
+        }
         Call::ListInferenceProfiles => control_plane::list_profiles(state, input),
         Call::CreateInferenceProfile => control_plane::create_profile(state, input),
         Call::GetInferenceProfile { id } => {
@@ -93,6 +98,8 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
             Some(provisioned) => Ok(Reply::json(200, &provisioned)),
             None => Err(AwsError::not_found("The requested provisioned model could not be found.")),
         },
+        // It is answered before, because it is judged in another way.
+        Call::CreateSession => Err(AwsError::new(404, "UnknownOperationException", "Unknown operation")),
         Call::GetAccountDataRetention => Ok(control_plane::data_retention(state)),
     }
 }

@@ -5,7 +5,7 @@ mod attention;
 mod screen;
 mod terminal;
 mod watch;
-mod words;
+pub(super) mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ mod forms;
 mod memory;
 mod readiness;
 mod renewal;
+mod roles_anywhere;
 mod rotation;
 mod short_term;
 mod sources;

@@ -1,9 +1,11 @@
 //! What is sent for the model that was asked for, and what may not be sent at all.
 
+mod counted;
 mod created;
 mod learned;
 mod listing;
 mod names;
+mod shown;
 
 use http::Method;
 use serde_json::json;
