@@ -100,7 +100,7 @@ class Templates(unittest.TestCase):
                 self.assertEqual(sorted(snake(key) for key in made["Outputs"]), told)
 
     def test_a_host_may_make_each_call_that_the_daemon_makes_on_the_table_of_the_fleet(self) -> None:
-        source = (HERE / "../../src/limits/fleet/dynamo.rs").read_text()
+        source = "".join(path.read_text() for path in sorted((HERE / "../../src/limits/fleet/dynamo").glob("*.rs")))
         calls = set(CALLS.findall(source))
         self.assertIn("transact_write_items", calls)
         # DynamoDB has no permission for a transaction, but for what it consists of.

@@ -12,6 +12,7 @@ use super::{Lasting, StartError};
 use crate::caller::Callers;
 use crate::credentials::Credentials;
 use crate::model::Models;
+use crate::partition::Partition;
 use crate::road::{Account, Region, Road};
 use crate::settings::{self, Settings};
 use crate::upstream::Upstream;
@@ -180,7 +181,10 @@ fn accounts(upstreams: &[settings::Upstream], known: &[Account], read: Option<&C
         let of_it = upstreams.iter().filter(|other| other.credentials == *wanted);
         let regions: BTreeSet<String> = of_it.map(|other| other.region.clone()).collect();
         let known = known.iter().find(|account| account.settings == *wanted).map(|account| &account.credentials);
-        let credentials = match (known, read.or(known.map(|known| &**known))) {
+        // What a source held for one partition is not shown to the other, whatever it holds now.
+        let moves = known.is_some_and(|known| !are_of_one_partition(known.regions(), &regions));
+        let carried = read.or(known.map(|known| &**known)).filter(|_| !moves);
+        let credentials = match (known, carried) {
             (Some(known), _) if *known.regions() == regions => Arc::clone(known),
             (_, Some(other)) => Arc::new(other.with_regions(regions)),
             (_, None) => Arc::new(Credentials::new(wanted, regions)),
@@ -188,6 +192,11 @@ fn accounts(upstreams: &[settings::Upstream], known: &[Account], read: Option<&C
         accounts.push(Account { settings: wanted.clone(), credentials });
     }
     accounts
+}
+
+fn are_of_one_partition(some: &BTreeSet<String>, others: &BTreeSet<String>) -> bool {
+    let partition = |regions: &BTreeSet<String>| regions.first().map(|region| Partition::of_region(region));
+    partition(some) == partition(others)
 }
 
 fn region(

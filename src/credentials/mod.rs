@@ -78,7 +78,7 @@ struct Held {
     in_vain: Option<InVain>,
 }
 
-/// The upstream refuses a key, and the source still gives it.
+/// The upstream refuses a key, and the source still gives it, or has made another one that may be refused as well.
 #[derive(Debug, Clone, Copy)]
 struct InVain {
     fingerprint: [u8; 32],
@@ -312,9 +312,10 @@ impl Credentials {
         }
         let after = held.current.as_ref().map(|current| current.fingerprint);
         held.in_vain = match cause {
-            Cause::Rejected { fingerprint } if after == Some(fingerprint) => {
+            // A source that makes keys never gives the same again. The next one is not asked for at once if this is refused too.
+            Cause::Rejected { fingerprint } if after == Some(fingerprint) || self.source.makes_keys() => {
                 let times = held.in_vain.filter(|one| one.fingerprint == fingerprint).map_or(0, |one| one.times);
-                Some(InVain { fingerprint, times: times.saturating_add(1), last: Instant::now() })
+                after.map(|after| InVain { fingerprint: after, times: times.saturating_add(1), last: Instant::now() })
             }
             _ => held.in_vain.filter(|one| after == Some(one.fingerprint)),
         };

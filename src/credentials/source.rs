@@ -35,6 +35,11 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Whether each reading makes new keys.
+    pub(super) fn makes_keys(&self) -> bool {
+        matches!(self, Source::RolesAnywhere(_))
+    }
+
     /// Nothing is contacted yet.
     pub(crate) fn new(location: &SecretLocation) -> Source {
         match location {

@@ -9,6 +9,7 @@ use crate::model::Target;
 use crate::model::lookup::Asker;
 use crate::operation::Plane;
 use crate::panics;
+use crate::partition::Partition;
 use crate::record::Outcome;
 use crate::road::Road;
 use crate::telemetry::Parent;
@@ -58,11 +59,29 @@ impl Exchange {
     /// The upstream that is being tried. Nothing has been sent there yet.
     pub(crate) fn tries(&mut self, upstream: &Upstream, plane: Plane) {
         self.count_attempts();
+        self.note_crossing();
         let record = &mut self.record;
         upstream.region.clone_into(&mut record.destination_region);
         record.inference_profile_used = None;
         let host = Some(Arc::clone(upstream.pool(plane)));
         self.tried = Tried { host, attempts_before: self.effort.attempts, attempts_then: None };
+    }
+
+    /// Keeps in mind that the request was sent to the commercial partition, whatever the client is told in the end.
+    fn note_crossing(&mut self) {
+        let region = &self.record.destination_region;
+        if self.sent_to().is_some() && Partition::of_region(region) == Partition::Commercial {
+            self.crossed = Some(region.clone());
+        }
+    }
+
+    /// A record never says that a request stayed in GovCloud if it did not.
+    pub(super) fn tell_crossing(&mut self) {
+        if let Some(region) = &self.crossed
+            && Partition::of_region(&self.record.destination_region) == Partition::Govcloud
+        {
+            self.record.destination_region.clone_from(region);
+        }
     }
 
     /// Counts what has come of the attempts at the upstream that the record tells of.
@@ -97,8 +116,10 @@ impl AdmittedExchange<'_> {
     /// What the client is told comes from there.
     pub(crate) fn went(&mut self, went: Went) {
         self.0.count_attempts();
+        self.0.note_crossing();
         let Exchange { record, tried, .. } = &mut *self.0;
         (record.destination_region, record.inference_profile_used, *tried) = (went.region, went.profile, went.tried);
+        self.0.tell_crossing();
     }
 
     /// What is sent in place of the model that was asked for.

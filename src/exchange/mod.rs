@@ -70,6 +70,8 @@ pub(crate) struct Exchange {
     effort: Effort,
     /// The upstream that the record tells of.
     tried: Tried,
+    /// The commercial region that it was sent to, if it was tried elsewhere after that.
+    crossed: Option<String>,
     closed: bool,
     /// The daemon's own code has panicked over its answer's body.
     panicked: bool,
@@ -129,6 +131,7 @@ impl Exchange {
             queued: Waited::default(),
             effort: Effort::default(),
             tried: Tried::default(),
+            crossed: None,
             closed: false,
             panicked: false,
             admission: None,

@@ -61,6 +61,8 @@ async fn run(shared: Arc<Shared>, store: impl LeaseStore, mut stopped: oneshot::
                     let configured = local.configured();
                     if limit.replace(configured).is_some_and(|before| before != configured) {
                         agent.reconfigured();
+                        // An admin who has changed them is told again that the table's hold.
+                        overruled_by = None;
                     }
                     agent.next(local, shared.clock.now())
                 }

@@ -56,7 +56,8 @@ pub(super) fn any_region(region: &Spanned<String>, source: &Source) -> Result<St
 
 /// A host of AWS's own serves one region, and takes only what is signed for it. Other hosts tell nothing by their names.
 pub(super) fn serves(endpoint: &Spanned<Endpoint>, region: &str, source: &Source) -> Result<(), ConfigError> {
-    let host = endpoint.get_ref().host.to_ascii_lowercase();
+    // The final dot of a whole name changes no host.
+    let host = endpoint.get_ref().host.trim_end_matches('.').to_ascii_lowercase();
     if !host.ends_with(".amazonaws.com") && !host.ends_with(".api.aws") {
         return Ok(());
     }

@@ -83,6 +83,38 @@ pub(super) fn check_credentials(
 ) -> Result<(), ConfigError> {
     let partition = upstream.partition();
     let location = &upstream.credentials.source;
+    if partition == Partition::Govcloud && matches!(location, SecretLocation::RolesAnywhere(_)) {
+        let sentence = format!(
+            "IAM Roles Anywhere gives keys of the commercial partition, which {} must not be shown; write credentials = {{ source = \"host\" }} for it.",
+            upstream.region
+        );
+        return Err(source.error(span, sentence));
+    }
+    let elsewhere = || known.iter().filter(|other| other.partition() != partition);
+    if let Some(other) =
+        elsewhere().find(|other| other.runtime == upstream.runtime || other.control == upstream.control)
+    {
+        let sentence = format!(
+            "{} and {} have the same endpoint, and the key of one would be shown to the other; give each partition its own.",
+            upstream.region, other.region
+        );
+        return Err(source.error(span, sentence));
+    }
+    // The chain by which this host's role is found reads this profile first.
+    let own_profile = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
+    let is_found_first = |one: &SecretLocation| matches!(one, SecretLocation::Profile(name) if *name == own_profile);
+    let is_host = |one: &SecretLocation| matches!(one, SecretLocation::Host { .. });
+    let hides = |one: &Upstream| {
+        let other = &one.credentials.source;
+        (is_host(location) && is_found_first(other)) || (is_found_first(location) && is_host(other))
+    };
+    if let Some(other) = elsewhere().find(|other| hides(other)) {
+        let sentence = format!(
+            "{} and {} would both use the AWS profile {own_profile}, behind which this host's role cannot be found; give the commercial key by a profile of another name.",
+            upstream.region, other.region
+        );
+        return Err(source.error(span, sentence));
+    }
     let is_shared = |other: &&Upstream| other.partition() != partition && other.credentials.source == *location;
     let Some(other) = known.iter().find(is_shared) else { return Ok(()) };
     let (gov, commercial) = match partition {
@@ -149,6 +181,29 @@ mod tests {
         assert_eq!(refused("[[upstreams]]\nregion = \"us-gov-west-1\"\npartition = \"aws\""), says);
         let says = refused("[[upstreams]]\nregion = \"us-gov-west-1\"\npartition = \"aws-cn\"");
         assert!(says.contains("aws-us-gov"), "{says}");
+    }
+
+    #[test]
+    fn nothing_shows_a_key_to_the_other_partition() {
+        let says = refused(&BOTH.replace(
+            "[[upstreams]]\nregion = \"us-east-1\"",
+            "[[upstreams]]\nregion = \"us-east-1\"\ncredentials = { source = \"profile\", profile = \"default\" }",
+        ));
+        assert!(says.contains("would both use the AWS profile default"), "{says}");
+        let says = refused(&GOV.replace(
+            "credentials",
+            "runtime_endpoint = \"https://bedrock-runtime.us-east-1.amazonaws.com.\"\ncredentials",
+        ));
+        assert!(says.contains("is not in GovCloud, whose key it must never see"), "{says}");
+        let one = "runtime_endpoint = \"https://bedrock.internal\"\n";
+        let says = refused(&format!("{GOV}{one}[[upstreams]]\nregion = \"us-east-1\"\n{one}"));
+        assert!(says.contains("have the same endpoint"), "{says}");
+        let anywhere = "credentials = { source = \"roles_anywhere\", trust_anchor_arn = \"arn:aws:rolesanywhere:REGION:123456789012:trust-anchor/a\", profile_arn = \"arn:aws:rolesanywhere:REGION:123456789012:profile/p\", role_arn = \"arn:aws:iam::123456789012:role/r\", certificate_file = \"/c\", private_key_file = \"/k\" }";
+        let gov = GOV.replace("credentials = { source = \"host\" }", anywhere);
+        let says = refused(&gov.replace("REGION", "us-east-1"));
+        assert!(says.contains("keys of the commercial partition"), "{says}");
+        let says = refused(&gov.replace("REGION", "us-gov-west-1"));
+        assert!(says.contains("has to be in the commercial partition"), "{says}");
     }
 
     #[test]

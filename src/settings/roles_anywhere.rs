@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::names::{any_region, serves};
 use crate::config::{self, ConfigError, Endpoint, Source};
+use crate::partition::Partition;
 
 /// The SDKs' variable for the service's endpoint.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_ROLESANYWHERE";
@@ -61,6 +62,12 @@ pub(super) fn roles_anywhere(
     let (trust_anchor_arn, of_anchor) = of_service("trust_anchor_arn", &written.trust_anchor_arn, "trust-anchor")?;
     let (profile_arn, of_profile) = of_service("profile_arn", &written.profile_arn, "profile")?;
     let region = any_region(written.region.as_ref().unwrap_or(&of_anchor), source)?;
+    if Partition::of_region(&region) == Partition::Govcloud {
+        let sentence = format!(
+            "{region} is in GovCloud; the trust anchor has to be in the commercial partition, whose keys are wanted."
+        );
+        return Err(source.error(of_anchor.span(), sentence));
+    }
     for (key, there) in [("trust_anchor_arn", &of_anchor), ("profile_arn", &of_profile)] {
         if *there.get_ref() != region {
             let sentence = format!(

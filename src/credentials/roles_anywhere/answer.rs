@@ -56,14 +56,22 @@ struct Keys {
 }
 
 impl Answer {
-    /// `ends` is the end of the certificate, and `now` the time that the request was signed with.
-    pub(super) fn verdict(&self, settings: &RolesAnywhere, ends: SystemTime, now: SystemTime) -> Verdict {
+    /// `ends` is the end of the certificate, `now` the time that the request was signed with, and `local` this host's then.
+    pub(super) fn verdict(
+        &self,
+        settings: &RolesAnywhere,
+        ends: SystemTime,
+        now: SystemTime,
+        local: SystemTime,
+    ) -> Verdict {
         match self.status {
-            200 | 201 => match self.keys(settings) {
+            200 | 201 => match self.keys(settings, now, local) {
                 Some(keys) => Verdict::Keys(keys),
                 None => Verdict::Refused("the answer of IAM Roles Anywhere holds no keys".to_owned()),
             },
-            408 | 429 | 500.. => Verdict::Passing(format!("IAM Roles Anywhere cannot give keys now: {}", self.error())),
+            408 | 500.. => Verdict::Passing(self.not_now()),
+            // Asked again at once, a service that all hosts of an account share would have still more to refuse.
+            429 => Verdict::Refused(self.not_now()),
             status => {
                 let sentence = self.refusal(settings, ends, now);
                 match self.other_time(now).filter(|_| matches!(status, 400 | 401 | 403)) {
@@ -74,15 +82,24 @@ impl Answer {
         }
     }
 
-    fn keys(&self, settings: &RolesAnywhere) -> Option<AwsKeys> {
+    fn not_now(&self) -> String {
+        format!("IAM Roles Anywhere cannot give keys now: {}", self.error())
+    }
+
+    /// Their end is told by this host's clock.
+    fn keys(&self, settings: &RolesAnywhere, now: SystemTime, local: SystemTime) -> Option<AwsKeys> {
         let sessions: Sessions = serde_json::from_slice(&self.body).ok()?;
         let keys = sessions.credential_set.into_iter().next()?.credentials;
         let expiry: jiff::Timestamp = keys.expiration.parse().ok()?;
+        let expiry = match SystemTime::from(expiry).duration_since(now) {
+            Ok(left) => local + left,
+            Err(_) => SystemTime::from(expiry),
+        };
         let made = AwsKeys::builder()
             .access_key_id(keys.access_key_id)
             .secret_access_key(keys.secret_access_key)
             .session_token(keys.session_token)
-            .expiry(SystemTime::from(expiry))
+            .expiry(expiry)
             .account_id(settings.account())
             .provider_name("roles_anywhere");
         Some(made.build())

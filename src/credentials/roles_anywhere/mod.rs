@@ -87,8 +87,9 @@ impl Sessions {
     async fn create(&self, identity: &Identity) -> Result<aws_credential_types::Credentials, String> {
         let (mut now, mut is_set_right, mut may_repeat) = (SystemTime::now(), false, true);
         loop {
+            let local = if is_set_right { SystemTime::now() } else { now };
             match self.call(identity, now).await {
-                Ok(answer) => match answer.verdict(&self.settings, identity.ends, now) {
+                Ok(answer) => match answer.verdict(&self.settings, identity.ends, now, local) {
                     Verdict::Keys(keys) => return Ok(keys),
                     Verdict::Clock(theirs, _) if !is_set_right => {
                         let time = jiff::Timestamp::try_from(theirs).map(|time| time.to_string()).unwrap_or_default();

@@ -44,6 +44,22 @@ async fn a_throttled_request_stays_unless_failover_may_cross_and_its_level_lets_
     assert!(commercial[0].leaks.is_empty(), "{:?}", commercial[0].leaks);
 }
 
+/// GovCloud's answer tells the client more than the other side's refusal of the key. The record still tells of both.
+#[tokio::test]
+async fn a_record_tells_that_a_request_has_crossed_whatever_its_client_is_told() {
+    let both = Both::start().await;
+    let daemon = both.setup().with(CROSSING).ready().await;
+    both.clear();
+    both.gov.inject(throttled());
+    both.commercial.expire_credentials();
+    let (status, record) = failed(&daemon, converse_request(SONNET)).await;
+    assert_eq!(status, 429, "{record}");
+    assert_eq!(record["destinationPartition"], "commercial", "{record}");
+    assert_eq!(record["destinationRegion"], "us-east-1", "{record}");
+    let [gov, commercial] = both.counts();
+    assert_eq!((gov, commercial > 0), (1, true));
+}
+
 #[tokio::test]
 async fn with_govcloud_away_and_its_breaker_open_nothing_classified_arrives_at_the_other_side() {
     let both = Both::start().await;

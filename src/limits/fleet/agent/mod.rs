@@ -92,6 +92,8 @@ pub struct Agent {
     /// nothing is to be changed, unless the shard has been looked at since.
     changed_at: Option<u64>,
     considered_at: Option<u64>,
+    /// Of the last lease that it has written.
+    version: u64,
     /// The last write came too late for what was free. The next one asks for no more if it has anything else to do: others
     /// that take what becomes free must not keep this host from renewing its lease.
     too_late: bool,
@@ -142,6 +144,7 @@ impl Agent {
             sent_at: now,
             changed_at: None,
             considered_at: None,
+            version: 0,
             too_late: false,
             renewed_at: None,
             balance_at: now,
@@ -387,9 +390,11 @@ impl Agent {
             self.considered_at = Some(now);
             return None;
         }
+        // Never one that others have seen before, not even after a lease was taken away: they would think that it stands still.
+        self.version = own.map_or(0, |lease| lease.version).max(self.version) + 1;
         Some(StoredLease {
             id: self.id.clone(),
-            version: own.map_or(1, |lease| lease.version + 1),
+            version: self.version,
             held: after.held,
             wanted: after.wanted,
             hold_ms: self.pace.hold / (SECOND / 1_000),

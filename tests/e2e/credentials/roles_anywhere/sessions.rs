@@ -134,6 +134,22 @@ async fn keys_that_bedrock_refuses_are_replaced_within_the_request() {
     assert_eq!(sessions(&bedrock).len(), 1);
 }
 
+/// Each session has new keys, so it is not by their sameness that refusals in a row are told.
+#[tokio::test]
+async fn keys_that_bedrock_always_refuses_cost_few_sessions() {
+    let bedrock = bedrock().await;
+    let host = Host::new();
+    host.let_in(&bedrock, 3600);
+    let daemon = host.setup(&bedrock).ready().await;
+    for _ in 0..10 {
+        bedrock.expire_credentials();
+        let answer = super::super::ask(&daemon).await;
+        let record = daemon.record_of(&answer).await;
+        assert_eq!(record["statusCode"], answer.status, "{record}");
+    }
+    assert!(sessions(&bedrock).len() <= 3, "{:?}", sessions(&bedrock));
+}
+
 #[tokio::test]
 async fn a_clock_that_is_off_is_made_up_for() {
     let bedrock = bedrock().await;
