@@ -20,6 +20,7 @@ use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
 use crate::operation::{self, Matched, ModelPlace, Operation, Plane, TokenEstimate};
 use crate::policy::{self, Permit};
+use crate::record::Outcome;
 use crate::request::Received;
 use crate::road::Road;
 use crate::routing::{self, Route};
@@ -177,7 +178,9 @@ pub(crate) async fn process(
     let admission = admit(road, permit, asked).await?;
     drop(queued);
     let answered = forward::forward(road, exchange.admitted(admission), &forms, &route).await?;
-    shown(road, caller, received.operation, answered).await
+    let shown = shown(road, caller, received.operation, answered).await;
+    // Nothing else fails there than reading what the upstream has begun to send.
+    shown.inspect_err(|_| exchange.record.outcome = Outcome::UpstreamBroke)
 }
 
 /// Of a listing, what the caller may use; everything else as it is.

@@ -30,7 +30,7 @@ const LOAD: Duration = Duration::from_secs(8);
 const SLACK: usize = 24;
 /// The same while nothing is under way: connections that are kept for later.
 const IDLE_SLACK: usize = 12;
-/// What allocators and 20 MB bodies may leave resident.
+/// What the allocator may leave resident.
 const MEMORY_SLACK: u64 = 32 * 1024;
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a count")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use http::Method;
 use serde_json::Value;
+use simulator::{Effect, Ending, Fault};
 use test_support::users::own_uid;
 use test_support::*;
 
@@ -68,6 +69,19 @@ async fn what_the_rules_refuse_is_not_listed() {
     let answer = daemon.get(PROFILES).await;
     same(&answer, &all(PROFILES).await);
     daemon.record_of(&answer).await;
+}
+
+#[tokio::test]
+async fn a_list_that_breaks_off_is_recorded_as_broken() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let cut = Effect::Cut { after_bytes: Some(100), after_events: None, how: Ending::Rst };
+    bedrock.inject(Fault::once(cut).on("ListFoundationModels"));
+    let answer = daemon.get("/foundation-models").await;
+    refused(&answer, 503, "ServiceUnavailableException");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["statusCode"]), (&"upstream_broke".into(), &503.into()), "{record}");
+    assert_eq!((&record["responseSize"], &record["attempts"]), (&answer.body.len().into(), &1.into()), "{record}");
 }
 
 #[tokio::test]
