@@ -21,7 +21,9 @@ struct Seen {
 
 async fn pair(http2: bool) -> (Simulator, Daemon) {
     let bedrock = bedrock_with(Options { http2, ..Options::default() }).await;
-    let daemon = Setup::tls(&bedrock).with("[upstream_timeouts]\nidle = \"3s\"\nfirst_byte = \"10s\"").ready().await;
+    // One thread, so that the next request takes the connection that `settle` has made.
+    let more = "[upstream_timeouts]\nidle = \"3s\"\nfirst_byte = \"10s\"\n[runtime]\nthreads = 1";
+    let daemon = Setup::tls(&bedrock).with(more).ready().await;
     (bedrock, daemon)
 }
 
