@@ -26,8 +26,8 @@ use crate::upstream::{Answer, Failure, UpstreamRequest};
 pub(crate) use forms::Forms;
 use line::{Line, Next};
 
-/// Sends a request to one upstream of its route after the other until one answers for it. Each is asked once at most, and none after an
-/// answer has begun to reach the client. A client that leaves drops this, and with it the rest of the line.
+/// Sends a request to one upstream of its route after the other until one answers for it. Each is asked once at most, and
+/// none after an answer has begun to reach the client. A client that leaves drops this, and with it the rest of the line.
 ///
 /// # Errors
 /// A refusal of our own when no upstream answers, or the model cannot be resolved.

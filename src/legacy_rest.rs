@@ -226,7 +226,7 @@ fn routing(road: &Road) -> Value {
 fn models(road: &Road, reach: Partitions, request_id: &str) -> Result<Value, Refusal> {
     // Where one partition has all upstreams, the first of them speaks for it.
     let mut listed = road.regions.iter().filter(|region| region.models.is_listed());
-    let is_known = match road.only_partition {
+    let is_known = match road.partitions.single() {
         Some(_) => road.regions.first().is_some_and(|region| region.models.is_listed()),
         None => listed.next().is_some(),
     };

@@ -93,6 +93,15 @@ impl Partitions {
         }
     }
 
+    /// The one that there is; none if there are both, or none.
+    pub(crate) fn single(self) -> Option<Partition> {
+        match (self.commercial, self.govcloud) {
+            (true, false) => Some(Partition::Commercial),
+            (false, true) => Some(Partition::Govcloud),
+            _ => None,
+        }
+    }
+
     /// Those that are among the others, too.
     pub(crate) fn and(self, other: Partitions) -> Partitions {
         Partitions { commercial: self.commercial && other.commercial, govcloud: self.govcloud && other.govcloud }

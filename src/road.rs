@@ -35,8 +35,6 @@ pub(crate) struct Road {
     pub regions: Vec<Region>,
     /// Those that have an upstream.
     pub partitions: Partitions,
-    /// None if they are more.
-    pub only_partition: Option<Partition>,
     /// Every source of credentials that a region uses.
     pub accounts: Vec<Account>,
     /// The top-level source of credentials; the first region's, if none uses that.

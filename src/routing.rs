@@ -88,7 +88,7 @@ pub(crate) async fn decide(
     user: User,
 ) -> Result<Route, Refusal> {
     check_reach(road, caller, permit)?;
-    if let Some(partition) = road.only_partition {
+    if let Some(partition) = road.partitions.single() {
         return Ok(Route { partition, first: Places::All, then: Vec::new() });
     }
     let model = received.model.as_ref().map(|model| model.name.as_str());

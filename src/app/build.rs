@@ -45,13 +45,9 @@ pub(super) async fn build(
     patience: Duration,
 ) -> Result<Built, StartError> {
     let (accounts, regions) = upstreams(settings, former.map(|former| &*former.road)).await?;
-    let mut partitions = regions.iter().map(Region::partition);
-    let first = partitions.next();
-    let only_partition = first.filter(|first| partitions.all(|other| other == *first));
     let road = Arc::new(Road {
         credentials: Arc::clone(&main_credentials(settings, &accounts)?.credentials),
         partitions: regions.iter().map(Region::partition).collect(),
-        only_partition,
         regions,
         accounts,
         callers: Callers::new(settings, Arc::clone(&lasting.host)),

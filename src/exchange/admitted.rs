@@ -75,7 +75,7 @@ impl Exchange {
         }
     }
 
-    /// A record never says that a request stayed in GovCloud if it did not.
+    /// A record never says that a request stayed in GovCloud if it did not. Attempts are counted where they were made, before.
     pub(super) fn tell_crossing(&mut self) {
         if let Some(region) = &self.crossed
             && Partition::of_region(&self.record.destination_region) == Partition::Govcloud
@@ -119,7 +119,6 @@ impl AdmittedExchange<'_> {
         self.0.note_crossing();
         let Exchange { record, tried, .. } = &mut *self.0;
         (record.destination_region, record.inference_profile_used, *tried) = (went.region, went.profile, went.tried);
-        self.0.tell_crossing();
     }
 
     /// What is sent in place of the model that was asked for.

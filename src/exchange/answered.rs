@@ -49,7 +49,6 @@ impl Exchange {
         self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());
         strip::response_headers(&mut headers);
         self.mark(&mut headers);
-        self.tell_crossing();
         if let Some(model) = target.and_then(|target| HeaderValue::from_str(&target.identifier).ok()) {
             headers.insert(MODEL, model);
         }

@@ -201,7 +201,7 @@ impl Exchange {
     /// Where it is to go. What is refused from now on would have gone there.
     pub(crate) fn routed(&mut self, route: &Route) {
         let road = &self.road;
-        if road.only_partition.is_none()
+        if road.partitions.single().is_none()
             && let Some(region) = route.first(road).next().and_then(|at| road.regions.get(at))
         {
             region.upstream.region.clone_into(&mut self.record.destination_region);
@@ -288,6 +288,7 @@ impl Exchange {
             self.effort.results.break_off();
         }
         self.count_attempts();
+        self.tell_crossing();
         let settled_and_recorded = self.road.limits.request_ends();
         if let Some(mut admission) = self.admission.take() {
             if let Some(tier) = self.record.service_tier.as_deref().filter(|_| self.tier_is_reported) {

@@ -13,7 +13,8 @@ use crate::panics;
 use crate::record::Outcome;
 use crate::upstream::body::{BodyError, UpstreamBody};
 
-/// What a socket takes of an answer at once in any case but one: its client takes nothing of the answers before.
+/// An answer up to this size is complete once the HTTP library has it: a socket takes so much at once, unless its client has
+/// left earlier answers unread.
 const SMALL: u64 = 64 * 1024;
 
 /// The body of an answer to a client.
@@ -32,16 +33,15 @@ struct Relay {
     body: UpstreamBody,
     /// Taken at the end; what is left when the relay is dropped belongs to a client that has gone.
     passage: Option<Passage>,
-    /// The end of a larger answer is where its last bytes are known to have left.
     delivery: Delivery,
 }
 
+/// Whether somebody says when the socket has taken the last byte.
 #[derive(Debug, PartialEq, Eq)]
 enum Delivery {
-    /// Nobody says when the last bytes have left.
-    Untold,
-    Told,
-    /// All has been handed on, and the last bytes may not have left.
+    Unconfirmed,
+    Confirmed,
+    /// The HTTP library has all of a large answer, and the socket perhaps not.
     Awaited,
 }
 
@@ -59,7 +59,7 @@ impl Body {
     /// What comes from upstream, with the exchange that ends when it does.
     pub(super) fn relay(body: UpstreamBody, exchange: Box<Exchange>, meter: Meter) -> Body {
         let mut relay =
-            Box::new(Relay { body, passage: Some(Passage { exchange, meter }), delivery: Delivery::Untold });
+            Box::new(Relay { body, passage: Some(Passage { exchange, meter }), delivery: Delivery::Unconfirmed });
         // An answer without a body has ended before its first frame.
         if relay.body.is_end_stream() {
             relay.end();
@@ -118,7 +118,7 @@ impl Relay {
 
     fn end(&mut self) {
         let size = self.passage.as_ref().map_or(0, |passage| passage.exchange.record.response_size);
-        if self.delivery == Delivery::Told && size > SMALL {
+        if self.delivery == Delivery::Confirmed && size > SMALL {
             self.delivery = Delivery::Awaited;
         } else {
             self.complete();
@@ -152,19 +152,19 @@ impl listen::Answer for Body {
         exchange.close(Outcome::ClientStalled, status);
     }
 
-    fn will_be_told(&mut self) {
+    fn confirm_delivery(&mut self) {
         if let BodyKind::Relay(relay) = &mut self.0
             && relay.passage.is_some()
         {
-            relay.delivery = Delivery::Told;
+            relay.delivery = Delivery::Confirmed;
         }
     }
 
-    fn waits_to_be_told(&self) -> bool {
+    fn awaits_delivery(&self) -> bool {
         matches!(&self.0, BodyKind::Relay(relay) if relay.delivery == Delivery::Awaited)
     }
 
-    fn taken(&mut self) {
+    fn delivered(&mut self) {
         if let BodyKind::Relay(relay) = &mut self.0 {
             relay.contained(Relay::complete);
         }

@@ -80,7 +80,7 @@ pub(crate) trait Cut: std::fmt::Debug + Send + Sync {
     /// Ends it, as one that its client did not take.
     fn cut(&self);
     /// The socket has taken all of it.
-    fn taken(&self);
+    fn delivered(&self);
 }
 
 /// Answers that the HTTP library has taken whole, and the socket perhaps not.
@@ -190,7 +190,7 @@ impl Activity {
         if self.any_leaving.load(Relaxed) {
             self.any_leaving.store(false, Relaxed);
             let answers = std::mem::take(&mut self.leaving().answers);
-            answers.iter().for_each(|answer| answer.taken());
+            answers.iter().for_each(|answer| answer.delivered());
         }
     }
 

@@ -52,7 +52,7 @@ impl<B: Answer> Watched<B> {
         let most = match protocol {
             // One answer at a time, so what the socket has taken tells of this one.
             Protocol::Http1 => {
-                body.will_be_told();
+                body.confirm_delivery();
                 usize::MAX
             }
             Protocol::Http2 => PIECE,
@@ -68,8 +68,8 @@ impl<B: Answer> Watched<B> {
 /// The library drops a body once it has all of it. Its last bytes may still be on their way.
 impl<B: Answer> Drop for Watched<B> {
     fn drop(&mut self) {
-        let waits = self.0.held().body.as_ref().is_some_and(|(body, _)| body.waits_to_be_told());
-        if waits {
+        let awaits = self.0.held().body.as_ref().is_some_and(|(body, _)| body.awaits_delivery());
+        if awaits {
             let slot: Arc<Slot<B>> = Arc::clone(&self.0);
             self.0.activity.await_flush(slot);
         }
@@ -96,10 +96,10 @@ impl<B: Answer> Cut for Slot<B> {
         }
     }
 
-    fn taken(&self) {
+    fn delivered(&self) {
         let taken = self.held().body.take();
         if let Some((mut body, _progress)) = taken {
-            body.taken();
+            body.delivered();
         }
     }
 }

@@ -366,15 +366,14 @@ pub(crate) trait Answer:
     /// It ends now, because the client takes nothing of it.
     fn client_stalled(&mut self);
 
-    /// Once its end has been handed on, somebody will say whether the socket has taken that: by `taken`, by
-    /// `client_stalled`, or by dropping it.
-    fn will_be_told(&mut self);
+    /// From now on, the end of a large answer is its delivery: `delivered`, `client_stalled` or the drop tells of it.
+    fn confirm_delivery(&mut self);
 
-    /// Whether its end has been handed on, and it waits to be told.
-    fn waits_to_be_told(&self) -> bool;
+    /// Whether the HTTP library has all of it, and it waits for that.
+    fn awaits_delivery(&self) -> bool;
 
     /// The socket has taken all of it.
-    fn taken(&mut self);
+    fn delivered(&mut self);
 }
 
 /// Why there is no connection.

@@ -17,7 +17,7 @@ pub(crate) struct Credentials {
     pub refresh_interval: Duration,
 }
 
-/// Where the commercial credential is.
+/// Where a credential is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SecretLocation {
     SecretsManager {

@@ -274,7 +274,7 @@ fn upstreams(
     for upstream in upstreams.into_inner() {
         let span = upstream.span();
         let upstream = one_upstream(upstream.into_inner(), credentials, source)?;
-        partitions::check_credentials(&upstream, &known, span.clone(), source)?;
+        partitions::check_apart(&upstream, &known, span.clone(), source)?;
         if known.iter().any(|other| other.region == upstream.region && other.runtime == upstream.runtime) {
             return Err(
                 source.error(span, format!("region {} is named twice with the same endpoint.", upstream.region))

@@ -74,8 +74,8 @@ impl Reach {
     }
 }
 
-/// A key is of one partition: the other one must not be shown it, and has no use for it.
-pub(super) fn check_credentials(
+/// A key is of one partition: the other one must not be shown it, and has no use for it. `known` are the upstreams before.
+pub(super) fn check_apart(
     upstream: &Upstream,
     known: &[Upstream],
     span: Range<usize>,
@@ -90,47 +90,46 @@ pub(super) fn check_credentials(
         );
         return Err(source.error(span, sentence));
     }
-    let elsewhere = || known.iter().filter(|other| other.partition() != partition);
-    if let Some(other) =
-        elsewhere().find(|other| other.runtime == upstream.runtime || other.control == upstream.control)
-    {
-        let sentence = format!(
-            "{} and {} have the same endpoint, and the key of one would be shown to the other; give each partition its own.",
-            upstream.region, other.region
-        );
-        return Err(source.error(span, sentence));
-    }
     // The chain by which this host's role is found reads this profile first.
     let own_profile = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
-    let is_found_first = |one: &SecretLocation| matches!(one, SecretLocation::Profile(name) if *name == own_profile);
-    let is_host = |one: &SecretLocation| matches!(one, SecretLocation::Host { .. });
-    let hides = |one: &Upstream| {
-        let other = &one.credentials.source;
-        (is_host(location) && is_found_first(other)) || (is_found_first(location) && is_host(other))
-    };
-    if let Some(other) = elsewhere().find(|other| hides(other)) {
-        let sentence = format!(
-            "{} and {} would both use the AWS profile {own_profile}, behind which this host's role cannot be found; give the commercial key by a profile of another name.",
-            upstream.region, other.region
-        );
-        return Err(source.error(span, sentence));
+    for other in known.iter().filter(|other| other.partition() != partition) {
+        if let Some(sentence) = shown_to_the_other(upstream, other, &own_profile) {
+            return Err(source.error(span, sentence));
+        }
     }
-    let is_shared = |other: &&Upstream| other.partition() != partition && other.credentials.source == *location;
-    let Some(other) = known.iter().find(is_shared) else { return Ok(()) };
-    let (gov, commercial) = match partition {
-        Partition::Govcloud => (upstream, other),
-        Partition::Commercial => (other, upstream),
+    Ok(())
+}
+
+/// Why two upstreams in different partitions would be shown the same key; none if they are not.
+fn shown_to_the_other(upstream: &Upstream, other: &Upstream, own_profile: &str) -> Option<String> {
+    let (one, region) = (&upstream.credentials.source, &upstream.region);
+    let (two, elsewhere) = (&other.credentials.source, &other.region);
+    if other.runtime == upstream.runtime || other.control == upstream.control {
+        return Some(format!(
+            "{region} and {elsewhere} have the same endpoint, and the key of one would be shown to the other; give each partition its own."
+        ));
+    }
+    let is_host = |location: &SecretLocation| matches!(location, SecretLocation::Host { .. });
+    let is_found_first =
+        |location: &SecretLocation| matches!(location, SecretLocation::Profile(name) if name == own_profile);
+    if (is_host(one) && is_found_first(two)) || (is_found_first(one) && is_host(two)) {
+        return Some(format!(
+            "{region} and {elsewhere} would both use the AWS profile {own_profile}, behind which this host's role cannot be found; give the commercial key by a profile of another name."
+        ));
+    }
+    if one != two {
+        return None;
+    }
+    let (gov, commercial) = match upstream.partition() {
+        Partition::Govcloud => (region, elsewhere),
+        Partition::Commercial => (elsewhere, region),
     };
-    let what = match location {
+    let what = match one {
         SecretLocation::Environment => "the environment".to_owned(),
         other => other.to_string(),
     };
-    Err(source.error(
-        span,
-        format!(
-            "{} and {} would both use {what}, and no key is good in GovCloud and in the commercial partition; write credentials = {{ source = \"host\" }} for {}.",
-            gov.region, commercial.region, gov.region
-        ),
+    Some(format!(
+        "{gov} and {commercial} would both use {what}, and no key is good in GovCloud and in the commercial partition; write credentials = {{ source = \"host\" }} for {gov}."
     ))
 }
 

@@ -29,33 +29,21 @@ pub(super) fn balance(pool: &Pool, shard: &Arc<Shard>, lots: [u64; 2]) -> Option
     }
     let elsewhere = pool.hosts.saturating_sub(told.hosts);
     let all_hosts = elsewhere.saturating_add(hosts);
-    let others = |curve: &Curve| all_hosts.saturating_sub(curve.hosts());
-    let requests = Part {
-        limit: pool.terms.limit.requests,
-        pool_free: pool.free_requests,
-        budget: shard.budget.requests,
-        shard_free: shard.free.requests,
-        wanted: pool.wanted.requests.saturating_sub(told.wanted.requests).saturating_add(declared.wanted.requests),
-        wishes: shard.leases.iter().map(|lease| lease.wanted.requests).collect(),
-        curve: &fleet[0],
+    let part = |kind: usize, of: fn(&Amount) -> u64, pool_free: i64, unit: u64| Part {
+        limit: of(&pool.terms.limit),
+        pool_free,
+        budget: of(&shard.budget),
+        shard_free: of(&shard.free),
+        wanted: of(&pool.wanted).saturating_sub(of(&told.wanted)).saturating_add(of(&declared.wanted)),
+        wishes: shard.leases.iter().map(|lease| of(&lease.wanted)).collect(),
+        curve: &fleet[kind],
         hosts: all_hosts,
-        others: others(&fleet[0]),
-        unit: 1,
-        lot: lots[0],
+        others: all_hosts.saturating_sub(fleet[kind].hosts()),
+        unit,
+        lot: lots[kind],
     };
-    let tokens = Part {
-        limit: pool.terms.limit.tokens,
-        pool_free: pool.free_tokens,
-        budget: shard.budget.tokens,
-        shard_free: shard.free.tokens,
-        wanted: pool.wanted.tokens.saturating_sub(told.wanted.tokens).saturating_add(declared.wanted.tokens),
-        wishes: shard.leases.iter().map(|lease| lease.wanted.tokens).collect(),
-        curve: &fleet[1],
-        hosts: all_hosts,
-        others: others(&fleet[1]),
-        unit: smallest_request(shard),
-        lot: lots[1],
-    };
+    let requests = part(0, |amount| amount.requests, pool.free_requests, 1);
+    let tokens = part(1, |amount| amount.tokens, pool.free_tokens, smallest_request(shard));
     let (requests, tokens) = (requests.size(), tokens.size());
     let due = Amount { requests: requests.due, tokens: tokens.due };
     let balance = Balance {

@@ -60,6 +60,26 @@ async fn a_record_tells_that_a_request_has_crossed_whatever_its_client_is_told()
     assert_eq!((gov, commercial > 0), (1, true));
 }
 
+/// GovCloud has answered, after the other side had seen the prompt. Each attempt counts where it was made.
+#[tokio::test]
+async fn a_request_that_came_back_has_been_on_the_other_side() {
+    let both = Both::start().await;
+    let daemon = both.ordered(false).with(CROSSING).ready().await;
+    both.clear();
+    both.commercial.inject(throttled());
+    let answer = send(daemon.address(), converse_request(SONNET)).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-gov-west-1")), "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&"completed".into(), &2.into()), "{record}");
+    assert_eq!(record["destinationPartition"], "commercial", "{record}");
+    assert_eq!(both.counts(), [1, 1]);
+    let page = daemon.metrics().await;
+    for (region, result) in [("us-gov-west-1", "success"), ("us-east-1", "throttled")] {
+        let line = format!("bedrock_sidecar_upstream_attempts_total{{region=\"{region}\",result=\"{result}\"}}");
+        assert_eq!(metric(&page, &line), Some(1.0), "{line}: {page}");
+    }
+}
+
 #[tokio::test]
 async fn with_govcloud_away_and_its_breaker_open_nothing_classified_arrives_at_the_other_side() {
     let both = Both::start().await;
