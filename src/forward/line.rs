@@ -47,17 +47,14 @@ impl<'a> Line<'a> {
         let is_spread = case.invokes_model && road.settings.upstreams_policy.strategy == Strategy::Spread;
         let number = is_spread.then(|| REQUESTS.fetch_add(1, Ordering::Relaxed));
         let weight = |at: usize| regions[at].settings.weight;
-        // Where more is kept of prompts than the policy allows, nothing is sent as long as there is another region.
-        let keeps_little = |at: &usize| regions[*at].keeps_little(&road.settings.policy);
-        let chosen = |mut line: VecDeque<usize>| {
-            if line.iter().any(keeps_little) {
-                line.retain(keeps_little);
-            }
-            line
-        };
-        let mut ready = chosen(order(route.first(road), weight, home, number));
+        let mut ready = order(route.first(road), weight, home, number);
         // Another partition is for who has got no answer from this one.
-        ready.extend(chosen(order(route.then(), weight, home, number)));
+        ready.extend(order(route.then(), weight, home, number));
+        // Where more is kept of prompts than the policy allows, nothing is sent as long as the request may go elsewhere.
+        let keeps_little = |at: &usize| regions[*at].keeps_little(&road.settings.policy);
+        if ready.iter().any(keeps_little) {
+            ready.retain(keeps_little);
+        }
         Line { regions, plane: case.plane, name: case.name, ready, passed_over: Vec::new() }
     }
 

@@ -135,3 +135,48 @@ impl Answer {
         (gap > NOTABLE_SKEW && gap < MOST_SKEW).then_some(theirs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Endpoint;
+
+    fn verdict(status: u16, body: &str, now: SystemTime, local: SystemTime) -> Verdict {
+        let settings = RolesAnywhere {
+            trust_anchor_arn: String::new(),
+            profile_arn: String::new(),
+            role_arn: "arn:aws:iam::123456789012:role/r".to_owned(),
+            certificate_file: "/c".into(),
+            private_key_file: "/k".into(),
+            region: "us-east-1".to_owned(),
+            endpoint: Endpoint::parse("https://rolesanywhere.us-east-1.amazonaws.com").unwrap(),
+        };
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        let answer = Answer { status, error_type: None, date: None, body };
+        answer.verdict(&settings, now + Duration::from_secs(86_400), now, local)
+    }
+
+    #[test]
+    fn keys_end_by_the_clock_of_this_host() {
+        let body = r#"{"credentialSet":[{"credentials":{"accessKeyId":"AKIA","secretAccessKey":"s","sessionToken":"t","expiration":"2026-11-29T13:00:00Z"}}]}"#;
+        let theirs: jiff::Timestamp = "2026-11-29T12:00:00Z".parse().unwrap();
+        let hour = Duration::from_secs(3600);
+        for ours in [SystemTime::from(theirs), SystemTime::from(theirs) + 5 * hour, SystemTime::from(theirs) - 5 * hour]
+        {
+            match verdict(201, body, theirs.into(), ours) {
+                Verdict::Keys(keys) => assert_eq!(keys.expiry(), Some(ours + hour)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// All hosts of an account share the quota.
+    #[test]
+    fn a_spent_quota_is_not_asked_again_at_once() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert!(matches!(verdict(429, "{}", now, now), Verdict::Refused(_)));
+        for status in [408, 500, 503] {
+            assert!(matches!(verdict(status, "{}", now, now), Verdict::Passing(_)), "{status}");
+        }
+    }
+}

@@ -78,6 +78,23 @@ fn after_the_limit_was_lowered_the_fleet_holds_no_more_than_it() {
     assert!(pool(&table).free_requests >= 0, "{:?}", pool(&table));
 }
 
+/// Others tell a living lease by its version. One that comes again, after the lease was taken away, would look dead to them.
+#[test]
+fn no_version_of_a_lease_comes_twice() {
+    let mut now = 1_000 * SECOND;
+    let mut host = [(Agent::new("host", 1, now), LocalLease::new(&settings(100, 0), now))];
+    let version = |table: &MemoryStore| shard(table, 0).lease("host").unwrap().version;
+    let before = MemoryStore::default();
+    for _ in 0..6 {
+        pass(&mut host, &before, &mut now);
+    }
+    let after = MemoryStore::default();
+    for _ in 0..2 {
+        pass(&mut host, &after, &mut now);
+    }
+    assert!(version(&before) > 1 && version(&after) > version(&before), "{} {}", version(&before), version(&after));
+}
+
 /// The table's limit is that of the highest revision, and not that of the host that has started last.
 #[test]
 fn only_a_higher_revision_changes_the_limit() {

@@ -80,6 +80,27 @@ async fn a_request_that_came_back_has_been_on_the_other_side() {
     }
 }
 
+/// What may cross goes where less is kept. What may not stays, and says where it went.
+#[tokio::test]
+async fn data_retention_leads_across_only_what_may_cross() {
+    let both = Both::start().await;
+    both.gov.set_data_retention("aws_review");
+    both.commercial.set_data_retention("none");
+    let policy = format!("{CROSSING}require_data_retention = [\"none\"]\n");
+    let daemon = both.setup().with(&policy).with(LEVELS).ready().await;
+    for (level, partition, counts) in [("public", "commercial", [0, 1]), ("cui", "govcloud", [1, 0])] {
+        both.clear();
+        let answer = send(daemon.address(), leveled(converse_request(SONNET), level)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["destinationPartition"], &record["outcome"]), (&partition.into(), &"completed".into()));
+        assert_eq!(
+            both.arrived().map(|side| side.iter().filter(|one| one.operation.as_deref() == Some("Converse")).count()),
+            counts
+        );
+    }
+}
+
 #[tokio::test]
 async fn with_govcloud_away_and_its_breaker_open_nothing_classified_arrives_at_the_other_side() {
     let both = Both::start().await;
