@@ -289,4 +289,20 @@ mod tests {
         std::fs::remove_file(file.path()).unwrap();
         assert_eq!(credential_of_any_region(&wanted, &next).await.region().as_deref(), Some("us-west-2"));
     }
+
+    /// What a source has given for one partition is not shown to the other one, not even as the key before.
+    #[tokio::test]
+    async fn a_key_stays_in_its_partition_when_its_upstream_moves() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "AKIAOLD:s").unwrap();
+        let source = SecretLocation::File(file.path().to_owned());
+        let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
+        let of = |region: &str| [settings::Upstream::of_region(region, &wanted)];
+        let known = accounts(&of("us-east-1"), &[], None);
+        known[0].credentials.load().await;
+        for (region, is_carried) in [("us-west-2", true), ("us-gov-west-1", false)] {
+            let moved = accounts(&of(region), &known, None);
+            assert_eq!(moved[0].credentials.current(SystemTime::now()).is_ok(), is_carried, "{region}");
+        }
+    }
 }
