@@ -2,34 +2,15 @@
 //! it.
 
 mod matching;
+mod plane;
 
 #[cfg(test)]
 mod tests;
 
 pub use matching::{Matched, check_identifier, find};
 pub(crate) use matching::{SEGMENT, path_with};
-
-/// Which of Bedrock's hosts serves an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plane {
-    /// `bedrock-runtime`: inference.
-    Runtime,
-    /// `bedrock`: models and inference profiles.
-    Control,
-}
-
-impl Plane {
-    /// Both.
-    pub const ALL: [Plane; 2] = [Plane::Runtime, Plane::Control];
-
-    /// As metrics and `/status` name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Plane::Runtime => "runtime",
-            Plane::Control => "control",
-        }
-    }
-}
+pub use plane::Plane;
+pub(crate) use plane::Planes;
 
 /// Where a request names its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

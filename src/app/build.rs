@@ -12,6 +12,7 @@ use super::{Lasting, StartError};
 use crate::caller::Callers;
 use crate::credentials::Credentials;
 use crate::model::Models;
+use crate::operation::Plane;
 use crate::partition::Partition;
 use crate::road::{Account, Region, Road};
 use crate::settings::{self, Settings};
@@ -203,7 +204,9 @@ fn region(
 ) -> Result<Region, String> {
     let is_same_place = |region: &&Region| {
         let own = &region.settings;
-        own.region == wanted.region && own.control == wanted.control && own.credentials == wanted.credentials
+        own.region == wanted.region
+            && own.endpoint(Plane::Control) == wanted.endpoint(Plane::Control)
+            && own.credentials == wanted.credentials
     };
     let exactly = former.and_then(|road| {
         let same = road.regions.iter().find(|region| region.settings == wanted)?;

@@ -11,6 +11,7 @@ use super::front::{Changes, Front, Standing};
 use super::{Lasting, StartError};
 use crate::error::Refusal;
 use crate::log;
+use crate::operation::Plane;
 use crate::road::{Region, Road};
 use crate::settings::Settings;
 use crate::telemetry;
@@ -122,7 +123,8 @@ fn loses_credential(old: &Road, new: &Road) -> Option<String> {
     // A region may have several upstreams, each with a credential of its own.
     let had = |region: &Region| {
         let of_region = || old.regions.iter().filter(|own| own.settings.region == region.settings.region);
-        let same = of_region().find(|own| own.settings.runtime == region.settings.runtime);
+        let at_runtime = |region: &Region| region.settings.endpoint(Plane::Runtime).clone();
+        let same = of_region().find(|own| at_runtime(own) == at_runtime(region));
         same.map_or_else(|| of_region().any(works), works)
     };
     let has_none_at_all = old.regions.iter().any(works) && !new.regions.iter().any(works);

@@ -31,6 +31,7 @@ use toml::Spanned;
 pub use anchor::{Anchor, S3Anchor};
 
 use crate::config::{self, Config, ConfigError, Durability, Endpoint, Log, OnFailure, OnFull, Source};
+use crate::operation::{Plane, Planes};
 use crate::partition::{Partition, Partitions};
 
 use audit::audit;
@@ -79,10 +80,8 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Upstream {
     pub region: String,
-    /// Serves the data plane: `bedrock-runtime`.
-    pub runtime: Endpoint,
-    /// Serves models and profiles: `bedrock`.
-    pub control: Endpoint,
+    /// The host of each plane.
+    pub endpoints: Planes<Endpoint>,
     /// Trusted instead of the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// The top-level ones, unless it has its own.
@@ -275,7 +274,8 @@ fn upstreams(
         let span = upstream.span();
         let upstream = one_upstream(upstream.into_inner(), credentials, source)?;
         partitions::check_apart(&upstream, &known, span.clone(), source)?;
-        if known.iter().any(|other| other.region == upstream.region && other.runtime == upstream.runtime) {
+        let is_same_host = |other: &Upstream| other.endpoint(Plane::Runtime) == upstream.endpoint(Plane::Runtime);
+        if known.iter().any(|other| other.region == upstream.region && is_same_host(other)) {
             return Err(
                 source.error(span, format!("region {} is named twice with the same endpoint.", upstream.region))
             );
@@ -299,26 +299,24 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         ));
     }
     let fips = upstream.fips.unwrap_or(has_fips);
-    for endpoint in [&upstream.runtime_endpoint, &upstream.control_endpoint].into_iter().flatten() {
+    let written = Planes::each(|plane| match plane {
+        Plane::Runtime => upstream.runtime_endpoint.as_ref(),
+        Plane::Control => upstream.control_endpoint.as_ref(),
+    });
+    for endpoint in written.iter().flatten() {
         names::serves(endpoint, &region, source)?;
     }
+    let endpoints = Planes::each(|plane| match written.of(plane) {
+        Some(endpoint) => endpoint.get_ref().clone(),
+        None => host(plane, &region, fips),
+    });
     let ca = upstream.ca_file.map(|file| ca_certificates(&file, source)).transpose()?;
     let own = upstream
         .credentials
         .map(|own| credentials(Some(own), "the upstream's credentials", Some(&region), source))
         .transpose()?;
     let weight = failover::weight(upstream.weight.as_ref(), source)?;
-    Ok(Upstream {
-        runtime: upstream
-            .runtime_endpoint
-            .map(Spanned::into_inner)
-            .unwrap_or_else(|| host("bedrock-runtime", &region, fips)),
-        control: upstream.control_endpoint.map(Spanned::into_inner).unwrap_or_else(|| host("bedrock", &region, fips)),
-        region,
-        ca,
-        credentials: own.unwrap_or_else(|| shared.clone()),
-        weight,
-    })
+    Ok(Upstream { endpoints, region, ca, credentials: own.unwrap_or_else(|| shared.clone()), weight })
 }
 
 impl Upstream {
@@ -327,13 +325,17 @@ impl Upstream {
         Partition::of_region(&self.region)
     }
 
+    /// The host of a plane.
+    pub(crate) fn endpoint(&self, plane: Plane) -> &Endpoint {
+        self.endpoints.of(plane)
+    }
+
     /// AWS's own hosts of a region, FIPS where it has them.
     pub(crate) fn of_region(region: &str, credentials: &Credentials) -> Upstream {
         let fips = FIPS_REGIONS.contains(&region);
         Upstream {
             region: region.to_owned(),
-            runtime: host("bedrock-runtime", region, fips),
-            control: host("bedrock", region, fips),
+            endpoints: Planes::each(|plane| host(plane, region, fips)),
             ca: None,
             credentials: credentials.clone(),
             weight: 1,
@@ -341,7 +343,12 @@ impl Upstream {
     }
 }
 
-fn host(service: &str, region: &str, fips: bool) -> Endpoint {
+/// AWS's own host of a plane.
+fn host(plane: Plane, region: &str, fips: bool) -> Endpoint {
+    let service = match plane {
+        Plane::Runtime => "bedrock-runtime",
+        Plane::Control => "bedrock",
+    };
     Endpoint::https(format!("{service}{}.{region}.amazonaws.com", if fips { "-fips" } else { "" }))
 }
 

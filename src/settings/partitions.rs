@@ -104,7 +104,7 @@ pub(super) fn check_apart(
 fn shown_to_the_other(upstream: &Upstream, other: &Upstream, own_profile: &str) -> Option<String> {
     let (one, region) = (&upstream.credentials.source, &upstream.region);
     let (two, elsewhere) = (&other.credentials.source, &other.region);
-    if other.runtime == upstream.runtime || other.control == upstream.control {
+    if upstream.endpoints.iter().any(|endpoint| other.endpoints.iter().any(|theirs| theirs == endpoint)) {
         return Some(format!(
             "{region} and {elsewhere} have the same endpoint, and the key of one would be shown to the other; give each partition its own."
         ));
@@ -150,6 +150,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::operation::Plane;
     use crate::settings::Settings;
 
     fn load(text: &str) -> Result<Settings, String> {
@@ -169,8 +170,8 @@ mod tests {
         let settings = load(BOTH).unwrap();
         let [gov, commercial] = &settings.upstreams[..] else { panic!("two") };
         assert_eq!((gov.partition(), commercial.partition()), (Partition::Govcloud, Partition::Commercial));
-        assert_eq!(gov.runtime.host, "bedrock-runtime-fips.us-gov-west-1.amazonaws.com");
-        assert_eq!(gov.control.host, "bedrock-fips.us-gov-west-1.amazonaws.com");
+        assert_eq!(gov.endpoint(Plane::Runtime).host, "bedrock-runtime-fips.us-gov-west-1.amazonaws.com");
+        assert_eq!(gov.endpoint(Plane::Control).host, "bedrock-fips.us-gov-west-1.amazonaws.com");
         let host = |beside_environment| SecretLocation::Host { region: "us-gov-west-1".to_owned(), beside_environment };
         assert_eq!(gov.credentials.source, host(true), "the commercial key may be in the environment");
         assert_eq!(load(GOV).unwrap().upstreams[0].credentials.source, host(false));
@@ -196,6 +197,9 @@ mod tests {
         assert!(says.contains("is not in GovCloud, whose key it must never see"), "{says}");
         let one = "runtime_endpoint = \"https://bedrock.internal\"\n";
         let says = refused(&format!("{GOV}{one}[[upstreams]]\nregion = \"us-east-1\"\n{one}"));
+        assert!(says.contains("have the same endpoint"), "{says}");
+        let other_plane = one.replace("runtime", "control");
+        let says = refused(&format!("{GOV}{one}[[upstreams]]\nregion = \"us-east-1\"\n{other_plane}"));
         assert!(says.contains("have the same endpoint"), "{says}");
         let anywhere = "credentials = { source = \"roles_anywhere\", trust_anchor_arn = \"arn:aws:rolesanywhere:REGION:123456789012:trust-anchor/a\", profile_arn = \"arn:aws:rolesanywhere:REGION:123456789012:profile/p\", role_arn = \"arn:aws:iam::123456789012:role/r\", certificate_file = \"/c\", private_key_file = \"/k\" }";
         let gov = GOV.replace("credentials = { source = \"host\" }", anywhere);

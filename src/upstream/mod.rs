@@ -32,7 +32,7 @@ use throttled::Throttled;
 
 use crate::credentials::{Credential, Credentials};
 use crate::error::{Refusal, RefusalKind};
-use crate::operation::Plane;
+use crate::operation::{Plane, Planes};
 use crate::settings;
 
 /// Calls of the daemon's own, which requests may wait for, wait no longer than this for an answer or for more of it.
@@ -55,8 +55,7 @@ pub(crate) struct Upstream {
     credentials: Arc<Credentials>,
     /// The fingerprint of the key that it has refused last, and until when that is remembered.
     refused_key: ArcSwapOption<([u8; 32], Instant)>,
-    runtime: Arc<Host>,
-    control: Arc<Host>,
+    hosts: Arc<Planes<Host>>,
     timeouts: settings::Timeouts,
     clock: Clock,
     standing: Standing,
@@ -117,21 +116,20 @@ impl Upstream {
         timeouts: settings::Timeouts,
         credentials: Arc<Credentials>,
     ) -> Result<Upstream, String> {
-        let needs_tls = upstream.runtime.tls || upstream.control.tls;
+        let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
         let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
-        let host = |plane, endpoint: &crate::config::Endpoint| {
+        let hosts = Planes::try_each(|plane| {
+            let endpoint = upstream.endpoint(plane);
             let pools = Pools::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)?;
-            Ok::<_, String>(Arc::new(Host { pools, breaker: Breaker::new(&upstream.region, plane, Instant::now()) }))
-        };
-        let (runtime, control) = (host(Plane::Runtime, &upstream.runtime)?, host(Plane::Control, &upstream.control)?);
-        Ok(Upstream::on(&upstream.region, timeouts, credentials, runtime, control))
+            Ok::<_, String>(Host { pools, breaker: Breaker::new(&upstream.region, plane, Instant::now()) })
+        })?;
+        Ok(Upstream::on(&upstream.region, timeouts, credentials, Arc::new(hosts)))
     }
 
     /// The same upstream with another store of credentials. It shares the connections, and what is known of the hosts and of
     /// their room.
     pub(crate) fn with_credentials(&self, credentials: Arc<Credentials>) -> Upstream {
-        let (runtime, control) = (Arc::clone(&self.runtime), Arc::clone(&self.control));
-        let other = Upstream::on(&self.region, self.timeouts, credentials, runtime, control);
+        let other = Upstream::on(&self.region, self.timeouts, credentials, Arc::clone(&self.hosts));
         let (throttled, clock) = (Arc::clone(&self.throttled), Clock::starting_from(&self.clock));
         Upstream { throttled, clock, ..other }
     }
@@ -140,16 +138,14 @@ impl Upstream {
         region: &str,
         timeouts: settings::Timeouts,
         credentials: Arc<Credentials>,
-        runtime: Arc<Host>,
-        control: Arc<Host>,
+        hosts: Arc<Planes<Host>>,
     ) -> Upstream {
         Upstream {
             region: region.to_owned(),
             throttled: Arc::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
-            runtime,
-            control,
+            hosts,
             timeouts,
             clock: Clock::default(),
             standing: Standing::default(),
@@ -304,10 +300,7 @@ impl Upstream {
     }
 
     fn host(&self, plane: Plane) -> &Host {
-        match plane {
-            Plane::Runtime => &self.runtime,
-            Plane::Control => &self.control,
-        }
+        self.hosts.of(plane)
     }
 
     /// The connections to the host of a plane that are for what runs on this thread.

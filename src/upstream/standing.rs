@@ -13,7 +13,7 @@ use super::answer::Remedy;
 use super::pool::Effort;
 use super::sign::BodyHash;
 use super::{Answer, Failure, Upstream, UpstreamRequest};
-use crate::operation::Plane;
+use crate::operation::{Plane, Planes};
 
 /// How soon an upstream in trouble is asked, and how far that grows.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
@@ -30,8 +30,7 @@ pub(super) struct Standing {
 struct Known {
     /// The upstream does not take the credential; the class of its error.
     refused: Option<String>,
-    runtime: Reach,
-    control: Reach,
+    reach: Planes<Reach>,
 }
 
 /// Whether the host of a plane can be reached.
@@ -54,13 +53,13 @@ impl Standing {
                     Remedy::None | Remedy::Profile => None,
                 };
                 let mut known = self.lock();
-                *known.reach(plane) = Reach::Yes;
+                *known.reach.of_mut(plane) = Reach::Yes;
                 // An upstream that is broken says nothing of the credential.
                 if refused.is_some() || !answer.status.is_server_error() {
                     known.refused = refused;
                 }
             }
-            Err(Failure::NotSent { why, .. }) => *self.lock().reach(plane) = Reach::No(why.clone()),
+            Err(Failure::NotSent { why, .. }) => *self.lock().reach.of_mut(plane) = Reach::No(why.clone()),
             Err(Failure::NoCredential(_) | Failure::Broke(_)) => return,
         }
         let is_in_trouble = self.lock().trouble().is_some();
@@ -81,16 +80,9 @@ enum Trouble<'a> {
 }
 
 impl Known {
-    fn reach(&mut self, plane: Plane) -> &mut Reach {
-        match plane {
-            Plane::Runtime => &mut self.runtime,
-            Plane::Control => &mut self.control,
-        }
-    }
-
     /// Models are invoked on the runtime plane. While nothing is known of that, the other one stands for it.
     fn trouble(&self) -> Option<Trouble<'_>> {
-        match (&self.refused, &self.runtime, &self.control) {
+        match (&self.refused, self.reach.of(Plane::Runtime), self.reach.of(Plane::Control)) {
             (_, Reach::No(why), _) | (_, Reach::Unknown, Reach::No(why)) => Some(Trouble::Unreachable(why)),
             (Some(error), _, _) => Some(Trouble::Refused(error)),
             (None, _, _) => None,

@@ -25,8 +25,7 @@ async fn silent(connect: Duration) -> (Upstream, tokio::net::TcpListener, tempfi
     let port = listener.local_addr().unwrap().port();
     let endpoint = crate::config::Endpoint { tls: true, host: "127.0.0.1".to_owned(), port };
     let upstream = settings::Upstream {
-        runtime: endpoint.clone(),
-        control: endpoint,
+        endpoints: Planes::each(|_| endpoint.clone()),
         ..settings::Upstream::of_region("us-east-1", &wanted)
     };
     let credentials = Arc::new(Credentials::new(&wanted, ["us-east-1".to_owned()].into()));
