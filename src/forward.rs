@@ -15,7 +15,7 @@ use crate::exchange::{AdmittedExchange, Answered, Went};
 use crate::large;
 use crate::model::lookup::Asker;
 use crate::model::{self, How, Target};
-use crate::operation::{self, ModelPlace, Plane, TokenEstimate};
+use crate::operation::{self, ModelPlace, Plane};
 use crate::own_call::OwnCalls;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road, arn_region};
@@ -191,7 +191,7 @@ impl<'a> Case<'a> {
         };
         Case {
             plane: operation.plane,
-            name: model.filter(|_| operation.tokens == TokenEstimate::FromBody).unwrap_or(operation.name),
+            name: model.filter(|_| operation.runs_model()).unwrap_or(operation.name),
             home,
             invokes_model: received.invoked_model().is_some(),
             may_repeat: received.method.is_safe() || road.settings.upstreams_policy.retry_after_send,
@@ -364,13 +364,14 @@ async fn invoke(
 ) -> Result<Answered, Stop> {
     let Region { upstream, models, .. } = region;
     let own = OwnCalls { road: exchange.road(), parent: exchange.span() };
-    // No model runs, and no profile is needed for that, nor made.
-    let is_count = *received.operation == operation::COUNT_TOKENS;
-    let mut target = match is_count {
-        true => models.counted(&requested.name, upstream, asker).await.map_err(Stop::of_model)?,
-        false => models.target(&requested.name, upstream, asker, &own).await.map_err(Stop::of_model)?,
+    // Some operations know a model by its own name alone: no profile is needed for these, nor made.
+    let (resolved, takes_profiles) = match received.operation {
+        count if *count == operation::COUNT_TOKENS => (models.counted(&requested.name, upstream, asker).await, false),
+        rerank if *rerank == operation::RERANK => (models.reranked(&requested.name, upstream, asker).await, false),
+        _ => (models.target(&requested.name, upstream, asker, &own).await, true),
     };
-    let mut may_retry = !is_count;
+    let mut target = resolved.map_err(Stop::of_model)?;
+    let mut may_retry = takes_profiles;
     loop {
         exchange.sent_as(&target);
         road.metrics.resolved(target.how.as_str());
@@ -385,7 +386,7 @@ async fn invoke(
                 target = profile.map_err(Stop::of_model)?;
                 continue;
             }
-        } else if !demands_profile && !may_retry && !is_count {
+        } else if !demands_profile && !may_retry && takes_profiles {
             models.remember(&requested.name, &target, upstream);
         }
         let is_found = matches!(target.how, How::Learned | How::Created | How::Discovered);

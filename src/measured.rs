@@ -20,7 +20,7 @@ pub fn metered(content_type: &'static str, pieces: &[Bytes]) -> Usage {
 
 /// Whether a body names its model.
 pub fn names_model(body: &[u8]) -> bool {
-    body::find(body, "model").is_ok_and(|named| named.is_some())
+    body::find(body, &["model"]).is_ok_and(|named| named.is_some())
 }
 
 /// The line of a request in `format = "json"`.

@@ -21,6 +21,8 @@ pub enum ModelPlace {
     Path,
     /// The string under this key of the JSON body; the request is refused without it.
     Body(&'static str),
+    /// The string that these keys of the JSON body lead to, one in the other; the request is refused without it.
+    Within(&'static [&'static str]),
     /// The request runs models that it names where the daemon does not see them, in a file on S3.
     Unseen,
     /// `modelSource.copyFrom` of a profile that is to be created.
@@ -32,7 +34,7 @@ pub enum ModelPlace {
 /// What of a request's tokens can be told before it is sent, for the limits to reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenEstimate {
-    /// The operation runs no model: a request costs no tokens, whatever its body says.
+    /// The operation runs no model, or one that is not paid by tokens: a request costs none, whatever its body says.
     NoTokens,
     /// A model reads the body and may answer: input by the body's size, output by `max_tokens` or its kin in the body.
     FromBody,
@@ -58,6 +60,13 @@ pub struct Operation {
     pub streaming: bool,
     /// False for what Bedrock has and the daemon does not relay.
     pub relayed: bool,
+}
+
+impl Operation {
+    /// Whether a model runs, so that what is throttled is that model.
+    pub(crate) fn runs_model(&self) -> bool {
+        self.tokens == FromBody || self.plane == AgentRuntime
+    }
 }
 
 const fn row(
@@ -100,8 +109,8 @@ const fn not_yet(operation: Operation) -> Operation {
     Operation { relayed: false, ..operation }
 }
 
-use ModelPlace::{Body, CopyFrom, Described, None as NoModel, Path, Unseen};
-use Plane::{Control, Runtime};
+use ModelPlace::{Body, CopyFrom, Described, None as NoModel, Path, Unseen, Within};
+use Plane::{AgentRuntime, Control, Runtime};
 use TokenEstimate::{FromBody, NoTokens};
 
 /// What the legacy REST API invokes, which has no Bedrock path.
@@ -128,12 +137,22 @@ pub(crate) static GET_INFERENCE_PROFILE: Operation =
 pub(crate) static CREATE_INFERENCE_PROFILE: Operation =
     row("CreateInferenceProfile", "POST", &["inference-profiles"], Control, CopyFrom, NoTokens);
 
+/// Here a model goes by its ARN, and runs without a profile.
+pub(crate) static RERANK: Operation = row(
+    "Rerank",
+    "POST",
+    &["rerank"],
+    AgentRuntime,
+    Within(&["rerankingConfiguration", "bedrockRerankingConfiguration", "modelConfiguration", "modelArn"]),
+    NoTokens,
+);
+
 /// The legacy REST API's questions about records, which no upstream answers.
 pub(crate) static DASHBOARD: Operation =
     row(crate::record::Record::DASHBOARD, "GET", &["v1", "dashboard", "requests"], Control, NoModel, NoTokens);
 
-/// Everything that is relayed, after the service models of bedrock-runtime and bedrock (botocore).
-pub(crate) static OPERATIONS: [&Operation; 38] = [
+/// Everything that is relayed, after the service models of bedrock-runtime, bedrock and bedrock-agent-runtime (botocore).
+pub(crate) static OPERATIONS: [&Operation; 39] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -205,6 +224,7 @@ pub(crate) static OPERATIONS: [&Operation; 38] = [
     ),
     &beside("Anthropic", "AnthropicListModels", "GET", &["anthropic", "v1", "models"]),
     &beside("Anthropic", "AnthropicGetModel", "GET", &["anthropic", "v1", "models", "{}"]),
+    &RERANK,
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row(

@@ -131,7 +131,7 @@ async fn before_body(
     exchange.caller(&caller);
     if let Some(Asked { operation, model, .. }) = asked {
         let permit = permit(road, exchange, &caller, operation, *model, &head.headers)?;
-        if operation.plane == Plane::Runtime {
+        if operation.plane != Plane::Control {
             routing::check_reach(road, &caller, &permit).inspect_err(|refusal| denied(road, &caller, refusal))?;
         }
         let rates = caller.entry.as_ref().map(|entry| &entry.limits);
@@ -185,7 +185,7 @@ pub(crate) async fn process(
 
 /// Of a listing, what the caller may use; everything else as it is.
 async fn shown(road: &Road, caller: &Caller, operation: &Operation, answered: Answered) -> Result<Answered, Refusal> {
-    if operation.plane == Plane::Runtime {
+    if operation.plane != Plane::Control {
         return Ok(answered);
     }
     let Some(region) = road.regions.iter().find(|region| region.upstream.region == answered.region) else {
@@ -245,7 +245,7 @@ fn denied(road: &Road, caller: &Caller, refusal: &Refusal) {
 
 /// The models behind what is invoked, where a limit or price may go by them; else nobody has to know.
 async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Received, route: &Route) -> Behind {
-    let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_));
+    let invokes = matches!(received.operation.model, ModelPlace::Path | ModelPlace::Body(_) | ModelPlace::Within(_));
     let Some(model) = received.model.as_ref().filter(|_| invokes && road.limits.go_by_model()) else {
         return Behind::Itself;
     };

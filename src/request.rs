@@ -142,11 +142,17 @@ fn requested_model(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Option<RequestedModel>, Refusal> {
-    let in_body = |key: &str| {
+    let in_body = |keys: &[&str]| {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(Refusal::new(RefusalKind::Validation, "a body that names the model must not be compressed."));
         }
-        let Some(named) = body::find(body, key)? else { return Ok(None) };
+        let Some(named) = body::find(body, keys)? else {
+            let keys = keys.join(".");
+            return Err(Refusal::new(
+                RefusalKind::Validation,
+                format!("the request's body does not name the model under \"{keys}\"."),
+            ));
+        };
         // Before anybody records, logs or quotes it: a body may name a model of megabytes, with line ends in it.
         operation::check_identifier(&named.model)?;
         Ok(Some(RequestedModel { name: named.model.clone(), in_body: Some(Arc::new(named)) }))
@@ -154,13 +160,8 @@ fn requested_model(
     match operation.model {
         ModelPlace::None | ModelPlace::Unseen => Ok(None),
         ModelPlace::Path | ModelPlace::Described => Ok(identifier.map(|name| RequestedModel { name, in_body: None })),
-        ModelPlace::Body(key) => match in_body(key)? {
-            Some(model) => Ok(Some(model)),
-            None => Err(Refusal::new(
-                RefusalKind::Validation,
-                format!("the request's body does not name the model under \"{key}\"."),
-            )),
-        },
+        ModelPlace::Body(key) => in_body(&[key]),
+        ModelPlace::Within(keys) => in_body(keys),
         ModelPlace::CopyFrom => {
             serde_json::from_slice::<serde_json::Value>(body)
                 .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's body is not valid JSON."))?;

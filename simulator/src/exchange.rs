@@ -18,7 +18,7 @@ use crate::framing::{Framing, Verdict};
 use crate::operations::{self, Input};
 use crate::record::{Ended, Open, Received};
 use crate::reply::{AwsError, Reply};
-use crate::route::{Call, route};
+use crate::route::{Call, Host, route};
 use crate::state::State;
 use crate::wire::Control;
 use crate::{control, leaks, roles_anywhere};
@@ -27,6 +27,8 @@ use crate::{control, leaks, roles_anywhere};
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) tls: bool,
+    /// Which of Bedrock's hosts it was opened to.
+    pub(crate) host: Host,
     pub(crate) number: u64,
     pub(crate) client_port: u16,
     pub(crate) control: Arc<Control>,
@@ -101,7 +103,7 @@ pub(crate) async fn answer_to(
     }
 
     let request_id = uuid::Uuid::new_v4().to_string();
-    let routed = route(&arrived.method, &arrived.path);
+    let routed = route(connection.host, &arrived.method, &arrived.path);
     let model = routed.as_ref().ok().and_then(|call| named_model(call, &arrived.body));
     let record = state.record.open(received(state, connection, &arrived, version, &routed, &model, &request_id));
     let (skew, effect) = state.faults.take(&target(state, connection, &arrived, &routed, model.as_deref()));
@@ -160,7 +162,7 @@ pub(crate) fn answer_early(
     if arrived.path.starts_with("/_simulator/") {
         return None;
     }
-    let routed = route(&arrived.method, &arrived.path);
+    let routed = route(connection.host, &arrived.method, &arrived.path);
     let model = routed.as_ref().ok().and_then(Call::model).map(str::to_owned);
     let waiting = state.faults.take_early(&target(state, connection, arrived, &routed, model.as_deref()));
     let framing = waiting.or_else(|| state.framing.early())?.fitting(version == Version::HTTP_2, connection.tls, false);
@@ -269,6 +271,11 @@ fn decide(
             None => roles_anywhere::answer(state, &serial, now(skew)),
         };
     }
+    let is_agents = routed.as_ref().is_ok_and(|call| call.host() == Host::AgentRuntime);
+    if is_agents && Kind::of(&arrived.headers) == Kind::Bearer {
+        let message = "simulator: no API key is good for the operations of the agent runtime";
+        return Err(AwsError::new(403, "AccessDeniedException", message));
+    }
     Judge { known: &state.known(), region: &state.region, now: now(skew) }.judge(&presented)?;
     if let Some(error) = effect.and_then(Effect::error) {
         return Err(error);
@@ -338,9 +345,9 @@ fn named_model(call: &Call, body: &[u8]) -> Option<String> {
     if let Some(model) = call.model() {
         return Some(model.to_owned());
     }
-    let member = call.model_member()?;
+    let place = call.model_place()?;
     let value: Value = serde_json::from_slice(body).ok()?;
-    value[member].as_str().map(str::to_owned)
+    value.pointer(place)?.as_str().map(str::to_owned)
 }
 
 fn received(

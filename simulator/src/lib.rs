@@ -36,6 +36,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use route::Host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -115,17 +116,26 @@ pub struct Simulator {
     state: Arc<state::State>,
     plain: Option<SocketAddr>,
     tls: Option<SocketAddr>,
+    agent_plain: Option<SocketAddr>,
+    agent_tls: Option<SocketAddr>,
     identity: Arc<tls::Identity>,
     _tasks: JoinSet<()>,
 }
 
 impl Simulator {
-    /// Binds both listeners and serves them on the current tokio runtime. Fails when an address cannot be bound.
+    /// Binds all listeners and serves them on the current tokio runtime. Fails when an address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Simulator> {
         let identity = Arc::new(tls::Identity::new(options.certificate, options.http2, options.certificate_names)?);
         let plain = bind(options.plain_address).await?;
         let secure = bind(options.tls_address).await?;
-        let (plain_address, tls_address) = (plain.as_ref().map(|(_, at)| *at), secure.as_ref().map(|(_, at)| *at));
+        // The agent runtime is another host, here as at AWS: beside each of the others, at any port.
+        let beside = |address: Option<SocketAddr>| address.map(|address| SocketAddr::new(address.ip(), 0));
+        let agent_plain = bind(beside(options.plain_address)).await?;
+        let agent_secure = bind(beside(options.tls_address)).await?;
+        let address = |bound: &Option<(tokio::net::TcpListener, SocketAddr)>| bound.as_ref().map(|(_, at)| *at);
+        let (plain_address, tls_address) = (address(&plain), address(&secure));
+        let (agent_plain_address, agent_tls_address) = (address(&agent_plain), address(&agent_secure));
+        let addresses = [plain_address, tls_address, agent_plain_address, agent_tls_address];
         let state = Arc::new(state::State {
             known: RwLock::new(keys::Known::of_region(&options.region)),
             profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
@@ -139,20 +149,33 @@ impl Simulator {
             connections: AtomicU64::new(0),
             framing: framing::Framings::new(options.framing, options.calm_after_resets),
             tally: framing::Tally::default(),
-            ports: RwLock::new(plain_address.iter().chain(&tls_address).map(SocketAddr::port).collect()),
+            ports: RwLock::new(addresses.iter().flatten().map(SocketAddr::port).collect()),
             region: options.region,
             account: options.account,
             page_size: options.page_size.max(1),
             added_headers: options.added_headers,
         });
         let mut tasks = JoinSet::new();
-        if let Some((listener, address)) = plain {
-            tasks.spawn(server::serve(Arc::clone(&state), listener, address, None));
+        let secured = Some(Arc::clone(&identity));
+        for (bound, host, identity) in [
+            (plain, Host::Bedrock, None),
+            (secure, Host::Bedrock, secured.clone()),
+            (agent_plain, Host::AgentRuntime, None),
+            (agent_secure, Host::AgentRuntime, secured),
+        ] {
+            if let Some((listener, address)) = bound {
+                tasks.spawn(server::serve(Arc::clone(&state), host, listener, address, identity));
+            }
         }
-        if let Some((listener, address)) = secure {
-            tasks.spawn(server::serve(Arc::clone(&state), listener, address, Some(Arc::clone(&identity))));
-        }
-        Ok(Simulator { state, plain: plain_address, tls: tls_address, identity, _tasks: tasks })
+        Ok(Simulator {
+            state,
+            plain: plain_address,
+            tls: tls_address,
+            agent_plain: agent_plain_address,
+            agent_tls: agent_tls_address,
+            identity,
+            _tasks: tasks,
+        })
     }
 
     /// `http://127.0.0.1:PORT`; empty when there is no plain listener.
@@ -163,6 +186,16 @@ impl Simulator {
     /// `https://127.0.0.1:PORT`; empty when there is no TLS listener.
     pub fn tls_endpoint(&self) -> String {
         self.tls.map(|address| format!("https://{address}")).unwrap_or_default()
+    }
+
+    /// The agent runtime's `http://127.0.0.1:PORT`; empty when there is no plain listener.
+    pub fn plain_agent_endpoint(&self) -> String {
+        self.agent_plain.map(|address| format!("http://{address}")).unwrap_or_default()
+    }
+
+    /// The agent runtime's `https://127.0.0.1:PORT`; empty when there is no TLS listener.
+    pub fn tls_agent_endpoint(&self) -> String {
+        self.agent_tls.map(|address| format!("https://{address}")).unwrap_or_default()
     }
 
     /// The CA by which the TLS endpoint is to be verified.

@@ -113,6 +113,8 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
     let line = serde_json::json!({
         "plain": simulator.plain_endpoint(),
         "tls": simulator.tls_endpoint(),
+        "agent_plain": simulator.plain_agent_endpoint(),
+        "agent_tls": simulator.tls_agent_endpoint(),
         "ca_file": arguments.ca_out,
     });
     writeln!(std::io::stdout(), "{line}")?;

@@ -3,6 +3,15 @@
 
 use crate::reply::AwsError;
 
+/// A host of Bedrock's, which knows its own operations and no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// `bedrock-runtime` and `bedrock`, which are one address here.
+    Bedrock,
+    /// `bedrock-agent-runtime`.
+    AgentRuntime,
+}
+
 /// What was asked for. Identifiers are decoded, after their segment was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -32,6 +41,7 @@ pub(crate) enum Call {
     GetPromptRouter { arn: String },
     GetProvisionedModelThroughput { id: String },
     GetAccountDataRetention,
+    Rerank,
     CreateSession,
 }
 
@@ -67,6 +77,7 @@ impl Call {
             Call::GetPromptRouter { .. } => "GetPromptRouter",
             Call::GetProvisionedModelThroughput { .. } => "GetProvisionedModelThroughput",
             Call::GetAccountDataRetention => "GetAccountDataRetention",
+            Call::Rerank => "Rerank",
             Call::CreateSession => "CreateSession",
         }
     }
@@ -82,13 +93,19 @@ impl Call {
         }
     }
 
-    /// The member of the body that names the model, where the path does not.
-    pub(crate) fn model_member(&self) -> Option<&'static str> {
+    /// Where the body names the model, if the path does not: a JSON pointer.
+    pub(crate) fn model_place(&self) -> Option<&'static str> {
         match self {
-            Call::ChatCompletions | Call::Responses | Call::Messages | Call::MessagesCountTokens => Some("model"),
-            Call::StartAsyncInvoke => Some("modelId"),
+            Call::ChatCompletions | Call::Responses | Call::Messages | Call::MessagesCountTokens => Some("/model"),
+            Call::StartAsyncInvoke => Some("/modelId"),
+            Call::Rerank => Some("/rerankingConfiguration/bedrockRerankingConfiguration/modelConfiguration/modelArn"),
             _ => None,
         }
+    }
+
+    /// The host that serves it.
+    pub(crate) fn host(&self) -> Host {
+        if *self == Call::Rerank { Host::AgentRuntime } else { Host::Bedrock }
     }
 
     /// Whether the error is told in OpenAI's or Anthropic's shape.
@@ -100,9 +117,19 @@ impl Call {
     }
 }
 
-/// Finds the call, or says as AWS does that there is none.
-pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
-    let unknown = || AwsError::new(404, "UnknownOperationException", "Unknown operation");
+/// Finds the call that a host serves, or says as AWS does that there is none.
+pub(crate) fn route(host: Host, method: &str, raw_path: &str) -> Result<Call, AwsError> {
+    match call(method, raw_path)? {
+        call if call.host() == host => Ok(call),
+        _ => Err(unknown()),
+    }
+}
+
+fn unknown() -> AwsError {
+    AwsError::new(404, "UnknownOperationException", "Unknown operation")
+}
+
+fn call(method: &str, raw_path: &str) -> Result<Call, AwsError> {
     let Some(path) = raw_path.strip_prefix('/') else { return Err(unknown()) };
     let segments: Vec<&str> = path.split('/').collect();
     let decoded = segments.iter().map(|segment| decode(segment)).collect::<Result<Vec<_>, _>>()?;
@@ -137,6 +164,7 @@ pub(crate) fn route(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("GET", ["prompt-routers", _]) => Call::GetPromptRouter { arn: id(1) },
         ("GET", ["provisioned-model-throughput", _]) => Call::GetProvisionedModelThroughput { id: id(1) },
         ("GET", ["data-retention"]) => Call::GetAccountDataRetention,
+        ("POST", ["rerank"]) => Call::Rerank,
         ("POST", ["sessions"]) => Call::CreateSession,
         _ => return Err(unknown()),
     })
@@ -178,20 +206,29 @@ mod tests {
     #[test]
     fn a_model_is_one_segment_however_it_is_encoded() {
         for path in ["/model/a.b-v1%3A0/invoke", "/model/a.b-v1:0/invoke"] {
-            let call = route("POST", path).map_err(|error| error.message);
+            let call = route(Host::Bedrock, "POST", path).map_err(|error| error.message);
             assert_eq!(call, Ok(Call::InvokeModel { model: "a.b-v1:0".into(), stream: false }));
         }
-        let arn = route("POST", "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A%3Afoundation-model%2Fx/converse");
+        let arn =
+            route(Host::Bedrock, "POST", "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A%3Afoundation-model%2Fx/converse");
         let model = "arn:aws:bedrock:us-east-1::foundation-model/x".to_owned();
         assert_eq!(arn.map_err(|error| error.message), Ok(Call::Converse { model, stream: false }));
-        assert!(route("POST", "/model/arn:aws:bedrock:us-east-1::foundation-model/x/converse").is_err());
+        assert!(route(Host::Bedrock, "POST", "/model/arn:aws:bedrock:us-east-1::foundation-model/x/converse").is_err());
     }
 
     #[test]
     fn traversal_and_half_escapes_are_refused() {
         for path in ["/model/..%2F..%2Fx/invoke", "/model/../invoke", "/model/a%2/invoke", "/model/a%00/invoke"] {
-            assert_eq!(route("POST", path).map_err(|error| error.status), Err(400), "{path}");
+            assert_eq!(route(Host::Bedrock, "POST", path).map_err(|error| error.status), Err(400), "{path}");
         }
-        assert_eq!(route("GET", "/nothing").map_err(|error| error.status), Err(404));
+        assert_eq!(route(Host::Bedrock, "GET", "/nothing").map_err(|error| error.status), Err(404));
+    }
+
+    #[test]
+    fn a_host_serves_its_own_operations_alone() {
+        assert!(route(Host::AgentRuntime, "POST", "/rerank").is_ok());
+        for (host, path) in [(Host::Bedrock, "/rerank"), (Host::AgentRuntime, "/model/a.b-v1:0/invoke")] {
+            assert_eq!(route(host, "POST", path).map_err(|error| error.status), Err(404), "{path}");
+        }
     }
 }

@@ -16,12 +16,19 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::exchange::{self, Connection};
 use crate::framing;
+use crate::route::Host;
 use crate::state::State;
 use crate::tls::Identity;
 use crate::wire::{Control, Socket, Talker};
 
 /// Serves one address until its task is aborted, which also ends every connection.
-pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, address: SocketAddr, tls: Option<Arc<Identity>>) {
+pub(crate) async fn serve(
+    state: Arc<State>,
+    host: Host,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Arc<Identity>>,
+) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     let mut refusing = state.refusing.subscribe();
@@ -45,7 +52,7 @@ pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, address: Soc
             accepted = open.accept() => match accepted {
                 Ok((stream, _)) => {
                     let tls = tls.as_ref().map(|identity| identity.acceptor());
-                    connections.spawn(connection(Arc::clone(&state), stream, tls));
+                    connections.spawn(connection(Arc::clone(&state), host, stream, tls));
                 }
                 // Out of descriptors, say: not a reason to stop.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -64,13 +71,14 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-async fn connection(state: Arc<State>, stream: TcpStream, tls: Option<TlsAcceptor>) {
+async fn connection(state: Arc<State>, host: Host, stream: TcpStream, tls: Option<TlsAcceptor>) {
     let _ = stream.set_nodelay(true);
     let control = Arc::new(Control::default());
     let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
     let framed = state.framing.choice().is_some();
     let client_port = stream.peer_addr().map_or(0, |address| address.port());
-    let connection = Connection { tls: tls.is_some(), number, client_port, control: Arc::clone(&control), framed };
+    let connection =
+        Connection { tls: tls.is_some(), host, number, client_port, control: Arc::clone(&control), framed };
     match tls {
         None => {
             let http2 = speaks_http2(&stream).await;

@@ -78,6 +78,7 @@ fn upstream(region: &Region, road: &Road) -> Value {
         "dataRetention": region.retention.mode(),
         "runtime": plane(Plane::Runtime),
         "control": plane(Plane::Control),
+        "agentRuntime": plane(Plane::AgentRuntime),
     })
 }
 

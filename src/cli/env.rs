@@ -14,6 +14,8 @@ const REMARKS: &str = "\
 #   boto3, the AWS CLI and Claude Code work with it. The daemon itself calls FIPS hosts.
 # AWS_BEARER_TOKEN_BEDROCK: boto3 and Go do not send it over http, even if AWS keys are there too. Unset it for such an app,
 #   or use [listen.tls] and name its CA in AWS_CA_BUNDLE.
+# AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME: of that service the daemon relays Rerank. Unset it for an app that uses knowledge
+#   bases, agents or flows of GovCloud, and give the address to its client for Rerank alone.
 # Clients that read none of the variables above are in docs/apps.md.
 ";
 
@@ -21,7 +23,12 @@ pub(super) fn env(settings: Settings, out: &mut dyn Write) -> io::Result<ExitCod
     let Some(address) = settings.listen.addresses.first() else {
         return Ok(failed("listen.addresses is empty, and SDKs cannot use a unix socket by an environment variable."));
     };
-    for name in ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL"] {
+    for name in [
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        "AWS_ENDPOINT_URL_BEDROCK",
+        "ANTHROPIC_BEDROCK_BASE_URL",
+        "AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME",
+    ] {
         writeln!(out, "export {name}=http://{address}")?;
     }
     // With HTTP_PROXY set, clients would ask the proxy for this host's loopback. Some read the one spelling, some the other,

@@ -78,6 +78,7 @@ pub(crate) struct Upstream {
     pub fips: Option<bool>,
     pub runtime_endpoint: Option<Spanned<Endpoint>>,
     pub control_endpoint: Option<Spanned<Endpoint>>,
+    pub agent_runtime_endpoint: Option<Spanned<Endpoint>>,
     pub ca_file: Option<Spanned<FilePath>>,
     pub credentials: Option<Spanned<Credentials>>,
     pub weight: Option<Spanned<i64>>,

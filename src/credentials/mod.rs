@@ -23,6 +23,7 @@ pub(crate) use secret::{Credential, CredentialKind};
 pub(crate) use source::Source;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::operation::Plane;
 use crate::partition::Partition;
 use crate::settings;
 use crate::workers;
@@ -448,6 +449,20 @@ impl Credential {
             CredentialKind::Bearer { only_region: Some(only), .. } if only != region => Err(unavailable(format!(
                 "the short-term Bedrock API key is valid in {only} only, and the upstream is {region}; make the key in {region} or set the upstream's region to {only}."
             ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a key that the host of a plane takes for none: AWS's documentation says that API keys are not good for the
+    /// operations of the agent runtime.
+    pub(crate) fn check_plane(&self, plane: Plane, region: &str) -> Result<(), Refusal> {
+        match (&self.kind, plane) {
+            (CredentialKind::Bearer { .. }, Plane::AgentRuntime) => Err(Refusal::new(
+                RefusalKind::AccessDenied,
+                format!(
+                    "AWS takes no Bedrock API key for Rerank, and the credential of the upstream {region} is one; give that upstream AWS keys (docs/credentials.md)."
+                ),
+            )),
             _ => Ok(()),
         }
     }

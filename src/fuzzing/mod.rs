@@ -196,7 +196,7 @@ fn catalogue() -> Catalogue {
 /// it changes that one string. True if a model was found.
 pub fn body_model(data: &[u8]) -> bool {
     const OTHER: &str = "us.other \"model\" \\ \u{1}\u{e9}";
-    let found = find(data, "model");
+    let found = find(data, &["model"]);
     if let Ok(Top(fields)) = serde_json::from_slice(data) {
         let models: Vec<&Value> = fields.iter().filter(|(key, _)| key == "model").map(|(_, value)| value).collect();
         let other_case = fields.iter().any(|(key, _)| key != "model" && key.eq_ignore_ascii_case("model"));
@@ -214,7 +214,7 @@ pub fn body_model(data: &[u8]) -> bool {
     let tail = data.len() - named.span.end;
     assert_eq!(replaced[..named.span.start], data[..named.span.start]);
     assert_eq!(replaced[replaced.len() - tail..], data[named.span.end..]);
-    let again = find(&replaced, "model").ok().flatten().expect("it is still there");
+    let again = find(&replaced, &["model"]).ok().flatten().expect("it is still there");
     assert_eq!((again.model.as_str(), again.span.start), (OTHER, named.span.start));
     true
 }

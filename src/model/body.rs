@@ -15,13 +15,24 @@ pub(crate) struct NamedModel {
     pub model: String,
 }
 
-/// Finds the string under `key` at the top level of a JSON object; `None` when the object does not have the key.
+/// Finds the string that `keys` lead to: the first stands at the top level of a JSON object, and each further one in the
+/// object under the one before. `None` when one of them is not there.
 ///
 /// # Errors
 /// A body that is not a JSON object, a value that is not a string, and a key that stands twice (readers disagree
 /// about which one counts) are refused.
-pub(crate) fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal> {
-    Scanner { body, at: 0 }.find(key).map_err(|fault| refusal(fault, key))
+pub(crate) fn find(body: &[u8], keys: &[&str]) -> Result<Option<NamedModel>, Refusal> {
+    let Some((last, outer)) = keys.split_last() else { return Ok(None) };
+    let mut place = 0..body.len();
+    for key in outer {
+        let within =
+            Scanner { body: &body[place.clone()], at: 0 }.value_of(key).map_err(|fault| refusal(fault, key))?;
+        let Some(within) = within else { return Ok(None) };
+        place = place.start + within.start..place.start + within.end;
+    }
+    let found = Scanner { body: &body[place.clone()], at: 0 }.find(last).map_err(|fault| refusal(fault, last))?;
+    Ok(found
+        .map(|NamedModel { span, model }| NamedModel { span: place.start + span.start..place.start + span.end, model }))
 }
 
 /// The string at `modelSource.copyFrom`; empty when there is none.
@@ -29,11 +40,7 @@ pub(crate) fn find(body: &[u8], key: &str) -> Result<Option<NamedModel>, Refusal
 /// # Errors
 /// As those of `find`, for both keys.
 pub(crate) fn copy_source(body: &[u8]) -> Result<String, Refusal> {
-    let outer = "modelSource";
-    let Some(span) = Scanner { body, at: 0 }.value_of(outer).map_err(|fault| refusal(fault, outer))? else {
-        return Ok(String::new());
-    };
-    Ok(find(&body[span], "copyFrom")?.map_or_else(String::new, |named| named.model))
+    Ok(find(body, &["modelSource", "copyFrom"])?.map_or_else(String::new, |named| named.model))
 }
 
 /// The body with another model under the same key.
@@ -200,7 +207,7 @@ mod tests {
 
     fn swap(body: &str, key: &str, model: &str) -> Option<String> {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let named = find(&bytes, key).unwrap()?;
+        let named = find(&bytes, &[key]).unwrap()?;
         Some(String::from_utf8(replace(&bytes, &named, model).to_vec()).unwrap())
     }
 
@@ -238,7 +245,28 @@ mod tests {
             r#"{"model":"a\"#,
             "null",
         ] {
-            assert!(find(body.as_bytes(), "model").is_err(), "{body}");
+            assert!(find(body.as_bytes(), &["model"]).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_string_within_objects_is_replaced_where_it_stands() {
+        let keys = ["rerankingConfiguration", "modelConfiguration", "modelArn"];
+        let body = r#"{"sources":[{"modelArn":"prompt"}], "rerankingConfiguration" : {"x":{"modelArn":"y"},
+            "modelConfiguration":{ "n":1.50e3, "modelArn" : "a\u002eb" } },"queries":[{"modelArn":"prompt"}]}"#;
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let named = find(&bytes, &keys).unwrap().unwrap();
+        assert_eq!(named.model, "a.b");
+        let replaced = replace(&bytes, &named, "arn:c");
+        assert_eq!(replaced, body.replace("\"a\\u002eb\"", "\"arn:c\""));
+        assert_eq!(find(br#"{"rerankingConfiguration":{}}"#, &keys).unwrap(), None);
+        for twice in [
+            r#"{"rerankingConfiguration":{"modelConfiguration":{"modelArn":"a"},"modelConfiguration":{"modelArn":"b"}}}"#,
+            r#"{"rerankingConfiguration":{"modelConfiguration":{"modelArn":"a","ModelArn":"b"}}}"#,
+            r#"{"rerankingConfiguration":{"modelConfiguration":{"modelArn":["a"]}}}"#,
+            r#"{"rerankingConfiguration":"a"}"#,
+        ] {
+            assert!(find(twice.as_bytes(), &keys).is_err(), "{twice}");
         }
     }
 

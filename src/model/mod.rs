@@ -9,6 +9,7 @@ pub(crate) mod identifier;
 mod listing;
 pub(crate) mod lookup;
 mod overview;
+mod reranked;
 pub(crate) mod resolve;
 pub(crate) mod retention;
 pub(crate) mod rules;

@@ -64,12 +64,34 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
             "the path spells an operation with percent-encoding or empty segments; send it as SDKs do.",
         ));
     }
+    if let Some(what) = of_agents(&segments) {
+        return Err(Refusal::new(
+            RefusalKind::UnknownOperation,
+            format!(
+                "of bedrock-agent-runtime only Rerank is relayed: {what} are resources of one account, and GovCloud's do not exist in the commercial one; call GovCloud's own endpoint for them, with a client that has no other endpoint."
+            ),
+        ));
+    }
     Err(Refusal::new(
         RefusalKind::UnknownOperation,
         format!(
-            "{method} on this path is no operation of bedrock-runtime, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given. OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1."
+            "{method} on this path is no operation of bedrock-runtime, nor Rerank, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given. OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1."
         ),
     ))
+}
+
+/// What the other operations of bedrock-agent-runtime work on, by how their paths begin; none for a path that is none of
+/// theirs.
+fn of_agents(segments: &[&str]) -> Option<&'static str> {
+    match *segments.first()? {
+        "knowledgebases" | "retrieveAndGenerate" | "retrieveAndGenerateStream" | "generateQuery" => {
+            Some("knowledge bases")
+        }
+        "agents" | "sessions" => Some("agents and their sessions"),
+        "flows" => Some("flows"),
+        "prompts" | "optimize-prompt" => Some("prompts"),
+        _ => None,
+    }
 }
 
 /// The path of an operation with another identifier, encoded once.

@@ -7,17 +7,20 @@ pub enum Plane {
     Runtime,
     /// `bedrock`: models and inference profiles.
     Control,
+    /// `bedrock-agent-runtime`: of its operations, Rerank alone.
+    AgentRuntime,
 }
 
 impl Plane {
     /// Every plane, in the order of [`Planes`].
-    pub const ALL: [Plane; 2] = [Plane::Runtime, Plane::Control];
+    pub const ALL: [Plane; 3] = [Plane::Runtime, Plane::Control, Plane::AgentRuntime];
 
     /// As metrics and `/status` name it.
     pub fn name(self) -> &'static str {
         match self {
             Plane::Runtime => "runtime",
             Plane::Control => "control",
+            Plane::AgentRuntime => "agent_runtime",
         }
     }
 }

@@ -81,7 +81,7 @@ fn named_rows_are_in_the_table() {
 }
 
 #[test]
-fn what_runs_no_model_costs_no_tokens() {
+fn what_runs_no_model_or_is_not_paid_by_tokens_costs_none() {
     let free: Vec<_> = OPERATIONS.iter().filter(|row| row.tokens == NoTokens).map(|row| row.name).collect();
     assert_eq!(
         free,
@@ -104,6 +104,7 @@ fn what_runs_no_model_costs_no_tokens() {
             "MessagesCountTokens",
             "AnthropicListModels",
             "AnthropicGetModel",
+            "Rerank",
             "ListFoundationModels",
             "GetFoundationModel",
             "GetFoundationModelAvailability",
@@ -175,4 +176,24 @@ fn a_path_is_encoded_once() {
     let converse = find(&Method::POST, "/model/a/converse").unwrap().operation;
     assert_eq!(path_with(converse, "us.a.b-v1:0"), "/model/us.a.b-v1%3A0/converse");
     assert_eq!(path_with(converse, "arn:aws:x/y"), "/model/arn%3Aaws%3Ax%2Fy/converse");
+}
+
+#[test]
+fn of_the_agent_runtime_only_rerank_is_relayed() {
+    assert_eq!(find(&Method::POST, "/rerank").unwrap().operation.plane, Plane::AgentRuntime);
+    for (method, path, what) in [
+        (Method::POST, "/knowledgebases/KB12345678/retrieve", "knowledge bases"),
+        (Method::POST, "/retrieveAndGenerate", "knowledge bases"),
+        (Method::POST, "/retrieveAndGenerateStream", "knowledge bases"),
+        (Method::POST, "/agents/AGENT12345/agentAliases/ALIAS12345/sessions/s/text", "agents"),
+        (Method::PUT, "/sessions/", "agents"),
+        (Method::POST, "/flows/FLOW123456/aliases/ALIAS12345", "flows"),
+        (Method::POST, "/optimize-prompt", "prompts"),
+    ] {
+        let refusal = find(&method, path).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::UnknownOperation, "{path}");
+        assert!(refusal.message.contains(what) && refusal.message.contains("only Rerank"), "{}", refusal.message);
+    }
+    let other = find(&Method::GET, "/rerank").unwrap_err();
+    assert!(other.kind == RefusalKind::UnknownOperation && !other.message.contains("account"), "{}", other.message);
 }

@@ -302,6 +302,7 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
     let written = Planes::each(|plane| match plane {
         Plane::Runtime => upstream.runtime_endpoint.as_ref(),
         Plane::Control => upstream.control_endpoint.as_ref(),
+        Plane::AgentRuntime => upstream.agent_runtime_endpoint.as_ref(),
     });
     for endpoint in written.iter().flatten() {
         names::serves(endpoint, &region, source)?;
@@ -348,6 +349,7 @@ fn host(plane: Plane, region: &str, fips: bool) -> Endpoint {
     let service = match plane {
         Plane::Runtime => "bedrock-runtime",
         Plane::Control => "bedrock",
+        Plane::AgentRuntime => "bedrock-agent-runtime",
     };
     Endpoint::https(format!("{service}{}.{region}.amazonaws.com", if fips { "-fips" } else { "" }))
 }

@@ -210,7 +210,9 @@ impl Upstream {
         let mut credential = self.credentials.obtain().await.map_err(Failure::NoCredential)?;
         let (mut may_refresh, mut may_shift) = (true, true);
         loop {
-            credential.check_region(&self.region).map_err(Failure::NoCredential)?;
+            let is_good = credential.check_region(&self.region);
+            let is_good = is_good.and_then(|()| credential.check_plane(request.plane, &self.region));
+            is_good.map_err(Failure::NoCredential)?;
             let began = Instant::now();
             let (offset, before) = (self.clock_offset(), effort.attempts);
             let answer = self.attempt(timeouts, request, &credential, offset, effort, &mut tell).await;

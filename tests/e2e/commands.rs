@@ -253,8 +253,13 @@ async fn env_keeps_the_apps_calls_on_this_host_and_its_other_variables_as_they_a
     let setup = Setup::alone().listen("addresses = [\"127.0.0.1:9999\"]\nadmin_address = \"127.0.0.1:0\"\n");
     let printed = stdout(&setup.command(&["env"]).await);
     let endpoint = "http://127.0.0.1:9999";
-    let names = ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL"];
-    assert_eq!(after_eval(&printed, &[], &names), [endpoint; 3]);
+    let names = [
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        "AWS_ENDPOINT_URL_BEDROCK",
+        "AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME",
+        "ANTHROPIC_BEDROCK_BASE_URL",
+    ];
+    assert_eq!(after_eval(&printed, &[], &names), [endpoint; 4]);
 
     let proxy = ["NO_PROXY", "no_proxy"];
     assert_eq!(after_eval(&printed, &[], &proxy), ["127.0.0.1,localhost"; 2]);
@@ -272,5 +277,5 @@ async fn env_keeps_the_apps_calls_on_this_host_and_its_other_variables_as_they_a
         );
     }
     // `eval $(…)` without quotes makes one line of all, in which the first comment is the end.
-    assert_eq!(after_eval(&printed.replace('\n', " "), &[], &names), [endpoint; 3]);
+    assert_eq!(after_eval(&printed.replace('\n', " "), &[], &names), [endpoint; 4]);
 }

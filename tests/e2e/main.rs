@@ -36,6 +36,7 @@ mod operations;
 mod panics;
 mod partitions;
 mod reload;
+mod rerank;
 mod retention;
 mod sdk;
 mod service_manager;

@@ -7,6 +7,7 @@ mod guardrail;
 mod invoke;
 mod messages;
 mod openai;
+mod rerank;
 mod tier;
 mod vendors;
 
@@ -100,6 +101,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         },
         // It is answered before, because it is judged in another way.
         Call::CreateSession => Err(AwsError::new(404, "UnknownOperationException", "Unknown operation")),
+        Call::Rerank => rerank::rerank(state, input),
         Call::GetAccountDataRetention => Ok(control_plane::data_retention(state)),
     }
 }

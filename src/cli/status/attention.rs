@@ -89,7 +89,8 @@ fn credential(credential: &Value, whose: &str, clauses: &mut Vec<String>) {
 fn of_upstream(upstream: &Value) -> Vec<String> {
     let region = upstream["region"].as_str().unwrap_or_default();
     let mut clauses = Vec::new();
-    for (plane, what) in [("runtime", "requests to models"), ("control", "listings of models")] {
+    let planes = [("runtime", "requests to models"), ("control", "listings of models"), ("agent_runtime", "Rerank")];
+    for (plane, what) in planes {
         let breaker = breaker(upstream, plane);
         if let Some(state) = breaker["state"].as_str().filter(|state| *state != "closed") {
             let why = breaker["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();

@@ -104,9 +104,11 @@ fn credential(credential: &Value) -> Text {
 
 fn upstream(upstream: &Value) -> Text {
     let mut facts = vec![(Tone::Strong, upstream["region"].as_str().unwrap_or("?").to_owned())];
-    for plane in ["runtime", "control"] {
+    for plane in ["runtime", "control", "agent_runtime"] {
         let breaker = breaker(upstream, plane);
-        let Some(state) = breaker["state"].as_str() else { continue };
+        // Most hosts never rerank: that plane is told of when it is in trouble.
+        let state = breaker["state"].as_str().filter(|state| plane != "agent_runtime" || *state != "closed");
+        let Some(state) = state else { continue };
         let tone = match state {
             "closed" => Tone::Good,
             "open" => Tone::Bad,
