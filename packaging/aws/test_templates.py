@@ -113,6 +113,11 @@ class Templates(unittest.TestCase):
         self.assertEqual(fleet["Properties"]["KeySchema"], [{"AttributeName": "id", "KeyType": "HASH"}])
         self.assertNotIn("TimeToLiveSpecification", fleet["Properties"])
 
+    def test_who_may_invoke_models_may_rerank_with_them(self) -> None:
+        for statements in (statements_of_stack("commercial"), statements_of_module("commercial")):
+            self.assertEqual(statements["Rerank"], [["bedrock:Rerank"]])
+            self.assertIn("bedrock:InvokeModel", statements["InvokeModels"][0])
+
     def test_a_certificate_gives_what_the_user_of_a_key_has(self) -> None:
         resources = stack("commercial")["Resources"]
         policies = [resources[name]["Properties"]["ManagedPolicyArns"] for name in ("SidecarUser", "HostRole")]

@@ -83,7 +83,7 @@ def clients(simulator, daemons):
         key = name, way
         if key not in running or running[key].process.poll() is not None:
             if way == "direct":
-                running[key] = Client(name, simulator.plain, COMMERCIAL_KEYS)
+                running[key] = Client(name, simulator.plain, COMMERCIAL_KEYS, simulator.agent_plain)
             else:
                 running[key] = Client(name, daemons(way).endpoint, GOV_KEYS)
         return running[key]

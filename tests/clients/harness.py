@@ -114,6 +114,7 @@ class Simulator:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started = json.loads(self.process.stdout.readline())
         self.plain, self.tls, self.ca_file = started["plain"], started["tls"], started["ca_file"]
+        self.agent_plain, self.agent_tls = started["agent_plain"], started["agent_tls"]
 
     def _control(self, method, what, document=None):
         status, _, body = http(method, f"{self.plain}/_simulator/{what}", document)
@@ -216,6 +217,7 @@ admin_address = "127.0.0.1:0"
 region = "us-east-1"
 runtime_endpoint = "{simulator.tls}"
 control_endpoint = "{simulator.tls}"
+agent_runtime_endpoint = "{simulator.agent_tls}"
 ca_file = "{simulator.ca_file}"
 
 [credentials]
@@ -318,8 +320,10 @@ EXTRA_ENVIRONMENT = {"awscli": {"AWS_CLI": str(CACHE / "aws/bin/aws")}, "java-ur
 class Client:
     """One SDK's program, pointed at one endpoint; it keeps its connections as an application does."""
 
-    def __init__(self, name, endpoint, keys):
-        environment = clean_environment(ENDPOINT=endpoint, PYTHONDONTWRITEBYTECODE="1", **keys)
+    def __init__(self, name, endpoint, keys, agent_endpoint=None):
+        # Bedrock has a host of its own for Rerank; the daemon serves it with all else.
+        endpoints = {"ENDPOINT": endpoint, "AGENT_ENDPOINT": agent_endpoint or endpoint}
+        environment = clean_environment(PYTHONDONTWRITEBYTECODE="1", **endpoints, **keys)
         self.name = name
         self.process = subprocess.Popen(
             COMMANDS[name],

@@ -65,6 +65,46 @@ def test_invoke_model_with_response_stream(both, client, mode):
     assert "amazon-bedrock-invocationMetrics" in str(result["raw"][-1])
 
 
+RERANKER = "arn:aws:bedrock:us-east-1::foundation-model/cohere.rerank-v3-5:0"
+
+
+@pytest.mark.parametrize("mode", ["sigv4", "session"])
+@on("boto3", "js")
+def test_rerank(both, clients, simulator, client, mode):
+    sources = [f"{CANARY} {number}" for number in range(6)] + [f"{CANARY} hello there"]
+    result = expect(both(client, mode, "rerank", model=RERANKER, sources=sources))
+    assert result["order"] == [6, 0, 1, 2, 3, 4, 5]
+    assert result["scores"][0] == 1.0
+    # What an app in GovCloud names.
+    for model in [
+        "arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/cohere.rerank-v3-5:0",
+        "arn:aws:bedrock:us-gov-west-1::foundation-model/cohere.rerank-v3-5:0",
+    ]:
+        simulator.clear()
+        via = clients(client, mode).run("rerank", model=model, sources=sources, text=f"{CANARY} hello there")
+        assert via == {"ok": True, "result": result}
+        assert {sent["model"] for sent in simulator.from_daemon("Rerank")} == {RERANKER}
+
+
+@on("js")
+def test_rerank_by_vercels_ai_sdk(both, simulator, client):
+    simulator.clear()
+    sources = [CANARY, "nothing", f"{CANARY} hello there"]
+    result = expect(both(client, "session", "rerank_ai_sdk", model="cohere.rerank-v3-5:0", sources=sources))
+    assert result == {"order": [2, 0], "scores": [1.0, pytest.approx(1 / 3)]}
+    assert [sent["model"] for sent in simulator.from_daemon("Rerank")] == [RERANKER]
+
+
+@on("boto3", "js")
+def test_rerank_with_an_api_key_is_refused_before_it_is_sent(clients, simulator, client):
+    simulator.clear()
+    via = clients(client, "bearer").run("rerank", model=RERANKER, sources=[CANARY], text=CANARY)
+    assert not via["ok"], via
+    assert "takes no Bedrock API key for Rerank" in via["error"]["message"]
+    assert via["error"]["status"] == 403
+    assert simulator.from_daemon("Rerank") == []
+
+
 @on("boto3", "js", "go", "java")
 def test_tools(both, client):
     result = expect(both(client, "bearer", "converse_tools", model=CLAUDE, text=f"use the tool {CANARY}"))

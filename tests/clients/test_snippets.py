@@ -93,7 +93,7 @@ def test_each_block_is_run_or_named_as_not_run():
 
 @pytest.fixture
 def endpoint_variables(daemons, tmp_path):
-    """The two variables that the page asks for, as the daemon's own command prints them."""
+    """The variables that the page asks for, as the daemon's own command prints them."""
     daemon = daemons("bearer")
     config = daemon.config.read_text().replace('addresses = ["127.0.0.1:0"]', f'addresses = ["{daemon.address}"]')
     command = [BINARIES / "bedrock-sidecar", "env", "--config", written(tmp_path, "config.toml", config)]
@@ -102,6 +102,7 @@ def endpoint_variables(daemons, tmp_path):
     assert variables == {
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": daemon.endpoint,
         "AWS_ENDPOINT_URL_BEDROCK": daemon.endpoint,
+        "AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME": daemon.endpoint,
     }
     return variables
 

@@ -1,7 +1,10 @@
 // The AWS SDK for JavaScript v3: HTTP/2 with prior knowledge, also on plain http.
 import { createInterface } from "node:readline";
+import { createAmazonBedrock } from "@ai-sdk/amazon-bedrock";
+import * as agents from "@aws-sdk/client-bedrock-agent-runtime";
 import * as bedrock from "@aws-sdk/client-bedrock";
 import * as runtime from "@aws-sdk/client-bedrock-runtime";
+import { rerank } from "ai";
 
 const clients = new Map();
 
@@ -13,7 +16,9 @@ function client(Service, request) {
 }
 
 function fresh(Service, settings) {
-  return new Service({ endpoint: process.env.ENDPOINT, ...settings });
+  const { ENDPOINT, AGENT_ENDPOINT } = process.env;
+  const endpoint = Service === agents.BedrockAgentRuntimeClient ? AGENT_ENDPOINT : ENDPOINT;
+  return new Service({ endpoint, ...settings });
 }
 
 const send = (request, command) => client(runtime.BedrockRuntimeClient, request).send(command);
@@ -248,6 +253,40 @@ const cases = {
       listed: asyncInvokeSummaries.some((entry) => entry.invocationArn === invocationArn),
       raw: plain(got),
     };
+  },
+
+  // All pages of what the paginator gives.
+  async rerank(request) {
+    const results = [];
+    const pages = agents.paginateRerank(
+      { client: client(agents.BedrockAgentRuntimeClient, request) },
+      {
+        queries: [{ type: "TEXT", textQuery: { text: request.text } }],
+        sources: request.sources.map((text) => ({
+          type: "INLINE",
+          inlineDocumentSource: { type: "TEXT", textDocument: { text } },
+        })),
+        rerankingConfiguration: {
+          type: "BEDROCK_RERANKING_MODEL",
+          bedrockRerankingConfiguration: { modelConfiguration: { modelArn: request.model } },
+        },
+      },
+    );
+    for await (const page of pages) results.push(...page.results);
+    return { order: results.map((result) => result.index), scores: results.map((result) => result.relevanceScore) };
+  },
+
+  // Vercel's AI SDK, which makes an ARN of the partition aws and of the app's region.
+  async rerank_ai_sdk(request) {
+    const provider = createAmazonBedrock({ baseURL: process.env.AGENT_ENDPOINT });
+    const { ranking } = await rerank({
+      model: provider.reranking(request.model),
+      documents: request.sources,
+      query: request.text,
+      topN: 2,
+      maxRetries: 0,
+    });
+    return { order: ranking.map((result) => result.originalIndex), scores: ranking.map((result) => result.score) };
   },
 
   async list_models(request) {

@@ -1,4 +1,4 @@
-"""boto3: every operation of bedrock-runtime that it has, and the reads and profiles of the control plane."""
+"""boto3: every operation of bedrock-runtime that it has, the reads and profiles of the control plane, and Rerank."""
 
 import json
 import os
@@ -19,7 +19,8 @@ def client(service, request):
     key = service, request.get("retries", "off")
     if key not in _clients:
         config = Config(retries=RETRIES[key[1]] or None, read_timeout=60, connect_timeout=10)
-        _clients[key] = boto3.client(service, endpoint_url=os.environ["ENDPOINT"], config=config)
+        endpoint = os.environ["AGENT_ENDPOINT" if service == "bedrock-agent-runtime" else "ENDPOINT"]
+        _clients[key] = boto3.client(service, endpoint_url=endpoint, config=config)
     return _clients[key]
 
 
@@ -240,6 +241,23 @@ def profile_lifecycle(request, _emit):
     }
 
 
+def rerank(request, _emit):
+    """All pages of what the paginator gives."""
+    pages = client("bedrock-agent-runtime", request).get_paginator("rerank").paginate(
+        queries=[{"type": "TEXT", "textQuery": {"text": request["text"]}}],
+        sources=[
+            {"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}}
+            for text in request["sources"]
+        ],
+        rerankingConfiguration={
+            "type": "BEDROCK_RERANKING_MODEL",
+            "bedrockRerankingConfiguration": {"modelConfiguration": {"modelArn": request["model"]}},
+        },
+    )
+    results = [result for page in pages for result in page["results"]]
+    return {"order": [result["index"] for result in results], "scores": [result["relevanceScore"] for result in results]}
+
+
 CASES = {
     case.__name__: case
     for case in [
@@ -253,6 +271,7 @@ CASES = {
         apply_guardrail,
         guardrail_checks,
         async_invoke,
+        rerank,
         list_models,
         get_model,
         list_profiles,

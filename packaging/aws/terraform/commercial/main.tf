@@ -72,6 +72,18 @@ data "aws_iam_policy_document" "invoke" {
   }
 
   statement {
+    sid = "Rerank"
+    # It knows no resource in IAM; which models may rerank is said by bedrock:InvokeModel.
+    actions   = ["bedrock:Rerank"]
+    resources = ["*"]
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = var.regions
+    }
+  }
+
+  statement {
     sid = "FindModels"
     # These know no resource in IAM.
     actions = [
