@@ -6,8 +6,11 @@
 
 mod members;
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
+use memchr::memmem::Finder;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -185,8 +188,10 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
 /// A quick look that most bodies end with. `\u00` may write any letter of a name,
 /// and UTF-16 has a zero in each of them.
 fn may_name_something(body: &[u8]) -> bool {
-    let holds = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
-    holds(GOVCLOUD) || holds("\\u00") || holds("\0") || holds_in_any_case(body, b"guardrail")
+    static NAMES: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| [Finder::new(GOVCLOUD), Finder::new("\\u00")]);
+    NAMES.iter().any(|name| name.find(body).is_some())
+        || memchr::memchr(0, body).is_some()
+        || holds_in_any_case(body, b"guardrail")
 }
 
 /// `word` is in lower case.

@@ -210,8 +210,12 @@ fn is_scope(scope: &str) -> bool {
         (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
     };
-    let parts: Vec<&str> = scope.splitn(5, '/').collect();
-    let [date, region, service, terminator] = parts[..] else { return false };
+    let mut parts = scope.splitn(5, '/');
+    let (Some(date), Some(region), Some(service), Some(terminator), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
     date.len() == 8
         && date.bytes().all(|b| b.is_ascii_digit())
         && word(region)
@@ -220,14 +224,14 @@ fn is_scope(scope: &str) -> bool {
 }
 
 fn are_signed_headers(names: &str) -> bool {
-    let token = |name: &str| {
+    let others = |b: u8| b"!#$%&'*+.^_`|~".contains(&b);
+    let token = |name: &[u8]| {
         // JavaScript v3 signs HTTP/2's pseudo-header under its own name.
-        name == ":authority"
-            || !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
+        name == b":authority"
+            || !name.is_empty() && name.iter().all(|b| matches!(b, b'a'..=b'z' | b'-' | b'0'..=b'9') || others(*b))
     };
-    let mut before = "";
-    for (index, name) in names.split(';').enumerate() {
+    let mut before: &[u8] = b"";
+    for (index, name) in names.as_bytes().split(|b| *b == b';').enumerate() {
         if index >= MAX_SIGNED_HEADERS || !token(name) || name <= before {
             return false;
         }

@@ -13,23 +13,23 @@ pub(crate) fn timestamp(ms: i64) -> String {
     let moment = Offset::UTC.to_datetime(instant);
     let Ok(year @ 0..=9999) = u16::try_from(moment.year()) else { return format!("{instant:.3}") };
     let small = |number: i8| u16::from(number.unsigned_abs());
-    let pairs = [
-        (year / 100, ""),
-        (year % 100, "-"),
-        (small(moment.month()), "-"),
-        (small(moment.day()), "T"),
-        (small(moment.hour()), ":"),
-        (small(moment.minute()), ":"),
-        (small(moment.second()), "."),
-    ];
-    let mut text = String::with_capacity(LENGTH);
-    for (number, after) in pairs {
-        text.extend([digit(number / 10), digit(number)]);
-        text.push_str(after);
-    }
     let thousandths = moment.millisecond().unsigned_abs();
-    text.extend([digit(thousandths / 100), digit(thousandths / 10), digit(thousandths), 'Z']);
-    text
+    let pairs = [
+        (0, year / 100),
+        (2, year),
+        (5, small(moment.month())),
+        (8, small(moment.day())),
+        (11, small(moment.hour())),
+        (14, small(moment.minute())),
+        (17, small(moment.second())),
+        (20, thousandths / 10),
+    ];
+    let mut text = *b"YYYY-MM-DDTHH:MM:SS.mmmZ";
+    for (at, number) in pairs {
+        (text[at], text[at + 1]) = (digit(number / 10), digit(number));
+    }
+    text[22] = digit(thousandths);
+    std::str::from_utf8(&text).unwrap_or_default().to_owned()
 }
 
 /// Milliseconds since 1970, of any text in RFC 3339; 0 when it cannot be read.
@@ -58,8 +58,8 @@ fn parse(text: &str) -> Option<Timestamp> {
 }
 
 /// The last digit of a number.
-fn digit(number: u16) -> char {
-    char::from_digit(u32::from(number % 10), 10).unwrap_or('0')
+fn digit(number: u16) -> u8 {
+    b"0123456789"[usize::from(number % 10)]
 }
 
 #[cfg(test)]

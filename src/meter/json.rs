@@ -8,6 +8,8 @@ use crate::structure;
 
 /// Longer than any usage object.
 const MAX_VALUE: usize = 8 * 1024;
+/// What most usage objects have room in.
+const COMMON_VALUE: usize = 256;
 /// Longer than any key of interest.
 const MAX_KEY: usize = 64;
 
@@ -75,6 +77,7 @@ impl JsonAnswer {
                 self.in_string = true;
                 if self.depth == 1 && self.expects_key {
                     self.key.clear();
+                    self.key.reserve(MAX_KEY + 1);
                 }
             }
             b'{' | b'[' => {
@@ -88,7 +91,7 @@ impl JsonAnswer {
                 // The closing quote is part of what was kept.
                 let key = self.key.strip_suffix(b"\"").unwrap_or(&self.key);
                 if TOP_LEVEL_KEYS.iter().any(|name| name.as_bytes() == key) {
-                    self.value = Some(Vec::new());
+                    self.value = Some(Vec::with_capacity(COMMON_VALUE));
                 }
                 return 1;
             }

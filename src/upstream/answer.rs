@@ -24,6 +24,9 @@ const LONGEST_WORD: usize = 128;
 /// A name that an upstream gives to something (an error, a request), as records hold it: all of a record has to fit in an
 /// item of the table, whatever an upstream sends.
 pub(crate) fn word(text: &str) -> String {
+    if text.len() <= LONGEST_WORD && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut word: String = text.chars().filter(|c| !c.is_control()).take(LONGEST_WORD).collect();
     word.truncate(word.floor_char_boundary(LONGEST_WORD));
     word

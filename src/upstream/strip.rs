@@ -27,8 +27,9 @@ const OF_THE_CONNECTION: [&str; 8] = [
 /// The headers that go upstream. `forward` are those that the configuration adds to Bedrock's own.
 pub(crate) fn request_headers(client: &HeaderMap, forward: &[Forwarded]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
+    let names_some = client.contains_key(CONNECTION);
     for (name, value) in client {
-        if travels(name.as_str(), forward) && !is_named_by_connection(client, name.as_str()) {
+        if travels(name.as_str(), forward) && !(names_some && is_named_by_connection(client, name.as_str())) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -47,8 +48,9 @@ pub(crate) fn travels(name: &str, forward: &[Forwarded]) -> bool {
 
 /// Removes what belongs to the upstream connection from an answer's headers.
 pub(crate) fn response_headers(headers: &mut HeaderMap) {
+    let names_some = headers.contains_key(CONNECTION);
     let is_gone = |name: &&HeaderName| {
-        OF_THE_CONNECTION.contains(&name.as_str()) || is_named_by_connection(headers, name.as_str())
+        OF_THE_CONNECTION.contains(&name.as_str()) || (names_some && is_named_by_connection(headers, name.as_str()))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(is_gone).cloned().collect();
     for name in gone {

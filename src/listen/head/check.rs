@@ -21,10 +21,7 @@ pub(super) fn check(head: &[u8]) -> Result<State, Fault> {
         }
         let colon = memchr::memchr(b':', line).ok_or(Fault::HeaderLine)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-            return Err(Fault::HeaderLine);
-        }
-        if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+        if !is_token(name) || holds_control(value) {
             return Err(Fault::HeaderLine);
         }
         // After that check: a form feed is white space to `trim_ascii`, and none in HTTP.
@@ -96,17 +93,87 @@ fn request_line(line: &[u8]) -> Result<u8, Fault> {
     else {
         return Err(Fault::RequestLine);
     };
-    let method_ok = !method.is_empty() && method.iter().all(|b| is_token(*b));
-    let visible = target.starts_with(b"/") && target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
-    // The library knows other characters that a target cannot hold, and would answer them by an empty 400.
-    let target_ok = visible && http::Uri::try_from(target).is_ok();
+    let is_good = is_token(method) && target.starts_with(b"/") && is_target(target);
     match version {
-        b"HTTP/1.1" if method_ok && target_ok => Ok(1),
-        b"HTTP/1.0" if method_ok && target_ok => Ok(0),
+        b"HTTP/1.1" if is_good => Ok(1),
+        b"HTTP/1.0" if is_good => Ok(0),
         _ => Err(Fault::RequestLine),
     }
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// Whether the library takes this for a target. It knows other characters that a target cannot hold, and would answer them by
+/// an empty 400.
+fn is_target(target: &[u8]) -> bool {
+    if target.len() <= COMMON_TARGET && all(target, &COMMON_IN_TARGETS) {
+        return true;
+    }
+    target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') && http::Uri::try_from(target).is_ok()
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && all(text, &IN_TOKENS)
+}
+
+/// A control character that no value of a header may hold. Without a way out of the loop, which lets the compiler look at many
+/// bytes at once.
+fn holds_control(value: &[u8]) -> bool {
+    value.iter().fold(false, |any, byte| any | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f))
+}
+
+/// Which bytes may stand somewhere.
+type Bytes = [bool; 256];
+
+const IN_TOKENS: Bytes = letters_digits_and(b"!#$%&'*+-.^_`|~");
+/// What the targets of SDKs are made of.
+const COMMON_IN_TARGETS: Bytes = letters_digits_and(b"/-._~%:?=&");
+/// Longer ones the library looks at itself.
+const COMMON_TARGET: usize = 4096;
+
+const fn letters_digits_and(others: &[u8]) -> Bytes {
+    let mut bytes = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        bytes[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        bytes[others[at] as usize] = true;
+        at += 1;
+    }
+    bytes
+}
+
+fn all(text: &[u8], allowed: &Bytes) -> bool {
+    text.iter().all(|byte| allowed[usize::from(*byte)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_common_in_targets_the_library_takes_too() {
+        for byte in 0..=u8::MAX {
+            for target in [vec![b'/', byte], vec![b'/', byte, b'a'], vec![b'/', b'?', byte], vec![b'/', byte, byte]] {
+                let is_common = all(&target, &COMMON_IN_TARGETS);
+                assert!(!is_common || http::Uri::try_from(&target[..]).is_ok(), "{target:?}");
+                let graphic = target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+                assert_eq!(is_target(&target), graphic && http::Uri::try_from(&target[..]).is_ok(), "{target:?}");
+            }
+        }
+        let long = vec![b'/'; usize::from(u16::MAX)];
+        assert_eq!(is_target(&long), http::Uri::try_from(&long[..]).is_ok());
+    }
+
+    #[test]
+    fn tokens_and_values_hold_what_rfc_9110_lets_them() {
+        for byte in 0..=u8::MAX {
+            let is_part = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token(&[b'a', byte]), is_part, "{byte}");
+            let is_control = byte != b'\t' && byte.is_ascii_control();
+            assert_eq!(holds_control(&[b'a', byte, b'b']), is_control, "{byte}");
+        }
+        assert!(!is_token(b""));
+    }
 }
