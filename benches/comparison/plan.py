@@ -40,6 +40,8 @@ def run(rig: Rig, running: Running, sizes: Sizes) -> dict:
     for rate in sizes.rates:
         options = {"connections": sizes.latency_connections, "rate": rate, **times}
         figures[f"open {rate}"] = rig.load("open", running.address, **options)
+    if running.holds_answers:
+        return figures
     options = {"ramp": sizes.ramp, **times, **used}
     figures["streams"] = rig.load("streams", running.address, streams=sizes.streams, **options)
     uploads = {"uploads": sizes.uploads, "upload_bytes": sizes.upload_bytes}

@@ -1,5 +1,6 @@
-"""The proxies to compare with, as the distribution has them."""
+"""The proxies to compare with: as the distribution has them, or built of their source."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from build import TARGET
 LIBRARIES = ["libpcre2-8-0", "libssl3"]
 TRACING = ["libopentracing-c-wrapper0", "libopentracing1"]
 PACKAGES = {"nginx": ["nginx", *LIBRARIES], "haproxy": ["haproxy", "liblua5.3-0", *TRACING, *LIBRARIES]}
+# AWS's own proxy that signs, at its version 1.11. Go's checksum database vouches for what is downloaded.
+SIGNER = "github.com/awslabs/aws-sigv4-proxy@v0.0.0-20260506222329-4165dc78f51d"
 
 
 class NotRun(Exception):
@@ -44,6 +47,30 @@ def unpack(name: str, folder: Path) -> None:
         raise NotRun(f"it is not installed, and apt-get download fails: {got.stderr.strip().splitlines()[-1:]}")
     for package in packages.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+
+
+def signer() -> str:
+    """aws-sigv4-proxy, built of its Go module."""
+    folder = TARGET / "compare" / "programs" / "aws-sigv4-proxy"
+    program = folder / "aws-sigv4-proxy"
+    if not program.exists():
+        if not shutil.which("go"):
+            raise NotRun("it is built with Go, which is not installed")
+        got = subprocess.run(["go", "mod", "download", "-json", SIGNER], capture_output=True, text=True)
+        told = json.loads(got.stdout or "{}")
+        if "Dir" not in told:
+            raise NotRun(f"its Go module cannot be had: {told.get('Error', got.stderr).strip().splitlines()[0]}")
+        # The folder of downloaded modules cannot be written to.
+        source = folder / "source"
+        shutil.rmtree(source, ignore_errors=True)
+        shutil.copytree(told["Dir"], source, copy_function=shutil.copyfile)
+        command = ["go", "build", "-mod=mod", "-o", program, "./cmd/aws-sigv4-proxy"]
+        for path in [source, *source.rglob("*")]:
+            path.chmod(0o755)
+        built = subprocess.run(command, cwd=source, capture_output=True, text=True)
+        if built.returncode:
+            raise NotRun(f"its Go module cannot be built: {built.stderr.strip().splitlines()[-1:]}")
+    return str(program)
 
 
 def version(name: str) -> str:

@@ -127,6 +127,8 @@ class Running:
     tls: dict[str, Path] = dataclasses.field(default_factory=dict)
     #: From the start of the process until it can serve.
     start_ms: float | None = None
+    #: It holds an answer until it is whole, so that nothing streams.
+    holds_answers: bool = False
 
 
 @dataclasses.dataclass
@@ -183,6 +185,20 @@ def haproxy(protocol: str) -> Callable[[Rig], contextlib.AbstractContextManager[
     return start
 
 
+@contextlib.contextmanager
+def signer(rig: Rig) -> Iterator[Running]:
+    """aws-sigv4-proxy signs and forwards; it writes no line for a request."""
+    program, port = programs.signer(), free_port()
+    options = f"--name bedrock --region us-east-1 --host localhost:{rig.ports['http1']} --port 127.0.0.1:{port}".split()
+    strip = ["--strip", "Authorization", "--strip", "X-Amz-Date"]
+    environment = bare_environment(str(rig.folder)) | {"SSL_CERT_FILE": str(rig.ca)}
+    environment |= {"AWS_ACCESS_KEY_ID": KEYS["aws_access_key_id"], "AWS_SECRET_ACCESS_KEY": KEYS["aws_secret_access_key"]}
+    command = [program, *options, *strip]
+    log = rig.folder / "aws-sigv4-proxy.log"
+    with process(command, log, lambda it: until_answers(port, it, 0), port, environment) as running:
+        yield dataclasses.replace(running, holds_answers=True)
+
+
 def daemon(protocol: str, signs: bool = False, table: str = ""):
     """The daemon takes the protocol that the upstream offers, HTTP/2 before HTTP/1.1."""
 
@@ -213,6 +229,7 @@ ALL = [
     Subject("nginx", nginx),
     Subject("HAProxy", haproxy("http1")),
     Subject("HAProxy, HTTP/2 up", haproxy("http2")),
+    Subject("aws-sigv4-proxy", signer),
     Subject("ours", daemon("http1")),
     Subject("ours, HTTP/2 up", daemon("http2")),
     Subject("ours, SigV4", daemon("http1", signs=True)),
