@@ -12,7 +12,7 @@ from build import TARGET
 LIBRARIES = ["libpcre2-8-0", "libssl3"]
 TRACING = ["libopentracing-c-wrapper0", "libopentracing1"]
 PACKAGES = {"nginx": ["nginx", *LIBRARIES], "haproxy": ["haproxy", "liblua5.3-0", *TRACING, *LIBRARIES]}
-# AWS's own proxy that signs, at its version 1.11. Go's checksum database vouches for what is downloaded.
+# AWS's own proxy that signs, as of May 2026. Go's checksum database vouches for what is downloaded.
 SIGNER = "github.com/awslabs/aws-sigv4-proxy@v0.0.0-20260506222329-4165dc78f51d"
 
 
