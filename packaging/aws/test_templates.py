@@ -118,6 +118,15 @@ class Templates(unittest.TestCase):
             self.assertEqual(statements["Rerank"], [["bedrock:Rerank"]])
             self.assertIn("bedrock:InvokeModel", statements["InvokeModels"][0])
 
+    def test_a_host_in_govcloud_may_do_there_what_the_commercial_key_may(self) -> None:
+        (there, here) = statements_of_stack("commercial"), statements_of_stack("govcloud")
+        for sid in ("InvokeModels", "FindModels", "DescribeModels", "CreateProfiles"):
+            self.assertEqual(here[sid], there[sid])
+        host = stack("govcloud")["Resources"]["HostPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        conditions = {one[1][1]["Sid"]: one[1][0] for one in host if isinstance(one, tuple)}
+        self.assertEqual([conditions[sid] for sid in ("InvokeModels", "FindModels", "DescribeModels")], ["WithModels"] * 3)
+        self.assertEqual(conditions["CreateProfiles"], "WithProfiles")
+
     def test_a_certificate_gives_what_the_user_of_a_key_has(self) -> None:
         resources = stack("commercial")["Resources"]
         policies = [resources[name]["Properties"]["ManagedPolicyArns"] for name in ("SidecarUser", "HostRole")]

@@ -65,6 +65,18 @@ variable "anchor_prefix" {
   default     = ""
 }
 
+variable "invoke_models" {
+  description = "Whether hosts may invoke Bedrock's models in GovCloud, for an upstream with credentials = { source = \"host\" }."
+  type        = bool
+  default     = false
+}
+
+variable "create_profiles" {
+  description = "Whether such hosts may create application inference profiles in GovCloud, for models that can be invoked through such a one only. If false, set models.create_profiles = false in the daemon's configuration."
+  type        = bool
+  default     = true
+}
+
 variable "host_role_name" {
   description = "A role of EC2 instances that gets the host policy attached; null to attach it yourself."
   type        = string
@@ -75,8 +87,12 @@ data "aws_region" "here" {}
 
 data "aws_partition" "here" {}
 
+data "aws_caller_identity" "here" {}
+
 locals {
   own_key = var.kms_key_arn != null
+  bedrock = "arn:${data.aws_partition.here.partition}:bedrock:*"
+  account = data.aws_caller_identity.here.account_id
   # The hash key of each index by time, by the index's name.
   time_indexes = merge(
     var.time_shard_index ? { by-time-shard = "timeShard" } : {},
@@ -199,6 +215,68 @@ data "aws_iam_policy_document" "host" {
         "dynamodb:Scan",
       ]
       resources = [statement.value.arn]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.invoke_models ? [1] : []
+    content {
+      sid     = "InvokeModels"
+      actions = ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream", "bedrock:CountTokens"]
+      resources = [
+        "${local.bedrock}::foundation-model/*",
+        "${local.bedrock}:${local.account}:inference-profile/us-gov.*",
+        "${local.bedrock}:${local.account}:application-inference-profile/*",
+      ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.invoke_models ? [1] : []
+    content {
+      sid = "FindModels"
+      # These know no resource in IAM.
+      actions = [
+        "bedrock:ListFoundationModels",
+        "bedrock:ListInferenceProfiles",
+        "bedrock:GetAccountDataRetention",
+      ]
+      resources = ["*"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.invoke_models ? [1] : []
+    content {
+      sid = "DescribeModels"
+      # The last two: limits and prices go by the models behind a prompt router or provisioned throughput.
+      actions = [
+        "bedrock:GetFoundationModel",
+        "bedrock:GetInferenceProfile",
+        "bedrock:GetPromptRouter",
+        "bedrock:GetProvisionedModelThroughput",
+      ]
+      resources = [
+        "${local.bedrock}::foundation-model/*",
+        "${local.bedrock}:${local.account}:inference-profile/*",
+        "${local.bedrock}:${local.account}:application-inference-profile/*",
+        "${local.bedrock}:${local.account}:default-prompt-router/*",
+        "${local.bedrock}:${local.account}:prompt-router/*",
+        "${local.bedrock}:${local.account}:provisioned-model/*",
+      ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.invoke_models && var.create_profiles ? [1] : []
+    content {
+      sid     = "CreateProfiles"
+      actions = ["bedrock:CreateInferenceProfile", "bedrock:TagResource"]
+      resources = [
+        "${local.bedrock}::foundation-model/*",
+        "${local.bedrock}:${local.account}:inference-profile/us-gov.*",
+        "${local.bedrock}:${local.account}:application-inference-profile/*",
+      ]
     }
   }
 
