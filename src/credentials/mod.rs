@@ -166,10 +166,15 @@ impl Credentials {
 
     /// The partition whose account it is of, as sentences name it.
     pub(crate) fn whose(&self) -> &'static str {
-        match self.regions.first().map(|region| Partition::of_region(region)) {
-            Some(Partition::Govcloud) => "GovCloud",
-            _ => "commercial",
+        match self.partition() {
+            Partition::Govcloud => "GovCloud",
+            Partition::Commercial => "commercial",
         }
+    }
+
+    /// The partition of the upstreams that it is for; the commercial one before there are any.
+    fn partition(&self) -> Partition {
+        self.regions.first().map(|region| Partition::of_region(region)).unwrap_or_default()
     }
 
     /// The regions of the upstreams that the credential is for.
@@ -285,6 +290,7 @@ impl Credentials {
         let outcome = timeout(LONGEST_FETCH, self.source.read())
             .await
             .unwrap_or_else(|_| Err(format!("the source has given no answer within {} s", LONGEST_FETCH.as_secs())));
+        let outcome = outcome.and_then(|credential| credential.check_partition(self.partition()).map(|()| credential));
         let mut held = Held::clone(&self.held.load());
         held.ended = Some(Instant::now());
         let before = held.current.as_ref().map(|current| current.fingerprint);

@@ -378,3 +378,40 @@ async fn hosts_read_the_source_up_to_a_tenth_earlier_than_they_have_to() {
     credentials.load().await;
     assert_eq!((credentials.until_due(0), credentials.until_due(u64::MAX)), (FIRST_RETRY, FIRST_RETRY * 9 / 10));
 }
+
+/// A key is good in the partition that made it, and never shown to the other one.
+#[tokio::test]
+async fn a_key_of_one_partition_is_taken_for_its_upstreams_alone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let source = settings::SecretLocation::File(file.path().to_owned());
+    let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
+    let beside = |region: &str| format!(r#"{{"bedrock_api_key":"ABSKeA==","region":"{region}"}}"#);
+    for (upstream, region, place) in [
+        (None, "us-gov-west-1", "the commercial partition"),
+        (Some("us-east-1"), "us-gov-west-1", "the commercial partition"),
+        (Some("us-east-1"), "us-gov-east-1", "the commercial partition"),
+        (Some("us-east-1"), "cn-north-1", "the commercial partition"),
+        (Some("us-gov-west-1"), "us-east-1", "GovCloud"),
+        (Some("us-gov-west-1"), "cn-north-1", "GovCloud"),
+    ] {
+        for secret in [short_term(region, 0, 3600, "AKIA"), beside(region)] {
+            std::fs::write(file.path(), &secret).unwrap();
+            let regions = upstream.map(str::to_owned).into_iter().collect();
+            let credentials = Arc::new(Credentials::new(&wanted, regions));
+            credentials.load().await;
+            let refusal = credentials.current(SystemTime::now()).unwrap_err();
+            let says = format!("{region}, which is not in {place}");
+            assert!(refusal.message.contains(&says) && !refusal.message.contains(&secret[16..]), "{}", refusal.message);
+        }
+    }
+    for (upstream, region) in [("us-east-1", "us-east-1"), ("us-gov-west-1", "us-gov-west-1")] {
+        for secret in [short_term(region, 0, 3600, "AKIA"), beside(region)] {
+            std::fs::write(file.path(), secret).unwrap();
+            let credentials = Arc::new(Credentials::new(&wanted, [upstream.to_owned()].into()));
+            credentials.load().await;
+            let credential = credentials.current(SystemTime::now()).unwrap();
+            assert!(credential.check_region(upstream).is_ok());
+            assert_eq!(credentials.region().as_deref(), Some(region));
+        }
+    }
+}
