@@ -118,6 +118,28 @@ pub(super) fn secret(
     Ok((name.clone(), region))
 }
 
+/// Whether two ids of a region name one secret: by its name, or by an ARN, which ends in six characters of AWS's own or leaves
+/// them out.
+pub(super) fn is_same_secret(one: &str, two: &str) -> bool {
+    let parts = |id: &str| {
+        let of_arn =
+            arn(id, "secretsmanager").map(|(_, resource)| resource.strip_prefix("secret:").unwrap_or(resource));
+        let account = of_arn.and_then(|_| id.split(':').nth(4)).map(str::to_owned);
+        (of_arn.unwrap_or(id).to_owned(), account)
+    };
+    let ((one, of_one), (two, of_two)) = (parts(one), parts(two));
+    let is_with_suffix = |long: &str, short: &str| {
+        let suffix = long.strip_prefix(short).and_then(|rest| rest.strip_prefix('-'));
+        suffix.is_some_and(|suffix| suffix.len() == 6 && suffix.bytes().all(|b| b.is_ascii_alphanumeric()))
+    };
+    let is_one_account = of_one.is_none() || of_two.is_none() || of_one == of_two;
+    // Only an ARN has the characters that AWS adds.
+    let is_one_name = one == two
+        || (of_one.is_some() && is_with_suffix(&one, &two))
+        || (of_two.is_some() && is_with_suffix(&two, &one));
+    is_one_account && is_one_name
+}
+
 /// Of any partition, also of one that no upstream can be in.
 fn partition_of(region: &str) -> &'static str {
     if region.starts_with("cn-") { "aws-cn" } else { Partition::of_region(region).as_str() }

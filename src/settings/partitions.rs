@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use toml::Spanned;
 
 use super::callers::{Place, classification_name, place};
-use super::{SecretLocation, Upstream};
+use super::{SecretLocation, Upstream, names};
 use crate::config::callers::{Commercial, PartitionLevels};
 use crate::config::{ConfigError, Source};
 use crate::partition::{Partition, Partitions};
@@ -117,7 +119,7 @@ fn shown_to_the_other(upstream: &Upstream, other: &Upstream, own_profile: &str) 
             "{region} and {elsewhere} would both use the AWS profile {own_profile}, behind which this host's role cannot be found; give the commercial key by a profile of another name."
         ));
     }
-    if one != two {
+    if !is_same_source(one, two) {
         return None;
     }
     let (gov, commercial) = match upstream.partition() {
@@ -131,6 +133,24 @@ fn shown_to_the_other(upstream: &Upstream, other: &Upstream, own_profile: &str) 
     Some(format!(
         "{gov} and {commercial} would both use {what}, and no key is good in GovCloud and in the commercial partition; write credentials = {{ source = \"host\" }} for {gov}."
     ))
+}
+
+/// Whether two sources are one, also where they are spelled differently.
+fn is_same_source(one: &SecretLocation, two: &SecretLocation) -> bool {
+    match (one, two) {
+        (SecretLocation::File(one), SecretLocation::File(two)) => one == two || is_same_file(one, two),
+        (
+            SecretLocation::SecretsManager { secret_id: one, region },
+            SecretLocation::SecretsManager { secret_id: two, region: elsewhere },
+        ) => region == elsewhere && names::is_same_secret(one, two),
+        _ => one == two,
+    }
+}
+
+/// By what stands behind links of any kind. Of a file that is not there nothing can be told.
+fn is_same_file(one: &Path, two: &Path) -> bool {
+    let place = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    place(one).is_some_and(|place_of_one| place(two) == Some(place_of_one))
 }
 
 /// Tells the sources that are this host's own role if they would find the commercial key in the environment.
@@ -147,8 +167,6 @@ pub(super) fn note_environment(upstreams: &mut [Upstream]) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::operation::Plane;
     use crate::settings::Settings;
@@ -226,6 +244,49 @@ mod tests {
             "runtime_endpoint = \"https://bedrock-runtime.us-east-1.amazonaws.com\"\ncredentials",
         ));
         assert!(says.contains("is not in GovCloud, whose key it must never see"), "{says}");
+    }
+
+    #[test]
+    fn one_source_under_two_spellings_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, hard) = (folder.path().join("key"), folder.path().join("link"), folder.path().join("hard"));
+        let other = folder.path().join("other");
+        std::fs::write(&file, "x").unwrap();
+        std::fs::write(&other, "x").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::fs::hard_link(&file, &hard).unwrap();
+        let of_file = |path: &Path| format!("source = \"file\", file = \"{}\"", path.display());
+        let secret =
+            |id: &str| format!("source = \"secrets_manager\", secret_id = \"{id}\", region = \"us-gov-west-1\"");
+        let arn =
+            |rest: &str| secret(&format!("arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:{rest}"));
+        let both = |gov: &str, commercial: &str| {
+            load(&format!(
+                "[[upstreams]]\nregion = \"us-gov-west-1\"\ncredentials = {{ {gov} }}\n[[upstreams]]\nregion = \"us-east-1\"\ncredentials = {{ {commercial} }}\n"
+            ))
+        };
+        let twice = format!("source = \"file\", file = \"{}//key\"", folder.path().display());
+        for (gov, commercial) in [
+            (of_file(&file), of_file(&link)),
+            (of_file(&file), of_file(&hard)),
+            (of_file(&file), twice),
+            (secret("keys"), arn("keys-AbCd12")),
+            (arn("keys"), arn("keys-AbCd12")),
+            (arn("a/keys-2-AbCd12"), secret("a/keys-2")),
+        ] {
+            let says = both(&gov, &commercial).unwrap_err();
+            assert!(says.contains("would both use"), "{says}");
+            assert!(both(&commercial, &gov).is_err(), "in either order");
+        }
+        for (gov, commercial) in [
+            (of_file(&file), of_file(&other)),
+            (of_file(&file), of_file(&folder.path().join("absent"))),
+            (secret("keys"), arn("keys-2-AbCd12")),
+            (secret("keys"), secret("keys-AbCd12").replace("us-gov-west-1", "us-gov-east-1")),
+            (arn("keys-AbCd12"), arn("keys-AbCd12").replace("123456789012", "210987654321")),
+        ] {
+            assert!(both(&gov, &commercial).is_ok(), "{gov} {commercial}");
+        }
     }
 
     #[test]
