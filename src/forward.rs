@@ -318,7 +318,7 @@ async fn try_region(
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers, None)?;
         let answer = send(region, exchange, &request).await?;
-        return Ok(answered(region, answer, None));
+        return Ok(answered(region, request.plane, answer, None));
     };
     match received.operation.model {
         ModelPlace::CopyFrom => {
@@ -350,7 +350,7 @@ async fn describe(
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
-    Ok(answered(region, answer, Some(target)))
+    Ok(answered(region, request.plane, answer, Some(target)))
 }
 
 async fn invoke(
@@ -393,12 +393,13 @@ async fn invoke(
         if is_found && answer.error().is_some_and(|error| error.blames_model(answer.status)) {
             models.forget(&requested.name, &target, upstream);
         }
-        return Ok(answered(region, answer, Some(target)));
+        return Ok(answered(region, request.plane, answer, Some(target)));
     }
 }
 
-fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered {
-    Answered { answer, region: region.upstream.region.clone(), target }
+fn answered(region: &Region, plane: Plane, answer: Answer, target: Option<Target>) -> Answered {
+    let listed_by = (plane == Plane::Control).then(|| Arc::clone(&region.models));
+    Answered { answer, region: region.upstream.region.clone(), target, listed_by }
 }
 
 async fn send(region: &Region, exchange: &mut AdmittedExchange<'_>, request: &UpstreamRequest) -> Result<Answer, Stop> {

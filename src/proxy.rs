@@ -178,23 +178,18 @@ pub(crate) async fn process(
     let admission = admit(road, permit, asked).await?;
     drop(queued);
     let answered = forward::forward(road, exchange.admitted(admission), &forms, &route).await?;
-    let shown = shown(road, caller, received.operation, answered).await;
+    let shown = shown(caller, received.operation, answered).await;
     // Nothing else fails there than reading what the upstream has begun to send.
     shown.inspect_err(|_| exchange.record.outcome = Outcome::UpstreamBroke)
 }
 
 /// Of a listing, what the caller may use; everything else as it is.
-async fn shown(road: &Road, caller: &Caller, operation: &Operation, answered: Answered) -> Result<Answered, Refusal> {
-    if operation.plane != Plane::Control {
-        return Ok(answered);
+async fn shown(caller: &Caller, operation: &Operation, mut answered: Answered) -> Result<Answered, Refusal> {
+    if let Some(models) = answered.listed_by.take() {
+        // In a box: few requests list anything.
+        answered.answer = Box::pin(models.shown(operation, caller.entry.as_deref(), answered.answer)).await?;
     }
-    let Some(region) = road.regions.iter().find(|region| region.upstream.region == answered.region) else {
-        return Ok(answered);
-    };
-    let Answered { answer, region: name, target } = answered;
-    // In a box: few requests list anything.
-    let answer = Box::pin(region.models.shown(operation, caller.entry.as_deref(), answer)).await?;
-    Ok(Answered { answer, region: name, target })
+    Ok(answered)
 }
 
 /// Who has sent a request that is signed for us, with its body.

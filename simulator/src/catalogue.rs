@@ -74,7 +74,7 @@ const PT: &[&str] = &["PROVISIONED"];
 use Serve::*;
 use Vendor::*;
 
-const MODELS: [Model; 28] = [
+const MODELS: [Model; 29] = [
     model("anthropic.claude-3-haiku-20240307-v1:0", "Claude 3 Haiku", Anthropic, OnDemand, OD, &["us", "eu", "apac"]),
     model("anthropic.claude-3-haiku-20240307-v1:0:48k", "Claude 3 Haiku", Anthropic, ProvisionedOnly, PT, &[]),
     model("anthropic.claude-opus-4-1-20250805-v1:0", "Claude Opus 4.1", Anthropic, ProfileOnly, IP, &["us"]),
@@ -116,6 +116,8 @@ const MODELS: [Model; 28] = [
     model("cohere.command-text-v14:7:4k", "Command", Cohere, ProvisionedOnly, PT, &[]),
     model("cohere.embed-english-v3", "Embed English", CohereEmbed, OnDemand, OD, &[]),
     model("cohere.rerank-v3-5:0", "Rerank 3.5", Rerank, OnDemand, OD, &[]),
+    // Of a provider that nobody knows but by this catalogue.
+    model("newcomer.reader.small-v1:0", "Reader Small", Titan, OnDemand, OD, &[]),
     model("ai21.jamba-1-5-large-v1:0", "Jamba 1.5 Large", Mistral, Denied, OD, &[]),
     model("deepseek.r1-v1:0", "DeepSeek-R1", Llama, ProfileOnly, IP, &["us"]),
     model("openai.gpt-oss-20b-1:0", "gpt-oss-20b", OpenAi, OnDemand, OD, &[]),
@@ -214,6 +216,7 @@ impl Model {
             "cohere" => "Cohere",
             "ai21" => "AI21 Labs",
             "deepseek" => "DeepSeek",
+            "newcomer" => "Newcomer",
             _ => "OpenAI",
         }
     }

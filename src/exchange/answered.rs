@@ -1,12 +1,14 @@
 //! What an upstream's answer leaves in the record, and what of it goes to the client.
 
+use std::sync::Arc;
+
 use http::header::HeaderValue;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::relay::Body;
 use super::{AMZN_REQUEST_ID, Exchange, MODEL};
 use crate::meter::{Ending, Meter, Metered};
-use crate::model::Target;
+use crate::model::{Models, Target};
 use crate::record::Outcome;
 use crate::upstream::answer::{AwsError, word};
 use crate::upstream::{Answer, AnswerBody, strip};
@@ -20,6 +22,8 @@ pub(crate) struct Answered {
     pub answer: Answer,
     pub region: String,
     pub target: Option<Target>,
+    /// What is known of this upstream's models, where its answer may list them.
+    pub listed_by: Option<Arc<Models>>,
 }
 
 impl Exchange {
@@ -43,7 +47,7 @@ impl Exchange {
 
     /// Takes down what an answer's head says. What is left of it are status, headers for the client, and the body.
     pub(super) fn answered(&mut self, answered: Answered) -> (StatusCode, HeaderMap, Meter, AnswerBody) {
-        let Answered { answer: Answer { status, mut headers, body }, region, target } = answered;
+        let Answered { answer: Answer { status, mut headers, body }, region, target, listed_by: _ } = answered;
         // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
         self.record.destination_region = region;
         self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());

@@ -71,6 +71,24 @@ async fn what_the_rules_refuse_is_not_listed() {
     daemon.record_of(&answer).await;
 }
 
+/// Two accounts in one region: what is known of the one's models says nothing of the other's.
+#[tokio::test]
+async fn a_list_is_judged_by_what_is_known_of_the_upstream_that_gave_it() {
+    let bedrock = bedrock().await;
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let upstreams = upstream("us-east-1", &gone, None) + &upstream("us-east-1", &bedrock.plain_endpoint(), None);
+    let daemon = Setup::alone().upstreams(&upstreams).ready().await;
+    until_async("the second upstream's models", || async {
+        let status = daemon.admin_get("/status").await.json();
+        (status["upstreams"][1]["modelsListed"] == true).then_some(())
+    })
+    .await;
+    let shown = models(&daemon).await;
+    assert!(shown.contains("newcomer.reader.small-v1:0"), "only a catalogue knows its provider: {shown:?}");
+}
+
 #[tokio::test]
 async fn a_list_that_breaks_off_is_recorded_as_broken() {
     let bedrock = bedrock().await;
