@@ -165,8 +165,13 @@ fn of_no_model(road: &Road, caller: &Caller, permit: &Permit, received: &Receive
             Partition::of_name(&segment)
         })
     };
+    let in_query = || {
+        let values = received.query.as_deref()?.split('&').filter_map(|pair| pair.split_once('='));
+        let mut values = values.filter_map(|(_, value)| percent_decode_str(value).decode_utf8().ok());
+        values.find_map(|value| Partition::of_name(&value))
+    };
     let copied = received.model.as_ref().and_then(|model| Partition::of_name(&model.name));
-    let named = copied.or_else(in_path);
+    let named = copied.or_else(in_path).or_else(in_query);
     if let Some(home) = named.filter(|home| !permit.reach().has(*home)) {
         return Err(policy::stays(caller, permit, home, "what the request names is in", &road.settings));
     }

@@ -29,6 +29,7 @@ pub(crate) enum Call {
     Messages,
     MessagesCountTokens,
     OpenAiModels,
+    OpenAiModel { id: String },
     ListFoundationModels,
     GetFoundationModel { id: String },
     GetFoundationModelAvailability { id: String },
@@ -65,6 +66,7 @@ impl Call {
             Call::Messages => "Messages",
             Call::MessagesCountTokens => "MessagesCountTokens",
             Call::OpenAiModels => "ListModels",
+            Call::OpenAiModel { .. } => "GetModel",
             Call::ListFoundationModels => "ListFoundationModels",
             Call::GetFoundationModel { .. } => "GetFoundationModel",
             Call::GetFoundationModelAvailability { .. } => "GetFoundationModelAvailability",
@@ -112,7 +114,12 @@ impl Call {
     pub(crate) fn foreign_errors(&self) -> bool {
         matches!(
             self,
-            Call::ChatCompletions | Call::Responses | Call::Messages | Call::MessagesCountTokens | Call::OpenAiModels
+            Call::ChatCompletions
+                | Call::Responses
+                | Call::Messages
+                | Call::MessagesCountTokens
+                | Call::OpenAiModels
+                | Call::OpenAiModel { .. }
         )
     }
 }
@@ -152,6 +159,7 @@ fn call(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("POST", ["anthropic", "v1", "messages"]) => Call::Messages,
         ("POST", ["anthropic", "v1", "messages", "count_tokens"]) => Call::MessagesCountTokens,
         ("GET", ["openai", "v1", "models"] | ["v1", "models"]) => Call::OpenAiModels,
+        ("GET", ["openai", "v1", "models", _]) => Call::OpenAiModel { id: id(3) },
         ("GET", ["foundation-models"]) => Call::ListFoundationModels,
         ("GET", ["foundation-models", _]) => Call::GetFoundationModel { id: id(1) },
         ("GET", ["foundation-model-availability", _]) => Call::GetFoundationModelAvailability { id: id(1) },

@@ -74,6 +74,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         Call::ChatCompletions => openai::chat(input.target(state)?, input),
         Call::Responses => openai::responses(input.target(state)?, input),
         Call::OpenAiModels => Ok(openai::models(&state.region)),
+        Call::OpenAiModel { id } => openai::model(&state.region, id),
         Call::Messages => messages::messages(input.target(state)?, input),
         Call::MessagesCountTokens => messages::count_tokens(input.target(state)?, input),
         Call::ListFoundationModels => control_plane::list_models(state, input),

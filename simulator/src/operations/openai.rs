@@ -146,10 +146,17 @@ fn response(model: &str, id: &str, answer: &Answer, status: &str) -> Value {
 
 /// `/v1/models` of the mantle host.
 pub(crate) fn models(region: &str) -> Reply {
-    let data: Vec<Value> = catalogue::models(region)
-        .iter()
-        .filter(|model| model.vendor == Vendor::OpenAi)
-        .map(|model| json!({"id": model.id, "object": "model", "created": CREATED, "owned_by": model.provider()}))
-        .collect();
+    let data: Vec<Value> =
+        catalogue::models(region).iter().filter(|model| model.vendor == Vendor::OpenAi).map(entry).collect();
     Reply::json(200, &json!({"object": "list", "data": data})).header("x-simulator-made-at", MADE_AT)
+}
+
+/// One of the region's models.
+pub(crate) fn model(region: &str, id: &str) -> Result<Reply, AwsError> {
+    let found = catalogue::find(id, region).map(entry);
+    found.map(|model| Reply::json(200, &model)).ok_or_else(|| AwsError::not_found("The model does not exist."))
+}
+
+fn entry(model: &Model) -> Value {
+    json!({"id": model.id, "object": "model", "created": CREATED, "owned_by": model.provider()})
 }

@@ -105,6 +105,14 @@ async fn a_line_of_models_partition_decides_before_the_order() {
     ] {
         served(&daemon, leveled(converse_request(asked), "public"), partition, region).await;
     }
+    // Whatever the case in which a name is written: what is pinned to GovCloud leaves it under no spelling.
+    let odd = ON_DEMAND.to_ascii_uppercase();
+    both.clear();
+    let answer = send(daemon.address(), leveled(converse_request(&odd), "public")).await;
+    assert_eq!(answer.status, 400, "GovCloud knows no such name, and nobody else is asked: {answer:?}");
+    assert_eq!(both.counts(), [1, 0]);
+    let record = daemon.record_of(&answer).await;
+    assert_eq!((&record["destinationPartition"], &record["modelId"]), (&"govcloud".into(), &odd.into()), "{record}");
     let sentence = kept(&both, &daemon, leveled(converse_request(SONNET), "cui"), 403, "AccessDeniedException").await;
     assert!(sentence.contains("[models.partition] at config.toml:"), "{sentence}");
     // Not even where failover may cross.
@@ -112,4 +120,33 @@ async fn a_line_of_models_partition_decides_before_the_order() {
     let answer = send(daemon.address(), leveled(converse_request("amazon.nova-micro-v1:0"), "public")).await;
     assert_eq!(answer.status, 400, "GovCloud's own answer: {answer:?}");
     assert_eq!(both.counts(), [1, 0]);
+}
+
+/// What names no model to be invoked goes where it is at home, or where the model that it reads is served.
+#[tokio::test]
+async fn what_is_only_read_goes_where_it_is_at_home() {
+    let both = Both::start().await;
+    let gov_guardrail = format!("{GOV_ARN}:210987654321:guardrail/gr1");
+    let guardrail = "arn:aws:bedrock:us-east-1:123456789012:guardrail/gr1";
+    let guardrails = |arn: &str| format!("/guardrails?maxResults=5&guardrailIdentifier={}", encoded(arn));
+    let model = |id: &str| format!("/openai/v1/models/{id}");
+    for gov_first in [true, false] {
+        let daemon = both.ordered(gov_first).ready().await;
+        for (path, is_gov) in [
+            (guardrails(&gov_guardrail), true),
+            (guardrails(guardrail), false),
+            (guardrails("gr1"), gov_first),
+            (model(OPUS), false),
+            (model(GOV_ONLY), true),
+            (model(ON_DEMAND), gov_first),
+        ] {
+            both.clear();
+            let (partition, region) = if is_gov { ("govcloud", "us-gov-west-1") } else { ("commercial", "us-east-1") };
+            served(&daemon, request(Method::GET, &path, ""), partition, region).await;
+            let [gov, commercial] = both.arrived();
+            let (here, there) = if is_gov { (gov, commercial) } else { (commercial, gov) };
+            assert_eq!((here.len(), there.len()), (1, 0), "{path}");
+            assert_eq!(here[0].path, path.replace(':', "%3A"), "{path}");
+        }
+    }
 }
