@@ -192,7 +192,11 @@ fn catalogue() -> Catalogue {
     )
 }
 
-/// A body in which the model stands under "model". The model that is found is the one that serde_json finds, and replacing
+/// Where Rerank names its model.
+const RERANKED: [&str; 4] =
+    ["rerankingConfiguration", "bedrockRerankingConfiguration", "modelConfiguration", "modelArn"];
+
+/// A body in which the model stands under "model", or where Rerank has it. The model that is found is the one that serde_json finds, and replacing
 /// it changes that one string. True if a model was found.
 pub fn body_model(data: &[u8]) -> bool {
     const OTHER: &str = "us.other \"model\" \\ \u{1}\u{e9}";
@@ -208,8 +212,15 @@ pub fn body_model(data: &[u8]) -> bool {
             (models, found) => panic!("serde_json reads {models:?}, we read {found:?}"),
         }
     }
-    let Ok(Some(named)) = found else { return false };
     let body = Bytes::copy_from_slice(data);
+    if let Ok(Some(named)) = find(data, &RERANKED) {
+        let replaced = replace(&body, &named, OTHER);
+        if let Ok(whole) = serde_json::from_slice::<Value>(&replaced) {
+            let pointer: String = RERANKED.iter().map(|key| format!("/{key}")).collect();
+            assert_eq!(whole.pointer(&pointer), Some(&Value::from(OTHER)));
+        }
+    }
+    let Ok(Some(named)) = found else { return false };
     let replaced = replace(&body, &named, OTHER);
     let tail = data.len() - named.span.end;
     assert_eq!(replaced[..named.span.start], data[..named.span.start]);
