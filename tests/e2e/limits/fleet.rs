@@ -69,6 +69,35 @@ async fn two_daemons_share_one_limit() {
     assert!(sentence.contains(&format!("requests_per_minute = {LIMIT}")), "{sentence}");
 }
 
+/// The table's limits hold. Who changes the overruled ones of a host again wants to know that they still do not.
+#[tokio::test]
+async fn who_changes_limits_that_are_overruled_is_told_each_time() {
+    create_table("e2e-fleet-overruled", &["id"]).await;
+    let endpoint = dynamodb::endpoint();
+    let bedrock = bedrock().await;
+    let start = async |keys: &str| {
+        let fleet = format!("[fleet]\ntable = \"e2e-fleet-overruled\"\nregion = \"us-gov-west-1\"\n{keys}\n");
+        Setup::plain(&bedrock).with(&fleet).environment(dynamodb::environment(&endpoint)).ready().await
+    };
+    let holder = start("revision = 2\nrequests_per_minute = 40").await;
+    until_async("the table to have the holder's limit", || async {
+        (status(&holder).await["fleet"]["lease"]["requests"].as_u64() > Some(0)).then_some(())
+    })
+    .await;
+    let daemon = start("requests_per_minute = 30").await;
+    let told = || {
+        let lines = daemon.lines().into_iter();
+        lines
+            .filter(|line| {
+                line["message"].as_str().is_some_and(|text| text.contains("has other limits than this host's"))
+            })
+            .count()
+    };
+    eventually("the first word of it", || told() == 1).await;
+    daemon.reload("requests_per_minute = 30", "requests_per_minute = 20").await;
+    eventually("another word of it", || told() == 2).await;
+}
+
 /// Other hosts wait for what it holds until that dies by time, so whoever looks for it finds out why.
 #[tokio::test]
 async fn a_lease_that_cannot_be_given_back_is_said() {
