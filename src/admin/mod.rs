@@ -68,6 +68,11 @@ async fn answer(
                 credential: credentials::Status {
                     // Of whichever expires first.
                     expires_in: road.accounts.iter().filter_map(|one| one.credentials.status().expires_in).min(),
+                    certificate_ends_in: road
+                        .accounts
+                        .iter()
+                        .filter_map(|one| one.credentials.status().certificate_ends_in)
+                        .min(),
                     ..road.credentials.status()
                 },
                 credential_reads,

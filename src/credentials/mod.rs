@@ -110,6 +110,8 @@ pub(crate) struct Status {
     pub unconfirmed_for: Duration,
     /// Until the credential expires; none while that is not known, zero once it has.
     pub expires_in: Option<Duration>,
+    /// Until the certificate ends by which the credential is had; none without one, zero once it has.
+    pub certificate_ends_in: Option<Duration>,
     pub problem: Option<String>,
 }
 
@@ -412,6 +414,10 @@ impl Credentials {
             age: held.confirmed.map(|confirmed| confirmed.elapsed()),
             unconfirmed_for: held.confirmed.unwrap_or(self.begun).elapsed(),
             expires_in: current.and_then(|c| c.expiry).map(|expiry| expiry.duration_since(now).unwrap_or_default()),
+            certificate_ends_in: self
+                .source
+                .certificate_ends()
+                .map(|ends| ends.duration_since(now).unwrap_or_default()),
             problem: held.problem.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! Where a credential is read from. Each read is one attempt; when to read again is decided in `mod`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -38,6 +38,14 @@ impl Source {
     /// Whether each reading makes new keys.
     pub(super) fn makes_keys(&self) -> bool {
         matches!(self, Source::RolesAnywhere(_))
+    }
+
+    /// When the certificate ends that the keys are had for; none where there is no certificate, or it was not read yet.
+    pub(super) fn certificate_ends(&self) -> Option<SystemTime> {
+        match self {
+            Source::RolesAnywhere(sessions) => sessions.certificate_ends(),
+            _ => None,
+        }
     }
 
     /// Nothing is contacted yet.

@@ -166,6 +166,7 @@ mod tests {
             age: Some(Duration::from_secs(1)),
             unconfirmed_for: Duration::from_secs(1),
             expires_in: Some(Duration::from_secs(90)),
+            certificate_ends_in: Some(Duration::from_secs(86_400)),
             problem: None,
         };
         let limits = crate::limits::Status {
@@ -272,6 +273,7 @@ mod tests {
             "bedrock_sidecar_bytes_total{direction=\"request\"} 0",
             "bedrock_sidecar_credential_age_seconds 1.0",
             "bedrock_sidecar_credential_expires_seconds 90.0",
+            "bedrock_sidecar_credential_certificate_expires_seconds 86400.0",
             "bedrock_sidecar_upstream_credential_age_seconds{region=\"us-west-2\"} 3.0",
             "bedrock_sidecar_upstream_credential_expires_seconds{region=\"us-west-2\"} 60.0",
             "bedrock_sidecar_upstream_credential_refresh_total{region=\"us-west-2\",result=\"success\"} 3",

@@ -86,6 +86,7 @@ pub(super) struct Shown {
     buffer_full: Counter,
     credential_age: Gauge<f64, AtomicU64>,
     credential_expires: Gauge<f64, AtomicU64>,
+    certificate_expires: Gauge<f64, AtomicU64>,
     listing_ages: Family<RegionLabel, Gauge<f64, AtomicU64>>,
     credential_refreshes: Family<ResultLabel, Counter>,
     breakers: Family<PlaneLabels, Gauge>,
@@ -135,6 +136,11 @@ impl Shown {
                 registry,
                 "credential_expires_seconds",
                 "Until the commercial credential expires, in seconds; NaN while that is not known",
+            ),
+            certificate_expires: add(
+                registry,
+                "credential_certificate_expires_seconds",
+                "Until this host's certificate for IAM Roles Anywhere expires, in seconds; NaN without one",
             ),
             listing_ages: add(
                 registry,
@@ -231,6 +237,7 @@ impl Shown {
         catch_up(&self.otlp_export_failures, readings.otlp.export_failures);
         self.credential_age.set(credential.unconfirmed_for.as_secs_f64());
         self.credential_expires.set(credential.expires_in.map_or(f64::NAN, |left| left.as_secs_f64()));
+        self.certificate_expires.set(credential.certificate_ends_in.map_or(f64::NAN, |left| left.as_secs_f64()));
         // Those of upstreams that a reload has removed go.
         self.listing_ages.clear();
         for (region, age) in listings {

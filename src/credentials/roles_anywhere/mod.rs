@@ -7,8 +7,10 @@ mod key;
 mod request;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use aws_smithy_http_client::{Connector, tls};
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
@@ -43,12 +45,14 @@ const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VE
 pub(crate) struct Sessions {
     settings: RolesAnywhere,
     lookout: Lookout,
+    /// When the certificate ends that was read last.
+    ends: ArcSwapOption<SystemTime>,
 }
 
 impl Sessions {
     /// Nothing is read or contacted yet.
     pub(super) fn new(settings: &RolesAnywhere) -> Sessions {
-        Sessions { settings: settings.clone(), lookout: Lookout::new(LONGEST_LOOK) }
+        Sessions { settings: settings.clone(), lookout: Lookout::new(LONGEST_LOOK), ends: ArcSwapOption::empty() }
     }
 
     /// Begins a session.
@@ -62,11 +66,17 @@ impl Sessions {
         if let Some(warning) = &identity.warning {
             tracing::warn!("{warning}");
         }
+        self.ends.store(Some(Arc::new(identity.ends)));
         self.warn_of_end(identity.ends);
         let keys = self.create(&identity).await?;
         Credential::from_keys(keys).map_err(|why| {
             format!("the keys of IAM Roles Anywhere for {} cannot be used: {why}", self.settings.role_arn)
         })
+    }
+
+    /// When the certificate ends; none before it was read.
+    pub(super) fn certificate_ends(&self) -> Option<SystemTime> {
+        self.ends.load().as_deref().copied()
     }
 
     /// What changes when certificate or key is replaced.

@@ -38,6 +38,8 @@ async fn keys_of_a_session_serve_requests_and_nothing_of_the_private_key_is_told
     let page = daemon.metrics().await;
     let left = metric(&page, "bedrock_sidecar_credential_expires_seconds").unwrap();
     assert!((3000.0..=3600.0).contains(&left), "{left}");
+    let certificate = metric(&page, "bedrock_sidecar_credential_certificate_expires_seconds").unwrap();
+    assert!(certificate > left, "it outlives the keys: {certificate}");
     assert_eq!(metric(&page, "bedrock_sidecar_credential_refresh_total{result=\"success\"}"), Some(1.0));
     let status = daemon.admin_get("/status").await.text();
     assert!(status.contains("AWS keys with a session token"), "{status}");
