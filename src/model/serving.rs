@@ -5,6 +5,7 @@ use super::catalogue::Catalogue;
 use super::identifier::{self, Identifier};
 use super::lookup::Asker;
 use super::{Models, resolve};
+use crate::limits::model_pattern;
 use crate::partition::Partition;
 use crate::settings::Pin;
 use crate::upstream::Upstream;
@@ -51,11 +52,8 @@ impl Models {
 
     /// The line of `[models.partition]` that a name is under.
     pub(crate) fn pin(&self, asked: &str) -> Option<&Pin> {
-        let pins = &self.settings.pins;
-        let find = |name: &str| pins.iter().find(|pin| crate::limits::model_pattern::fits(&pin.pattern, name));
         let name = resolve::unalias(asked, &self.settings);
-        let is_spelled_oddly = !pins.is_empty() && name.bytes().any(|byte| byte.is_ascii_uppercase());
-        find(name).or_else(|| is_spelled_oddly.then(|| find(&name.to_ascii_lowercase())).flatten())
+        self.settings.pins.iter().find(|pin| model_pattern::fits_in_any_case(&pin.pattern, name))
     }
 
     /// Lists the models if they never were, unless that was tried a moment ago.

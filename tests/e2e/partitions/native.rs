@@ -95,7 +95,7 @@ async fn what_is_of_a_govcloud_account_passes_unchanged() {
 #[tokio::test]
 async fn a_line_of_models_partition_decides_before_the_order() {
     let both = Both::start().await;
-    let pins = "[models.partition]\n\"anthropic.claude-sonnet-*\" = \"aws\"\n\"amazon.*\" = \"aws-us-gov\"\n\
+    let pins = "[models.partition]\n\"anthropic.claude-sonnet-*\" = \"aws\"\n\"Amazon.*\" = \"aws-us-gov\"\n\
         [policy]\ncross_partition_failover = true\n[policy.partitions]\n\"aws\" = [\"public\"]\n\"aws-us-gov\" = [\"public\", \"cui\"]\n";
     let daemon = both.setup().with(pins).ready().await;
     for (asked, partition, region) in [
