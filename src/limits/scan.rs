@@ -172,7 +172,7 @@ fn classify(text: &[u8], depth: usize, in_tier: bool) -> Key {
 }
 
 fn is_one_of(text: &[u8], names: &[&[u8]]) -> bool {
-    names.contains(&text) || (text.iter().any(|byte| *byte == b'\\') && names.iter().any(|name| spells(text, name)))
+    names.contains(&text) || (text.contains(&b'\\') && names.iter().any(|name| spells(text, name)))
 }
 
 /// Whether a JSON string with escapes spells an ASCII name.
