@@ -213,14 +213,15 @@ pub fn body_model(data: &[u8]) -> bool {
         }
     }
     let body = Bytes::copy_from_slice(data);
-    if let Ok(Some(named)) = find(data, &RERANKED) {
-        let replaced = replace(&body, &named, OTHER);
+    let reranked = find(data, &RERANKED).ok().flatten();
+    if let Some(named) = &reranked {
+        let replaced = replace(&body, named, OTHER);
         if let Ok(whole) = serde_json::from_slice::<Value>(&replaced) {
             let pointer: String = RERANKED.iter().map(|key| format!("/{key}")).collect();
             assert_eq!(whole.pointer(&pointer), Some(&Value::from(OTHER)));
         }
     }
-    let Ok(Some(named)) = found else { return false };
+    let Ok(Some(named)) = found else { return reranked.is_some() };
     let replaced = replace(&body, &named, OTHER);
     let tail = data.len() - named.span.end;
     assert_eq!(replaced[..named.span.start], data[..named.span.start]);
