@@ -196,8 +196,8 @@ fn catalogue() -> Catalogue {
 const RERANKED: [&str; 4] =
     ["rerankingConfiguration", "bedrockRerankingConfiguration", "modelConfiguration", "modelArn"];
 
-/// A body in which the model stands under "model", or where Rerank has it. The model that is found is the one that serde_json finds, and replacing
-/// it changes that one string. True if a model was found.
+/// A body in which the model stands under "model", or where Rerank has it. The model that is found is the one that
+/// serde_json finds, and replacing it changes that one string. True if a model was found.
 pub fn body_model(data: &[u8]) -> bool {
     const OTHER: &str = "us.other \"model\" \\ \u{1}\u{e9}";
     let found = find(data, &["model"]);
