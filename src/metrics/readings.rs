@@ -140,7 +140,7 @@ impl Shown {
             certificate_expires: add(
                 registry,
                 "credential_certificate_expires_seconds",
-                "Until this host's certificate for IAM Roles Anywhere expires, in seconds; NaN without one",
+                "Until this host's certificate for IAM Roles Anywhere expires, the first of several, in seconds; NaN without one",
             ),
             listing_ages: add(
                 registry,
