@@ -1,5 +1,6 @@
 """What stands around a proxy while it is measured: certificates, the upstream, a table, the load."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from build import ROOT, Programs
@@ -24,17 +26,29 @@ class Rig:
         self.programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="compare-"))
         self.certificates()
-        self.upstream = subprocess.Popen(
-            [programs.load, "upstream", "--certificate", "upstream.pem", "--key", "upstream.key"],
-            cwd=self.folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self.upstream.stdout
-        self.ports: dict[str, int] = json.loads(self.upstream.stdout.readline())
+        self.upstream = self.start_upstream()
         self.database: Database | None = None
         #: Words before the daemon's command, such as a profiler.
         self.wrapper: list[str] = []
+
+    def start_upstream(self, *options: str) -> subprocess.Popen:
+        """Daemons that start from now on ask this one."""
+        command = [self.programs.load, "upstream", "--certificate", "upstream.pem", "--key", "upstream.key", *options]
+        started = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert started.stdout
+        self.ports: dict[str, int] = json.loads(started.stdout.readline())
+        return started
+
+    @contextlib.contextmanager
+    def upstream_with(self, *options: str) -> Iterator[None]:
+        """Meanwhile an upstream with these options takes the place of the usual one."""
+        usual = self.ports
+        started = self.start_upstream(*options)
+        try:
+            yield
+        finally:
+            end(started)
+            self.ports = usual
 
     def __enter__(self) -> "Rig":
         return self

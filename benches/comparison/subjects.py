@@ -113,7 +113,8 @@ tokens_per_day = 1000000000000
 [audit]
 table = "$table"
 region = "us-gov-west-1"
-max_ledger_bytes = 10737418240
+max_ledger_bytes = $ledger_bytes
+$more
 """)
 
 
@@ -199,18 +200,29 @@ def signer(rig: Rig) -> Iterator[Running]:
         yield dataclasses.replace(running, holds_answers=True)
 
 
-def daemon(protocol: str, signs: bool = False, table: str = ""):
-    """The daemon takes the protocol that the upstream offers, HTTP/2 before HTTP/1.1."""
+def daemon(
+    protocol: str,
+    signs: bool = False,
+    table: str = "",
+    more: Callable[[Path], str] = lambda _: "",
+    state: Path | None = None,
+    ledger_bytes: int = 10 << 30,
+):
+    """The daemon takes the protocol that the upstream offers, HTTP/2 before HTTP/1.1. `more` makes a part of the
+    configuration, with its files in the folder that it is given. Records go to a `state` of its own unless one is given."""
 
     def start(rig: Rig) -> contextlib.AbstractContextManager[Running]:
         folder = Path(rig.folder / f"daemon-{time.monotonic_ns()}")
-        (folder / "state").mkdir(parents=True)
+        kept = state or folder / "state"
+        folder.mkdir()
+        kept.mkdir(parents=True, exist_ok=True)
         (folder / "secret").touch(0o600)
         (folder / "secret").write_text(json.dumps(KEYS) if signs else KEY)
         port, admin = free_port(), free_port()
         values = common(rig) | {"folder": folder, "port": port, "admin": admin, "upstream": rig.ports[protocol]}
-        (folder / "config.toml").write_text(DAEMON.substitute(values | {"table": "requests" if table else ""}))
-        environment = bare_environment(str(folder)) | {"STATE_DIRECTORY": str(folder / "state")}
+        values |= {"table": "requests" if table else "", "ledger_bytes": ledger_bytes, "more": more(folder)}
+        (folder / "config.toml").write_text(DAEMON.substitute(values))
+        environment = bare_environment(str(folder)) | {"STATE_DIRECTORY": str(kept)}
         if table:
             environment |= rig.table(table)
         command = [*rig.wrapper, rig.programs.daemon, "run", "--config", folder / "config.toml"]

@@ -11,17 +11,17 @@ const LIFETIME: Duration = Duration::from_secs(60);
 pub(super) struct Memberships(Mutex<Option<(SystemTime, Arc<Accounts>)>>);
 
 impl Memberships {
-    pub(super) fn has_any(&self, uid: u32, groups: &[u32], now: SystemTime) -> bool {
-        self.accounts(now, Accounts::read).groups_of(uid).iter().any(|gid| groups.contains(gid))
+    pub(super) fn accounts(&self, now: SystemTime) -> Arc<Accounts> {
+        self.read_if_old(now, Accounts::read)
     }
 
     /// Whether a user is in the group of that name; false where there is no such group.
     pub(super) fn is_member(&self, uid: u32, group: &str, now: SystemTime) -> bool {
-        let accounts = self.accounts(now, Accounts::read);
+        let accounts = self.accounts(now);
         accounts.gid(group).is_some_and(|gid| accounts.groups_of(uid).contains(&gid))
     }
 
-    fn accounts(&self, now: SystemTime, read: impl Fn() -> Accounts) -> Arc<Accounts> {
+    fn read_if_old(&self, now: SystemTime, read: impl Fn() -> Accounts) -> Arc<Accounts> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
             // A clock that was set back makes the age an error, and the files are read.
@@ -49,7 +49,7 @@ mod tests {
         let memberships = Memberships::default();
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         for (seconds, expected) in [(0, 1), (59, 1), (60, 2), (100, 2), (10, 3)] {
-            memberships.accounts(start + Duration::from_secs(seconds), read);
+            memberships.read_if_old(start + Duration::from_secs(seconds), read);
             assert_eq!(reads.get(), expected, "after {seconds} s");
         }
     }

@@ -4,6 +4,7 @@
 pub(crate) mod authorization;
 mod denials;
 mod host;
+mod index;
 mod memberships;
 mod peer;
 pub(crate) mod signing_key;
@@ -16,7 +17,6 @@ use std::time::SystemTime;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
-use subtle::ConstantTimeEq;
 
 pub(crate) use authorization::{Claim, claim};
 pub use host::HostRole;
@@ -28,6 +28,7 @@ use crate::settings::Settings;
 use crate::settings::callers::CallerEntry;
 use authorization::{Authorization, Malformed};
 use denials::Denials;
+use index::Index;
 use memberships::Memberships;
 use signing_key::SigningKeys;
 
@@ -62,6 +63,7 @@ impl Caller {
 #[derive(Debug)]
 pub struct Callers {
     entries: Vec<Arc<CallerEntry>>,
+    index: Index,
     /// By entry, in the same order.
     local_keys: Vec<Option<SigningKeys>>,
     /// Regions that clients may sign for beside GovCloud's.
@@ -89,6 +91,7 @@ impl Callers {
         let local_key = |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| SigningKeys::new(key.secret.clone()));
         Callers {
             local_keys: entries.iter().map(local_key).collect(),
+            index: Index::new(&entries),
             entries,
             regions: settings.upstreams.iter().map(|upstream| upstream.region.clone()).collect(),
             memberships: Memberships::default(),
@@ -202,7 +205,7 @@ impl Callers {
     }
 
     fn is_local_key(&self, access_key_id: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id))
+        self.index.of_key(access_key_id).is_some()
     }
 
     fn read<'a>(
@@ -224,21 +227,9 @@ impl Callers {
     /// What a claim proves without the request's body.
     fn proof_by_head(&self, claim: &Claim<'_>) -> Proof {
         match claim {
-            Claim::Bearer(token) => self.holder_of(token).map_or(Proof::Nothing, Proof::Entry),
+            Claim::Bearer(token) => self.index.of_token(token).map_or(Proof::Nothing, Proof::Entry),
             Claim::Nothing | Claim::Signature(_) => Proof::Nothing,
         }
-    }
-
-    /// The entry that has this token. All are compared, each in constant time.
-    fn holder_of(&self, token: &str) -> Option<usize> {
-        let mut holder = None;
-        for (index, entry) in self.entries.iter().enumerate() {
-            let Some(bearer) = &entry.bearer else { continue };
-            if bearer.expose().as_bytes().ct_eq(token.as_bytes()).into() {
-                holder = Some(index);
-            }
-        }
-        holder
     }
 
     /// Verifies a signature under a key that is known; one under any other key proves nothing and is no fault.
@@ -249,8 +240,7 @@ impl Callers {
         now: SystemTime,
     ) -> Result<Proof, Refusal> {
         let id = authorization.access_key_id.as_ref();
-        let of_id = |entry: &Arc<CallerEntry>| entry.key.as_ref().is_some_and(|key| key.access_key_id == id);
-        if let Some(index) = self.entries.iter().position(of_id)
+        if let Some(index) = self.index.of_key(id)
             && let Some(Some(keys)) = self.local_keys.get(index)
         {
             sigv4::verify(authorization, request, keys, &self.regions, now)?;
@@ -262,8 +252,7 @@ impl Callers {
     }
 
     fn caller(&self, peer: &Peer, claim: &Claim<'_>, proof: Proof, now: SystemTime) -> Caller {
-        let fits = |(index, entry): &(usize, &Arc<CallerEntry>)| self.fits(*index, entry, peer, &proof, now);
-        let entry = self.entries.iter().enumerate().find(fits).map(|(_, entry)| entry.clone());
+        let entry = self.first_that_fits(peer, &proof, now).and_then(|at| self.entries.get(at)).cloned();
         let access_key_id = match claim {
             Claim::Signature(authorization) => Some(authorization.access_key_id.clone().into_owned()),
             Claim::Nothing | Claim::Bearer(_) => None,
@@ -276,27 +265,21 @@ impl Callers {
         Caller { entry, uid: peer.uid, access_key_id, identity_verified, user_arn }
     }
 
-    /// Any one criterion of an entry suffices.
-    fn fits(&self, index: usize, entry: &CallerEntry, peer: &Peer, proof: &Proof, now: SystemTime) -> bool {
-        let user = peer.uid.is_some_and(|uid| entry.users.contains(&uid));
-        let in_group = || {
-            peer.gid.is_some_and(|gid| entry.groups.contains(&gid))
-                || peer
-                    .uid
-                    .is_some_and(|uid| !entry.groups.is_empty() && self.memberships.has_any(uid, &entry.groups, now))
-        };
-        let certificate = || {
-            entry
-                .certificate_names
-                .iter()
-                .any(|pattern| peer.certificate_names.iter().any(|name| pattern.matches(name)))
-        };
+    /// The place of the first entry that fits. Any one criterion of an entry suffices.
+    fn first_that_fits(&self, peer: &Peer, proof: &Proof, now: SystemTime) -> Option<usize> {
+        let user = peer.uid.and_then(|uid| self.index.of_user(uid));
+        let group = peer.gid.and_then(|gid| self.index.of_group(gid));
+        let member = peer.uid.filter(|_| self.index.has_groups()).and_then(|uid| {
+            let accounts = self.memberships.accounts(now);
+            accounts.groups_of(uid).iter().filter_map(|gid| self.index.of_group(*gid)).min()
+        });
+        let certificate = self.index.of_certificate(&peer.certificate_names);
         let proven = match proof {
-            Proof::Nothing => false,
-            Proof::Entry(proven) => *proven == index,
-            Proof::HostRole(_) => entry.host_role,
+            Proof::Nothing => None,
+            Proof::Entry(proven) => Some(*proven),
+            Proof::HostRole(_) => self.index.of_host_role(),
         };
-        user || proven || in_group() || certificate()
+        [user, group, member, certificate, proven].into_iter().flatten().min()
     }
 }
 

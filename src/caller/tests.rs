@@ -294,3 +294,119 @@ fn identification_costs() {
     time("local key, verified", &uid(4242), &signed("LOCALBILLING", SECRET, now()), BODY);
     time("local key, 1 KiB body", &uid(4242), &signed("LOCALBILLING", SECRET, now()), &kib);
 }
+
+/// Entries of every kind, some of which fit what earlier ones fit as well; each has a user of its own.
+fn many_entries(count: usize, dir: &std::path::Path) -> String {
+    let mut text = "[listen.tls]\naddress = \"127.0.0.1:8793\"\ncertificate_file = \"{dir}/cert.pem\"\nprivate_key_file = \"{dir}/key.pem\"\nclient_ca_file = \"{dir}/cert.pem\"\n".to_owned();
+    for number in 0..count {
+        let token = dir.join(format!("token-{number}"));
+        std::fs::write(&token, token_of(number)).unwrap();
+        let more = match number % 6 {
+            0 => format!("groups = [\"{}\", \"54321\"]\n", 70_000 + number),
+            1 => format!("bearer_token_file = \"{}\"\n", token.display()),
+            2 => format!("access_key_id = \"LOCAL{number}\"\nsecret_access_key_file = \"{{dir}}/secret\"\n"),
+            3 => format!("certificate_names = [\"DNS:host-{number}.internal\", \"DNS:shared.internal\"]\n"),
+            4 => format!("certificate_names = [\"DNS:*-{number}.internal\", \"DNS:sh?red.internal\"]\n"),
+            _ => "host_role = true\ngroups = [\"root\"]\n".to_owned(),
+        };
+        text += &format!("[[callers]]\nname = \"caller-{number}\"\nusers = [\"{}\", \"4242\"]\n{more}", 60_000 + number);
+    }
+    text
+}
+
+fn token_of(number: usize) -> String {
+    format!("a-token-that-only-tests-know-{number:06}")
+}
+
+/// The index says what a look at every entry would.
+#[test]
+fn the_first_entry_that_fits_is_found_among_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let callers = callers(&many_entries(60, dir.path()));
+    let first = |fits: &dyn Fn(&CallerEntry) -> bool| callers.entries.iter().find(|entry| fits(entry)).cloned();
+    let expect = |peer: &Peer, headers: &HeaderMap, fits: &dyn Fn(&CallerEntry) -> bool| {
+        let (expected, found) = (first(fits), identify(&callers, peer, headers).unwrap());
+        let name = expected.as_ref().map(|entry| entry.name.as_str());
+        assert_eq!(found.name(), name, "{peer:?}");
+        name.is_some()
+    };
+    let mut found = 0;
+    for number in 0..62_u32 {
+        found += usize::from(expect(&uid(60_000 + number), &HeaderMap::new(), &|entry| {
+            entry.users.contains(&(60_000 + number))
+        }));
+        let peer = Peer { gid: Some(70_000 + number), ..uid(1) };
+        found += usize::from(expect(&peer, &HeaderMap::new(), &|entry| entry.groups.contains(&(70_000 + number))));
+        let token = token_of(usize::try_from(number).unwrap());
+        found += usize::from(expect(&uid(1), &bearer(&token), &|entry| {
+            entry.bearer.as_ref().is_some_and(|known| known.expose() == token)
+        }));
+        let id = format!("LOCAL{number}");
+        found += usize::from(expect(&uid(1), &signed(&id, SECRET, now()), &|entry| {
+            entry.key.as_ref().is_some_and(|key| key.access_key_id == id)
+        }));
+        for name in [format!("DNS:host-{number}.internal"), format!("DNS:other-{number}.internal")] {
+            let peer = uid(1).with_certificate(vec!["CN=x".to_owned(), name.clone()]);
+            found += usize::from(expect(&peer, &HeaderMap::new(), &|entry| {
+                entry.certificate_names.iter().any(|pattern| pattern.matches(&name))
+            }));
+        }
+    }
+    // Of the sixty: users; groups; tokens; keys; whole names, and patterns that fit both names.
+    assert_eq!(found, 60 + 10 + 10 + 10 + 10 + 20);
+    // What several entries name is the first one's, whatever else fits.
+    let root = uid(0);
+    assert!(expect(&root, &HeaderMap::new(), &|entry| entry.groups.contains(&0)));
+    assert!(expect(&Peer { gid: Some(54321), ..uid(1) }, &HeaderMap::new(), &|entry| entry.groups.contains(&54321)));
+    for name in ["DNS:shared.internal", "DNS:shXred.internal"] {
+        let peer = uid(1).with_certificate(vec![name.to_owned()]);
+        let fits = |entry: &CallerEntry| entry.certificate_names.iter().any(|pattern| pattern.matches(name));
+        assert!(expect(&peer, &HeaderMap::new(), &fits));
+        // Nobody proves by a later entry's user or token what an earlier one grants to this certificate.
+        let late = Peer { uid: Some(60_059), ..peer.clone() };
+        assert!(expect(&late, &bearer(&token_of(55)), &fits));
+    }
+    assert!(expect(&uid(4242), &bearer(&token_of(1)), &|entry| entry.users.contains(&4242)));
+    for wrong in ["", "a-token-that-only-tests-know-00000", "a-token-that-only-tests-know-0000010"] {
+        assert!(!expect(&uid(1), &bearer(wrong), &|_| false), "{wrong}");
+    }
+}
+
+/// The least of several readings of the time that this thread has had a CPU for, so what runs beside it does not count.
+fn cpu_of(mut work: impl FnMut()) -> Duration {
+    let used = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+    };
+    let reading = |_| {
+        let before = used();
+        (0..20).for_each(|_| work());
+        used() - before
+    };
+    (0..10).map(reading).min().unwrap()
+}
+
+/// A look at each of three thousand entries takes over a hundred times as long as the rest.
+#[test]
+fn who_calls_is_found_among_thousands_as_fast_as_among_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let (few, many) = (6, 3_000);
+    let times = [few, many].map(|count| {
+        let callers = callers(&many_entries(count, dir.path()));
+        let last = |kind: usize| count - 6 + kind;
+        let asked = [
+            (uid(u32::try_from(60_000 + last(5)).unwrap()), HeaderMap::new()),
+            (Peer { gid: Some(u32::try_from(70_000 + last(0)).unwrap()), ..uid(1) }, HeaderMap::new()),
+            (uid(1), bearer(&token_of(last(1)))),
+            (uid(1), signed(&format!("LOCAL{}", last(2)), SECRET, now())),
+            (uid(1).with_certificate(vec![format!("DNS:host-{}.internal", last(3))]), HeaderMap::new()),
+            (uid(1), HeaderMap::new()),
+        ];
+        asked.map(|(peer, headers)| cpu_of(|| assert!(identify(&callers, &peer, &headers).is_ok())))
+    });
+    for (kind, (few, many)) in times[0].iter().zip(times[1]).enumerate() {
+        // Patterns of certificates are tried one after the other.
+        let may = if kind == 4 { 300 } else { 20 };
+        assert!(many < *few * may, "kind {kind}: {few:?} with few entries, {many:?} with many");
+    }
+}

@@ -1,6 +1,6 @@
 //! What one region offers: its foundation models and the inference profiles that reach them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -73,6 +73,8 @@ pub(crate) struct Catalogue {
     profile_index: HashMap<String, usize>,
     /// The system profiles that reach one model only, by that model.
     of_model: HashMap<String, Vec<usize>>,
+    /// What the names of models begin with.
+    providers: HashSet<String>,
 }
 
 impl Profile {
@@ -133,8 +135,10 @@ impl Catalogue {
             index.insert(profile.inference_profile_id.clone(), at);
             index.insert(profile.inference_profile_arn.clone(), at);
         }
+        let provider = |model: &FoundationModel| Some(model.model_id.split_once('.')?.0.to_owned());
+        let providers = models.iter().filter_map(provider).collect();
         let models = models.into_iter().map(|model| (model.model_id.clone(), model)).collect();
-        Catalogue { models, profiles, profile_index: index, of_model }
+        Catalogue { models, profiles, profile_index: index, of_model, providers }
     }
 
     pub(crate) fn model(&self, id: &str) -> Option<&FoundationModel> {
@@ -148,7 +152,7 @@ impl Catalogue {
 
     /// Whether some model's name begins with it.
     pub(crate) fn has_provider(&self, provider: &str) -> bool {
-        self.models.keys().any(|id| id.split_once('.').is_some_and(|(first, _)| first == provider))
+        self.providers.contains(provider)
     }
 
     /// All models, by identifier.

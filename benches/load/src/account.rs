@@ -19,6 +19,8 @@ pub(crate) struct Account {
     switches: f64,
     /// KiB.
     pub(crate) resident: u64,
+    /// The most that was resident since each began, in KiB.
+    pub(crate) peak: u64,
 }
 
 impl Account {
@@ -35,6 +37,7 @@ impl Account {
             account.user += user * 1e6 / TICKS_PER_SECOND;
             account.system += system * 1e6 / TICKS_PER_SECOND;
             account.resident += status(&home.join("status"), &["VmRSS:"])?;
+            account.peak += status(&home.join("status"), &["VmHWM:"])?;
             for task in std::fs::read_dir(home.join("task"))? {
                 // A thread may end meanwhile.
                 let names = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];

@@ -72,8 +72,13 @@ impl Target {
 
     /// The bytes of a POST with the headers that an SDK sends.
     pub(crate) fn request(&self, operation: &str, body: &str) -> Vec<u8> {
+        self.request_of(MODEL, operation, body)
+    }
+
+    /// The same for another model.
+    pub(crate) fn request_of(&self, model: &str, operation: &str, body: &str) -> Vec<u8> {
         format!(
-            "POST /model/{MODEL}/{operation} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+            "POST /model/{model}/{operation} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
              accept: application/json\r\ncontent-length: {}\r\nuser-agent: aws-sdk-rust/1.3.8 os/linux lang/rust/1.95.0\r\n\
              amz-sdk-request: attempt=1; max=3\r\namz-sdk-invocation-id: 8ba9f5a8-2e3c-4f58-a4d6-5f1d0b9c7d11\r\n\
              x-amz-date: 20260101T000000Z\r\nauthorization: AWS4-HMAC-SHA256 \

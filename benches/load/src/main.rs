@@ -8,7 +8,10 @@
 
 mod account;
 mod client;
+mod counted;
 mod eventstream;
+mod flood;
+mod listed;
 mod requests;
 mod samples;
 mod streams;
@@ -29,8 +32,10 @@ enum Command {
     Closed(requests::Closed),
     /// Sends InvokeModel at a fixed rate, whatever the answers do.
     Open(requests::Open),
-    /// Sends so many InvokeModel, one after the other.
-    Counted(requests::Counted),
+    /// Sends so many InvokeModel, one after the other on each connection.
+    Counted(counted::Arguments),
+    /// Reads ConverseStreams of a size, one after the other, as fast as they come.
+    Flood(flood::Arguments),
     /// Reads paced ConverseStreams, beside uploads if wanted.
     Streams(streams::Arguments),
 }
@@ -40,7 +45,8 @@ fn main() -> Result<(), Error> {
         Command::Upstream(arguments) => upstream::run(&arguments),
         Command::Closed(arguments) => requests::closed(&arguments),
         Command::Open(arguments) => requests::open(&arguments),
-        Command::Counted(arguments) => requests::counted(&arguments),
+        Command::Counted(arguments) => counted::run(&arguments),
+        Command::Flood(arguments) => flood::run(&arguments),
         Command::Streams(arguments) => streams::run(&arguments),
     }
 }

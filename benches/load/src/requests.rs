@@ -14,7 +14,7 @@ use crate::samples::Samples;
 use crate::{Error, panicked};
 
 /// The size of a request's body.
-const BODY: usize = 1024;
+pub(crate) const BODY: usize = 1024;
 
 /// As fast as the answers come.
 #[derive(Debug, clap::Args)]
@@ -49,15 +49,6 @@ pub(crate) struct Open {
     seconds: f64,
 }
 
-/// So many, one after the other.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Counted {
-    #[command(flatten)]
-    to: To,
-    #[arg(long)]
-    requests: u32,
-}
-
 /// What failed, counted, and why the first one did.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
@@ -80,6 +71,11 @@ impl Failures {
 
 /// An InvokeModel of so many bytes.
 pub(crate) fn invoke(target: &Target, length: usize) -> Vec<u8> {
+    target.request("invoke", &invocation(length))
+}
+
+/// The body of an InvokeModel of a Claude model.
+pub(crate) fn invocation(length: usize) -> String {
     let around = [
         r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":512,"messages":[{"role":"user","content":""#,
         r#""}]}"#,
@@ -87,7 +83,7 @@ pub(crate) fn invoke(target: &Target, length: usize) -> Vec<u8> {
     let [before, after] = around;
     let text = "word ".repeat(length / 5 + 1);
     let text = &text[..length - before.len() - after.len()];
-    target.request("invoke", &format!("{before}{text}{after}"))
+    format!("{before}{text}{after}")
 }
 
 /// Runs the load and prints what a request has cost.
@@ -117,18 +113,6 @@ pub(crate) fn closed(arguments: &Closed) -> Result<(), Error> {
         "failed": failures.told(),
     });
     println!("{told}");
-    Ok(())
-}
-
-/// Sends the requests on one connection. Each must succeed.
-pub(crate) fn counted(arguments: &Counted) -> Result<(), Error> {
-    let target = arguments.to.target()?;
-    let request = invoke(&target, BODY);
-    let mut connection = target.connect()?;
-    for _ in 0..arguments.requests {
-        connection.exchange(&request, |_| Ok(()))?;
-    }
-    println!("{}", json!({ "requests": arguments.requests }));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Incoming};
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +21,8 @@ use tokio::net::TcpListener;
 use tokio::time::Interval;
 use tokio_rustls::TlsAcceptor;
 
+use crate::flood::Flood;
+use crate::listed::{self, Reached};
 use crate::{Error, eventstream, table, tls};
 
 pub(crate) const EVENTS_PER_SECOND: u32 = 20;
@@ -36,17 +39,46 @@ pub(crate) struct Arguments {
     certificate: PathBuf,
     #[arg(long)]
     key: PathBuf,
+    /// Lists so many more models, and a system profile of each.
+    #[arg(long, default_value_t = 0)]
+    models: usize,
+    /// How these are invoked.
+    #[arg(long, value_enum, default_value_t = Reached::ByProfile)]
+    reached: Reached,
+}
+
+/// What it answers, made once.
+#[derive(Debug)]
+struct Answers {
+    invoked: Bytes,
+    models: Bytes,
+    profiles: Bytes,
+}
+
+impl Answers {
+    fn new(arguments: &Arguments) -> Result<Answers, Error> {
+        let mut models: serde_json::Value = serde_json::from_str(MODELS)?;
+        if let Some(summaries) = models["modelSummaries"].as_array_mut() {
+            summaries.extend(listed::models(arguments.models, arguments.reached));
+        }
+        Ok(Answers {
+            invoked: invoked().into(),
+            models: models.to_string().into(),
+            profiles: listed::profiles(arguments.models).into(),
+        })
+    }
 }
 
 /// Serves until the standard input ends, that is with the process that holds it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let answers = Arc::new(Answers::new(arguments)?);
     let mut ports = Vec::new();
     for protocols in [["http/1.1"].as_slice(), ["h2", "http/1.1"].as_slice()] {
         let config = tls::server(&arguments.certificate, &arguments.key, protocols)?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         ports.push(listener.local_addr()?.port());
-        runtime.spawn(listen(listener, config.into()));
+        runtime.spawn(listen(listener, config.into(), Arc::clone(&answers)));
     }
     let table = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     println!("{}", json!({ "http1": ports[0], "http2": ports[1], "table": table.local_addr()?.port() }));
@@ -55,17 +87,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-async fn listen(listener: TcpListener, tls: TlsAcceptor) -> Result<(), std::io::Error> {
-    let invoked: Arc<Bytes> = Arc::new(invoked().into());
+async fn listen(listener: TcpListener, tls: TlsAcceptor, answers: Arc<Answers>) -> Result<(), std::io::Error> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (tls, invoked) = (tls.clone(), Arc::clone(&invoked));
+        let (tls, answers) = (tls.clone(), Arc::clone(&answers));
         tokio::spawn(async move {
             // Clients leave as they like; what they miss, they tell.
             let Ok(stream) = tls.accept(stream).await else { return };
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let service = service_fn(move |request| answer(request, Bytes::clone(&invoked)));
+            let service = service_fn(move |request| answer(request, Arc::clone(&answers)));
             let stream = TokioIo::new(stream);
             let _ended = if is_http2 {
                 hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -99,7 +130,9 @@ fn invoked() -> String {
     answer(&"x".repeat(ANSWER - around))
 }
 
-async fn answer(request: Request<Incoming>, invoked: Bytes) -> Result<Response<Either<Full<Bytes>, Paced>>, Error> {
+type Answer = Either<Full<Bytes>, Either<Paced, Flood>>;
+
+async fn answer(request: Request<Incoming>, answers: Arc<Answers>) -> Result<Response<Answer>, Error> {
     let (head, mut body) = request.into_parts();
     let path = head.uri.path();
     let mut asked = Vec::new();
@@ -117,16 +150,33 @@ async fn answer(request: Request<Incoming>, invoked: Bytes) -> Result<Response<E
     };
     if path.ends_with("/converse-stream") {
         let asked: serde_json::Value = serde_json::from_slice(&asked)?;
-        let events = asked["inferenceConfig"]["maxTokens"].as_u64().ok_or("no maxTokens")?;
+        let stream = match asked["additionalModelRequestFields"]["flood"].as_u64() {
+            Some(bytes) => Either::Right(Flood::new(usize::try_from(bytes)?)?),
+            None => {
+                let events = asked["inferenceConfig"]["maxTokens"].as_u64().ok_or("no maxTokens")?;
+                Either::Left(Paced::new(usize::try_from(events)?))
+            }
+        };
         return Ok(Response::builder()
             .header("content-type", "application/vnd.amazon.eventstream")
             .header("x-amzn-requestid", "8ba9f5a8-2e3c-4f58-a4d6-5f1d0b9c7d11")
-            .body(Either::Right(Paced::new(usize::try_from(events)?)))?);
+            .body(Either::Right(stream))?);
     }
     Ok(match path {
-        "/foundation-models" => json(StatusCode::OK, MODELS.into()),
+        "/foundation-models" => json(StatusCode::OK, answers.models.clone()),
+        "/inference-profiles" if head.uri.query().is_some_and(|query| query.contains("type=SYSTEM_DEFINED")) => {
+            json(StatusCode::OK, answers.profiles.clone())
+        }
         "/inference-profiles" => json(StatusCode::OK, r#"{"inferenceProfileSummaries":[]}"#.into()),
-        path if path.ends_with("/invoke") => json(StatusCode::OK, invoked),
+        // Every model of these is reached by its profile alone.
+        path if path.starts_with("/model/bench.") => {
+            let model = path.split('/').nth(2).unwrap_or_default();
+            json(StatusCode::BAD_REQUEST, listed::refusal(model).into()).map(|mut refused| {
+                refused.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static("ValidationException"));
+                refused
+            })
+        }
+        path if path.ends_with("/invoke") => json(StatusCode::OK, answers.invoked.clone()),
         _ => json(StatusCode::NOT_FOUND, r#"{"message":"this stand-in does not know the path"}"#.into()),
     }?)
 }

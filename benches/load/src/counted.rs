@@ -1,0 +1,107 @@
+//! So many InvokeModel over so many connections, which all stay open: what a request costs, and what a connection keeps.
+
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::account::Account;
+use crate::client::To;
+use crate::requests::{BODY, Failures, invocation};
+use crate::{Error, listed, panicked};
+
+/// A thread that waits for answers needs little.
+const STACK: usize = 128 * 1024;
+
+/// How many requests, and which.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    to: To,
+    /// In all. What a connection sends first, before all are open, is not among them if there are several.
+    #[arg(long)]
+    requests: usize,
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Asks in turn for so many of the models that the upstream lists with `--models`.
+    #[arg(long, default_value_t = 0)]
+    models: usize,
+    /// Sends the bytes of this file in place of a request of its own.
+    #[arg(long, conflicts_with = "models")]
+    request: Option<PathBuf>,
+    /// The processes whose use is told.
+    #[arg(long)]
+    process: Vec<u32>,
+}
+
+/// Sends the requests. Each must succeed.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
+    let target = arguments.to.target()?;
+    let requests = match (&arguments.request, arguments.models) {
+        (Some(file), _) => vec![std::fs::read(file)?],
+        (None, 0) => vec![target.request("invoke", &invocation(BODY))],
+        (None, models) => {
+            (0..models).map(|number| target.request_of(&listed::model(number), "invoke", &invocation(BODY))).collect()
+        }
+    };
+    let (next, failures) = (AtomicUsize::new(0), Failures::default());
+    // All connections are open before the first request that counts, and until the last one.
+    let [open, begun, done, over] = [(); 4].map(|()| Barrier::new(arguments.connections + 1));
+    let repeat = || -> Result<(), Error> {
+        let first = || -> Result<_, Error> {
+            let mut connection = target.connect()?;
+            if arguments.connections > 1 {
+                connection.exchange(&requests[0], |_| Ok(()))?;
+            }
+            Ok(connection)
+        };
+        let connection = first();
+        open.wait();
+        begun.wait();
+        let send = || -> Result<_, Error> {
+            let mut connection = connection?;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= arguments.requests {
+                    return Ok(connection);
+                }
+                connection.exchange(&requests[number % requests.len()], |_| Ok(()))?;
+            }
+        };
+        let sent = send();
+        done.wait();
+        over.wait();
+        sent.map(|_| ())
+    };
+    let account = || Account::of(&arguments.process);
+    let closed = account()?;
+    let (before, after) = thread::scope(|scope| -> Result<_, Error> {
+        let threads = (0..arguments.connections)
+            .map(|_| {
+                let builder = thread::Builder::new().stack_size(STACK);
+                builder.spawn_scoped(scope, || repeat().unwrap_or_else(|error| failures.add(&error)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        open.wait();
+        let before = account();
+        begun.wait();
+        done.wait();
+        let after = account();
+        over.wait();
+        for thread in threads {
+            thread.join().map_err(panicked)?;
+        }
+        Ok((before?, after?))
+    })?;
+    let count = f64::from(u32::try_from(arguments.requests)?);
+    println!(
+        "{}",
+        json!({
+            "requests": arguments.requests, "each": after.each_since(&before, count),
+            "resident_closed_kib": closed.resident, "resident_kib": after.resident, "failed": failures.told(),
+        })
+    );
+    Ok(())
+}
