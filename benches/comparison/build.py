@@ -38,7 +38,7 @@ def programs(given: argparse.Namespace) -> Programs:
         return found(TARGET / "debug", "debug")
     target = TARGET / "compare" / "build"
     command = [*CARGO, "--release", "--target-dir", target, *NAMES]
-    command += (QUICK if given.quick else []) + (LIBC if given.instructions else [])
+    command += (QUICK if given.quick else []) + (LIBC if given.instructions or given.growth else [])
     subprocess.run(command, cwd=ROOT, check=True)
     return found(target / "release", "release without LTO, 16 codegen units" if given.quick else "release")
 

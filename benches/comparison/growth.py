@@ -1,43 +1,43 @@
 """How what a request costs, and what the daemon keeps in memory, grow with connections, callers, models, records and the size
-of an answer. Instructions are counted where a request can be counted under callgrind; for the rest stands what the kernel
-accounts."""
+of an answer. Instructions are counted where requests can be sent one after the other under callgrind; for the rest stands
+what the kernel accounts."""
 
 import dataclasses
-import datetime
-import hashlib
-import hmac
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import build
 import instructions
+import known
 import valgrind
 from rig import Rig
 from subjects import Running, daemon
 
-MIB = 1 << 20
-#: How an entry of [[callers]] is matched.
-MATCHES = ["user", "group", "token", "key"]
-#: The secret of every local key: what has to be looked for is the key's identifier.
-SECRET = "local/secret/of/forty/characters/0123456"
+#: Before those that are counted under callgrind, on another connection.
+FIRST = 100
+MOST_CONNECTIONS = 5000
+#: Connections over which records are made.
+MAKERS = 32
 
 
 @dataclasses.dataclass
 class Sizes:
     connections: list[int]
-    #: Requests of all connections together, and those that are counted under callgrind.
+    #: Of all connections together, and so many more for each size of the ledger.
     requests: int
+    #: Under callgrind.
     counted: int
     callers: list[int]
     models: list[int]
     records: list[int]
-    #: Bytes of an answer, and how often it is asked for.
-    answers: list[tuple[int, int]]
+    #: Bytes of events in a stream, and how often it is asked for.
+    streams: list[tuple[int, int]]
 
 
 def full(records: int) -> Sizes:
@@ -47,206 +47,153 @@ def full(records: int) -> Sizes:
         counted=500,
         callers=[1, 100, 1000, 10_000],
         models=[1, 100, 1000, 10_000],
-        records=[0, *(10**power for power in range(4, 12) if 10**power < records), records],
-        answers=[(1000, 5000), (10**6, 300), (10**8, 3), (10**9, 1)],
+        records=[0, *(size for size in (100_000, 1_000_000) if size < records), records],
+        streams=[(1000, 5000), (10**6, 300), (10**8, 3), (10**9, 1)],
     )
 
 
-CHECK = Sizes([1, 3], 20, 10, [1, 3], [1, 3], [0, 20], [(1000, 2), (10**6, 1)])
-#: As many connections when records are loaded.
-LOADERS = 32
+CHECK = Sizes([1, 3], 20, 5, [2], [2], [0, 50], [(1000, 2), (10**6, 1)])
 
 
 def measure(rig: Rig, sizes: Sizes, only: str) -> str:
     """Tables of those whose name contains `only`."""
-    tables = {
-        "connections": connections,
-        "callers": callers,
-        "models": models,
-        "records": records,
-        "answers": answers,
-    }
     text = f"build: {rig.programs.description}\n"
-    for name, table in tables.items():
-        if only not in name:
-            continue
-        print(f"growth: {name}", file=sys.stderr)
-        text += "\n" + table(rig, sizes)
+    for measured in [connections, callers, models, records, streams]:
+        if only in measured.__name__:
+            print(f"growth: {measured.__name__}", file=sys.stderr)
+            text += "\n" + table(measured(rig, sizes))
     return text
 
 
-def connections(rig: Rig, sizes: Sizes) -> str:
+def check(rig: Rig) -> None:
+    """Fails if a figure is missing or a request failed."""
+    for measured in [connections, callers, models, records, streams]:
+        rows = measured(rig, CHECK)
+        # What takes no hundredth of a second costs nothing here, and a few requests grow no memory.
+        must = [value for row in rows for name, value in row.items() if name.startswith(("instructions", "RSS at", "bytes"))]
+        if not must or not all(value == NOT_RUN or value > 0 for value in must):
+            sys.exit(f"growth, {measured.__name__}: a figure is missing: {rows}")
+
+
+NOT_RUN = "NOT RUN: valgrind is not installed"
+Row = dict[str, float | str]
+
+
+def connections(rig: Rig, sizes: Sizes) -> list[Row]:
+    """All are open, and each has sent a request, before the requests that count begin on all at once."""
     rows = []
+    # The upstream's connections are opened at once too. The daemon's number of places goes by the descriptors that it may have.
+    kind = daemon("http1", more=lambda _: '[upstream_timeouts]\nconnect = "60s"\n', connections=MOST_CONNECTIONS)
     for count in sizes.connections:
-        with daemon("http1")(rig) as running:
+        with kind(rig) as running:
             told = load(rig, "counted", running, connections=count, requests=sizes.requests)
-        each = told["each"]
-        more = (told["resident_kib"] - told["resident_closed_kib"]) / count
-        rows.append([count, f"{each['cpu_us']:.0f}", f"{each['kernel_us']:.0f}", f"{told['resident_kib'] / 1024:.0f}", f"{more:.1f}"])
-    heads = ["connections", "CPU a request, µs", "of it in the kernel", "RSS, MiB", "RSS a connection, KiB"]
-    return table(heads, rows)
+        row = {"connections": count, "CPU a request, µs": round(told["each"]["cpu_us"])}
+        row |= {"of it in the kernel": round(told["each"]["kernel_us"]), "RSS at the end, MiB": mib(told["resident_kib"])}
+        row["RSS a connection, KiB"] = round((told["resident_kib"] - told["resident_closed_kib"]) / count)
+        rows.append(row)
+    return rows
 
 
-def callers(rig: Rig, sizes: Sizes) -> str:
-    """The entry that fits is the last."""
+def callers(rig: Rig, sizes: Sizes) -> list[Row]:
+    """The last entry is the one that fits."""
     rows = []
     for count in sizes.callers:
-        counted = []
-        for match in MATCHES:
-            kind = daemon("http1", more=lambda folder: entries(folder, match, count))  # noqa: B023
-            counted.append(a_request(rig, kind, sizes.counted, signed if match == "key" else None, match == "token"))
-        with daemon("http1", more=lambda folder: entries(folder, "user", count))(rig) as running:  # noqa: B023
-            at_start = used(running)
-        rows.append([count, *counted, f"{at_start.cpu_ms:.0f}", f"{at_start.resident_mib:.0f}"])
-    heads = ["callers", *(f"instructions a request, by {match}" for match in MATCHES), "CPU of the start, ms", "RSS, MiB"]
-    return table(heads, rows)
+        row: Row = {"[[callers]]": count}
+        for match in known.MATCHES:
+            kind = daemon("http1", more=partial(known.entries, match=match, count=count))
+            row[f"instructions a request, by {match}"] = counted(rig, kind, sizes, match=match)
+        with daemon("http1", more=partial(known.entries, match="user", count=count))(rig) as running:
+            row |= {"CPU of the start, ms": used(running).cpu_ms, "RSS at the start, MiB": used(running).resident_mib}
+        rows.append(row)
+    return rows
 
 
-def models(rig: Rig, sizes: Sizes) -> str:
-    """Of the listing, by their profiles; and those that are learned by asking for each."""
+def models(rig: Rig, sizes: Sizes) -> list[Row]:
+    """Requests ask for each model in turn. Its profile is known from the listing, or was learned when it was first asked for."""
     rows = []
     for count in sizes.models:
-        figures = []
-        for reached in ["by-profile", "by-profile-unsaid"]:
+        row: Row = {"models": count}
+        for reached, what in [("by-profile", "listed"), ("by-profile-unsaid", "learned")]:
             with rig.upstream_with("--models", str(count), "--reached", reached):
-                figures.append(a_request(rig, daemon("http1"), sizes.counted, models=count, warm=count))
+                row[f"instructions a request, profile {what}"] = counted(rig, daemon("http1"), sizes, models=count)
                 with daemon("http1")(rig) as running:
+                    row[f"RSS at the start, {what}, MiB"] = used(running).resident_mib
                     rig.load("counted", running.address, requests=count, models=count)
-                    figures.append(f"{used(running).resident_mib:.0f}")
-        rows.append([count, *figures])
-    heads = ["models", "instructions a request, profile listed", "RSS, MiB", "instructions a request, profile learned", "RSS, MiB"]
-    return table(heads, rows)
+                    row[f"RSS at the end, {what}, MiB"] = used(running).resident_mib
+        rows.append(row)
+    return rows
 
 
-def records(rig: Rig, sizes: Sizes) -> str:
-    """Records of requests that the daemon has answered before, in one state directory that grows."""
+def records(rig: Rig, sizes: Sizes) -> list[Row]:
+    """One state directory, which requests fill."""
     rows, had = [], 0
-    with tempfile.TemporaryDirectory(prefix="growth-", dir=valgrind.build.TARGET) as folder:
+    build.TARGET.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="growth-", dir=build.TARGET) as folder:
         state = Path(folder) / "state"
         kind = daemon("http1", state=state, ledger_bytes=1 << 40)
         for count in sizes.records:
             if count > had:
                 with kind(rig) as running:
-                    rig.load("counted", running.address, requests=count - had, connections=min(LOADERS, count - had))
-            counted = a_request(rig, kind, sizes.counted)
+                    load(rig, "counted", running, requests=count - had, connections=MAKERS)
+                had = count + MAKERS
+            on_disk = sum(file.stat().st_size for file in state.rglob("*") if file.is_file())
+            row: Row = {"records": had, "on disk, MiB": round(on_disk / (1 << 20))}
+            row["instructions a request"] = counted(rig, kind, sizes)
             with kind(rig) as running:
-                start, before = running.start_ms or 0, used(running)
-                load(rig, "counted", running, requests=sizes.requests, connections=min(LOADERS, sizes.requests))
-                after = used(running)
-            each = (after.cpu_ms - before.cpu_ms) * 1000 / sizes.requests
-            disk = sum(file.stat().st_size for file in state.rglob("*") if file.is_file()) / MIB
-            had = max(count, had) + sizes.requests + sizes.counted
-            rows.append([count, counted, f"{each:.0f}", f"{start:.0f}", f"{before.resident_mib:.0f}", f"{after.resident_mib:.0f}", f"{disk:,.0f}"])
-    heads = ["records", "instructions a request", "CPU a request, µs", "start to ready, ms", "RSS at the start, MiB"]
-    return table([*heads, "RSS after requests, MiB", "on disk, MiB"], rows)
+                row |= {"start to ready, ms": round(running.start_ms or 0), "RSS at the start, MiB": used(running).resident_mib}
+                told = load(rig, "counted", running, requests=sizes.requests, connections=MAKERS)
+                row |= {"CPU a request, µs": round(told["each"]["cpu_us"]), "RSS at the end, MiB": used(running).resident_mib}
+            had += FIRST + sizes.counted + sizes.requests + MAKERS
+            rows.append(row)
+    return rows
 
 
-def answers(rig: Rig, sizes: Sizes) -> str:
+def streams(rig: Rig, sizes: Sizes) -> list[Row]:
+    """One after the other on one connection, as fast as they are read."""
     rows = []
-    for size, count in sizes.answers:
+    for size, count in sizes.streams:
         with daemon("http1")(rig) as running:
             told = load(rig, "flood", running, bytes=size, streams=count)
-        cpu = told["each"]["cpu_us"]
-        peak, before = (told[name] / 1024 for name in ("resident_peak_kib", "resident_before_kib"))
-        rows.append([size, f"{cpu:,.0f}", f"{cpu / told['bytes'] * 1e6:,.0f}", f"{before:.0f}", f"{peak:.0f}"])
-    return table(["bytes of a stream", "CPU a stream, µs", "CPU a MB, µs", "RSS before, MiB", "RSS at most, MiB"], rows)
+        row = {"bytes of a stream": told["bytes"], "streams": count, "CPU a stream, µs": round(told["each"]["cpu_us"])}
+        row["CPU a MB, µs"] = round(told["each"]["cpu_us"] * 1e6 / told["bytes"])
+        row |= {"RSS at the start, MiB": mib(told["resident_before_kib"]), "RSS at most, MiB": mib(told["resident_peak_kib"])}
+        rows.append(row)
+    return rows
 
 
-def entries(folder: Path, match: str, count: int) -> str:
-    """So many [[callers]]."""
-    (folder / "key").touch(0o600)
-    (folder / "key").write_text(SECRET)
-    text = ""
-    for number in range(1, count + 1):
-        # Names of nobody, but for the last.
-        of_nobody = 1_000_000 + number
-        match match:
-            case "user":
-                criterion = f'users = ["{os.getuid() if number == count else of_nobody}"]'
-            case "group":
-                criterion = f'groups = ["{os.getgid() if number == count else of_nobody}"]'
-            case "token":
-                file = folder / f"token-{number}"
-                file.touch(0o600)
-                file.write_text(token(number if number < count else 0))
-                criterion = f'bearer_token_file = "{file}"'
-            case _:
-                criterion = f'access_key_id = "{access_key(number if number < count else 0)}"\n'
-                criterion += f'secret_access_key_file = "{folder / "key"}"'
-        text += f'[[callers]]\nname = "caller-{number}"\n{criterion}\n'
-    return text
-
-
-def token(number: int) -> str:
-    return f"a-local-token-of-callers-{number:06}"
-
-
-def access_key(number: int) -> str:
-    return f"LOCALKEY{number:06}"
-
-
-def a_request(rig: Rig, kind, count: int, authorise=None, has_token: bool = False, models: int = 0, warm: int = 0) -> str:
-    """Instructions of each of so many requests on one connection. Those before, and the start, are not counted."""
+def counted(rig: Rig, kind, sizes: Sizes, match: str = "", models: int = 0) -> int | str:
+    """Instructions of each request on one connection. The start is not counted, nor are the first requests, in which each
+    of these models is asked for."""
     if not shutil.which("valgrind"):
-        return "NOT RUN"
+        return NOT_RUN
     out = rig.folder / "callgrind.growth"
     out.unlink(missing_ok=True)
     rig.wrapper = valgrind.command("callgrind", out, "--instr-atstart=no")
     try:
         with kind(rig) as running:
-            asked = {"models": models} if models else {}
-            if authorise or has_token:
-                file = rig.folder / "request"
-                file.write_bytes(authorise(running.address) if authorise else bearing(running.address))
-                asked = {"request": file}
-            rig.load("counted", running.address, requests=warm + 100, **asked)
-            control(running, "on")
-            rig.load("counted", running.address, requests=count, **asked)
-            control(running, "off")
+            asked: dict = {"models": models}
+            request = known.request(match, running.address)
+            if request:
+                asked = {"request": rig.folder / "request"}
+                asked["request"].write_bytes(request)
+            rig.load("counted", running.address, requests=max(models, FIRST), **asked)
+            count_instructions(running, "on")
+            rig.load("counted", running.address, requests=sizes.counted, **asked)
+            count_instructions(running, "off")
     finally:
         rig.wrapper = []
-    return f"{instructions.total(out.read_text(errors='replace')) / count:,.0f}"
+    return round(instructions.total(out.read_text(errors="replace")) / sizes.counted)
 
 
-def control(running: Running, state: str) -> None:
+def count_instructions(running: Running, state: str) -> None:
     command = ["callgrind_control", f"--instr={state}", str(running.processes[0])]
     subprocess.run(command, check=True, capture_output=True)
 
 
-BODY = b'{"anthropic_version":"bedrock-2023-05-31","max_tokens":512,"messages":[{"role":"user","content":"hello"}]}'
-PATH = "/model/anthropic.claude-3-haiku-20240307-v1%3A0/invoke"
-
-
-def request(address: str, headers: dict[str, str]) -> bytes:
-    lines = [f"POST {PATH} HTTP/1.1", f"host: {address}", "content-type: application/json", f"content-length: {len(BODY)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + BODY
-
-
-def bearing(address: str) -> bytes:
-    """With the token of the last entry."""
-    return request(address, {"authorization": f"Bearer {token(0)}"})
-
-
-def signed(address: str) -> bytes:
-    """With the local key of the last entry."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{now[:8]}/us-gov-west-1/bedrock/aws4_request"
-    digest = lambda data: hashlib.sha256(data).hexdigest()  # noqa: E731
-    path = PATH.replace("%", "%25")
-    canonical = f"POST\n{path}\n\nhost:{address}\nx-amz-date:{now}\n\nhost;x-amz-date\n{digest(BODY)}"
-    key = f"AWS4{SECRET}".encode()
-    for word in scope.split("/"):
-        key = hmac.digest(key, word.encode(), "sha256")
-    signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest(canonical.encode())}".encode(), "sha256").hex()
-    authorization = f"AWS4-HMAC-SHA256 Credential={access_key(0)}/{scope}, SignedHeaders=host;x-amz-date, Signature={signature}"
-    return request(address, {"x-amz-date": now, "authorization": authorization})
-
-
 @dataclasses.dataclass
 class Used:
-    cpu_ms: float
-    resident_mib: float
+    cpu_ms: int
+    resident_mib: int
 
 
 def used(running: Running) -> Used:
@@ -254,7 +201,8 @@ def used(running: Running) -> Used:
     home = Path(f"/proc/{running.processes[0]}")
     fields = (home / "stat").read_text().rsplit(")", 1)[1].split()
     resident = re.search(r"^VmRSS:\s+(\d+)", (home / "status").read_text(), re.MULTILINE)
-    return Used((int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK"), int(resident[1]) / 1024 if resident else 0)
+    assert resident
+    return Used((int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK"), mib(int(resident[1])))
 
 
 def load(rig: Rig, command: str, running: Running, **options: object) -> dict:
@@ -262,10 +210,15 @@ def load(rig: Rig, command: str, running: Running, **options: object) -> dict:
     told = rig.load(command, running.address, process=running.processes, **options)
     failed = told.get("failed", {"count": 0})
     if failed["count"]:
-        sys.exit(f"{command}: {failed['count']} failed, the first: {failed['first']}")
+        sys.exit(f"growth: {failed['count']} requests failed, the first: {failed['first']}")
     return told
 
 
-def table(heads: list[str], rows: list[list]) -> str:
-    lines = [heads, ["---"] * len(heads), *([f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows)]
+def mib(kib: int) -> int:
+    return round(kib / 1024)
+
+
+def table(rows: list[Row]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [[value if isinstance(value, str) else f"{value:,}" for value in row.values()] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -207,6 +207,7 @@ def daemon(
     more: Callable[[Path], str] = lambda _: "",
     state: Path | None = None,
     ledger_bytes: int = 10 << 30,
+    connections: int = CONNECTIONS,
 ):
     """The daemon takes the protocol that the upstream offers, HTTP/2 before HTTP/1.1. `more` makes a part of the
     configuration, with its files in the folder that it is given. Records go to a `state` of its own unless one is given."""
@@ -221,6 +222,7 @@ def daemon(
         port, admin = free_port(), free_port()
         values = common(rig) | {"folder": folder, "port": port, "admin": admin, "upstream": rig.ports[protocol]}
         values |= {"table": "requests" if table else "", "ledger_bytes": ledger_bytes, "more": more(folder)}
+        values["connections"] = connections
         (folder / "config.toml").write_text(DAEMON.substitute(values))
         environment = bare_environment(str(folder)) | {"STATE_DIRECTORY": str(kept)}
         if table:

@@ -309,7 +309,8 @@ fn many_entries(count: usize, dir: &std::path::Path) -> String {
             4 => format!("certificate_names = [\"DNS:*-{number}.internal\", \"DNS:sh?red.internal\"]\n"),
             _ => "host_role = true\ngroups = [\"root\"]\n".to_owned(),
         };
-        text += &format!("[[callers]]\nname = \"caller-{number}\"\nusers = [\"{}\", \"4242\"]\n{more}", 60_000 + number);
+        text +=
+            &format!("[[callers]]\nname = \"caller-{number}\"\nusers = [\"{}\", \"4242\"]\n{more}", 60_000 + number);
     }
     text
 }

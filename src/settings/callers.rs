@@ -2,7 +2,9 @@
 
 mod shadow;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use super::secrets::secret;
 use crate::config::callers as written;
 use crate::config::{ConfigError, DataRetention, FilePath, Glob, Source};
 use crate::operation;
-use shadow::Shadow;
+use shadow::{Earlier, Shadow};
 
 /// What the names of a certificate begin with; `listen::tls` finds them in it.
 pub(crate) const CERTIFICATE_NAME_KINDS: [&str; 7] = ["CN=", "O=", "OU=", "DNS:", "URI:", "email:", "IP:"];
@@ -106,6 +108,16 @@ pub(crate) struct Policy {
     pub require_data_retention: Vec<DataRetention>,
 }
 
+/// What each entry so far is called and known by, which no later one may be.
+#[derive(Default)]
+struct Names {
+    callers: HashSet<String>,
+    keys: HashSet<String>,
+    /// By a hash, with the names of their entries.
+    tokens: HashMap<u64, Vec<(Secret, String)>>,
+    hasher: RandomState,
+}
+
 /// What stands around `[[callers]]` and decides whether an entry can work.
 pub(super) struct Around<'a> {
     pub policy: &'a Policy,
@@ -161,11 +173,12 @@ pub(super) fn callers(
         return Ok(callers);
     }
     let accounts = Accounts::read();
+    let (mut names, mut earlier) = (Names::default(), Earlier::default());
     for table in tables {
         let span = table.span();
-        let entry = entry(table, &accounts, around, &mut callers)?;
+        let entry = Arc::new(entry(table, &accounts, around, &mut names, &mut callers.warnings)?);
         let mut odd = |sentence: String| warnings.push(around.source.error(span.clone(), sentence).to_string());
-        match shadow::shadow(&entry, &callers.entries) {
+        match earlier.shadow(&entry) {
             Shadow::Nothing => {}
             Shadow::Some(taken) => odd(format!("in \"{}\", {}, which comes first.", entry.name, taken.join("; "))),
             Shadow::Everything(taken) => {
@@ -181,7 +194,8 @@ pub(super) fn callers(
         if !operation::names().any(may) {
             odd(format!("the caller \"{}\" may call nothing.", entry.name));
         }
-        callers.entries.push(Arc::new(entry));
+        earlier.add(&entry);
+        callers.entries.push(entry);
     }
     Ok(callers)
 }
@@ -190,7 +204,8 @@ fn entry(
     table: Spanned<written::Caller>,
     accounts: &Accounts,
     around: &Around<'_>,
-    known: &mut Callers,
+    known: &mut Names,
+    warnings: &mut Vec<String>,
 ) -> Result<CallerEntry, ConfigError> {
     let &Around { policy, source, .. } = around;
     let span = table.span();
@@ -203,13 +218,14 @@ fn entry(
             "a caller's name has 1 to 64 letters, digits, spaces or any of \"_.:/@-\"; it stands in logs and records.",
         ));
     }
-    if known.entries.iter().any(|other| other.name == name) {
+    if !known.callers.insert(name.clone()) {
         return Err(source.error(table.name.span(), format!("two callers are named \"{name}\".")));
     }
     let users = ids(&table.users, "user", |user| accounts.uid(user), source)?;
     let groups = ids(&table.groups, "group", |group| accounts.gid(group), source)?;
-    let key = key(&table, known, source)?;
-    let bearer = table.bearer_token_file.as_ref().map(|file| bearer(file, &name, known, source)).transpose()?;
+    let key = key(&table, known, warnings, source)?;
+    let bearer =
+        table.bearer_token_file.as_ref().map(|file| bearer(file, &name, known, warnings, source)).transpose()?;
     for pattern in &table.certificate_names {
         certificate_name(pattern, around)?;
     }
@@ -276,7 +292,12 @@ fn ids(
         .collect()
 }
 
-fn key(table: &written::Caller, known: &mut Callers, source: &Source) -> Result<Option<LocalKey>, ConfigError> {
+fn key(
+    table: &written::Caller,
+    known: &mut Names,
+    warnings: &mut Vec<String>,
+    source: &Source,
+) -> Result<Option<LocalKey>, ConfigError> {
     let (id, file) = match (&table.access_key_id, &table.secret_access_key_file) {
         (None, None) => return Ok(None),
         (Some(id), Some(file)) => (id, file),
@@ -294,21 +315,27 @@ fn key(table: &written::Caller, known: &mut Callers, source: &Source) -> Result<
             "an access_key_id has 1 to 128 visible characters, without \"/\", \",\" or \"=\"; for example \"LOCALBILLING\".",
         ));
     }
-    let taken = |entry: &Arc<CallerEntry>| entry.key.as_ref().is_some_and(|key| key.access_key_id == access_key_id);
-    if known.entries.iter().any(taken) {
+    if !known.keys.insert(access_key_id.clone()) {
         return Err(source.error(id.span(), format!("two callers have the access_key_id \"{access_key_id}\".")));
     }
-    let secret = secret(file, &mut known.warnings, source)?;
+    let secret = secret(file, warnings, source)?;
     Ok(Some(LocalKey { access_key_id, secret }))
 }
 
-fn bearer(file: &Spanned<FilePath>, name: &str, known: &mut Callers, source: &Source) -> Result<Secret, ConfigError> {
-    let token = secret(file, &mut known.warnings, source)?;
-    let same = |entry: &&Arc<CallerEntry>| entry.bearer.as_ref().is_some_and(|other| other.expose() == token.expose());
-    if let Some(other) = known.entries.iter().find(same) {
-        let sentence = format!("the callers \"{}\" and \"{name}\" have the same bearer token.", other.name);
+fn bearer(
+    file: &Spanned<FilePath>,
+    name: &str,
+    known: &mut Names,
+    warnings: &mut Vec<String>,
+    source: &Source,
+) -> Result<Secret, ConfigError> {
+    let token = secret(file, warnings, source)?;
+    let same = known.tokens.entry(known.hasher.hash_one(token.expose())).or_default();
+    if let Some((_, other)) = same.iter().find(|(other, _)| other.expose() == token.expose()) {
+        let sentence = format!("the callers \"{other}\" and \"{name}\" have the same bearer token.");
         return Err(source.error(file.span(), sentence));
     }
+    same.push((token.clone(), name.to_owned()));
     Ok(token)
 }
 

@@ -1,5 +1,6 @@
 //! The first entry that fits a request holds, so what an earlier entry already names never reaches a later one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::CallerEntry;
@@ -14,33 +15,58 @@ pub(super) enum Shadow {
     Everything(Vec<String>),
 }
 
-pub(super) fn shadow(entry: &CallerEntry, earlier: &[Arc<CallerEntry>]) -> Shadow {
-    let mut taken = Vec::new();
-    // A local key and a token are no other entry's: whoever is neither user nor member comes in by them.
-    let mut reached = entry.key.is_some() || entry.bearer.is_some();
-    let mut look = |what: String, takes: &dyn Fn(&CallerEntry) -> bool| match earlier.iter().find(|other| takes(other))
-    {
-        Some(other) => taken.push(format!("{what} is already in \"{}\"", other.name)),
-        None => reached = true,
-    };
-    for uid in &entry.users {
-        look(format!("user {uid}"), &|other| other.users.contains(uid));
+/// What the entries so far name, and the first that does.
+#[derive(Default)]
+pub(super) struct Earlier {
+    users: HashMap<u32, Arc<CallerEntry>>,
+    groups: HashMap<u32, Arc<CallerEntry>>,
+    /// A pattern may fit what another one fits, so each is looked at.
+    certificate_names: Vec<Arc<CallerEntry>>,
+    host_role: Option<Arc<CallerEntry>>,
+}
+
+impl Earlier {
+    pub(super) fn add(&mut self, entry: &Arc<CallerEntry>) {
+        for uid in &entry.users {
+            self.users.entry(*uid).or_insert_with(|| Arc::clone(entry));
+        }
+        for gid in &entry.groups {
+            self.groups.entry(*gid).or_insert_with(|| Arc::clone(entry));
+        }
+        if !entry.certificate_names.is_empty() {
+            self.certificate_names.push(Arc::clone(entry));
+        }
+        if entry.host_role {
+            self.host_role.get_or_insert_with(|| Arc::clone(entry));
+        }
     }
-    for gid in &entry.groups {
-        look(format!("group {gid}"), &|other| other.groups.contains(gid));
-    }
-    for pattern in &entry.certificate_names {
-        look(format!("the certificate name {pattern:?}"), &|other| {
-            other.certificate_names.iter().any(|wider| covers(wider, pattern))
-        });
-    }
-    if entry.host_role {
-        look("host_role".to_owned(), &|other| other.host_role);
-    }
-    match (taken.is_empty(), reached) {
-        (true, _) => Shadow::Nothing,
-        (false, true) => Shadow::Some(taken),
-        (false, false) => Shadow::Everything(taken),
+
+    pub(super) fn shadow(&self, entry: &CallerEntry) -> Shadow {
+        let mut taken = Vec::new();
+        // A local key and a token are no other entry's: whoever is neither user nor member comes in by them.
+        let mut reached = entry.key.is_some() || entry.bearer.is_some();
+        let mut look = |what: &dyn Fn() -> String, by: Option<&Arc<CallerEntry>>| match by {
+            Some(other) => taken.push(format!("{} is already in \"{}\"", what(), other.name)),
+            None => reached = true,
+        };
+        for uid in &entry.users {
+            look(&|| format!("user {uid}"), self.users.get(uid));
+        }
+        for gid in &entry.groups {
+            look(&|| format!("group {gid}"), self.groups.get(gid));
+        }
+        for pattern in &entry.certificate_names {
+            let takes = |other: &&Arc<CallerEntry>| other.certificate_names.iter().any(|wider| covers(wider, pattern));
+            look(&|| format!("the certificate name {pattern:?}"), self.certificate_names.iter().find(takes));
+        }
+        if entry.host_role {
+            look(&|| "host_role".to_owned(), self.host_role.as_ref());
+        }
+        match (taken.is_empty(), reached) {
+            (true, _) => Shadow::Nothing,
+            (false, true) => Shadow::Some(taken),
+            (false, false) => Shadow::Everything(taken),
+        }
     }
 }
 
