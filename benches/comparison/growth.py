@@ -33,6 +33,7 @@ class Sizes:
     requests: int
     #: Under callgrind.
     counted: int
+    under_callgrind: bool
     callers: list[int]
     models: list[int]
     records: list[int]
@@ -45,6 +46,7 @@ def full(records: int) -> Sizes:
         connections=[1, 16, 256, 1000, 4000],
         requests=20_000,
         counted=500,
+        under_callgrind=True,
         callers=[1, 100, 1000, 10_000],
         models=[1, 100, 1000, 10_000],
         records=[0, *(size for size in (100_000, 1_000_000) if size < records), records],
@@ -52,7 +54,8 @@ def full(records: int) -> Sizes:
     )
 
 
-CHECK = Sizes([1, 3], 20, 5, [2], [2], [0, 50], [(1000, 2), (10**6, 1)])
+#: Builds that tests use look for the kernel's vDSO, which valgrind hides: there requests are sent and not counted.
+CHECK = Sizes([1, 3], 20, 5, False, [3], [3], [0, 50], [(1000, 2), (10**6, 1)])
 
 
 def measure(rig: Rig, sizes: Sizes, only: str) -> str:
@@ -69,13 +72,12 @@ def check(rig: Rig) -> None:
     """Fails if a figure is missing or a request failed."""
     for measured in [connections, callers, models, records, streams]:
         rows = measured(rig, CHECK)
-        # What takes no hundredth of a second costs nothing here, and a few requests grow no memory.
-        must = [value for row in rows for name, value in row.items() if name.startswith(("instructions", "RSS at", "bytes"))]
-        if not must or not all(value == NOT_RUN or value > 0 for value in must):
+        # What takes no hundredth of a second costs nothing here.
+        must = [value for row in rows for name, value in row.items() if name.startswith(("RSS at", "bytes"))]
+        if not must or not all(must):
             sys.exit(f"growth, {measured.__name__}: a figure is missing: {rows}")
 
 
-NOT_RUN = "NOT RUN: valgrind is not installed"
 Row = dict[str, float | str]
 
 
@@ -118,7 +120,7 @@ def models(rig: Rig, sizes: Sizes) -> list[Row]:
                 row[f"instructions a request, profile {what}"] = counted(rig, daemon("http1"), sizes, models=count)
                 with daemon("http1")(rig) as running:
                     row[f"RSS at the start, {what}, MiB"] = used(running).resident_mib
-                    rig.load("counted", running.address, requests=count, models=count)
+                    load(rig, "counted", running, requests=count, models=count)
                     row[f"RSS at the end, {what}, MiB"] = used(running).resident_mib
         rows.append(row)
     return rows
@@ -140,7 +142,7 @@ def records(rig: Rig, sizes: Sizes) -> list[Row]:
             row: Row = {"records": had, "on disk, MiB": round(on_disk / (1 << 20))}
             row["instructions a request"] = counted(rig, kind, sizes)
             with kind(rig) as running:
-                row |= {"start to ready, ms": round(running.start_ms or 0), "RSS at the start, MiB": used(running).resident_mib}
+                row |= {"CPU of the start, ms": used(running).cpu_ms, "RSS at the start, MiB": used(running).resident_mib}
                 told = load(rig, "counted", running, requests=sizes.requests, connections=MAKERS)
                 row |= {"CPU a request, µs": round(told["each"]["cpu_us"]), "RSS at the end, MiB": used(running).resident_mib}
             had += FIRST + sizes.counted + sizes.requests + MAKERS
@@ -164,11 +166,11 @@ def streams(rig: Rig, sizes: Sizes) -> list[Row]:
 def counted(rig: Rig, kind, sizes: Sizes, match: str = "", models: int = 0) -> int | str:
     """Instructions of each request on one connection. The start is not counted, nor are the first requests, in which each
     of these models is asked for."""
-    if not shutil.which("valgrind"):
-        return NOT_RUN
+    is_counted = sizes.under_callgrind and shutil.which("valgrind")
     out = rig.folder / "callgrind.growth"
     out.unlink(missing_ok=True)
-    rig.wrapper = valgrind.command("callgrind", out, "--instr-atstart=no")
+    if is_counted:
+        rig.wrapper = valgrind.command("callgrind", out, "--instr-atstart=no")
     try:
         with kind(rig) as running:
             asked: dict = {"models": models}
@@ -176,12 +178,16 @@ def counted(rig: Rig, kind, sizes: Sizes, match: str = "", models: int = 0) -> i
             if request:
                 asked = {"request": rig.folder / "request"}
                 asked["request"].write_bytes(request)
-            rig.load("counted", running.address, requests=max(models, FIRST), **asked)
-            count_instructions(running, "on")
-            rig.load("counted", running.address, requests=sizes.counted, **asked)
-            count_instructions(running, "off")
+            load(rig, "counted", running, requests=max(models, FIRST), **asked)
+            if is_counted:
+                count_instructions(running, "on")
+            load(rig, "counted", running, requests=sizes.counted, **asked)
+            if is_counted:
+                count_instructions(running, "off")
     finally:
         rig.wrapper = []
+    if not is_counted:
+        return "NOT RUN: no valgrind"
     return round(instructions.total(out.read_text(errors="replace")) / sizes.counted)
 
 

@@ -17,7 +17,8 @@ BODY = b'{"anthropic_version":"bedrock-2023-05-31","max_tokens":512,"messages":[
 def entries(folder: Path, match: str, count: int) -> str:
     """So many [[callers]], of whom the last one sends the requests."""
     secret(folder / "key", SECRET)
-    text = ""
+    # A request that fits none of them fails.
+    text = "[policy]\nrequire_known_caller = true\n"
     for number in range(1, count + 1):
         is_last = number == count
         match match:
