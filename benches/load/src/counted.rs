@@ -95,12 +95,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
         }
         Ok((before?, after?))
     })?;
+    let failed = failures.told();
+    if failed["count"] != 0 {
+        return Err(format!("{} connections failed, the first: {}", failed["count"], failed["first"]).into());
+    }
     let count = f64::from(u32::try_from(arguments.requests)?);
     println!(
         "{}",
         json!({
             "requests": arguments.requests, "each": after.each_since(&before, count),
-            "resident_closed_kib": closed.resident, "resident_kib": after.resident, "failed": failures.told(),
+            "resident_closed_kib": closed.resident, "resident_kib": after.resident,
         })
     );
     Ok(())
