@@ -56,7 +56,17 @@ pub(crate) struct Presented<'a> {
     pub(crate) body: &'a [u8],
 }
 
+/// What the signatures of a stream's events begin with: that of its request, and whose it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Seed {
+    pub(crate) signature: String,
+    pub(crate) scope: Scope,
+    pub(crate) secret: String,
+}
+
 const SKEW: i64 = 5 * 60;
+/// What a request with signed events says in place of its body's hash.
+const EVENTS: &str = "STREAMING-AWS4-HMAC-SHA256-EVENTS";
 
 impl Judge<'_> {
     pub(crate) fn judge(&self, request: &Presented<'_>) -> Result<(), AwsError> {
@@ -65,7 +75,17 @@ impl Judge<'_> {
                 let value = header(request.headers, "authorization").unwrap_or_default();
                 self.bearer(value["Bearer ".len()..].trim())
             }
-            Kind::SigV4 => self.sigv4(request),
+            Kind::SigV4 => {
+                let body_hash = sha256_hex(request.body);
+                if let Some(claimed) = header(request.headers, "x-amz-content-sha256")
+                    && claimed != body_hash
+                {
+                    return Err(invalid_signature(
+                        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+                    ));
+                }
+                self.sigv4(request, &body_hash).map(drop)
+            }
             Kind::X509 | Kind::None => match header(request.headers, "authorization") {
                 Some(_) => Err(AwsError::new(
                     403,
@@ -75,6 +95,30 @@ impl Judge<'_> {
                 None => Err(AwsError::new(403, "MissingAuthenticationTokenException", "Missing Authentication Token")),
             },
         }
+    }
+
+    /// The same for a request whose body is a stream of signed events: what their signatures begin with. Keys that do not
+    /// sign are not for it.
+    pub(crate) fn judge_events(&self, request: &Presented<'_>) -> Result<Seed, AwsError> {
+        match Kind::of(request.headers) {
+            Kind::SigV4 => {}
+            Kind::Bearer => {
+                return Err(AwsError::new(
+                    403,
+                    "AccessDeniedException",
+                    "API keys are not supported for InvokeModelWithBidirectionalStream.",
+                ));
+            }
+            _ => return Err(self.judge(request).err().unwrap_or_else(invalid_key)),
+        }
+        let empty = sha256_hex(b"");
+        let body_hash = match header(request.headers, "x-amz-content-sha256") {
+            Some(EVENTS) => EVENTS,
+            // AWS's SDK for Rust declares nothing and signs the hash of no body; the daemon declares what it does.
+            None if !crate::leaks::is_daemon(request.headers) => &empty,
+            _ => return Err(invalid_signature("'x-amz-content-sha256' must say that the events are signed.")),
+        };
+        self.sigv4(request, body_hash)
     }
 
     fn bearer(&self, token: &str) -> Result<(), AwsError> {
@@ -130,7 +174,7 @@ impl Judge<'_> {
         if value("X-Amz-Signature") == Some(&expected) { Ok(()) } else { Err(invalid_key()) }
     }
 
-    fn sigv4(&self, request: &Presented<'_>) -> Result<(), AwsError> {
+    fn sigv4(&self, request: &Presented<'_>, body_hash: &str) -> Result<Seed, AwsError> {
         let authorization = header(request.headers, "authorization").unwrap_or_default();
         let fields: Vec<(&str, &str)> = authorization["AWS4-HMAC-SHA256".len()..]
             .split(',')
@@ -158,23 +202,15 @@ impl Judge<'_> {
         let key = self.check_key(&id, request.headers)?;
         check_time(self.now, time)?;
 
-        let body_hash = sha256_hex(request.body);
-        if let Some(claimed) = header(request.headers, "x-amz-content-sha256")
-            && claimed != body_hash
-        {
-            return Err(invalid_signature(
-                "The provided 'x-amz-content-sha256' header does not match what was computed.",
-            ));
-        }
         let parts = Parts {
             method: request.method,
             raw_path: request.raw_path,
             raw_query: request.raw_query,
             headers: request.headers,
-            payload_hash: &body_hash,
+            payload_hash: body_hash,
         };
         if signature(&parts, &signed, time, &scope, &key.secret_access_key) == presented {
-            return Ok(());
+            return Ok(Seed { signature: presented.to_owned(), scope, secret: key.secret_access_key.clone() });
         }
         Err(invalid_signature(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
@@ -338,7 +374,7 @@ fn parse_time(text: &str) -> Option<i64> {
 }
 
 /// Seconds since the epoch → `20250101T000000Z`.
-fn format_time(seconds: i64) -> String {
+pub(crate) fn format_time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string()).unwrap_or_default()
 }
 

@@ -22,6 +22,7 @@ pub(crate) enum Vendor {
     OpenAi,
     Image,
     Video,
+    Speech,
 }
 
 /// What happens on invoking a model by its bare identifier.
@@ -74,7 +75,7 @@ const PT: &[&str] = &["PROVISIONED"];
 use Serve::*;
 use Vendor::*;
 
-const MODELS: [Model; 29] = [
+const MODELS: [Model; 30] = [
     model("anthropic.claude-3-haiku-20240307-v1:0", "Claude 3 Haiku", Anthropic, OnDemand, OD, &["us", "eu", "apac"]),
     model("anthropic.claude-3-haiku-20240307-v1:0:48k", "Claude 3 Haiku", Anthropic, ProvisionedOnly, PT, &[]),
     model("anthropic.claude-opus-4-1-20250805-v1:0", "Claude Opus 4.1", Anthropic, ProfileOnly, IP, &["us"]),
@@ -104,6 +105,7 @@ const MODELS: [Model; 29] = [
     model("amazon.nova-lite-v1:0", "Nova Lite", Nova, OnDemand, BOTH, &["us", "eu", "apac"]),
     model("amazon.nova-premier-v1:0", "Nova Premier", Nova, ProfileOnly, IP, &["us"]),
     model("amazon.nova-reel-v1:0", "Nova Reel", Video, OnDemand, OD, &[]),
+    model("amazon.nova-sonic-v1:0", "Nova Sonic", Speech, OnDemand, OD, &[]),
     model("meta.llama4-scout-17b-instruct-v1:0", "Llama 4 Scout 17B Instruct", Llama, ProfileOnly, IP, &["us"]),
     // Listed as ON_DEMAND, and yet refused with the on-demand text: one with each apostrophe.
     model("meta.llama3-3-70b-instruct-v1:0", "Llama 3.3 70B Instruct", Llama, ProfileOnly, OD, &["us"]),
@@ -226,6 +228,7 @@ impl Model {
             TitanEmbed | CohereEmbed => (&["TEXT"], &["EMBEDDING"]),
             Image => (&["TEXT", "IMAGE"], &["IMAGE"]),
             Video => (&["TEXT", "IMAGE"], &["VIDEO"]),
+            Speech => (&["SPEECH"], &["SPEECH", "TEXT"]),
             Anthropic | Nova => (&["TEXT", "IMAGE"], &["TEXT"]),
             _ => (&["TEXT"], &["TEXT"]),
         }

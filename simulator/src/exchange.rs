@@ -4,14 +4,16 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Request, Response, Version};
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::auth::{Judge, Kind, Presented};
+use crate::bidirectional::{self, TalkBody};
 use crate::body::ReplyBody;
 use crate::faults::{Effect, Target};
 use crate::framing::{Framing, Verdict};
@@ -73,13 +75,24 @@ pub(crate) async fn answer(
     state: Arc<State>,
     connection: Connection,
     request: Request<Incoming>,
-) -> Response<ReplyBody> {
+) -> Response<Either<ReplyBody, TalkBody>> {
+    if bidirectional::is_meant(request.method().as_str(), request.uri().path()) {
+        let (parts, body) = request.into_parts();
+        return match bidirectional::answer(&state, &connection, &parts, body).await {
+            Ok(response) => response.map(Either::Right),
+            Err(reply) => written(&state, &connection, unrecorded(reply)).map(Either::Left),
+        };
+    }
     let version = request.version();
     let answered = match read(request).await {
         Ok(arrived) => answer_to(&state, &connection, arrived, version).await,
         // The client broke off while sending: there is nobody to answer, and nothing whole to record.
         Err(_) => unrecorded(Reply::json(400, &json!({}))),
     };
+    written(&state, &connection, answered).map(Either::Left)
+}
+
+fn written(state: &State, connection: &Connection, answered: Answered) -> Response<ReplyBody> {
     let Answered { reply, headers, record, .. } = answered;
     let body = ReplyBody::new(reply.steps, state.gate.clone(), Arc::clone(&connection.control), record);
     let mut response = Response::new(body);
@@ -102,15 +115,7 @@ pub(crate) async fn answer_to(
         return unrecorded(control::answer(state, &arrived.method, &arrived.path, &arrived.body));
     }
 
-    let request_id = uuid::Uuid::new_v4().to_string();
-    let routed = route(connection.host, &arrived.method, &arrived.path);
-    let model = routed.as_ref().ok().and_then(|call| named_model(call, &arrived.body));
-    let record = state.record.open(received(state, connection, &arrived, version, &routed, &model, &request_id));
-    let (skew, effect) = state.faults.take(&target(state, connection, &arrived, &routed, model.as_deref()));
-    if let Some(effect) = &effect {
-        record.update(|received| received.fault = Some(effect.kind()));
-        break_connection(state, connection, effect, &record).await;
-    }
+    let Opened { routed, model, request_id, record, skew, effect } = open(state, connection, &arrived, version).await;
 
     let decision = || decide(state, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
     let result = if arrived.body.len() > LARGE { beside_others(decision) } else { decision() };
@@ -148,8 +153,32 @@ pub(crate) async fn answer_to(
         tokio::time::sleep(delay).await;
         guard.disarm();
     }
-    let headers = head(&reply, &request_id, skew);
+    let headers = answer_head(&reply, &request_id, skew);
     Answered { reply, headers, framing, record: Some(record), length: length_to_tell, streams }
+}
+
+/// A request that is in the record, and what is to befall it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) routed: Result<Call, AwsError>,
+    pub(crate) model: Option<String>,
+    pub(crate) request_id: String,
+    pub(crate) record: Open,
+    pub(crate) skew: i64,
+    pub(crate) effect: Option<Effect>,
+}
+
+pub(crate) async fn open(state: &Arc<State>, connection: &Connection, arrived: &Arrived, version: Version) -> Opened {
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let routed = route(connection.host, &arrived.method, &arrived.path);
+    let model = routed.as_ref().ok().and_then(|call| named_model(call, &arrived.body));
+    let record = state.record.open(received(state, connection, arrived, version, &routed, &model, &request_id));
+    let (skew, effect) = state.faults.take(&target(state, connection, arrived, &routed, model.as_deref()));
+    if let Some(effect) = &effect {
+        record.update(|received| received.fault = Some(effect.kind()));
+        break_connection(state, connection, effect, &record).await;
+    }
+    Opened { routed, model, request_id, record, skew, effect }
 }
 
 /// The answer that does not wait for the request's body, if this request's framing is of that kind.
@@ -180,14 +209,14 @@ pub(crate) fn answer_early(
         received.framing = Some(framing.to_string());
         received.fault = waiting.map(|variant| Effect::Framing { variant }.kind());
     });
-    let headers = head(&reply, &request_id, 0);
+    let headers = answer_head(&reply, &request_id, 0);
     let length = reply.length();
     Some(Answered { reply, headers, framing, record: Some(record), length, streams: false })
 }
 
 /// An answer of the control interface, or to nobody.
 pub(crate) fn unrecorded(reply: Reply) -> Answered {
-    let (headers, length, streams) = (head(&reply, "", 0), reply.length(), reply.streams());
+    let (headers, length, streams) = (answer_head(&reply, "", 0), reply.length(), reply.streams());
     Answered { reply, headers, framing: Framing::PLAIN, record: None, length, streams }
 }
 
@@ -242,28 +271,11 @@ fn decide(
     effect: Option<&Effect>,
     record: &Open,
 ) -> Result<Reply, AwsError> {
-    let own_ports = state.ports.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut leaks = leaks::find(&state.region, &arrived.target, &arrived.headers, &arrived.body, &own_ports);
-    let mut added = state.added_headers.clone();
-    if let Ok(Call::CreateSession) = routed {
-        added.extend(roles_anywhere::HEADERS.map(str::to_owned));
-    }
-    leaks.extend(leaks::foreign(&arrived.headers, &added));
-    if !leaks.is_empty() {
-        let message = format!("simulator: leaked: {}", leaks.join("; "));
-        record.update(|received| received.leaks = leaks);
-        return Err(AwsError::validation(message));
-    }
+    find_leaks(state, arrived, routed, record)?;
     if arrived.body_length > BODY_LIMIT {
         return Err(AwsError::new(413, "RequestEntityTooLargeException", "Request Entity Too Large"));
     }
-    let presented = Presented {
-        method: &arrived.method,
-        raw_path: &arrived.path,
-        raw_query: &arrived.query,
-        headers: &arrived.headers,
-        body: &arrived.body,
-    };
+    let presented = presented(arrived);
     if let Ok(Call::CreateSession) = routed {
         let serial = roles_anywhere::judge(state, &presented, now(skew))?;
         return match effect.and_then(Effect::error) {
@@ -288,6 +300,49 @@ fn decide(
     )
 }
 
+/// Leaks first, then whatever `judge` says.
+pub(crate) fn check<T>(
+    state: &State,
+    arrived: &Arrived,
+    routed: &Result<Call, AwsError>,
+    record: &Open,
+    judge: impl FnOnce(&Presented<'_>) -> Result<T, AwsError>,
+) -> Result<T, AwsError> {
+    find_leaks(state, arrived, routed, record)?;
+    judge(&presented(arrived))
+}
+
+fn presented(arrived: &Arrived) -> Presented<'_> {
+    Presented {
+        method: &arrived.method,
+        raw_path: &arrived.path,
+        raw_query: &arrived.query,
+        headers: &arrived.headers,
+        body: &arrived.body,
+    }
+}
+
+fn find_leaks(
+    state: &State,
+    arrived: &Arrived,
+    routed: &Result<Call, AwsError>,
+    record: &Open,
+) -> Result<(), AwsError> {
+    let own_ports = state.ports.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut leaks = leaks::find(&state.region, &arrived.target, &arrived.headers, &arrived.body, &own_ports);
+    let mut added = state.added_headers.clone();
+    if let Ok(Call::CreateSession) = routed {
+        added.extend(roles_anywhere::HEADERS.map(str::to_owned));
+    }
+    leaks.extend(leaks::foreign(&arrived.headers, &added));
+    if !leaks.is_empty() {
+        let message = format!("simulator: leaked: {}", leaks.join("; "));
+        record.update(|received| received.leaks = leaks);
+        return Err(AwsError::validation(message));
+    }
+    Ok(())
+}
+
 /// Faults below HTTP, which never come to an answer.
 async fn break_connection(state: &Arc<State>, connection: &Connection, effect: &Effect, record: &Open) {
     match effect {
@@ -308,6 +363,20 @@ async fn break_connection(state: &Arc<State>, connection: &Connection, effect: &
 
 async fn read(request: Request<Incoming>) -> Result<Arrived, hyper::Error> {
     let (parts, mut incoming) = request.into_parts();
+    let mut body = BytesMut::new();
+    let mut body_length = 0;
+    while let Some(frame) = incoming.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        body_length += data.len();
+        if body_length <= BODY_LIMIT {
+            body.extend_from_slice(&data);
+        }
+    }
+    Ok(Arrived { body: body.freeze(), body_length, ..head(&parts) })
+}
+
+/// A request without its body.
+pub(crate) fn head(parts: &Parts) -> Arrived {
     let mut headers: Vec<(String, String)> = parts
         .headers
         .iter()
@@ -320,25 +389,16 @@ async fn read(request: Request<Incoming>) -> Result<Arrived, hyper::Error> {
         }
         headers.insert(0, (":authority".to_owned(), authority.to_string()));
     }
-    let mut body = BytesMut::new();
-    let mut body_length = 0;
-    while let Some(frame) = incoming.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        body_length += data.len();
-        if body_length <= BODY_LIMIT {
-            body.extend_from_slice(&data);
-        }
-    }
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    Ok(Arrived {
+    Arrived {
         method: parts.method.as_str().to_owned(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         target,
         headers,
-        body: body.freeze(),
-        body_length,
-    })
+        body: Bytes::new(),
+        body_length: 0,
+    }
 }
 
 fn named_model(call: &Call, body: &[u8]) -> Option<String> {
@@ -398,6 +458,9 @@ fn received(
         output_tokens: None,
         client_reset: None,
         cancelled_whole: false,
+        events: Vec::new(),
+        event_count: 0,
+        has_final_frame: false,
     }
 }
 
@@ -415,7 +478,7 @@ fn refusal(error: &AwsError, foreign: bool, request_id: &str) -> Reply {
 }
 
 /// The reply's headers, behind those that every answer has.
-fn head(reply: &Reply, request_id: &str, skew: i64) -> Vec<(HeaderName, HeaderValue)> {
+pub(crate) fn answer_head(reply: &Reply, request_id: &str, skew: i64) -> Vec<(HeaderName, HeaderValue)> {
     let seconds = u64::try_from(now(skew)).unwrap_or_default();
     let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     let own = [("date", date.as_str()), ("x-amzn-requestid", request_id)];
@@ -427,7 +490,7 @@ fn head(reply: &Reply, request_id: &str, skew: i64) -> Vec<(HeaderName, HeaderVa
         .collect()
 }
 
-fn now(skew: i64) -> i64 {
+pub(crate) fn now(skew: i64) -> i64 {
     jiff::Timestamp::now().as_second() + skew
 }
 

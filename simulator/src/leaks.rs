@@ -43,11 +43,10 @@ const DAEMON: &str = "bedrock-sidecar/";
 /// Lists the headers that a request of the daemon may not have: it sends none but those that Bedrock defines and those
 /// that a test lets its configuration add.
 pub(crate) fn foreign(headers: &[(String, String)], added: &[String]) -> Vec<String> {
-    let agents: Vec<&str> =
-        headers.iter().filter(|(name, _)| name == "user-agent").map(|(_, agent)| &**agent).collect();
-    if !agents.iter().any(|agent| agent.starts_with(DAEMON)) {
+    if !is_daemon(headers) {
         return Vec::new();
     }
+    let agents = headers.iter().filter(|(name, _)| name == "user-agent").count();
     let is_foreign = |name: &&str| {
         !DEFINED.contains(name)
             && *name != "user-agent"
@@ -60,10 +59,15 @@ pub(crate) fn foreign(headers: &[(String, String)], added: &[String]) -> Vec<Str
         .filter(is_foreign)
         .map(|name| format!("a header that Bedrock does not define: {name}"))
         .collect();
-    if agents.len() > 1 {
-        found.push(format!("{} User-Agent headers", agents.len()));
+    if agents > 1 {
+        found.push(format!("{agents} User-Agent headers"));
     }
     found
+}
+
+/// Whether the daemon has sent this.
+pub(crate) fn is_daemon(headers: &[(String, String)]) -> bool {
+    headers.iter().any(|(name, agent)| name == "user-agent" && agent.starts_with(DAEMON))
 }
 
 /// Lists what leaked into a request; empty when it is sound. `own_ports` are those the simulator listens on. GovCloud's own

@@ -6,6 +6,7 @@
 //! changed at run time, by this API or over HTTP under `/_simulator/`.
 
 mod auth;
+mod bidirectional;
 mod body;
 mod catalogue;
 mod control;
@@ -86,6 +87,8 @@ pub struct Options {
     /// Resets by the client after which an HTTP/2 connection that is framed by hand is closed with GOAWAY
     /// ENHANCE_YOUR_CALM, as real servers do. Default: never.
     pub calm_after_resets: Option<u64>,
+    /// Whether a bidirectional stream is answered only once its first event has come. Default: at once.
+    pub head_after_first_event: bool,
 }
 
 impl Default for Options {
@@ -106,6 +109,7 @@ impl Default for Options {
             profile_quota: 50,
             framing: None,
             calm_after_resets: None,
+            head_after_first_event: false,
         }
     }
 }
@@ -154,6 +158,7 @@ impl Simulator {
             account: options.account,
             page_size: options.page_size.max(1),
             added_headers: options.added_headers,
+            head_after_first_event: options.head_after_first_event,
         });
         let mut tasks = JoinSet::new();
         let secured = Some(Arc::clone(&identity));

@@ -78,6 +78,12 @@ pub struct Received {
     pub client_reset: Option<u32>,
     /// Whether that reset came when all bytes of the answer's body had been sent: needless, and counted by real servers.
     pub cancelled_whole: bool,
+    /// The first events of the client's half of a bidirectional stream, verified: the JSON in their bytes.
+    pub events: Vec<String>,
+    /// How many there were.
+    pub event_count: u64,
+    /// Whether their signed end came.
+    pub has_final_frame: bool,
 }
 
 impl Received {

@@ -44,10 +44,14 @@ impl Scope {
 pub(crate) fn signature(parts: &Parts<'_>, signed_headers: &[&str], time: &str, scope: &Scope, secret: &str) -> String {
     let canonical = canonical_request(parts, signed_headers);
     let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{}\n{}", scope.text(), sha256_hex(canonical.as_bytes()));
-    let key = [&scope.date, &scope.region, &scope.service, "aws4_request"]
+    hex(&hmac(&signing_key(scope, secret), to_sign.as_bytes()))
+}
+
+/// The key of a scope.
+pub(crate) fn signing_key(scope: &Scope, secret: &str) -> Vec<u8> {
+    [&scope.date, &scope.region, &scope.service, "aws4_request"]
         .iter()
-        .fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part.as_bytes()));
-    hex(&hmac(&key, to_sign.as_bytes()))
+        .fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part.as_bytes()))
 }
 
 /// Byte for byte what AWS hashes: the wire path is encoded once more, as for every service but S3.
@@ -109,7 +113,7 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
+pub(crate) fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     // HMAC takes keys of any length: this cannot fail, and an empty key would only make a signature that fits nothing.
     Hmac::<Sha256>::new_from_slice(key)
         .map(|mut mac| {

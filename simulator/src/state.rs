@@ -20,6 +20,7 @@ pub(crate) struct State {
     pub(crate) account: String,
     pub(crate) page_size: usize,
     pub(crate) added_headers: Vec<String>,
+    pub(crate) head_after_first_event: bool,
     pub(crate) known: RwLock<Known>,
     pub(crate) profiles: Mutex<Profiles>,
     /// The account's data retention mode.

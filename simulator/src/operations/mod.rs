@@ -64,7 +64,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         Call::Converse { stream, .. } => converse::converse(input.target(state)?, *stream, input),
         Call::CountTokens { model } => count_tokens(state.with_profiles(|profiles| profiles.counting(model))?, input),
         Call::Bidirectional { .. } => {
-            Err(AwsError::validation("simulator: InvokeModelWithBidirectionalStream is not simulated"))
+            Err(AwsError::validation("simulator: a bidirectional stream is not framed by hand"))
         }
         Call::ApplyGuardrail { id, version } => guardrail::apply(id, version, input),
         Call::GuardrailChecks => guardrail::checks(input),

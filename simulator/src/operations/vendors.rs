@@ -46,6 +46,9 @@ pub(crate) fn read(vendor: Vendor, body: &Value) -> Result<Asked, AwsError> {
         Vendor::CohereEmbed => (require(body, "texts")?, &Value::Null),
         Vendor::Image => (all_text(body.pointer("/textToImageParams").unwrap_or(body)), &Value::Null),
         Vendor::Rerank => return Err(AwsError::validation("simulator: a model that reranks is asked by Rerank.")),
+        Vendor::Speech => {
+            return Err(AwsError::validation("This model can only be invoked by InvokeModelWithBidirectionalStream."));
+        }
         Vendor::Video => return Err(AwsError::validation("This model can only be invoked by StartAsyncInvoke.")),
     };
     let whole = match body["messages"] {
@@ -127,7 +130,7 @@ pub(crate) fn whole(vendor: Vendor, model: &str, id: &str, asked: &Asked, answer
         Vendor::OpenAi => tier::noted(super::openai::completion(model, id, answer, None), asked.tier.as_deref()),
         Vendor::Rerank => Value::Null,
         // One transparent pixel.
-        Vendor::Image | Vendor::Video => json!({
+        Vendor::Image | Vendor::Video | Vendor::Speech => json!({
             "images": ["iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="],
             "error": null,
         }),
