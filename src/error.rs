@@ -35,8 +35,6 @@ pub enum RefusalKind {
     HeadTooLarge,
     /// 500: an error in the daemon's own code.
     Internal,
-    /// 501: an operation that Bedrock has and the daemon does not relay.
-    NotImplemented,
     /// 503: credentials, upstream or ledger cannot serve; never the client's fault.
     ServiceUnavailable,
 }
@@ -55,7 +53,6 @@ impl RefusalKind {
             RefusalKind::Throttling => StatusCode::TOO_MANY_REQUESTS,
             RefusalKind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            RefusalKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             RefusalKind::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -72,7 +69,6 @@ impl RefusalKind {
             RefusalKind::RequestTimeout => "RequestTimeoutException",
             RefusalKind::Throttling => "ThrottlingException",
             RefusalKind::Internal => "InternalServerException",
-            RefusalKind::NotImplemented => "NotImplementedException",
             RefusalKind::ServiceUnavailable => "ServiceUnavailableException",
         }
     }

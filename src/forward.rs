@@ -54,7 +54,12 @@ pub(crate) async fn forward(
         drop(probe);
         let outcome = Outcome::of(&tried);
         remember(region, case.name, outcome, &tried);
-        match leads_to(outcome, case.doubt(&line, best.as_ref(), region), case.may_repeat) {
+        let lead = match forms.first().has_begun() {
+            // What the client has said cannot be said again.
+            true => Lead::Client,
+            false => leads_to(outcome, case.doubt(&line, best.as_ref(), region), case.may_repeat),
+        };
+        match lead {
             Lead::Client => return tried.map_err(|stop| stop.refusal(&mut exchange)),
             Lead::Next(worth) => {
                 failed = Some((region, reason(&tried)));
@@ -82,6 +87,8 @@ enum Outcome {
     CredentialRefused,
     /// There is no key, or none that is valid there.
     NoCredential,
+    /// It does not serve requests of this kind, with the credential or the protocol that it has.
+    Unfit,
     /// Nothing was sent.
     NotSent,
     /// The request may have been received, and a model may be at work on it.
@@ -140,6 +147,7 @@ fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
             _ => Lead::Client,
         },
         Outcome::CredentialRefused | Outcome::NoCredential => Lead::Next(Worth::Credential),
+        Outcome::Unfit => Lead::Next(Worth::Absent),
         Outcome::NotSent | Outcome::Unresolved => Lead::Next(Worth::Unsent),
         Outcome::Broke if may_repeat => Lead::Next(Worth::Broken),
         Outcome::Broke => Lead::Client,
@@ -257,7 +265,7 @@ impl Stop {
                     Failure::Broke(_) => exchange.upstream_broke(),
                     // Nobody else has done anything with it either, or that would be worth more.
                     Failure::NotSent { .. } => exchange.never_sent(),
-                    Failure::NoCredential(_) => {}
+                    Failure::NoCredential(_) | Failure::Unfit(_) => {}
                 }
                 failure.refusal()
             }
@@ -274,6 +282,7 @@ impl Outcome {
                 _ => Outcome::Answered(answer.status),
             },
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
+            Err(Stop::Failed(Failure::Unfit(_))) => Outcome::Unfit,
             Err(Stop::Failed(Failure::NotSent { .. })) => Outcome::NotSent,
             Err(Stop::Failed(Failure::Broke(_))) => Outcome::Broke,
             Err(Stop::Unresolved(_)) => Outcome::Unresolved,
@@ -379,7 +388,7 @@ async fn invoke(
         let request = large::work(received.body.len(), made).await?;
         let answer = send(region, exchange, &request).await?;
         let demands_profile = answer.remedy() == Remedy::Profile;
-        if demands_profile && may_retry {
+        if demands_profile && may_retry && !received.has_begun() {
             may_retry = false;
             let profile = models.after_on_demand_refusal(&requested.name, &target, upstream, asker, &own);
             if let Some(profile) = Box::pin(profile).await {
@@ -432,6 +441,7 @@ mod tests {
                 (answered(504), Client, Next(Worth::Answer)),
                 (Outcome::CredentialRefused, Next(Worth::Credential), Next(Worth::Credential)),
                 (Outcome::NoCredential, Next(Worth::Credential), Next(Worth::Credential)),
+                (Outcome::Unfit, Next(Worth::Absent), Next(Worth::Absent)),
                 (Outcome::NotSent, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Unresolved, Next(Worth::Unsent), Next(Worth::Unsent)),
                 (Outcome::Broke, Client, Next(Worth::Broken)),

@@ -167,6 +167,7 @@ fn invocation(body: &Bytes, client: &HeaderMap) -> Result<Received, Refusal> {
         body: payload,
         body_hash: BodyHash::default(),
         model: Some(RequestedModel { name: model.to_owned(), in_body: None }),
+        events: None,
     })
 }
 

@@ -9,12 +9,14 @@
 mod admin;
 pub mod app;
 pub mod auditor;
+mod bidirectional;
 pub mod caller;
 pub mod cli;
 pub mod config;
 mod credentials;
 mod crypto;
 pub mod error;
+mod eventstream;
 mod exchange;
 mod file_stamp;
 mod forward;

@@ -38,6 +38,8 @@ pub enum TokenEstimate {
     NoTokens,
     /// A model reads the body and may answer: input by the body's size, output by `max_tokens` or its kin in the body.
     FromBody,
+    /// A model reads what is streamed to it, which nobody knows yet, and answers without a bound.
+    Unbounded,
 }
 
 /// One row of the table.
@@ -58,14 +60,14 @@ pub struct Operation {
     pub tokens: TokenEstimate,
     /// The answer is always a stream. OpenAI and Anthropic answers may be: their content type says so.
     pub streaming: bool,
-    /// False for what Bedrock has and the daemon does not relay.
-    pub relayed: bool,
+    /// The request is a stream, too, which lasts as long as the answer.
+    pub bidirectional: bool,
 }
 
 impl Operation {
     /// Whether a model runs, so that what is throttled is that model.
     pub(crate) fn runs_model(&self) -> bool {
-        self.tokens == FromBody || self.plane == AgentRuntime
+        self.tokens != NoTokens || self.plane == AgentRuntime
     }
 }
 
@@ -77,7 +79,7 @@ const fn row(
     model: ModelPlace,
     tokens: TokenEstimate,
 ) -> Operation {
-    Operation { name, group: None, method, path, plane, model, tokens, streaming: false, relayed: true }
+    Operation { name, group: None, method, path, plane, model, tokens, streaming: false, bidirectional: false }
 }
 
 /// Beside the main operation of an API: no model runs.
@@ -105,13 +107,13 @@ const fn streaming(operation: Operation) -> Operation {
     Operation { streaming: true, ..operation }
 }
 
-const fn not_yet(operation: Operation) -> Operation {
-    Operation { relayed: false, ..operation }
+const fn bidirectional(operation: Operation) -> Operation {
+    Operation { streaming: true, bidirectional: true, ..operation }
 }
 
 use ModelPlace::{Body, CopyFrom, Described, None as NoModel, Path, Unseen, Within};
 use Plane::{AgentRuntime, Control, Runtime};
-use TokenEstimate::{FromBody, NoTokens};
+use TokenEstimate::{FromBody, NoTokens, Unbounded};
 
 /// What the legacy REST API invokes, which has no Bedrock path.
 pub(crate) static INVOKE_MODEL: Operation =
@@ -165,14 +167,14 @@ pub(crate) static OPERATIONS: [&Operation; 39] = [
     &row("Converse", "POST", &["model", "{}", "converse"], Runtime, Path, FromBody),
     &streaming(row("ConverseStream", "POST", &["model", "{}", "converse-stream"], Runtime, Path, FromBody)),
     &COUNT_TOKENS,
-    &not_yet(streaming(row(
+    &bidirectional(row(
         "InvokeModelWithBidirectionalStream",
         "POST",
         &["model", "{}", "invoke-with-bidirectional-stream"],
         Runtime,
         Path,
-        FromBody,
-    ))),
+        Unbounded,
+    )),
     &row("ApplyGuardrail", "POST", &["guardrail", "{}", "version", "{}", "apply"], Runtime, NoModel, NoTokens),
     &row("InvokeGuardrailChecks", "POST", &["guardrail-checks", "invoke"], Runtime, NoModel, NoTokens),
     &row("StartAsyncInvoke", "POST", &["async-invoke"], Runtime, Body("modelId"), FromBody),

@@ -1,5 +1,6 @@
 //! The request pipeline: guard, operation, body, caller, policy, route, limits, ledger, upstream, answer. This file is the only
-//! one that knows the order. What connection, path and headers tell is decided before the body is read.
+//! one that knows the order. What connection, path and headers tell is decided before the body is read. A bidirectional stream
+//! goes the same way with its head alone: what its client says then passes beside the answer.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,11 +12,14 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use hyper::body::Incoming;
 
+use crate::bidirectional::{self, End, Speech};
+use crate::caller::events::SignedEvents;
 use crate::caller::{self, Caller, User};
-use crate::error::Refusal;
+use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{Answered, Body, Exchange};
 use crate::forward::{self, Forms};
 use crate::limits::{self, Admission, Behind, LimitRequest};
+use crate::listen::activity::Arrival;
 use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
 use crate::operation::{self, Matched, ModelPlace, Operation, Plane, TokenEstimate};
@@ -51,11 +55,83 @@ async fn bedrock(
     guard::check(client, &head)?;
     let Matched { operation, identifier } = operation::find(&head.method, head.uri.path())?;
     exchange.operation(operation, identifier.as_deref());
+    if operation.bidirectional {
+        // In a box: few requests are.
+        return Box::pin(both_ways(road, client, exchange, operation, identifier, head, body)).await;
+    }
     let model = identifier.as_deref().filter(|_| operation.model == ModelPlace::Path);
     let asked = Asked { operation, model, named_in: request::named_in };
     let Arrived { caller, body } = identified(road, client, exchange, &head, body, Some(&asked)).await?;
     let received = large::work(body.len(), || Received::new(operation, identifier, head, body)).await?;
     process(road, exchange, &caller, &received).await
+}
+
+/// A bidirectional stream. Its head decides everything; what the client says is then taken as fast as the upstream takes it,
+/// and ends the exchange if it cannot be relayed.
+async fn both_ways(
+    road: &Road,
+    client: &Client,
+    exchange: &mut Exchange,
+    operation: &'static Operation,
+    identifier: Option<String>,
+    head: Parts,
+    body: Incoming,
+) -> Result<Answered, Refusal> {
+    if let Err(refusal) = bidirectional::check(&head) {
+        let left = receive::leave_small(&head.headers, body).await;
+        exchange.record.request_size = left.size;
+        return Err(if left.ended { refusal } else { refusal.closing() });
+    }
+    let (caller, signed) = speaker(road, client, exchange, &head).await?;
+    let received = bidirectional::Received::default();
+    exchange.counts(received.clone());
+    let speech = Speech { body, signed, received };
+    let (events, mut listening) = bidirectional::listen(speech, exchange.memory(), road.settings.max_buffered_bytes);
+    let received = Received::streaming(operation, identifier, head, events)?;
+    let broken = tokio::select! {
+        biased;
+        broken = listening.broken() => broken,
+        answered = process(road, exchange, &caller, &received) => {
+            exchange.listens(listening);
+            return answered;
+        }
+    };
+    Err(match broken {
+        End::Broken(refusal) => refusal,
+        End::Panicked => {
+            exchange.client_panicked();
+            Refusal::new(
+                RefusalKind::Internal,
+                "an error in the daemon's own code ended this stream; its log says where.",
+            )
+        }
+        End::Left | End::Said => {
+            exchange.client_left();
+            Refusal::new(RefusalKind::Validation, "the client has left.")
+        }
+    })
+}
+
+/// Who sends a bidirectional stream, by its head, and how each of its frames is verified.
+async fn speaker(
+    road: &Road,
+    client: &Client,
+    exchange: &mut Exchange,
+    head: &Parts,
+) -> Result<(Caller, Option<SignedEvents>), Refusal> {
+    let (callers, peer, headers, query) = (&road.callers, &client.peer, &head.headers, head.uri.query());
+    if let Some(arrival) = head.extensions.get::<Arc<Arrival>>() {
+        // Its body never comes to an end as others do, and is not slow for that.
+        arrival.ended();
+    }
+    let now = SystemTime::now();
+    callers.await_new_key(headers, query, now).await;
+    let (target, authority) = (target(head), authority(head));
+    let (caller, signed) = callers
+        .identify_streaming(peer, &head.method, target, authority, headers, now)
+        .inspect_err(|_| exchange.caller(&callers.unproven(peer, headers, query, now)))?;
+    exchange.caller(&caller);
+    Ok((caller, signed))
 }
 
 /// What is known of a request before its body.
@@ -201,15 +277,23 @@ fn identify(
     body: &[u8],
 ) -> Result<Caller, Refusal> {
     let now = SystemTime::now();
-    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
-    let authority = head.uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
     let caller = road
         .callers
-        .identify(&client.peer, &head.method, target, authority, &head.headers, body, now)
+        .identify(&client.peer, &head.method, target(head), authority(head), &head.headers, body, now)
         .inspect_err(|_| exchange.caller(&road.callers.unproven(&client.peer, &head.headers, head.uri.query(), now)))?;
     exchange.caller(&caller);
     Ok(caller)
+}
+
+/// Path and query, as on the wire.
+fn target(head: &Parts) -> &str {
+    head.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+/// HTTP/2's `:authority`, or `Host`.
+fn authority(head: &Parts) -> &str {
+    let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
+    head.uri.authority().map(Authority::as_str).or(host).unwrap_or_default()
 }
 
 /// Whether the caller may do this. `model` is the identifier as asked for.

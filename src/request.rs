@@ -1,4 +1,4 @@
-//! A request that has arrived whole: its operation, the model it names, and the form in which it goes upstream.
+//! A request that has arrived, whole but for the events of a bidirectional stream: its operation, the model it names, and the form in which it goes upstream.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use http::header::{CONTENT_ENCODING, HeaderMap};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
+use crate::bidirectional::ClientEvents;
 use crate::error::{Refusal, RefusalKind};
 use crate::limits::{self, Estimate};
 use crate::model::body::{self, NamedModel};
@@ -29,6 +30,8 @@ pub(crate) struct Received {
     /// Of this body, for all upstreams that get it.
     pub body_hash: BodyHash,
     pub model: Option<RequestedModel>,
+    /// What follows in place of a body, where the client speaks as long as the stream lasts.
+    pub events: Option<ClientEvents>,
 }
 
 /// The model as the client names it, and where.
@@ -60,7 +63,27 @@ impl Received {
             body,
             body_hash: BodyHash::default(),
             model,
+            events: None,
         })
+    }
+
+    /// The same for a bidirectional stream, which has no body in that sense.
+    ///
+    /// # Errors
+    /// As those of `new`.
+    pub(crate) fn streaming(
+        operation: &'static Operation,
+        identifier: Option<String>,
+        head: Parts,
+        events: ClientEvents,
+    ) -> Result<Received, Refusal> {
+        let received = Received::new(operation, identifier, head, Bytes::new())?;
+        Ok(Received { events: Some(events), ..received })
+    }
+
+    /// A part of it has been sent that cannot be sent once more.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.events.as_ref().is_some_and(ClientEvents::has_begun)
     }
 
     /// The same request with another body, in which the model may stand elsewhere.
@@ -122,8 +145,8 @@ impl Received {
         };
         let path = PathAndQuery::try_from(path)
             .map_err(|_| Refusal::new(RefusalKind::Validation, "the request's target cannot be sent on."))?;
-        let (method, headers) = (self.method.clone(), Arc::clone(headers));
-        Ok(UpstreamRequest { plane: self.operation.plane, method, path, headers, body, body_hash })
+        let (method, headers, events) = (self.method.clone(), Arc::clone(headers), self.events.clone());
+        Ok(UpstreamRequest { plane: self.operation.plane, method, path, headers, body, body_hash, events })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Signature Version 4: the canonical form and the keys, which signing and verifying share, and signing itself. What is
 //! hashed here is hashed by AWS-LC, so that a build with the FIPS module signs and verifies within it.
 
+pub(crate) mod events;
 mod keys;
 
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 pub(crate) enum Service {
     /// The path of the wire, encoded once more.
     Bedrock,
+    /// The same for a stream of events: a header says that each of them is signed.
+    BedrockEvents,
     /// The path of the wire as it is, and the body's hash in a header of its own.
     S3,
 }
@@ -53,7 +56,11 @@ pub(crate) struct Unsigned<'a> {
     pub now: SystemTime,
 }
 
-/// Adds the date, the session token and the signature to `headers`, and for S3 the hash of the body.
+/// The service that signatures for Bedrock name.
+pub(crate) const BEDROCK: &str = "bedrock";
+
+/// Adds the date, the session token and the signature to `headers`, and the hash of the body where the service wants it.
+/// Returns the signature, in hexadecimal digits.
 ///
 /// # Errors
 /// A sentence: a session token or key id that no header can hold.
@@ -61,7 +68,7 @@ pub(crate) fn sign(
     headers: &mut HeaderMap,
     credentials: &SigningCredentials,
     request: &Unsigned<'_>,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let keys = credentials.keys();
     let date = format_date(request.now);
     headers.insert(&DATE, sensitive(HeaderValue::from_str(&date))?);
@@ -71,7 +78,7 @@ pub(crate) fn sign(
         headers.insert(&SECURITY_TOKEN, sensitive(HeaderValue::from_str(token))?);
         signed.push(SECURITY_TOKEN.as_str());
     }
-    if request.service == Service::S3 {
+    if matches!(request.service, Service::S3 | Service::BedrockEvents) {
         headers.insert(&CONTENT_SHA256, sensitive(HeaderValue::from_str(request.body_hash))?);
         signed.push(CONTENT_SHA256.as_str());
     }
@@ -80,7 +87,7 @@ pub(crate) fn sign(
     let signed_headers = signed.join(";");
 
     let (service, path) = match request.service {
-        Service::Bedrock => ("bedrock", encoded_again(request.path)),
+        Service::Bedrock | Service::BedrockEvents => (BEDROCK, encoded_again(request.path)),
         Service::S3 => ("s3", Cow::Borrowed(request.path)),
     };
     let query = request.query.map(|query| sorted(&normalised(query))).unwrap_or_default();
@@ -101,7 +108,7 @@ pub(crate) fn sign(
     let text =
         [ALGORITHM, " Credential=", id, "/", &scope, ", SignedHeaders=", &signed_headers, ", Signature=", &signature];
     headers.insert(AUTHORIZATION, sensitive(HeaderValue::try_from(text.concat()))?);
-    Ok(())
+    Ok(signature)
 }
 
 fn sensitive<E>(value: Result<HeaderValue, E>) -> Result<HeaderValue, String> {

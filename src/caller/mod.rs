@@ -3,6 +3,7 @@
 
 pub(crate) mod authorization;
 mod denials;
+pub(crate) mod events;
 mod host;
 mod index;
 mod memberships;
@@ -28,9 +29,11 @@ use crate::settings::Settings;
 use crate::settings::callers::CallerEntry;
 use authorization::{Authorization, Malformed};
 use denials::Denials;
+use events::SignedEvents;
 use index::Index;
 use memberships::Memberships;
 use signing_key::SigningKeys;
+use sigv4::Payload;
 
 /// Who a request is from, as far as it is known.
 #[derive(Debug, Clone)]
@@ -65,13 +68,16 @@ pub struct Callers {
     entries: Vec<Arc<CallerEntry>>,
     index: Index,
     /// By entry, in the same order.
-    local_keys: Vec<Option<SigningKeys>>,
+    local_keys: Vec<Option<Arc<SigningKeys>>>,
     /// Regions that clients may sign for beside GovCloud's.
     regions: Vec<String>,
     memberships: Memberships,
     host: Arc<HostRole>,
     denials: Denials,
 }
+
+/// A signature that was verified, and the key that it was made with.
+type Signed<'a> = (Authorization<'a>, Arc<SigningKeys>);
 
 /// What a request has proven.
 enum Proof {
@@ -88,7 +94,8 @@ impl Callers {
         for warning in settings.all_warnings() {
             tracing::warn!("{warning}");
         }
-        let local_key = |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| SigningKeys::new(key.secret.clone()));
+        let local_key =
+            |entry: &Arc<CallerEntry>| entry.key.as_ref().map(|key| Arc::new(SigningKeys::new(key.secret.clone())));
         Callers {
             local_keys: entries.iter().map(local_key).collect(),
             index: Index::new(&entries),
@@ -117,17 +124,49 @@ impl Callers {
         body: &[u8],
         now: SystemTime,
     ) -> Result<Caller, Refusal> {
-        let (path, query) = match path_and_query.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (path_and_query, None),
-        };
-        let request = sigv4::Request { method: method.as_str(), path, query, authority, headers, body };
+        let payload = Payload::Whole(body);
+        let request = sigv4::Request::new(method, path_and_query, authority, headers, payload);
+        self.identify_signed(peer, &request, now).map(|(caller, _)| caller)
+    }
+
+    /// The same for a request whose body is a stream of events, by its head, and how the events are verified: those of a
+    /// request that is signed with a key that is known here.
+    ///
+    /// # Errors
+    /// As those of `identify`.
+    pub(crate) fn identify_streaming(
+        &self,
+        peer: &Peer,
+        method: &Method,
+        path_and_query: &str,
+        authority: &str,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<(Caller, Option<SignedEvents>), Refusal> {
+        let request = sigv4::Request::new(method, path_and_query, authority, headers, Payload::Events);
+        let (caller, signed) = self.identify_signed(peer, &request, now)?;
+        let events = signed.map(|(authorization, keys)| SignedEvents::new(&authorization, keys, now));
+        Ok((caller, events))
+    }
+
+    fn identify_signed<'a>(
+        &self,
+        peer: &Peer,
+        request: &sigv4::Request<'a>,
+        now: SystemTime,
+    ) -> Result<(Caller, Option<Signed<'a>>), Refusal> {
+        let (headers, query) = (request.headers, request.query);
         let found = self.read(claim(headers, query), headers, query).and_then(|claim| {
-            let proof = match &claim {
-                Claim::Signature(authorization) => self.signer(authorization, &request, now)?,
-                other => self.proof_by_head(other),
+            let (proof, keys) = match &claim {
+                Claim::Signature(authorization) => self.signer(authorization, request, now)?,
+                other => (self.proof_by_head(other), None),
             };
-            Ok(self.caller(peer, &claim, proof, now))
+            let caller = self.caller(peer, &claim, proof, now);
+            let signed = match claim {
+                Claim::Signature(authorization) => keys.map(|keys| (authorization, keys)),
+                Claim::Nothing | Claim::Bearer(_) => None,
+            };
+            Ok((caller, signed))
         });
         found.inspect_err(|refusal| self.denied(peer.uid, None, refusal, now))
     }
@@ -232,23 +271,24 @@ impl Callers {
         }
     }
 
-    /// Verifies a signature under a key that is known; one under any other key proves nothing and is no fault.
+    /// Verifies a signature under a key that is known, and gives that key; one under any other key proves nothing and is no
+    /// fault.
     fn signer(
         &self,
         authorization: &Authorization<'_>,
         request: &sigv4::Request<'_>,
         now: SystemTime,
-    ) -> Result<Proof, Refusal> {
+    ) -> Result<(Proof, Option<Arc<SigningKeys>>), Refusal> {
         let id = authorization.access_key_id.as_ref();
         if let Some(index) = self.index.of_key(id)
             && let Some(Some(keys)) = self.local_keys.get(index)
         {
             sigv4::verify(authorization, request, keys, &self.regions, now)?;
-            return Ok(Proof::Entry(index));
+            return Ok((Proof::Entry(index), Some(Arc::clone(keys))));
         }
-        let Some(key) = self.host.key(id, now) else { return Ok(Proof::Nothing) };
+        let Some(key) = self.host.key(id, now) else { return Ok((Proof::Nothing, None)) };
         sigv4::verify(authorization, request, &key.signing, &self.regions, now)?;
-        Ok(Proof::HostRole(key.user_arn))
+        Ok((Proof::HostRole(key.user_arn), Some(key.signing)))
     }
 
     fn caller(&self, peer: &Peer, claim: &Claim<'_>, proof: Proof, now: SystemTime) -> Caller {

@@ -6,13 +6,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq;
 
 use super::authorization::Authorization;
 use super::signing_key::SigningKeys;
 use crate::error::{Refusal, RefusalKind};
-use crate::sigv4::{Canonical, encoded_again, format_date, hash, signature, sorted};
+use crate::sigv4::{Canonical, encoded_again, events, format_date, hash, signature, sorted};
 
 /// How far a signature's date may be from ours, either way.
 pub(crate) const SKEW: Duration = Duration::from_secs(300);
@@ -34,7 +34,33 @@ pub(crate) struct Request<'a> {
     pub authority: &'a str,
     /// As received, before anything was stripped.
     pub headers: &'a HeaderMap,
-    pub body: &'a [u8],
+    pub payload: Payload<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// `path_and_query` is raw, as on the wire.
+    pub(crate) fn new(
+        method: &'a Method,
+        path_and_query: &'a str,
+        authority: &'a str,
+        headers: &'a HeaderMap,
+        payload: Payload<'a>,
+    ) -> Request<'a> {
+        let (path, query) = match path_and_query.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path_and_query, None),
+        };
+        Request { method: method.as_str(), path, query, authority, headers, payload }
+    }
+}
+
+/// What a signature says of the body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    /// Its hash.
+    Whole(&'a [u8]),
+    /// That it is a stream of events, each signed for itself.
+    Events,
 }
 
 /// Verifies the signature, or says in AWS's words why not. `regions` are accepted beside every `us-gov-…` region.
@@ -48,7 +74,10 @@ pub(crate) fn verify(
     let date = check_date(authorization, request.headers, now)?;
     check_scope(authorization, &date, request.path, regions)?;
     check_signed_headers(authorization, request.headers)?;
-    let body_hash = hash(request.body);
+    let body_hash = match request.payload {
+        Payload::Whole(body) => hash(body),
+        Payload::Events => events_hash(request.headers),
+    };
     check_body_hash(request.headers, &body_hash)?;
 
     let canonical = canonical_request(authorization, request, &body_hash)
@@ -146,6 +175,15 @@ fn check_body_hash(headers: &HeaderMap, body_hash: &str) -> Result<(), Refusal> 
         }
     }
     Ok(())
+}
+
+/// What stands for the hash of a body of events. SDKs that do not declare it, such as Rust's, sign the hash of no body.
+fn events_hash(headers: &HeaderMap) -> String {
+    let empty = hash(b"");
+    match headers.get("x-amz-content-sha256") {
+        Some(declared) if declared.as_bytes() != empty.as_bytes() => events::PAYLOAD.to_owned(),
+        _ => empty,
+    }
 }
 
 /// None when a signed header is absent.

@@ -59,7 +59,10 @@ impl Exchange {
         self.record.upstream_request_id = headers.get(AMZN_REQUEST_ID).and_then(|value| value.to_str().ok()).map(word);
         self.record.status_code = status.as_u16();
         self.has_answer = status.is_success();
-        let meter = Meter::new(status, &headers);
+        let meter = match self.is_bidirectional() {
+            true => Meter::bidirectional(status, &headers),
+            false => Meter::new(status, &headers),
+        };
         self.record.streaming |= meter.is_streaming();
         if !status.is_success() {
             self.record.error_message = Some(error_for_record(status, &headers, &body));

@@ -3,6 +3,7 @@
 
 mod admitted;
 mod answered;
+mod client_half;
 mod relay;
 mod tags;
 mod trace;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use admitted::Tried;
 pub(crate) use admitted::{AdmittedExchange, Went};
 pub(crate) use answered::Answered;
+use client_half::ClientHalf;
 pub(crate) use relay::Body;
 
 use crate::caller::{Caller, User};
@@ -95,6 +97,8 @@ pub(crate) struct Exchange {
     tier_is_reported: bool,
     /// The caller's own span, or that of the request that it is for.
     parent: Option<Parent>,
+    /// The client's half of a bidirectional stream.
+    client: Option<Box<ClientHalf>>,
     /// Its place among the requests in progress; none if the daemon began it itself, or had no place.
     turn: Option<Turn>,
     _in_flight: InFlight,
@@ -144,6 +148,7 @@ impl Exchange {
             uncounted: 0,
             tier_is_reported: false,
             parent: None,
+            client: None,
             turn: None,
             _in_flight: in_flight,
         })
@@ -275,6 +280,9 @@ impl Exchange {
     fn close(&mut self, outcome: Outcome, status: u16) {
         if std::mem::replace(&mut self.closed, true) {
             return;
+        }
+        if let Some(client) = &self.client {
+            self.record.request_size = client.received.bytes();
         }
         self.record.outcome = outcome;
         self.record.status_code = status;

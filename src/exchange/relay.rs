@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::Exchange;
+use crate::bidirectional::{self, End};
 use crate::listen;
 use crate::meter::{Meter, Metered};
 use crate::panics;
@@ -88,6 +89,11 @@ impl Relay {
 
     /// The next frame, taken down as it passes.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(passage) = &mut self.passage
+            && let Poll::Ready(end) = passage.exchange.poll_client_broken(cx)
+        {
+            return Poll::Ready(self.client_broke(end));
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -104,6 +110,34 @@ impl Relay {
             Poll::Pending => {}
         }
         polled
+    }
+
+    /// The client's half of a bidirectional stream has broken, and ends the upstream's. Where the client still listens, and
+    /// another event could come, that event says why.
+    fn client_broke(&mut self, end: End) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.body.abandon();
+        let Passage { mut exchange, mut meter } = self.passage.take()?;
+        let refusal = match end {
+            End::Broken(refusal) => refusal,
+            End::Panicked => {
+                exchange.metered(meter);
+                exchange.client_panicked();
+                return Some(Err(BodyError::Panicked));
+            }
+            End::Left | End::Said => {
+                exchange.metered(meter);
+                exchange.client_left();
+                return Some(Err(BodyError::ClientLeft));
+            }
+        };
+        let last = meter.is_between_events().then(|| bidirectional::exception(&refusal));
+        if let Some(last) = &last {
+            exchange.record.response_size += last.len() as u64;
+            meter.feed(last);
+        }
+        exchange.metered(meter);
+        exchange.refuse_client(&refusal);
+        Some(last.map(Frame::data).ok_or(BodyError::ClientBroke))
     }
 
     fn passed(&mut self, data: &Bytes) {

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a fuzz target speaks by panicking")]
 
 mod answer;
+mod client_event;
 mod head;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use serde_json::Value;
 
 use crate::caller::authorization::{Authorization, Claim, claim, parse, parse_presigned};
 use crate::caller::signing_key::SigningKeys;
-use crate::caller::sigv4::{self, Request};
+use crate::caller::sigv4::{self, Payload, Request};
 use crate::config::{Config, Source};
 use crate::credentials::secret::{self, CredentialKind};
 use crate::limits::estimate as estimate_of;
@@ -38,6 +39,7 @@ use crate::settings::{Models, Settings};
 use crate::sigv4::ALGORITHM;
 
 pub use answer::answer;
+pub use client_event::client_event;
 pub use head::head;
 
 /// 2026-11-22, the day of the seeds, in seconds since 1970.
@@ -62,7 +64,14 @@ pub fn authorization(data: &[u8]) -> bool {
     let Ok(Claim::Signature(read)) = claim(&headers, query) else { return false };
     read_back(&read);
     let path = String::from_utf8_lossy(path);
-    let request = Request { method: "POST", path: &path, query, authority: "localhost", headers: &headers, body };
+    let request = Request {
+        method: "POST",
+        path: &path,
+        query,
+        authority: "localhost",
+        headers: &headers,
+        payload: Payload::Whole(body),
+    };
     let keys = SigningKeys::new(Secret::new("a secret that the fuzzer cannot know"));
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     assert!(sigv4::verify(&read, &request, &keys, &[], now).is_err());

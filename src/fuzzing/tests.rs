@@ -90,6 +90,11 @@ fn answers_arrive_and_are_understood_the_same_however_they_are_cut() {
 }
 
 #[test]
+fn frames_of_a_client_are_opened_or_refused() {
+    holds("client_event", 20_000, client_event);
+}
+
+#[test]
 fn the_library_reads_what_the_head_judge_has_read() {
     holds("head", 10_000, head);
 }

@@ -40,8 +40,13 @@ pub fn estimate(tokens: TokenEstimate, body: &[u8]) -> Estimate {
 
 /// The same, and the service tier that the body asks for.
 pub(crate) fn estimate_and_tier(tokens: TokenEstimate, body: &[u8]) -> (Estimate, AskedTier<'_>) {
-    if tokens == TokenEstimate::NoTokens || body.is_empty() {
-        return (Estimate::NONE, AskedTier::Unsaid);
+    match tokens {
+        TokenEstimate::Unbounded => {
+            return (Estimate { input: 0, output: DEFAULT_OUTPUT }, AskedTier::Unsaid);
+        }
+        TokenEstimate::NoTokens => return (Estimate::NONE, AskedTier::Unsaid),
+        TokenEstimate::FromBody if body.is_empty() => return (Estimate::NONE, AskedTier::Unsaid),
+        TokenEstimate::FromBody => {}
     }
     let Found { output, no_output, media_bytes, media_tokens, tier } = scan(body);
     let text = (body.len() as u64).saturating_sub(media_bytes);
@@ -125,6 +130,13 @@ mod tests {
         for broken in [r#"{"service_tier"#, r#"{"service_tier":"#, r#"{"service_tier":"fle"#] {
             estimate_and_tier(FromBody, broken.as_bytes());
         }
+    }
+
+    /// A stream's client has said nothing yet.
+    #[test]
+    fn a_stream_reserves_what_an_answer_without_a_bound_does() {
+        let expected = Estimate { input: 0, output: DEFAULT_OUTPUT };
+        assert_eq!(estimate(column("InvokeModelWithBidirectionalStream"), b""), expected);
     }
 
     #[test]

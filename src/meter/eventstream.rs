@@ -1,6 +1,4 @@
 //! Amazon event streams, read from a copy of the passing bytes: which event each frame is, and the few payloads that matter.
-//!
-//! Frame: total length, headers length and their CRC (4 bytes each, big-endian), headers, payload, message CRC.
 
 use std::sync::LazyLock;
 
@@ -8,17 +6,17 @@ use memchr::memmem::Finder;
 
 use super::streamed::{Streamed, for_each_text_member};
 use super::{Ending, Metered, usage};
+use crate::eventstream::{Header, PRELUDE, Prelude, STRING, TRAILER, header};
 use crate::record::Usage;
 use crate::upstream::answer::word;
 
-const PRELUDE: usize = 12;
-const TRAILER: usize = 4;
 /// Frames of usage and exceptions are small; what is longer passes unread.
 const MAX_FRAME: usize = 1024 * 1024;
 /// So much memory is kept for the next frame that comes in pieces.
 const KEPT: usize = 4 * 1024;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
+static USAGE_EVENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usageEvent\""));
 
 /// Follows one stream.
 #[derive(Debug, Default)]
@@ -40,9 +38,22 @@ pub(crate) struct EventStream {
     lost: bool,
     /// The event with which streams of this kind end has come.
     has_ended: bool,
+    /// The answer's half of a bidirectional stream. It has no final event; it may be speech; and it tells what the whole
+    /// conversation has used so far, again and again.
+    is_bidirectional: bool,
 }
 
 impl EventStream {
+    /// Of a bidirectional stream.
+    pub(crate) fn bidirectional() -> EventStream {
+        EventStream { is_bidirectional: true, ..EventStream::default() }
+    }
+
+    /// No event has begun that has not ended, as far as is known.
+    pub(crate) fn is_between_events(&self) -> bool {
+        self.skip == 0 && self.partial.is_empty() && !self.lost
+    }
+
     pub(crate) fn feed(&mut self, mut data: &[u8]) {
         let skipped = self.skip.min(data.len());
         self.skip -= skipped;
@@ -144,7 +155,15 @@ impl EventStream {
         });
         let mut decoded = std::mem::take(&mut self.decoded);
         decoded.clear();
-        if base64::engine::general_purpose::STANDARD.decode_vec(encoded, &mut decoded).is_ok() {
+        let is_read = base64::engine::general_purpose::STANDARD.decode_vec(encoded, &mut decoded).is_ok();
+        if self.is_bidirectional {
+            if is_read && USAGE_EVENT.find(&decoded).is_some() {
+                self.usage.merge(usage::of_conversation(&serde_json::from_slice(&decoded).unwrap_or_default()));
+            }
+            self.decoded = decoded;
+            return;
+        }
+        if is_read {
             let tells_tier = self.streamed.event(&decoded) && self.service_tier.is_none();
             if tells_tier || USAGE.find(&decoded).is_some() {
                 self.told(&decoded);
@@ -185,7 +204,12 @@ impl EventStream {
         let last_chunk_is_final = || is_final_chunk(&self.last_chunk);
         if self.skip > 0 || !self.partial.is_empty() {
             Ending::WithinEvent
-        } else if self.lost || self.has_ended || self.exception.is_some() || last_chunk_is_final() {
+        } else if self.is_bidirectional
+            || self.lost
+            || self.has_ended
+            || self.exception.is_some()
+            || last_chunk_is_final()
+        {
             Ending::Whole
         } else {
             Ending::WithoutFinalEvent
@@ -209,22 +233,6 @@ fn decoded(payload: &[u8]) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes")?.as_str()?).ok()
 }
 
-/// The lengths with which a frame begins.
-struct Prelude {
-    total: usize,
-    headers: usize,
-}
-
-impl Prelude {
-    /// None if the bytes, of which there are enough, do not begin a frame.
-    fn of(bytes: &[u8]) -> Option<Prelude> {
-        let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let (total, headers) = (number(0) as usize, number(4) as usize);
-        let holds = number(8) == crc32fast::hash(&bytes[..8]) && total >= PRELUDE + TRAILER + headers;
-        holds.then_some(Prelude { total, headers })
-    }
-}
-
 enum Event {
     Chunk,
     Metadata,
@@ -235,10 +243,10 @@ enum Event {
 impl Event {
     fn of(mut headers: &[u8]) -> Event {
         let (mut kind, mut name) = (&b""[..], &b""[..]);
-        while let Some((key, value, rest)) = header(headers) {
-            match key {
-                b":message-type" => kind = value,
-                b":event-type" | b":exception-type" | b":error-code" => name = value,
+        while let Some((Header { name: key, kind: of, value }, rest)) = header(headers) {
+            match (key, of) {
+                (b":message-type", STRING) => kind = value,
+                (b":event-type" | b":exception-type" | b":error-code", STRING) => name = value,
                 _ => {}
             }
             headers = rest;
@@ -250,28 +258,6 @@ impl Event {
             _ => Event::Other,
         }
     }
-}
-
-/// The first header: name, value and what follows. Only strings (type 7) have a value here; other types are stepped over.
-fn header(headers: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let (&name_length, rest) = headers.split_first()?;
-    let (name, rest) = rest.split_at_checked(name_length.into())?;
-    let (&kind, rest) = rest.split_first()?;
-    let fixed = match kind {
-        0 | 1 => Some(0),
-        2 => Some(1),
-        3 => Some(2),
-        4 => Some(4),
-        5 | 8 => Some(8),
-        9 => Some(16),
-        _ => None,
-    };
-    if let Some(length) = fixed {
-        return Some((name, b"", rest.split_at_checked(length)?.1));
-    }
-    let (length, rest) = rest.split_at_checked(2)?;
-    let (value, rest) = rest.split_at_checked(u16::from_be_bytes([length[0], length[1]]).into())?;
-    Some((name, if kind == 7 { value } else { b"" }, rest))
 }
 
 #[cfg(test)]
@@ -455,5 +441,37 @@ pub(crate) mod tests {
         }
         let long = event("chunk", &"x".repeat(2 * MAX_FRAME));
         assert_eq!(read(&long[..long.len() - 1], 4096).ending, Ending::WithinEvent);
+    }
+
+    /// Nova Sonic tells again and again what the conversation has used, and says what it says as sound.
+    #[test]
+    fn of_a_conversation_the_last_total_counts_and_nothing_else() {
+        use base64::Engine;
+        let chunk = |said: &str| {
+            let bytes = base64::engine::general_purpose::STANDARD.encode(said);
+            event("chunk", &format!(r#"{{"bytes":"{bytes}"}}"#))
+        };
+        let sound = format!(r#"{{"event":{{"audioOutput":{{"content":"{}"}}}}}}"#, "QUJD".repeat(1_000));
+        let usage = |input: u32, output: u32| {
+            let delta = r#""details":{"delta":{"input":{"speechTokens":7}}}"#;
+            format!(
+                r#"{{"event":{{"usageEvent":{{{delta},"totalInputTokens":{input},"totalOutputTokens":{output}}}}}}}"#
+            )
+        };
+        let events = [chunk(&usage(10, 0)), chunk(&sound), chunk(&usage(25, 40)), chunk(&sound)].concat();
+        for piece in [1, 7, 4096] {
+            let mut stream = EventStream::bidirectional();
+            for part in events.chunks(piece) {
+                stream.feed(part);
+            }
+            assert!(stream.is_between_events());
+            let metered = stream.finish();
+            assert_eq!((metered.usage.input_tokens, metered.usage.output_tokens), (Some(25), Some(40)));
+            assert_eq!((metered.ending, metered.uncounted, metered.exception), (Ending::Whole, 0, None));
+        }
+        let mut cut = EventStream::bidirectional();
+        cut.feed(&events[..events.len() - 1]);
+        assert!(!cut.is_between_events());
+        assert_eq!(cut.finish().ending, Ending::WithinEvent);
     }
 }

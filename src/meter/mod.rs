@@ -74,6 +74,20 @@ impl Meter {
         Meter { headers: usage::of_headers(headers), service_tier, body }
     }
 
+    /// The same for the answer's half of a bidirectional stream.
+    pub(crate) fn bidirectional(status: StatusCode, headers: &HeaderMap) -> Meter {
+        let meter = Meter::new(status, headers);
+        match meter.body {
+            Format::EventStream(_) => Meter { body: Format::EventStream(EventStream::bidirectional()), ..meter },
+            _ => meter,
+        }
+    }
+
+    /// It is a stream in which another event could come next.
+    pub(crate) fn is_between_events(&self) -> bool {
+        matches!(&self.body, Format::EventStream(stream) if stream.is_between_events())
+    }
+
     /// The answer is a stream of events.
     pub(crate) fn is_streaming(&self) -> bool {
         matches!(self.body, Format::EventStream(_) | Format::ServerSentEvents(_))

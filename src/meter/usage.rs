@@ -115,6 +115,13 @@ pub(crate) fn of_answer(answer: &Value) -> Option<Usage> {
     (!usage.is_empty()).then_some(usage)
 }
 
+/// From an event of Nova Sonic: what the conversation has used so far.
+pub(crate) fn of_conversation(event: &Value) -> Usage {
+    let totals = &event["event"]["usageEvent"];
+    let count = |name: &str| number(totals.get(name)?);
+    Usage { input_tokens: count("totalInputTokens"), output_tokens: count("totalOutputTokens"), ..Usage::default() }
+}
+
 /// The service tier that a whole answer or stream event reports: Converse's, OpenAI's (in `response` where that holds the
 /// answer), Anthropic's (in `message` at a stream's start).
 pub(crate) fn tier_of(answer: &Value) -> Option<String> {

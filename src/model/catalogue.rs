@@ -337,13 +337,14 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
         headers: Arc::new(headers),
         body,
         body_hash: BodyHash::default(),
+        events: None,
     };
     let answer = match upstream.exchange(&request, effort).await {
         Ok(answer) => answer,
         Err(failure) => {
             let why = failure.refusal().message.into_owned();
             return failed(match failure {
-                Failure::NotSent { .. } | Failure::NoCredential(_) => CallError::NotSent(why),
+                Failure::NotSent { .. } | Failure::NoCredential(_) | Failure::Unfit(_) => CallError::NotSent(why),
                 Failure::Broke(_) => CallError::Transport(why),
             });
         }

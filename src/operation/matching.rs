@@ -25,22 +25,13 @@ pub struct Matched {
 /// Finds the operation of a method and a raw path (without its query).
 ///
 /// # Errors
-/// 400 for a path that no SDK sends, 404 for one that is no operation, 501 for an operation that is not relayed.
+/// 400 for a path that no SDK sends, 404 for one that is no operation.
 pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
     let segments = segments(path)?;
     for operation in OPERATIONS {
         if operation.method == method.as_str()
             && let Some(raw) = matches(operation.path, &segments)
         {
-            if !operation.relayed {
-                return Err(Refusal::new(
-                    RefusalKind::NotImplemented,
-                    format!(
-                        "{} is not relayed yet; use ConverseStream or InvokeModelWithResponseStream.",
-                        operation.name
-                    ),
-                ));
-            }
             let identifier = match operation.model {
                 ModelPlace::Path | ModelPlace::Described => Some(identifier(raw.unwrap_or_default())?),
                 _ => {

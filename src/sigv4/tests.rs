@@ -205,7 +205,7 @@ impl Dice {
         // No tabs: at the ends of a value HTTP drops them, and AWS's signer does not.
         const VALUE: [&str; 6] = ["application/json", " ", "  ", ";", "charset=utf-8", "x"];
         let maybe = |dice: &mut Dice, text: fn(&mut Dice) -> String| (dice.below(2) == 0).then(|| text(dice));
-        let service = if self.below(3) == 0 { Service::S3 } else { Service::Bedrock };
+        let service = [Service::S3, Service::Bedrock, Service::Bedrock, Service::BedrockEvents][self.below(4)];
         Random {
             service,
             method: ["GET", "POST", "PUT", "DELETE"][self.below(4)],
@@ -234,7 +234,10 @@ fn ours(random: &Random) -> HeaderMap {
         query: random.query.as_deref(),
         authority: HOST_NAME,
         covered: &[CONTENT_TYPE],
-        body_hash: &hash(&random.body),
+        body_hash: match random.service {
+            Service::BedrockEvents => events::PAYLOAD,
+            _ => &hash(&random.body),
+        },
         now: random.now,
     };
     sign(&mut headers, &signing(random.token.as_deref()), &request).unwrap();
@@ -246,6 +249,10 @@ fn of_aws(random: &Random) -> HeaderMap {
     let mut settings = oracle::SigningSettings::default();
     let service = match random.service {
         Service::Bedrock => "bedrock",
+        Service::BedrockEvents => {
+            settings.payload_checksum_kind = oracle::PayloadChecksumKind::XAmzSha256;
+            "bedrock"
+        }
         Service::S3 => {
             settings.percent_encoding_mode = oracle::PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = oracle::UriPathNormalizationMode::Disabled;
@@ -266,7 +273,10 @@ fn of_aws(random: &Random) -> HeaderMap {
     let uri = format!("https://{HOST_NAME}{}{query}", random.path);
     let covered = random.content_type.iter().map(|text| ("content-type", text.as_str()));
     let covered = covered.chain([("host", HOST_NAME)]);
-    let body = oracle::SignableBody::Bytes(&random.body);
+    let body = match random.service {
+        Service::BedrockEvents => oracle::SignableBody::Precomputed(events::PAYLOAD.to_owned()),
+        _ => oracle::SignableBody::Bytes(&random.body),
+    };
     let signable = oracle::SignableRequest::new(random.method, uri, covered, body).unwrap();
     let (instructions, _) = oracle::sign(signable, &params.into()).unwrap().into_parts();
     let header = |(name, value): (&str, &str)| (HeaderName::try_from(name).unwrap(), value.parse().unwrap());

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
@@ -91,7 +91,7 @@ fn request(endpoint: &Endpoint, signal: Signal, body: Bytes) -> Result<Outgoing,
         Signal::Metrics => "/v1/metrics",
     };
     let uri = format!("{endpoint}{path}");
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(body.into());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.parse().map_err(|_| format!("{uri} is no URL"))?;
     request.headers_mut().insert(CONTENT_TYPE, PROTOBUF);

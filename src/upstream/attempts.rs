@@ -46,7 +46,7 @@ impl Came {
             Ok(answer) => Some(Came::of_status(answer.status.as_u16())),
             Err(Failure::Broke(_)) => Some(Came::Broke),
             Err(Failure::NotSent { .. }) => Some(Came::Unreached),
-            Err(Failure::NoCredential(_)) => None,
+            Err(Failure::NoCredential(_) | Failure::Unfit(_)) => None,
         }
     }
 

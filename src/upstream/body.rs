@@ -34,6 +34,10 @@ pub(crate) enum BodyError {
     Idle(Duration),
     #[error("bedrock-sidecar: an error in the daemon's own code ended the answer")]
     Panicked,
+    #[error("the client left")]
+    ClientLeft,
+    #[error("the client's half of the stream broke")]
+    ClientBroke,
 }
 
 /// Bytes from upstream, untouched.
@@ -99,6 +103,11 @@ impl UpstreamBody {
         ready!(timer.as_mut().poll(cx));
         self.give_up();
         Poll::Ready(BodyError::Idle(idle))
+    }
+
+    /// Nobody wants the rest any more: it is cancelled.
+    pub(crate) fn abandon(&mut self) {
+        (self.incoming, self.lease, self.remaining, self.put_back) = (None, None, Some(0), Bytes::new());
     }
 
     /// Nobody waits for the rest any more. Where nothing at all has come meanwhile, for no other answer either, the path may

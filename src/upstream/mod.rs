@@ -5,6 +5,7 @@ pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod breaker;
 pub(crate) mod clock;
+pub(crate) mod outgoing;
 pub(crate) mod pool;
 pub(crate) mod sign;
 mod standing;
@@ -19,21 +20,24 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 
 use answer::{AwsError, Remedy};
 use body::UpstreamBody;
 use breaker::{Breaker, Seen};
 use clock::{Clock, Learnt, News};
-use pool::{Effort, Pool, PoolStatus, Pools, SendError};
+use outgoing::{Events, OutgoingBody};
+use pool::{Effort, Pool, PoolStatus, Pools, Protocols, SendError};
 use sign::BodyHash;
 use standing::Standing;
 use throttled::Throttled;
 
-use crate::credentials::{Credential, Credentials};
+use crate::bidirectional::ClientEvents;
+use crate::credentials::{Credential, CredentialKind, Credentials};
 use crate::error::{Refusal, RefusalKind};
 use crate::operation::{Plane, Planes};
 use crate::settings;
+use crate::sigv4;
 
 /// Calls of the daemon's own, which requests may wait for, wait no longer than this for an answer or for more of it.
 const OWN_PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +83,8 @@ pub(crate) struct UpstreamRequest {
     pub body: Bytes,
     /// Of this body.
     pub body_hash: BodyHash,
+    /// What follows in place of a body, where the client speaks as long as the stream lasts.
+    pub events: Option<ClientEvents>,
 }
 
 /// What the upstream answered.
@@ -106,6 +112,8 @@ pub(crate) enum Failure {
     Broke(String),
     /// There is no credential for this upstream.
     NoCredential(Refusal),
+    /// It does not serve requests of this kind, with the credential or the protocol that it has. Nothing was sent.
+    Unfit(Refusal),
 }
 
 impl Upstream {
@@ -213,13 +221,26 @@ impl Upstream {
             let is_good = credential.check_region(&self.region);
             let is_good = is_good.and_then(|()| credential.check_plane(request.plane, &self.region));
             is_good.map_err(Failure::NoCredential)?;
+            if request.events.is_some() {
+                self.check_signs(&credential).map_err(Failure::Unfit)?;
+            }
             let began = Instant::now();
             let (offset, before) = (self.clock_offset(), effort.attempts);
             let answer = self.attempt(timeouts, request, &credential, offset, effort, &mut tell).await;
             effort.results.came(before, effort.attempts, &answer);
             self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
             let answer = answer?;
+            let has_begun = request.events.as_ref().is_some_and(ClientEvents::has_begun);
             match answer.remedy() {
+                // Nothing that the client has said can be said again; the next request has the other key, or the right date.
+                Remedy::Credential if has_begun => {
+                    Box::pin(self.credentials.after_rejection(&credential)).await;
+                    return Ok(answer);
+                }
+                Remedy::Clock(theirs) if has_begun => {
+                    self.learn_clock(theirs, offset);
+                    return Ok(answer);
+                }
                 Remedy::Credential if may_refresh => {
                     may_refresh = false;
                     let error = answer.error().unwrap_or_default().error_type;
@@ -239,7 +260,7 @@ impl Upstream {
         &self,
         timeouts: settings::Timeouts,
         outgoing: &UpstreamRequest,
-        credential: &Credential,
+        credential: &Arc<Credential>,
         offset: i64,
         effort: &mut Effort,
         tell: &mut (impl FnMut(u32) + Send),
@@ -250,8 +271,10 @@ impl Upstream {
             tell(attempt);
             self.signed(outgoing, credential, body_hash, offset)
         };
-        let (response, lease) = match pool.send(timeouts.first_byte, effort, signed).await {
+        let protocols = if outgoing.events.is_some() { Protocols::OnlyHttp2 } else { Protocols::Both };
+        let (response, lease) = match pool.send_by(protocols, timeouts.first_byte, effort, signed).await {
             Ok(answered) => answered,
+            Err(error @ SendError::OnlyHttp1 { .. }) => return Err(Failure::Unfit(only_http1(&error))),
             Err(error @ (SendError::Connect { .. } | SendError::NotMade(_) | SendError::NotTaken { .. })) => {
                 return Err(Failure::NotSent { why: error.to_string(), handshake: error.handshake() });
             }
@@ -275,11 +298,11 @@ impl Upstream {
     fn signed(
         &self,
         outgoing: &UpstreamRequest,
-        credential: &Credential,
+        credential: &Arc<Credential>,
         body_hash: &str,
         offset: i64,
-    ) -> Result<http::Request<Full<Bytes>>, String> {
-        let mut request = http::Request::new(Full::new(outgoing.body.clone()));
+    ) -> Result<pool::Outgoing, String> {
+        let mut request = http::Request::new(OutgoingBody::from(outgoing.body.clone()));
         *request.method_mut() = outgoing.method.clone();
         *request.uri_mut() = http::Uri::from(outgoing.path.clone());
         *request.headers_mut() = HeaderMap::clone(&outgoing.headers);
@@ -292,8 +315,32 @@ impl Upstream {
             body_hash,
             now: clock::shifted(SystemTime::now(), offset),
         };
-        sign::authenticate(request.headers_mut(), credential, signed)?;
+        let Some(client) = &outgoing.events else {
+            sign::authenticate(request.headers_mut(), credential, signed)?;
+            return Ok(request);
+        };
+        if client.has_begun() {
+            return Err("the upstream did not take the stream, of which a part had been sent already".to_owned());
+        }
+        let signed = sign::Signed { body_hash: sigv4::events::PAYLOAD, ..signed };
+        let chain = sign::authenticate_events(request.headers_mut(), credential, signed)?
+            .ok_or("the credential does not sign")?;
+        let events = Events::new(client.clone(), Arc::clone(credential), chain, offset);
+        *request.body_mut() = OutgoingBody::Events(Box::new(events));
         Ok(request)
+    }
+
+    /// Bedrock takes no API keys for bidirectional streams.
+    fn check_signs(&self, credential: &Credential) -> Result<(), Refusal> {
+        if matches!(credential.kind, CredentialKind::AwsKeys(_)) {
+            return Ok(());
+        }
+        let message = format!(
+            "Bedrock takes no API key for bidirectional streams, and the upstream {} has a {}; configure AWS keys (SigV4) for it, or another upstream that has them.",
+            self.region,
+            credential.description()
+        );
+        Err(Refusal::new(RefusalKind::Validation, message))
     }
 
     /// The connections to the host of a plane; what came of opening them is told once.
@@ -349,12 +396,19 @@ impl Upstream {
     }
 }
 
+fn only_http1(error: &SendError) -> Refusal {
+    let message = format!(
+        "a bidirectional stream needs HTTP/2 upstream: {error}; give the upstream an endpoint that speaks HTTP/2 over TLS."
+    );
+    Refusal::new(RefusalKind::Validation, message)
+}
+
 /// What an attempt tells of its upstream.
 fn seen(attempt: &Result<Answer, Failure>) -> Seen {
     match attempt {
         Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => Seen::Throttled,
         Ok(answer) if answer.status.is_server_error() => Seen::Failed,
-        Ok(_) | Err(Failure::NoCredential(_)) => Seen::Served,
+        Ok(_) | Err(Failure::NoCredential(_) | Failure::Unfit(_)) => Seen::Served,
         Err(Failure::Broke(_)) => Seen::Failed,
         Err(Failure::NotSent { handshake, .. }) => Seen::Unreached { handshake: *handshake },
     }
@@ -429,7 +483,7 @@ impl Failure {
     /// The answer of our own that says so.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
-            Failure::NoCredential(refusal) => refusal.clone(),
+            Failure::NoCredential(refusal) | Failure::Unfit(refusal) => refusal.clone(),
             Failure::NotSent { why, .. } | Failure::Broke(why) => {
                 Refusal::new(RefusalKind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
             }

@@ -10,7 +10,8 @@ use http::{HeaderMap, Method};
 use crate::config::Endpoint;
 use crate::credentials::{Credential, CredentialKind};
 use crate::large;
-use crate::sigv4::{self, Service, Unsigned};
+use crate::sigv4::events::Chain;
+use crate::sigv4::{self, Service, SigningCredentials, Unsigned};
 
 /// What a signature covers. All else may be changed on the way without breaking it, so nothing else is signed.
 #[derive(Debug, Clone, Copy)]
@@ -54,15 +55,38 @@ pub(crate) fn authenticate(
     credential: &Credential,
     request: Signed<'_>,
 ) -> Result<(), String> {
-    let keys = match &credential.kind {
+    match &credential.kind {
         CredentialKind::Bearer { authorization, .. } => {
             headers.insert(AUTHORIZATION, authorization.clone());
-            return Ok(());
+            Ok(())
         }
-        CredentialKind::AwsKeys(keys) => keys,
-    };
+        CredentialKind::AwsKeys(keys) => signed(headers, keys, Service::Bedrock, request).map(drop),
+    }
+}
+
+/// The same for a request whose body is a stream of events, and the chain that its signature begins; none if the credential
+/// does not sign.
+///
+/// # Errors
+/// As those of [`authenticate`].
+pub(super) fn authenticate_events(
+    headers: &mut HeaderMap,
+    credential: &Credential,
+    request: Signed<'_>,
+) -> Result<Option<Chain>, String> {
+    let CredentialKind::AwsKeys(keys) = &credential.kind else { return Ok(None) };
+    let seed = signed(headers, keys, Service::BedrockEvents, request)?;
+    Ok(Some(Chain::new(request.region, sigv4::BEDROCK, &seed)))
+}
+
+fn signed(
+    headers: &mut HeaderMap,
+    keys: &SigningCredentials,
+    service: Service,
+    request: Signed<'_>,
+) -> Result<String, String> {
     let unsigned = Unsigned {
-        service: Service::Bedrock,
+        service,
         region: request.region,
         method: request.method.as_str(),
         path: request.path.path(),

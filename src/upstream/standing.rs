@@ -60,7 +60,7 @@ impl Standing {
                 }
             }
             Err(Failure::NotSent { why, .. }) => *self.lock().reach.of_mut(plane) = Reach::No(why.clone()),
-            Err(Failure::NoCredential(_) | Failure::Broke(_)) => return,
+            Err(Failure::NoCredential(_) | Failure::Unfit(_) | Failure::Broke(_)) => return,
         }
         let is_in_trouble = self.lock().trouble().is_some();
         self.is_in_trouble.send_if_modified(|before| std::mem::replace(before, is_in_trouble) != is_in_trouble);
@@ -148,6 +148,7 @@ impl Upstream {
             headers: Arc::default(),
             body: Bytes::new(),
             body_hash: BodyHash::default(),
+            events: None,
         };
         self.exchange(&question, &mut Effort::default()).await.map(drop)
     }

@@ -109,7 +109,7 @@ async fn error_that_stalls(status: u16) -> Result<AnswerBody, String> {
     });
     let endpoint = crate::config::Endpoint { tls: false, host: "127.0.0.1".to_owned(), port };
     let pool = Pool::new(endpoint, None, Duration::from_secs(20)).unwrap();
-    let make = |_| Ok(http::Request::get("/").header("host", "x").body(Full::default()).unwrap());
+    let make = |_| Ok(http::Request::get("/").header("host", "x").body(Bytes::new().into()).unwrap());
     let (response, lease) = pool.send(Duration::from_secs(20), &mut Effort::default(), make).await.unwrap();
     let body = UpstreamBody::new(response.into_body(), lease, Duration::from_secs(1));
     read_error(StatusCode::from_u16(status).unwrap(), body, Duration::from_millis(50)).await

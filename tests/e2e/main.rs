@@ -8,6 +8,7 @@
 )]
 
 mod app;
+mod bidirectional;
 mod bounds;
 mod breakers;
 mod callers;

@@ -242,16 +242,6 @@ async fn unknown_paths_and_methods_are_no_operations() {
 }
 
 #[tokio::test]
-async fn bidirectional_streams_are_not_yet_relayed_and_say_so() {
-    let bedrock = bedrock().await;
-    let daemon = Setup::plain(&bedrock).ready().await;
-    let path = format!("/model/{}/invoke-with-bidirectional-stream", encoded(ON_DEMAND));
-    let answer = Http2::to(daemon.address()).await.send(request(Method::POST, &path, "x")).await;
-    let sentence = refused(&answer, 501, "NotImplementedException");
-    assert!(sentence.contains("InvokeModelWithBidirectionalStream is not relayed yet"), "{sentence}");
-}
-
-#[tokio::test]
 async fn traversal_and_smuggled_delimiters_are_refused() {
     let bedrock = bedrock().await;
     let daemon = Setup::plain(&bedrock).ready().await;

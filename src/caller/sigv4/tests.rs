@@ -43,7 +43,7 @@ impl Owned {
             query: self.query.as_deref(),
             authority: &self.authority,
             headers: &self.headers,
-            body: &self.body,
+            payload: Payload::Whole(&self.body),
         };
         verify(&authorization, &request, &SigningKeys::new(Secret::new(SECRET)), &["us-east-1".to_owned()], self.now)
     }
@@ -298,7 +298,7 @@ fn verification_costs() {
         query: None,
         authority: &good.authority,
         headers: &good.headers,
-        body: &body,
+        payload: Payload::Whole(&body),
     };
     let rounds = if cfg!(debug_assertions) { 100 } else { 20_000 };
     let start = std::time::Instant::now();

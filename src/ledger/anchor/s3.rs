@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
@@ -118,7 +118,7 @@ fn request(settings: &S3Anchor, credentials: &Credentials, chain: &Chain, now_ms
     sigv4::sign(&mut headers, &SigningCredentials::new(credentials.clone()), &unsigned)?;
 
     let uri = format!("{}{path}", settings.endpoint);
-    let mut request = Request::new(Full::new(Bytes::from(body)));
+    let mut request = Request::new(Bytes::from(body).into());
     *request.method_mut() = Method::PUT;
     *request.uri_mut() = uri.parse().map_err(|_| format!("{uri} is no URL"))?;
     *request.headers_mut() = headers;

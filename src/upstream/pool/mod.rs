@@ -18,15 +18,14 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use rustls::ClientConfig;
@@ -35,14 +34,15 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::attempts::Results;
+use super::outgoing::OutgoingBody;
 use crate::config::Endpoint;
 pub(crate) use per_worker::Pools;
 use state::{Connection, State, Waiter};
 use status::Counts;
 pub(crate) use status::PoolStatus;
 
-/// A request as it goes upstream: its body is in memory, because the signature needs its hash and a retry its bytes.
-pub(crate) type Outgoing = Request<Full<Bytes>>;
+/// A request as it goes upstream.
+pub(crate) type Outgoing = Request<OutgoingBody>;
 
 /// Idle connections are dropped before servers commonly close them (60 s and up).
 const IDLE: Duration = Duration::from_secs(50);
@@ -76,6 +76,13 @@ pub(crate) struct Pool {
     home: OnceLock<Handle>,
 }
 
+/// What a request can be sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    Both,
+    OnlyHttp2,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Times {
     /// How long a request waits for its connection, in all.
@@ -94,6 +101,9 @@ pub(crate) enum SendError {
     /// Nothing was sent: the request could not be made.
     #[error("{0}")]
     NotMade(String),
+    /// Nothing was sent: the request needs HTTP/2.
+    #[error("{endpoint} speaks HTTP/1.1")]
+    OnlyHttp1 { endpoint: String },
     /// Peers said, or closed the connection in such a way, that they did nothing with the request.
     #[error("{endpoint} did not take the request: {reason}")]
     NotTaken { endpoint: String, reason: String },
@@ -208,8 +218,19 @@ impl Pool {
     /// date is fresh; it is told how often the request will have been sent then. What a connection did not take before it closed is sent on another one, and so is a stream that the
     /// peer refused unread; both a few times at most. A request that may have been processed is never sent twice. All
     /// waiting for connections takes no longer than one connect time-out, the answer's head no longer than `first_byte`.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         self: &Arc<Pool>,
+        first_byte: Duration,
+        effort: &mut Effort,
+        make: impl FnMut(u32) -> Result<Outgoing, String>,
+    ) -> impl Future<Output = Result<(Response<Incoming>, Lease), SendError>> {
+        self.send_by(Protocols::Both, first_byte, effort, make)
+    }
+
+    /// The same over one of these protocols.
+    pub(crate) async fn send_by(
+        self: &Arc<Pool>,
+        protocols: Protocols,
         first_byte: Duration,
         effort: &mut Effort,
         mut make: impl FnMut(u32) -> Result<Outgoing, String>,
@@ -224,6 +245,9 @@ impl Pool {
             effort.connecting += waited;
             patience = patience.saturating_sub(waited);
             let mut lease = lease?;
+            if protocols == Protocols::OnlyHttp2 && !lease.is_stream() {
+                return Err(SendError::OnlyHttp1 { endpoint: self.endpoint.to_string() });
+            }
             let request = make(effort.attempts + 1).map_err(SendError::NotMade)?;
             let answer_by = *answer_by.get_or_insert_with(|| tokio::time::Instant::now() + first_byte);
             let before = lease.received();

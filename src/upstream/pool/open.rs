@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsConnector;
 
+use super::super::outgoing::{OutgoingBody, cut_of_new_task};
 use super::Pool;
 use super::dial::dial;
 use super::socket::{Pending, Socket};
@@ -29,9 +28,9 @@ pub(super) type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// A connection that has just been opened.
 #[derive(Debug)]
 pub(super) enum Opened {
-    Http1(http1::SendRequest<Full<Bytes>>, Socket),
+    Http1(http1::SendRequest<OutgoingBody>, Socket),
     /// With the number of streams that the peer allows; it may change its mind.
-    Http2(http2::SendRequest<Full<Bytes>>, Socket, watch::Receiver<usize>),
+    Http2(http2::SendRequest<OutgoingBody>, Socket, watch::Receiver<usize>),
 }
 
 impl Opened {
@@ -49,11 +48,21 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Progres
     fn execute(&self, future: F) {
         let mut future = Box::pin(future);
         let progress = Arc::clone(&self.0);
-        panics::Executor.execute(poll_fn(move |cx| {
+        let future = poll_fn(move |cx| {
             let polled = future.as_mut().poll(cx);
             progress.notify_one();
             polled
-        }));
+        });
+        match cut_of_new_task() {
+            None => panics::Executor.execute(future),
+            Some(cut) => panics::Executor.execute(async move {
+                tokio::select! {
+                    biased;
+                    () = future => {}
+                    () = cut.cancelled() => {}
+                }
+            }),
+        }
     }
 }
 
@@ -72,7 +81,7 @@ impl Pool {
         Ok(Opened::Http1(self.http1(stream).await?, socket))
     }
 
-    pub(super) async fn http1<T>(&self, stream: T) -> Result<http1::SendRequest<Full<Bytes>>, Failed>
+    pub(super) async fn http1<T>(&self, stream: T) -> Result<http1::SendRequest<OutgoingBody>, Failed>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -85,7 +94,7 @@ impl Pool {
     pub(super) async fn http2<T>(
         self: &Arc<Pool>,
         stream: T,
-    ) -> Result<(http2::SendRequest<Full<Bytes>>, watch::Receiver<usize>), Failed>
+    ) -> Result<(http2::SendRequest<OutgoingBody>, watch::Receiver<usize>), Failed>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

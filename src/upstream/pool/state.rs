@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use tokio::sync::{oneshot, watch};
 
+use super::super::outgoing::OutgoingBody;
 use super::open::Opened;
 use super::socket::{Pending, Socket};
 use super::status::Counts;
@@ -53,7 +52,7 @@ pub(super) enum Connection {
     /// One stream of the connection `id`.
     Stream {
         id: u64,
-        sender: http2::SendRequest<Full<Bytes>>,
+        sender: http2::SendRequest<OutgoingBody>,
         socket: Socket,
         was_used: bool,
     },
@@ -62,7 +61,7 @@ pub(super) enum Connection {
 /// An HTTP/1.1 connection.
 #[derive(Debug)]
 pub(super) struct Own {
-    pub sender: http1::SendRequest<Full<Bytes>>,
+    pub sender: http1::SendRequest<OutgoingBody>,
     socket: Socket,
     life: Life,
 }
@@ -71,7 +70,7 @@ pub(super) struct Own {
 #[derive(Debug)]
 struct Shared {
     id: u64,
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<OutgoingBody>,
     socket: Socket,
     life: Life,
     streams: usize,

@@ -11,7 +11,7 @@ mod users;
 use test_support::*;
 
 pub(crate) const SECRET: &str = "localSecretThatOnlyTestsKnow0123456789ABC";
-const TOKEN: &str = "a-token-that-only-these-tests-know";
+pub(crate) const TOKEN: &str = "a-token-that-only-these-tests-know";
 
 pub(crate) const KEYED: &str = r#"
 [[callers]]

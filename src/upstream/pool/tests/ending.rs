@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,7 +89,7 @@ async fn a_connection_that_is_slow_with_one_answer_is_used_on() {
 
 /// An answer that has begun and does not go on, read by somebody who waits no longer than `idle`.
 async fn stalled(pool: &Arc<Pool>, idle: Duration) -> UpstreamBody {
-    let make = |_| Ok(Request::post(STALLS).body(Full::default()).unwrap());
+    let make = |_| Ok(Request::post(STALLS).body(Bytes::new().into()).unwrap());
     let (response, lease) = pool.send(FIRST_BYTE, &mut Effort::default(), make).await.unwrap();
     UpstreamBody::new(response.into_body(), lease, idle)
 }

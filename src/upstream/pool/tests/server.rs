@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use http_body_util::{BodyExt, Either};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -144,7 +145,7 @@ pub(super) async fn server(most_streams: Option<u32>, times: Times, answers: usi
 }
 
 pub(super) fn make(_attempt: u32) -> Result<Outgoing, String> {
-    Ok(Request::post("/model/x/converse").body(Full::new(Bytes::from_static(b"{}"))).unwrap())
+    Ok(Request::post("/model/x/converse").body(Bytes::from_static(b"{}").into()).unwrap())
 }
 
 /// One request to its end.
