@@ -262,7 +262,8 @@ operations = ["*", "*InferenceProfile"]
         self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
         self.reader.start()
         fields = eventually("the daemon's `listening`", self._listening)
-        self.address = fields["addresses"][0]
+        self.addresses = fields["addresses"]
+        self.address = self.addresses[0]
         self.endpoint = f"http://{self.address}"
         self.admin = f"http://{fields['admin_address']}"
         if wait:
@@ -314,16 +315,17 @@ COMMANDS = {
     "java": ["java", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-cp", f"{CACHE}/java/classes:{CACHE}/java/lib/*", "Client"],
 }
 COMMANDS["java-url"] = COMMANDS["java"]
+COMMANDS["bidirectional"] = [CACHE / "bidirectional/bin/python", HERE / "python/bidirectional_client.py"]
 EXTRA_ENVIRONMENT = {"awscli": {"AWS_CLI": str(CACHE / "aws/bin/aws")}, "java-url": {"HTTP_CLIENT": "url-connection"}}
 
 
 class Client:
     """One SDK's program, pointed at one endpoint; it keeps its connections as an application does."""
 
-    def __init__(self, name, endpoint, keys, agent_endpoint=None):
+    def __init__(self, name, endpoint, keys, agent_endpoint=None, **extra):
         # Bedrock has a host of its own for Rerank; the daemon serves it with all else.
         endpoints = {"ENDPOINT": endpoint, "AGENT_ENDPOINT": agent_endpoint or endpoint}
-        environment = clean_environment(PYTHONDONTWRITEBYTECODE="1", **endpoints, **keys)
+        environment = clean_environment(PYTHONDONTWRITEBYTECODE="1", **endpoints, **keys, **extra)
         self.name = name
         self.process = subprocess.Popen(
             COMMANDS[name],

@@ -184,12 +184,3 @@ def test_an_upstream_that_does_not_answer_is_service_unavailable(clients, client
     if client != "anthropic":
         assert outcome["error"]["code"] == "ServiceUnavailableException"
     assert "bedrock-sidecar: " in outcome["error"]["message"]
-
-
-@pytest.mark.skipif(not available("js"), reason="JavaScript is not run")
-def test_the_bidirectional_stream_is_refused_clearly(clients):
-    """Bedrock has it, the daemon does not relay it: every frame would carry the client's own signature."""
-    outcome = clients("js", "bearer").run("bidirectional", model="amazon.nova-sonic-v1:0", text=CANARY)
-    assert not outcome["ok"]
-    assert outcome["error"]["status"] == 501
-    assert "bedrock-sidecar: " in outcome["error"]["message"]

@@ -190,14 +190,30 @@ const cases = {
     return { left: true };
   },
 
+  // Each event is said once the one before it has been answered, on a stream that is open all the while.
   async bidirectional(request) {
+    const answered = request.say.map(() => {
+      const turn = {};
+      turn.comes = new Promise((resolve) => (turn.done = resolve));
+      return turn;
+    });
     async function* input() {
-      yield { chunk: { bytes: new TextEncoder().encode('{"event":{"sessionStart":{}}}') } };
+      for (const [at, content] of request.say.entries()) {
+        const event = { event: { textInput: { content } } };
+        yield { chunk: { bytes: new TextEncoder().encode(JSON.stringify(event)) } };
+        await answered[at].comes;
+      }
     }
     const command = new runtime.InvokeModelWithBidirectionalStreamCommand({ modelId: request.model, body: input() });
     const answer = await send(request, command);
-    for await (const event of answer.body) return { event };
-    return {};
+    const said = [];
+    let turns = 0;
+    for await (const event of answer.body) {
+      const [[name, value]] = Object.entries(json(event.chunk.bytes).event);
+      said.push(value.content ?? name);
+      if (name === "usageEvent") answered[turns++].done();
+    }
+    return { said };
   },
 
   async count_tokens(request) {
