@@ -6,6 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use serde_json::json;
+
+use crate::operation::Api;
 
 /// The header in which AWS services name an error's type.
 pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -72,6 +75,29 @@ impl RefusalKind {
             RefusalKind::ServiceUnavailable => "ServiceUnavailableException",
         }
     }
+
+    /// The nearest of the error types that OpenAI documents.
+    fn openai_type(self) -> &'static str {
+        match self.status().as_u16() {
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The nearest of the error types that Anthropic documents.
+    fn anthropic_type(self) -> &'static str {
+        match self.status().as_u16() {
+            403 => "permission_error",
+            404 => "not_found_error",
+            408 => "timeout_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
 }
 
 /// A request that the daemon answers itself: class, one sentence, and what the client's connection may expect.
@@ -112,8 +138,25 @@ impl Refusal {
 
     /// The answer in AWS's JSON shape.
     pub fn response(&self) -> Response<Bytes> {
-        let body = serde_json::json!({ "message": self.text() }).to_string();
-        let mut response = Response::new(Bytes::from(body));
+        self.response_for(Api::Aws)
+    }
+
+    /// The answer in the shape that the clients of an API read. What AWS's clients read is in all of them.
+    pub fn response_for(&self, api: Api) -> Response<Bytes> {
+        let (text, code) = (self.text(), self.kind.error_type());
+        let body = match api {
+            Api::Aws => json!({ "message": text }),
+            Api::OpenAi => json!({
+                "error": { "message": text, "type": self.kind.openai_type(), "param": null, "code": code },
+                "message": text,
+            }),
+            Api::Anthropic => json!({
+                "type": "error",
+                "error": { "type": self.kind.anthropic_type(), "message": text },
+                "message": text,
+            }),
+        };
+        let mut response = Response::new(Bytes::from(body.to_string()));
         *response.status_mut() = self.kind.status();
         self.headers(response.headers_mut());
         response
@@ -140,3 +183,32 @@ impl std::fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_of_each_api_find_type_and_text_where_they_look() {
+        use RefusalKind::{AccessDenied, BodyTooLarge, ServiceUnavailable, Throttling, UnknownOperation, Validation};
+        for (kind, openai, anthropic) in [
+            (Validation, "invalid_request_error", "invalid_request_error"),
+            (AccessDenied, "permission_error", "permission_error"),
+            (UnknownOperation, "invalid_request_error", "not_found_error"),
+            (BodyTooLarge, "invalid_request_error", "request_too_large"),
+            (Throttling, "rate_limit_error", "rate_limit_error"),
+            (ServiceUnavailable, "server_error", "api_error"),
+        ] {
+            let refusal = Refusal::new(kind, "no.");
+            let body = |api| -> serde_json::Value {
+                serde_json::from_slice(refusal.response_for(api).body()).unwrap_or_default()
+            };
+            let text = "bedrock-sidecar: no.";
+            assert_eq!(body(Api::Aws), json!({ "message": text }));
+            let error = json!({ "message": text, "type": openai, "param": null, "code": kind.error_type() });
+            assert_eq!(body(Api::OpenAi), json!({ "error": error, "message": text }));
+            let error = json!({ "type": anthropic, "message": text });
+            assert_eq!(body(Api::Anthropic), json!({ "type": "error", "error": error, "message": text }));
+        }
+    }
+}

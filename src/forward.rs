@@ -3,6 +3,7 @@
 
 mod forms;
 mod line;
+mod mantle;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -53,7 +54,7 @@ pub(crate) async fn forward(
         };
         drop(probe);
         let outcome = Outcome::of(&tried);
-        remember(region, case.name, outcome, &tried);
+        remember(region, &case, outcome, &tried);
         let lead = match forms.first().has_begun() {
             // What the client has said cannot be said again.
             true => Lead::Client,
@@ -301,14 +302,15 @@ fn reason(tried: &Tried) -> String {
 }
 
 /// For a while, requests for the same name go to another upstream first, or all do as long as there is no other key.
-fn remember(region: &Region, name: &str, outcome: Outcome, tried: &Tried) {
-    let upstream = &region.upstream;
+fn remember(region: &Region, case: &Case<'_>, outcome: Outcome, tried: &Tried) {
+    let (upstream, name) = (&region.upstream, case.name);
+    let throttled = upstream.throttled(case.plane);
     match (outcome, tried) {
         (Outcome::Answered(StatusCode::TOO_MANY_REQUESTS), Ok(Answered { answer, .. })) => {
             let after = retry_after(&answer.headers, SystemTime::now());
-            upstream.throttled.note(name, after, Instant::now());
+            throttled.note(name, after, Instant::now());
         }
-        (Outcome::Answered(status), _) if status.is_success() => upstream.throttled.forget(name),
+        (Outcome::Answered(status), _) if status.is_success() => throttled.forget(name),
         (Outcome::CredentialRefused, _) => upstream.note_refused_key(Instant::now()),
         _ => {}
     }
@@ -330,6 +332,12 @@ async fn try_region(
         return Ok(answered(region, request.plane, answer, None));
     };
     match received.operation.model {
+        ModelPlace::Described if received.operation.plane == Plane::Mantle => {
+            Box::pin(mantle::describe(road, region, exchange, received, requested, headers, asker)).await
+        }
+        _ if received.operation.plane == Plane::Mantle => {
+            Box::pin(mantle::invoke(road, region, exchange, received, requested, headers, asker)).await
+        }
         ModelPlace::CopyFrom => {
             let checked = Box::pin(region.models.check_copy_from(&requested.name, &region.upstream, asker)).await;
             checked.map_err(Stop::of_model)?;
@@ -402,12 +410,21 @@ async fn invoke(
         if is_found && answer.error().is_some_and(|error| error.blames_model(answer.status)) {
             models.forget(&requested.name, &target, upstream);
         }
-        return Ok(answered(region, request.plane, answer, Some(target)));
+        let lacks = mantle::may_have(region, received.operation, &answer);
+        let answered = answered(region, request.plane, answer, Some(target));
+        return match lacks {
+            // In a box: what is asked for seldom shall not make the future of every request larger.
+            true => {
+                let instead = mantle::instead(road, region, exchange, received, headers, asker, answered);
+                Box::pin(instead).await
+            }
+            false => Ok(answered),
+        };
     }
 }
 
 fn answered(region: &Region, plane: Plane, answer: Answer, target: Option<Target>) -> Answered {
-    let listed_by = (plane == Plane::Control).then(|| Arc::clone(&region.models));
+    let listed_by = matches!(plane, Plane::Control | Plane::Mantle).then(|| Arc::clone(&region.models));
     Answered { answer, region: region.upstream.region.clone(), target, listed_by }
 }
 

@@ -35,6 +35,13 @@ const DESTINATION_PARTITION: HeaderName = HeaderName::from_static("x-destination
 /// are of 25 MB at most.
 const MAX_ANSWER: usize = 25 * 1024 * 1024;
 
+/// Whether a path is for this API: below `/v1/`, apart from what `bedrock-mantle` serves there.
+pub(crate) fn is_below(path: &str) -> bool {
+    let is_of =
+        |name: &str, rest: &str| rest.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    path.strip_prefix("/v1/").is_some_and(|rest| !["responses", "chat", "models"].iter().any(|name| is_of(name, rest)))
+}
+
 /// Serves a path below `/v1/`.
 pub(crate) async fn serve(
     road: &Arc<Road>,
@@ -111,7 +118,7 @@ async fn answer(
         }
         _ => Err(Refusal::new(
             RefusalKind::UnknownOperation,
-            "there is no such path under /v1/; OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1, so give a client of theirs that base URL; the legacy API has /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
+            "there is no such path under /v1/; OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1, so give a client of theirs that base URL; bedrock-mantle serves /v1/responses, /v1/chat/completions and /v1/models; the legacy API has /v1/bedrock/invoke-model, /v1/bedrock/models and /v1/dashboard/requests.",
         )),
     }
 }
@@ -429,6 +436,19 @@ fn json_response(body: Bytes, request_id: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_paths_of_bedrock_mantle_are_not_this_api_s() {
+        for path in ["/v1/bedrock/models", "/v1/dashboard/requests", "/v1/", "/v1/chats", "/v1/modelsx", "/v1/messages"]
+        {
+            assert!(is_below(path), "{path}");
+        }
+        for path in
+            ["/v1/chat/completions", "/v1/responses", "/v1/responses/x", "/v1/models", "/v1", "/openai/v1/models"]
+        {
+            assert!(!is_below(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_body_is_an_object_a_json_string_or_base64() {

@@ -56,6 +56,7 @@ mod service;
 pub mod service_tier;
 pub mod settings;
 mod sigv4;
+mod stored;
 mod structure;
 mod telemetry;
 mod timings;

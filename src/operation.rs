@@ -42,6 +42,29 @@ pub enum TokenEstimate {
     Unbounded,
 }
 
+/// Whether Bedrock keeps what a request asks and what it answers, for requests that come later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stores {
+    /// It does not.
+    Never,
+    /// Where the body says `"store": true`.
+    IfAsked,
+    /// Unless the body says `"store": false`.
+    UnlessToldNot,
+}
+
+/// Whose error messages the clients of an operation read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Api {
+    /// AWS's own.
+    #[default]
+    Aws,
+    /// OpenAI's.
+    OpenAi,
+    /// Anthropic's.
+    Anthropic,
+}
+
 /// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -62,6 +85,19 @@ pub struct Operation {
     pub streaming: bool,
     /// The request is a stream, too, which lasts as long as the answer.
     pub bidirectional: bool,
+    /// Whether Bedrock keeps the answer.
+    pub stores: Stores,
+}
+
+impl Operation {
+    /// Whose error messages its clients read.
+    pub fn api(&self) -> Api {
+        match self.path {
+            ["openai" | "v1", ..] => Api::OpenAi,
+            ["anthropic", ..] => Api::Anthropic,
+            _ => Api::Aws,
+        }
+    }
 }
 
 impl Operation {
@@ -79,7 +115,8 @@ const fn row(
     model: ModelPlace,
     tokens: TokenEstimate,
 ) -> Operation {
-    Operation { name, group: None, method, path, plane, model, tokens, streaming: false, bidirectional: false }
+    let (streaming, bidirectional) = (false, false);
+    Operation { name, group: None, method, path, plane, model, tokens, streaming, bidirectional, stores: Never }
 }
 
 /// Beside the main operation of an API: no model runs.
@@ -103,6 +140,21 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     relayed.flatten().chain([DASHBOARD.name])
 }
 
+/// An operation of the mantle host. Rules may name them all by their group.
+const fn mantle(
+    name: &'static str,
+    method: &'static str,
+    path: &'static [&'static str],
+    model: ModelPlace,
+    tokens: TokenEstimate,
+) -> Operation {
+    of_group("Mantle", row(name, method, path, Mantle, model, tokens))
+}
+
+const fn storing(stores: Stores, operation: Operation) -> Operation {
+    Operation { stores, ..operation }
+}
+
 const fn streaming(operation: Operation) -> Operation {
     Operation { streaming: true, ..operation }
 }
@@ -112,7 +164,8 @@ const fn bidirectional(operation: Operation) -> Operation {
 }
 
 use ModelPlace::{Body, CopyFrom, Described, None as NoModel, Path, Unseen, Within};
-use Plane::{AgentRuntime, Control, Runtime};
+use Plane::{AgentRuntime, Control, Mantle, Runtime};
+use Stores::{IfAsked, Never, UnlessToldNot};
 use TokenEstimate::{FromBody, NoTokens, Unbounded};
 
 /// What the legacy REST API invokes, which has no Bedrock path.
@@ -149,12 +202,31 @@ pub(crate) static RERANK: Operation = row(
     NoTokens,
 );
 
+/// What it lists is looked through, like the list of models.
+pub(crate) static MANTLE_LIST_MODELS: Operation =
+    mantle("MantleListModels", "GET", &["v1", "models"], NoModel, NoTokens);
+
+/// Anthropic's path, which both hosts serve.
+pub(crate) static MESSAGES_COUNT_TOKENS: Operation = row(
+    "MessagesCountTokens",
+    "POST",
+    &["anthropic", "v1", "messages", "count_tokens"],
+    Runtime,
+    Body("model"),
+    NoTokens,
+);
+
+/// The same for a message.
+pub(crate) static MESSAGES: Operation =
+    row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model"), FromBody);
+
 /// The legacy REST API's questions about records, which no upstream answers.
 pub(crate) static DASHBOARD: Operation =
     row(crate::record::Record::DASHBOARD, "GET", &["v1", "dashboard", "requests"], Control, NoModel, NoTokens);
 
-/// Everything that is relayed, after the service models of bedrock-runtime, bedrock and bedrock-agent-runtime (botocore).
-pub(crate) static OPERATIONS: [&Operation; 39] = [
+/// Everything that is relayed, after the service models of bedrock-runtime, bedrock and bedrock-agent-runtime (botocore), and
+/// what OpenAI's and Anthropic's clients call.
+pub(crate) static OPERATIONS: [&Operation; 49] = [
     &INVOKE_MODEL,
     &streaming(row(
         "InvokeModelWithResponseStream",
@@ -180,8 +252,11 @@ pub(crate) static OPERATIONS: [&Operation; 39] = [
     &row("StartAsyncInvoke", "POST", &["async-invoke"], Runtime, Body("modelId"), FromBody),
     &row("ListAsyncInvokes", "GET", &["async-invoke"], Runtime, NoModel, NoTokens),
     &row("GetAsyncInvoke", "GET", &["async-invoke", "{}"], Runtime, NoModel, NoTokens),
-    &row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model"), FromBody),
-    &row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model"), FromBody),
+    &storing(
+        IfAsked,
+        row("ChatCompletions", "POST", &["openai", "v1", "chat", "completions"], Runtime, Body("model"), FromBody),
+    ),
+    &storing(UnlessToldNot, row("Responses", "POST", &["openai", "v1", "responses"], Runtime, Body("model"), FromBody)),
     // What OpenAI's clients call beside these; bedrock-runtime has neither files (they are on S3) nor fine-tuning.
     &of_group(
         "OpenAI",
@@ -215,21 +290,24 @@ pub(crate) static OPERATIONS: [&Operation; 39] = [
     &beside("OpenAI", "OpenAIListBatches", "GET", &["openai", "v1", "batches"]),
     &beside("OpenAI", "OpenAIGetBatch", "GET", &["openai", "v1", "batches", "{}"]),
     &beside("OpenAI", "OpenAICancelBatch", "POST", &["openai", "v1", "batches", "{}", "cancel"]),
-    &row("Messages", "POST", &["anthropic", "v1", "messages"], Runtime, Body("model"), FromBody),
-    &row(
-        "MessagesCountTokens",
-        "POST",
-        &["anthropic", "v1", "messages", "count_tokens"],
-        Runtime,
-        Body("model"),
-        NoTokens,
-    ),
+    &MESSAGES,
+    &MESSAGES_COUNT_TOKENS,
     &beside("Anthropic", "AnthropicListModels", "GET", &["anthropic", "v1", "models"]),
     &of_group(
         "Anthropic",
         row("AnthropicGetModel", "GET", &["anthropic", "v1", "models", "{}"], Runtime, Described, NoTokens),
     ),
     &RERANK,
+    &storing(IfAsked, mantle("MantleChatCompletions", "POST", &["v1", "chat", "completions"], Body("model"), FromBody)),
+    &storing(UnlessToldNot, mantle("MantleResponses", "POST", &["v1", "responses"], Body("model"), FromBody)),
+    &mantle("MantleCountInputTokens", "POST", &["v1", "responses", "input_tokens"], Body("model"), NoTokens),
+    &mantle("MantleCompactResponse", "POST", &["v1", "responses", "compact"], Body("model"), FromBody),
+    &mantle("MantleGetResponse", "GET", &["v1", "responses", "{}"], NoModel, NoTokens),
+    &mantle("MantleDeleteResponse", "DELETE", &["v1", "responses", "{}"], NoModel, NoTokens),
+    &mantle("MantleCancelResponse", "POST", &["v1", "responses", "{}", "cancel"], NoModel, NoTokens),
+    &mantle("MantleListInputItems", "GET", &["v1", "responses", "{}", "input_items"], NoModel, NoTokens),
+    &MANTLE_LIST_MODELS,
+    &mantle("MantleGetModel", "GET", &["v1", "models", "{}"], Described, NoTokens),
     &LIST_FOUNDATION_MODELS,
     &row("GetFoundationModel", "GET", &["foundation-models", "{}"], Control, Described, NoTokens),
     &row(

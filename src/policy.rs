@@ -6,12 +6,12 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName};
 
 use crate::caller::{Caller, unknown_caller, unknown_user};
-use crate::config::Glob;
 use crate::config::callers::Commercial;
+use crate::config::{DataRetention, Glob};
 use crate::error::{Refusal, RefusalKind};
 use crate::model::resolve;
 use crate::model::rules::{Facts, Rules};
-use crate::operation::{ModelPlace, Operation};
+use crate::operation::{Api, ModelPlace, Operation};
 use crate::partition::{Partition, Partitions};
 use crate::settings::Settings;
 use crate::settings::callers::{Policy, Rule, is_classification};
@@ -131,6 +131,40 @@ fn permit_special(caller: &Caller, operation: &Operation, settings: &Settings) -
             settings.policy.data_classifications_place
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Refuses to have an answer stored where nothing may be kept of it.
+///
+/// # Errors
+/// 403 with the rule.
+pub(crate) fn permit_storing(policy: &Policy) -> Result<(), Refusal> {
+    let required = &policy.require_data_retention;
+    if required.is_empty() || required.iter().any(|mode| *mode != DataRetention::None) {
+        return Ok(());
+    }
+    Err(deny(
+        "the request has Bedrock store its answer, and policy.require_data_retention allows \"none\" only; send \"store\": false, because a response is stored unless its request says that.".to_owned(),
+    ))
+}
+
+/// Headers in which OpenAI's and Anthropic's clients name a project.
+const PROJECTS: [&str; 2] = ["openai-project", "anthropic-workspace-id"];
+
+/// Refuses to name a project where what may be kept depends on the account's mode: a project may have another one, which
+/// nobody here sees.
+///
+/// # Errors
+/// 403 with the rule.
+pub(crate) fn permit_project(operation: &Operation, headers: &HeaderMap, policy: &Policy) -> Result<(), Refusal> {
+    if policy.require_data_retention.is_empty() || operation.api() == Api::Aws {
+        return Ok(());
+    }
+    match PROJECTS.into_iter().find(|name| headers.contains_key(*name)) {
+        Some(name) => Err(deny(format!(
+            "the header {name} names a project, which may have another data retention than the account, and policy.require_data_retention holds the account to one; send no such header."
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -22,14 +22,14 @@ use crate::limits::{self, Admission, Behind, LimitRequest};
 use crate::listen::activity::Arrival;
 use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
-use crate::operation::{self, Matched, ModelPlace, Operation, Plane, TokenEstimate};
+use crate::operation::{self, Matched, ModelPlace, Operation, Plane, Stores, TokenEstimate};
 use crate::policy::{self, Permit};
 use crate::record::Outcome;
 use crate::request::Received;
 use crate::road::Road;
 use crate::routing::{self, Route};
 use crate::service_tier::AskedTier;
-use crate::{large, model, panics, receive, request};
+use crate::{large, model, panics, receive, request, stored};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -208,7 +208,8 @@ async fn before_body(
     if let Some(Asked { operation, model, .. }) = asked {
         let permit = permit(road, exchange, &caller, operation, *model, &head.headers)?;
         if operation.plane != Plane::Control {
-            routing::check_reach(road, &caller, &permit).inspect_err(|refusal| denied(road, &caller, refusal))?;
+            routing::check_reach(road, &caller, &permit, operation)
+                .inspect_err(|refusal| denied(road, &caller, refusal))?;
         }
         let rates = caller.entry.as_ref().map(|entry| &entry.limits);
         road.limits.check_early(caller.name(), rates, operation.tokens != TokenEstimate::NoTokens)?;
@@ -236,6 +237,14 @@ pub(crate) async fn process(
     exchange.routed(&route);
     let forms = Forms::new(received, route.partition(), &road.settings).await?;
     let received = forms.first();
+    let policy = &road.settings.policy;
+    policy::permit_project(received.operation, &received.headers, policy)
+        .inspect_err(|refusal| denied(road, caller, refusal))?;
+    let may_be_stored = received.operation.stores != Stores::Never;
+    if may_be_stored && large::work(size, || stored::asks(received)).await {
+        policy::permit_storing(policy).inspect_err(|refusal| denied(road, caller, refusal))?;
+        exchange.record.stored = true;
+    }
     let behind = models_behind(road, exchange.user, caller, received, &route).await;
     let (estimate, tier) = large::work(size, || received.estimate_and_tier()).await;
     exchange.record.service_tier = tier.name().map(str::to_owned);

@@ -133,6 +133,9 @@ pub struct Record {
     pub inference_profile_used: Option<String>,
     /// The region that the request went to, or would have gone to.
     pub destination_region: String,
+    /// `bedrock-mantle` where the request was sent to that host; none where it was another one of Bedrock's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// The `x-amzn-requestid` of the upstream's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_request_id: Option<String>,
@@ -160,6 +163,10 @@ pub struct Record {
     /// values, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<String>,
+
+    /// Bedrock was asked to store the answer, for requests that come later.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stored: bool,
 
     /// Bytes of the client's request body.
     pub request_size: u64,
@@ -207,7 +214,15 @@ pub struct Record {
     pub former: Option<Box<Former>>,
 }
 
+/// For serde, which gives a reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Record {
+    /// The host that `endpoint` names.
+    pub(crate) const MANTLE: &'static str = "bedrock-mantle";
     /// The operation of questions to this daemon's own records.
     pub const DASHBOARD: &'static str = "DashboardRequests";
     /// The operation of the record that a chain begins with, and of the one that says what was found of its forerunner.

@@ -11,7 +11,7 @@ use crate::caller::{Caller, User};
 use crate::error::{Refusal, RefusalKind};
 use crate::model::lookup::Asker;
 use crate::model::serving::Serves;
-use crate::operation::ModelPlace;
+use crate::operation::{ModelPlace, Operation, Plane};
 use crate::partition::{Partition, Partitions};
 use crate::policy::{self, Permit};
 use crate::request::Received;
@@ -66,9 +66,22 @@ impl Route {
 /// Refuses a request that may go to no upstream, whatever it asks for.
 ///
 /// # Errors
-/// 403 with the rule.
-pub(crate) fn check_reach(road: &Road, caller: &Caller, permit: &Permit) -> Result<(), Refusal> {
-    let partitions: Partitions = road.partitions;
+/// 403 with the rule, 404 if the host that serves the operation is not used.
+pub(crate) fn check_reach(road: &Road, caller: &Caller, permit: &Permit, operation: &Operation) -> Result<(), Refusal> {
+    let partitions = match operation.plane {
+        Plane::Mantle if !road.settings.mantle.enabled => {
+            return Err(Refusal::new(
+                RefusalKind::UnknownOperation,
+                format!(
+                    "{} is served by bedrock-mantle, which is not used here; write enabled = true under [mantle], or give the client the base URL http://…/openai/v1, which bedrock-runtime serves.",
+                    operation.name
+                ),
+            ));
+        }
+        // No such host is known in GovCloud.
+        Plane::Mantle => Partitions::only(Partition::Commercial),
+        _ => road.partitions,
+    };
     if !permit.reach().and(partitions).is_empty() {
         return Ok(());
     }
@@ -87,7 +100,10 @@ pub(crate) async fn decide(
     received: &Received,
     user: User,
 ) -> Result<Route, Refusal> {
-    check_reach(road, caller, permit)?;
+    check_reach(road, caller, permit, received.operation)?;
+    if received.operation.plane == Plane::Mantle {
+        return of_mantle(road, received);
+    }
     if let Some(partition) = road.partitions.single() {
         return Ok(Route { partition, first: Places::All, then: Vec::new() });
     }
@@ -155,6 +171,26 @@ fn of_model(road: &Road, caller: &Caller, permit: &Permit, model: &str) -> Resul
     let (first, others): (Vec<_>, Vec<_>) = may.into_iter().partition(|one| one.partition == partition);
     let then = others.into_iter().filter(|one| crosses && one.serves != Serves::No).map(|one| one.at).collect();
     Ok(Some(route(partition, first, then)))
+}
+
+/// Where there is a mantle host. What it serves no listing tells, so all are asked in their order.
+fn of_mantle(road: &Road, received: &Received) -> Result<Route, Refusal> {
+    let model = received.model.as_ref().map(|model| model.name.as_str());
+    let pin = model.and_then(|model| road.regions.first()?.models.pin(model));
+    if let Some(pin) = pin.filter(|pin| pin.partition != Partition::Commercial) {
+        return Err(Refusal::new(
+            RefusalKind::AccessDenied,
+            format!(
+                "{:.200} is served, by [models.partition] at {}, in the partition {}, which has no bedrock-mantle.",
+                model.unwrap_or_default(),
+                pin.place,
+                pin.partition
+            ),
+        ));
+    }
+    let has_it = |at: &usize| road.regions[*at].upstream.serves(Plane::Mantle);
+    let first = (0..road.regions.len()).filter(has_it).collect();
+    Ok(Route { partition: Partition::Commercial, first: Places::Some(first), then: Vec::new() })
 }
 
 /// An operation that invokes no model: it goes where what it names is at home, or else to the first upstream.

@@ -26,7 +26,7 @@ pub(crate) fn serve(
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> + Send {
     // The legacy REST API holds whole answers, and asks for records.
-    let may_take_long = large::may_be(request.body()) || is_legacy(request.uri().path());
+    let may_take_long = large::may_be(request.body()) || legacy_rest::is_below(request.uri().path());
     if workers::here().is_none() || !may_take_long {
         Either::Left(serve_here(road, client, request))
     } else {
@@ -85,16 +85,12 @@ async fn answer(
         exchange.record.request_size = left.size;
         return exchange.refuse(&if left.ended { refusal } else { refusal.closing() });
     }
-    if is_legacy(head.uri.path()) {
+    if legacy_rest::is_below(head.uri.path()) {
         // In a box: what is asked for seldom shall not make the future of every request larger.
         Box::pin(legacy_rest::serve(&road, &client, exchange, head, body)).await
     } else {
         proxy::serve(&road, &client, exchange, head, body).await
     }
-}
-
-fn is_legacy(path: &str) -> bool {
-    path.starts_with("/v1/")
 }
 
 #[cfg(test)]

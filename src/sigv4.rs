@@ -33,6 +33,8 @@ pub(crate) enum Service {
     Bedrock,
     /// The same for a stream of events: a header says that each of them is signed.
     BedrockEvents,
+    /// The same way.
+    BedrockMantle,
     /// The path of the wire as it is, and the body's hash in a header of its own.
     S3,
 }
@@ -88,6 +90,7 @@ pub(crate) fn sign(
 
     let (service, path) = match request.service {
         Service::Bedrock | Service::BedrockEvents => (BEDROCK, encoded_again(request.path)),
+        Service::BedrockMantle => ("bedrock-mantle", encoded_again(request.path)),
         Service::S3 => ("s3", Cow::Borrowed(request.path)),
     };
     let query = request.query.map(|query| sorted(&normalised(query))).unwrap_or_default();

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::keys::{AwsKey, Known};
 use crate::reply::AwsError;
+use crate::route::Host;
 use crate::sigv4::{Parts, Scope, encode, sha256_hex, signature};
 
 /// How a request proved itself.
@@ -42,6 +43,8 @@ impl Kind {
 pub(crate) struct Judge<'a> {
     pub(crate) known: &'a Known,
     pub(crate) region: &'a str,
+    /// Each host has a service's name of its own.
+    pub(crate) host: Host,
     /// The simulator's own idea of the time, seconds since the epoch.
     pub(crate) now: i64,
 }
@@ -197,7 +200,7 @@ impl Judge<'_> {
         })?;
         let time = header(request.headers, "x-amz-date").unwrap_or_default();
         let signed: Vec<&str> = signed.split(';').collect();
-        self.check_scope(&scope, time, request.raw_path)?;
+        self.check_scope(&scope, time)?;
         check_signed_headers(&signed, request.headers)?;
         let key = self.check_key(&id, request.headers)?;
         check_time(self.now, time)?;
@@ -218,15 +221,12 @@ impl Judge<'_> {
         ))
     }
 
-    fn check_scope(&self, scope: &Scope, time: &str, raw_path: &str) -> Result<(), AwsError> {
-        // The mantle host's paths have a service name of their own; Anthropic's path is served by both hosts.
-        let services: &[&str] = match raw_path {
-            path if path.starts_with("/v1/") => &["bedrock-mantle"],
-            path if path.starts_with("/anthropic/") => &["bedrock", "bedrock-mantle"],
-            _ => &["bedrock"],
+    fn check_scope(&self, scope: &Scope, time: &str) -> Result<(), AwsError> {
+        let service = match self.host {
+            Host::Bedrock | Host::AgentRuntime => "bedrock",
+            Host::Mantle => "bedrock-mantle",
         };
-        if !services.contains(&scope.service.as_str()) {
-            let service = services.first().copied().unwrap_or_default();
+        if scope.service != service {
             return Err(invalid_signature(format!("Credential should be scoped to correct service: '{service}'. ")));
         }
         if scope.region != self.region {
@@ -385,7 +385,7 @@ mod tests {
     const NOW: i64 = 1_750_000_000;
 
     fn judge(region: &str, now: i64, token: &str) -> Result<(), String> {
-        let judge = Judge { known: &Known::default(), region, now };
+        let judge = Judge { known: &Known::default(), region, host: Host::Bedrock, now };
         judge.bearer(token).map_err(|error| error.message)
     }
 
@@ -394,6 +394,23 @@ mod tests {
         assert_eq!(judge("us-east-1", NOW, crate::DEFAULT_BEARER_TOKEN), Ok(()));
         assert_eq!(judge("us-east-1", NOW, "sk-123"), Err(invalid_key_format().message));
         assert_eq!(judge("us-east-1", NOW, "ABSKxyz"), Err(invalid_key().message));
+    }
+
+    #[test]
+    fn each_host_wants_its_own_service() {
+        let scope = |service: &str| Scope {
+            date: "20250615".to_owned(),
+            region: "us-east-1".to_owned(),
+            service: service.to_owned(),
+        };
+        for (host, own, other) in
+            [(Host::Bedrock, "bedrock", "bedrock-mantle"), (Host::Mantle, "bedrock-mantle", "bedrock")]
+        {
+            let judge = Judge { known: &Known::default(), region: "us-east-1", host, now: NOW };
+            assert!(judge.check_scope(&scope(own), "20250615T120000Z").is_ok(), "{own}");
+            let refused = judge.check_scope(&scope(other), "20250615T120000Z").map_err(|error| error.message);
+            assert_eq!(refused, Err(format!("Credential should be scoped to correct service: '{own}'. ")));
+        }
     }
 
     #[test]

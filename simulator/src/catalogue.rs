@@ -125,6 +125,32 @@ const MODELS: [Model; 30] = [
     model("openai.gpt-oss-20b-1:0", "gpt-oss-20b", OpenAi, OnDemand, OD, &[]),
 ];
 
+/// Those of the mantle host, which knows no others.
+static MANTLE: [Model; 6] = [
+    model("openai.gpt-oss-20b", "gpt-oss-20b", OpenAi, OnDemand, &[], &[]),
+    model("openai.gpt-oss-120b", "gpt-oss-120b", OpenAi, OnDemand, &[], &[]),
+    model(BELOW_OPENAI, "GPT-5.4", OpenAi, OnDemand, &[], &[]),
+    model("mistral.mistral-large-3-675b-instruct", "Mistral Large 3", OpenAi, OnDemand, &[], &[]),
+    model("anthropic.claude-haiku-4-5", "Claude Haiku 4.5", Anthropic, OnDemand, &[], &[]),
+    model("anthropic.claude-opus-4-7", "Claude Opus 4.7", Anthropic, OnDemand, &[], &[]),
+];
+
+/// This one is served under `/openai/v1` and not under `/v1`.
+const BELOW_OPENAI: &str = "openai.gpt-5.4";
+
+pub(crate) fn is_below_openai(id: &str) -> bool {
+    id == BELOW_OPENAI
+}
+
+pub(crate) fn all_on_mantle() -> impl Iterator<Item = &'static Model> {
+    MANTLE.iter()
+}
+
+/// The model of the mantle host with this identifier.
+pub(crate) fn on_mantle(id: &str) -> Option<&'static Model> {
+    all_on_mantle().find(|model| model.id == id)
+}
+
 /// GovCloud has some of them, under profiles of its own, and one that commercial regions have no more.
 const GOVCLOUD: [Model; 7] = [
     model("anthropic.claude-3-haiku-20240307-v1:0", "Claude 3 Haiku", Anthropic, OnDemand, OD, &["us-gov"]),

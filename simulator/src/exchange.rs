@@ -23,7 +23,7 @@ use crate::reply::{AwsError, Reply};
 use crate::route::{Call, Host, route};
 use crate::state::State;
 use crate::wire::Control;
-use crate::{control, leaks, roles_anywhere};
+use crate::{control, leaks, mantle, roles_anywhere};
 
 /// The connection a request came by.
 #[derive(Debug, Clone)]
@@ -117,13 +117,19 @@ pub(crate) async fn answer_to(
 
     let Opened { routed, model, request_id, record, skew, effect } = open(state, connection, &arrived, version).await;
 
-    let decision = || decide(state, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
+    let decision =
+        || decide(state, connection.host, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
     let result = if arrived.body.len() > LARGE { beside_others(decision) } else { decision() };
     let mut reply = match result {
         Ok(reply) => reply,
         Err(error) => {
             record.update(|received| received.error_type = Some(error.kind.clone()));
-            refusal(&error, routed.as_ref().is_ok_and(Call::foreign_errors), &request_id)
+            match connection.host {
+                Host::Bedrock | Host::AgentRuntime => {
+                    refusal(&error, routed.as_ref().is_ok_and(Call::foreign_errors), &request_id)
+                }
+                Host::Mantle => mantle::refusal(&error, &arrived.path, &request_id),
+            }
         }
     };
     let length = reply.length();
@@ -264,6 +270,7 @@ fn beside_others<T>(work: impl FnOnce() -> T) -> T {
 /// The decision proper. Leaks come before credentials: a leak must never hide behind a 403.
 fn decide(
     state: &State,
+    host: Host,
     arrived: &Arrived,
     routed: &Result<Call, AwsError>,
     model: Option<&str>,
@@ -288,7 +295,11 @@ fn decide(
         let message = "simulator: no API key is good for the operations of the agent runtime";
         return Err(AwsError::new(403, "AccessDeniedException", message));
     }
-    Judge { known: &state.known(), region: &state.region, now: now(skew) }.judge(&presented)?;
+    let judged = Judge { known: &state.known(), region: &state.region, host, now: now(skew) }.judge(&presented);
+    judged.map_err(|error| match (host, Kind::of(&arrived.headers)) {
+        (Host::Mantle, Kind::Bearer) => mantle::invalid_bearer(),
+        _ => error,
+    })?;
     if let Some(error) = effect.and_then(Effect::error) {
         return Err(error);
     }

@@ -17,6 +17,7 @@ pub mod framing;
 mod gate;
 mod keys;
 mod leaks;
+mod mantle;
 mod opaque;
 mod operations;
 mod partition;
@@ -122,6 +123,8 @@ pub struct Simulator {
     tls: Option<SocketAddr>,
     agent_plain: Option<SocketAddr>,
     agent_tls: Option<SocketAddr>,
+    /// The mantle host's, plain and TLS.
+    mantle: [Option<SocketAddr>; 2],
     identity: Arc<tls::Identity>,
     _tasks: JoinSet<()>,
 }
@@ -132,19 +135,24 @@ impl Simulator {
         let identity = Arc::new(tls::Identity::new(options.certificate, options.http2, options.certificate_names)?);
         let plain = bind(options.plain_address).await?;
         let secure = bind(options.tls_address).await?;
-        // The agent runtime is another host, here as at AWS: beside each of the others, at any port.
+        // The agent runtime and mantle are other hosts, here as at AWS: beside each of the others, at any port.
         let beside = |address: Option<SocketAddr>| address.map(|address| SocketAddr::new(address.ip(), 0));
         let agent_plain = bind(beside(options.plain_address)).await?;
         let agent_secure = bind(beside(options.tls_address)).await?;
+        let mantle = [bind(beside(options.plain_address)).await?, bind(beside(options.tls_address)).await?];
         let address = |bound: &Option<(tokio::net::TcpListener, SocketAddr)>| bound.as_ref().map(|(_, at)| *at);
         let (plain_address, tls_address) = (address(&plain), address(&secure));
         let (agent_plain_address, agent_tls_address) = (address(&agent_plain), address(&agent_secure));
-        let addresses = [plain_address, tls_address, agent_plain_address, agent_tls_address];
+        let mantle_addresses = mantle.each_ref().map(address);
+        let [mantle_plain_address, mantle_tls_address] = mantle_addresses;
+        let of_others = [agent_plain_address, agent_tls_address, mantle_plain_address, mantle_tls_address];
+        let addresses = [plain_address, tls_address].into_iter().chain(of_others).flatten();
         let state = Arc::new(state::State {
             known: RwLock::new(keys::Known::of_region(&options.region)),
             profiles: Mutex::new(profiles::Profiles::new(&options.region, &options.account, options.profile_quota)),
             retention: Mutex::new("inherit".to_owned()),
             roles_anywhere: Mutex::default(),
+            stored: mantle::Stored::default(),
             async_invokes: Mutex::default(),
             faults: faults::Faults::default(),
             gate: Gate::default(),
@@ -153,7 +161,7 @@ impl Simulator {
             connections: AtomicU64::new(0),
             framing: framing::Framings::new(options.framing, options.calm_after_resets),
             tally: framing::Tally::default(),
-            ports: RwLock::new(addresses.iter().flatten().map(SocketAddr::port).collect()),
+            ports: RwLock::new(addresses.map(|address| address.port()).collect()),
             region: options.region,
             account: options.account,
             page_size: options.page_size.max(1),
@@ -162,11 +170,14 @@ impl Simulator {
         });
         let mut tasks = JoinSet::new();
         let secured = Some(Arc::clone(&identity));
+        let [mantle_plain, mantle_secure] = mantle;
         for (bound, host, identity) in [
             (plain, Host::Bedrock, None),
             (secure, Host::Bedrock, secured.clone()),
             (agent_plain, Host::AgentRuntime, None),
-            (agent_secure, Host::AgentRuntime, secured),
+            (agent_secure, Host::AgentRuntime, secured.clone()),
+            (mantle_plain, Host::Mantle, None),
+            (mantle_secure, Host::Mantle, secured),
         ] {
             if let Some((listener, address)) = bound {
                 tasks.spawn(server::serve(Arc::clone(&state), host, listener, address, identity));
@@ -178,6 +189,7 @@ impl Simulator {
             tls: tls_address,
             agent_plain: agent_plain_address,
             agent_tls: agent_tls_address,
+            mantle: mantle_addresses,
             identity,
             _tasks: tasks,
         })
@@ -201,6 +213,16 @@ impl Simulator {
     /// The agent runtime's `https://127.0.0.1:PORT`; empty when there is no TLS listener.
     pub fn tls_agent_endpoint(&self) -> String {
         self.agent_tls.map(|address| format!("https://{address}")).unwrap_or_default()
+    }
+
+    /// The mantle host over plain HTTP; empty when there is no plain listener.
+    pub fn mantle_plain_endpoint(&self) -> String {
+        self.mantle[0].map(|address| format!("http://{address}")).unwrap_or_default()
+    }
+
+    /// The mantle host over TLS; empty when there is no TLS listener.
+    pub fn mantle_tls_endpoint(&self) -> String {
+        self.mantle[1].map(|address| format!("https://{address}")).unwrap_or_default()
     }
 
     /// The CA by which the TLS endpoint is to be verified.
@@ -294,7 +316,7 @@ impl Simulator {
         self.state.set_data_retention(mode);
     }
 
-    /// Shuts both listeners and all connections, or opens them again on the same ports.
+    /// Shuts all listeners and all connections, or opens them again on the same ports.
     pub fn refuse_connections(&self, refuse: bool) {
         self.state.refusing.send_replace(refuse);
     }

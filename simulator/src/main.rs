@@ -115,6 +115,8 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         "tls": simulator.tls_endpoint(),
         "agent_plain": simulator.plain_agent_endpoint(),
         "agent_tls": simulator.tls_agent_endpoint(),
+        "mantle_plain": simulator.mantle_plain_endpoint(),
+        "mantle_tls": simulator.mantle_tls_endpoint(),
         "ca_file": arguments.ca_out,
     });
     writeln!(std::io::stdout(), "{line}")?;

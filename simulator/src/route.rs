@@ -1,6 +1,7 @@
 //! Raw method and raw path → the call that was meant. Matching is on the path as it came, one segment at a time:
 //! a stand-in that decoded first would hide a proxy that does.
 
+use crate::mantle::{self, MantleCall};
 use crate::reply::AwsError;
 
 /// A host of Bedrock's, which knows its own operations and no others.
@@ -10,40 +11,73 @@ pub(crate) enum Host {
     Bedrock,
     /// `bedrock-agent-runtime`.
     AgentRuntime,
+    /// `bedrock-mantle`.
+    Mantle,
 }
 
 /// What was asked for. Identifiers are decoded, after their segment was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
-    InvokeModel { model: String, stream: bool },
-    Converse { model: String, stream: bool },
-    CountTokens { model: String },
-    Bidirectional { model: String },
-    ApplyGuardrail { id: String, version: String },
+    InvokeModel {
+        model: String,
+        stream: bool,
+    },
+    Converse {
+        model: String,
+        stream: bool,
+    },
+    CountTokens {
+        model: String,
+    },
+    Bidirectional {
+        model: String,
+    },
+    ApplyGuardrail {
+        id: String,
+        version: String,
+    },
     GuardrailChecks,
     StartAsyncInvoke,
     ListAsyncInvokes,
-    GetAsyncInvoke { arn: String },
+    GetAsyncInvoke {
+        arn: String,
+    },
     ChatCompletions,
     Responses,
     Messages,
     MessagesCountTokens,
     OpenAiModels,
-    OpenAiModel { id: String },
+    OpenAiModel {
+        id: String,
+    },
     ListFoundationModels,
-    GetFoundationModel { id: String },
-    GetFoundationModelAvailability { id: String },
+    GetFoundationModel {
+        id: String,
+    },
+    GetFoundationModelAvailability {
+        id: String,
+    },
     ListGuardrails,
     ListPromptRouters,
     ListInferenceProfiles,
     CreateInferenceProfile,
-    GetInferenceProfile { id: String },
-    DeleteInferenceProfile { id: String },
-    GetPromptRouter { arn: String },
-    GetProvisionedModelThroughput { id: String },
+    GetInferenceProfile {
+        id: String,
+    },
+    DeleteInferenceProfile {
+        id: String,
+    },
+    GetPromptRouter {
+        arn: String,
+    },
+    GetProvisionedModelThroughput {
+        id: String,
+    },
     GetAccountDataRetention,
     Rerank,
     CreateSession,
+    /// On the mantle host.
+    Mantle(MantleCall),
 }
 
 impl Call {
@@ -81,6 +115,7 @@ impl Call {
             Call::GetAccountDataRetention => "GetAccountDataRetention",
             Call::Rerank => "Rerank",
             Call::CreateSession => "CreateSession",
+            Call::Mantle(call) => call.name(),
         }
     }
 
@@ -100,6 +135,7 @@ impl Call {
         match self {
             Call::ChatCompletions | Call::Responses | Call::Messages | Call::MessagesCountTokens => Some("/model"),
             Call::StartAsyncInvoke => Some("/modelId"),
+            Call::Mantle(call) if call.names_model() => Some("/model"),
             Call::Rerank => Some("/rerankingConfiguration/bedrockRerankingConfiguration/modelConfiguration/modelArn"),
             _ => None,
         }
@@ -107,7 +143,11 @@ impl Call {
 
     /// The host that serves it.
     pub(crate) fn host(&self) -> Host {
-        if *self == Call::Rerank { Host::AgentRuntime } else { Host::Bedrock }
+        match self {
+            Call::Rerank => Host::AgentRuntime,
+            Call::Mantle(_) => Host::Mantle,
+            _ => Host::Bedrock,
+        }
     }
 
     /// Whether the error is told in OpenAI's or Anthropic's shape.
@@ -126,6 +166,9 @@ impl Call {
 
 /// Finds the call that a host serves, or says as AWS does that there is none.
 pub(crate) fn route(host: Host, method: &str, raw_path: &str) -> Result<Call, AwsError> {
+    if host == Host::Mantle {
+        return mantle::route(method, raw_path).map(Call::Mantle);
+    }
     match call(method, raw_path)? {
         call if call.host() == host => Ok(call),
         _ => Err(unknown()),
@@ -154,11 +197,11 @@ fn call(method: &str, raw_path: &str) -> Result<Call, AwsError> {
         ("POST", ["async-invoke"]) => Call::StartAsyncInvoke,
         ("GET", ["async-invoke"]) => Call::ListAsyncInvokes,
         ("GET", ["async-invoke", _]) => Call::GetAsyncInvoke { arn: id(1) },
-        ("POST", ["openai", "v1", "chat", "completions"] | ["v1", "chat", "completions"]) => Call::ChatCompletions,
-        ("POST", ["openai", "v1", "responses"] | ["v1", "responses"]) => Call::Responses,
+        ("POST", ["openai", "v1", "chat", "completions"]) => Call::ChatCompletions,
+        ("POST", ["openai", "v1", "responses"]) => Call::Responses,
         ("POST", ["anthropic", "v1", "messages"]) => Call::Messages,
         ("POST", ["anthropic", "v1", "messages", "count_tokens"]) => Call::MessagesCountTokens,
-        ("GET", ["openai", "v1", "models"] | ["v1", "models"]) => Call::OpenAiModels,
+        ("GET", ["openai", "v1", "models"]) => Call::OpenAiModels,
         ("GET", ["openai", "v1", "models", _]) => Call::OpenAiModel { id: id(3) },
         ("GET", ["foundation-models"]) => Call::ListFoundationModels,
         ("GET", ["foundation-models", _]) => Call::GetFoundationModel { id: id(1) },

@@ -9,6 +9,7 @@ use crate::faults::{Effect, Fault, Faults};
 use crate::framing::{Choice, Framing, Framings, Tally};
 use crate::gate::Gate;
 use crate::keys::{Change, Known, Session};
+use crate::mantle::Stored;
 use crate::operations::asynchronous::AsyncInvoke;
 use crate::profiles::Profiles;
 use crate::record::Record;
@@ -26,6 +27,8 @@ pub(crate) struct State {
     /// The account's data retention mode.
     pub(crate) retention: Mutex<String>,
     pub(crate) roles_anywhere: Mutex<Option<RolesAnywhere>>,
+    /// What the mantle host keeps.
+    pub(crate) stored: Stored,
     pub(crate) async_invokes: Mutex<Vec<AsyncInvoke>>,
     pub(crate) faults: Faults,
     pub(crate) gate: Gate,

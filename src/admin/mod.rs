@@ -143,7 +143,8 @@ fn breakers(road: &Road) -> Vec<metrics::BreakerReading> {
         plane,
         position: upstream.breaker(plane).status(now).position,
     };
-    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
+    let planes = |upstream| Upstream::planes(upstream).map(move |plane| of(upstream, plane));
+    road.regions.iter().flat_map(|region| planes(&region.upstream)).collect()
 }
 
 /// The process lives; nothing else is claimed.
@@ -212,7 +213,8 @@ fn pools(road: &Road) -> Vec<metrics::PoolReading> {
         plane,
         status: upstream.take_pool_status(plane),
     };
-    road.regions.iter().flat_map(|region| Plane::ALL.map(|plane| of(&region.upstream, plane))).collect()
+    let planes = |upstream| Upstream::planes(upstream).map(move |plane| of(upstream, plane));
+    road.regions.iter().flat_map(|region| planes(&region.upstream)).collect()
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

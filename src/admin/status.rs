@@ -63,9 +63,9 @@ fn credential(credentials: &Credentials) -> Value {
 fn upstream(region: &Region, road: &Road) -> Value {
     let upstream = &region.upstream;
     let now = Instant::now();
-    let breakers = Plane::ALL.map(|plane| breaker(upstream.breaker(plane), plane, now));
+    let breakers: Vec<Value> = upstream.planes().map(|plane| breaker(upstream.breaker(plane), plane, now)).collect();
     let plane = |plane| json!({ "endpoint": upstream.endpoint(plane).to_string() });
-    json!({
+    let mut shown = json!({
         "region": upstream.region,
         "partition": region.partition().as_str(),
         "modelsListed": region.models.is_listed(),
@@ -79,7 +79,11 @@ fn upstream(region: &Region, road: &Road) -> Value {
         "runtime": plane(Plane::Runtime),
         "control": plane(Plane::Control),
         "agentRuntime": plane(Plane::AgentRuntime),
-    })
+    });
+    if upstream.serves(Plane::Mantle) {
+        shown["mantle"] = plane(Plane::Mantle);
+    }
+    shown
 }
 
 fn breaker(breaker: &Breaker, plane: Plane, now: Instant) -> Value {

@@ -138,7 +138,7 @@ pub(crate) async fn upstreams(
     if settings.upstream_is_default {
         let credentials = credential_of_any_region(&settings.credentials, known).await;
         if let Some(region) = credentials.region() {
-            upstreams = vec![settings::Upstream::of_region(&region, &settings.credentials)];
+            upstreams = vec![settings::Upstream::of_region(&region, &settings.credentials, &settings.mantle)];
         }
         read = Some(credentials);
     }
@@ -273,7 +273,8 @@ mod tests {
         write("b25l", "us-east-1");
         let source = SecretLocation::File(file.path().to_owned());
         let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-        let upstreams = |region: &str| vec![settings::Upstream::of_region(region, &wanted)];
+        let upstreams =
+            |region: &str| vec![settings::Upstream::of_region(region, &wanted, &settings::Mantle::default())];
         let first = credential_of_any_region(&wanted, &[]).await;
         assert_eq!(first.region().as_deref(), Some("us-east-1"));
         let in_use = accounts(&upstreams("us-east-1"), &[], Some(&first));
@@ -300,7 +301,7 @@ mod tests {
         std::fs::write(file.path(), "AKIAOLD:s").unwrap();
         let source = SecretLocation::File(file.path().to_owned());
         let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-        let of = |region: &str| [settings::Upstream::of_region(region, &wanted)];
+        let of = |region: &str| [settings::Upstream::of_region(region, &wanted, &settings::Mantle::default())];
         let known = accounts(&of("us-east-1"), &[], None);
         known[0].credentials.load().await;
         for (region, is_carried) in [("us-west-2", true), ("us-gov-west-1", false)] {

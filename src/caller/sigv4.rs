@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use super::authorization::Authorization;
 use super::signing_key::SigningKeys;
 use crate::error::{Refusal, RefusalKind};
+use crate::legacy_rest;
 use crate::sigv4::{Canonical, encoded_again, events, format_date, hash, signature, sorted};
 
 /// How far a signature's date may be from ours, either way.
@@ -20,7 +21,6 @@ pub(crate) const SKEW: Duration = Duration::from_secs(300);
 /// The services that clients sign for: Bedrock's two, and the one that clients of the legacy REST API sign for.
 const SERVICES: [&str; 2] = ["bedrock", "bedrock-mantle"];
 const SEED_SERVICE: &str = "execute-api";
-const SEED_PATHS: &str = "/v1/";
 
 /// A request as it came.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +142,7 @@ fn check_scope(authorization: &Authorization<'_>, date: &str, path: &str, region
             &date[..8]
         )));
     }
-    let of_seed = service == SEED_SERVICE && path.starts_with(SEED_PATHS);
+    let of_seed = service == SEED_SERVICE && legacy_rest::is_below(path);
     if !SERVICES.contains(&service) && !of_seed {
         return Err(refuse("Credential should be scoped to correct service: 'bedrock'."));
     }

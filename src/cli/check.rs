@@ -178,6 +178,9 @@ async fn upstream(region: &Region, required: &[DataRetention]) -> Vec<CheckLine>
     });
     lines.push(data_retention(upstream, required).await);
     lines.push(runtime_host(upstream).await);
+    if upstream.serves(Plane::Mantle) {
+        lines.push(mantle_host(upstream).await);
+    }
     let what = format!("clock against {name}");
     lines.push(match upstream.clock_offset() {
         0 => good(&what, "no correction was needed"),
@@ -193,6 +196,18 @@ async fn runtime_host(upstream: &Upstream) -> CheckLine {
         Ok(()) => good(&what, "it answers"),
         Err(failure) => bad(&what, failure.refusal().message.trim_end_matches('.'))
             .remedy("look at names, routes, security groups and VPC endpoints on the way to it (docs/network.md)"),
+    }
+}
+
+/// Whether the second inference host answers, and takes the key.
+async fn mantle_host(upstream: &Upstream) -> CheckLine {
+    let what = format!("bedrock-mantle in {} ({})", upstream.region, upstream.endpoint(Plane::Mantle));
+    match catalogue::count_on_mantle(upstream).await {
+        Ok(models) => good(&what, &format!("{models} models")),
+        Err(error @ CallError::Answered(..)) => bad(&what, &error.to_string())
+            .remedy("allow bedrock-mantle:ListModels and bedrock-mantle:CreateInference, with an API key bedrock-mantle:CallWithBearerToken too"),
+        Err(error) => bad(&what, &error.to_string())
+            .remedy("AWS has this host in some regions only; look at names, routes and security groups on the way to it (docs/network.md)"),
     }
 }
 

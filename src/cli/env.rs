@@ -31,6 +31,11 @@ pub(super) fn env(settings: Settings, out: &mut dyn Write) -> io::Result<ExitCod
     ] {
         writeln!(out, "export {name}=http://{address}")?;
     }
+    if settings.mantle.enabled {
+        for (name, path) in [("AWS_BEDROCK_BASE_URL", "v1"), ("ANTHROPIC_BEDROCK_MANTLE_BASE_URL", "anthropic")] {
+            writeln!(out, "export {name}=http://{address}/{path}")?;
+        }
+    }
     // With HTTP_PROXY set, clients would ask the proxy for this host's loopback. Some read the one spelling, some the other,
     // so that both have to name everything; one command sets both, so that neither sees the other's new value.
     let direct = format!("\"${{NO_PROXY:+$NO_PROXY,}}${{no_proxy:+$no_proxy,}}{},localhost\"", address.ip());

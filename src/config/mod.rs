@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub headers: Headers,
     /// From guardrails that apps name to those of the commercial account.
     pub guardrails: BTreeMap<String, Spanned<String>>,
+    pub mantle: Mantle,
     pub callers: Vec<Spanned<callers::Caller>>,
     pub policy: callers::Policy,
     pub limits: limits::Limits,
@@ -79,6 +80,7 @@ pub(crate) struct Upstream {
     pub runtime_endpoint: Option<Spanned<Endpoint>>,
     pub control_endpoint: Option<Spanned<Endpoint>>,
     pub agent_runtime_endpoint: Option<Spanned<Endpoint>>,
+    pub mantle_endpoint: Option<Spanned<Endpoint>>,
     pub ca_file: Option<Spanned<FilePath>>,
     pub credentials: Option<Spanned<Credentials>>,
     pub weight: Option<Spanned<i64>>,
@@ -168,6 +170,15 @@ pub(crate) enum Listings {
 pub(crate) struct Headers {
     pub forward: Vec<Spanned<String>>,
     pub record: Vec<Spanned<String>>,
+}
+
+/// Bedrock's second inference host.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Mantle {
+    pub enabled: Spanned<bool>,
+    /// Also where all other hosts are FIPS hosts.
+    pub allow_non_fips: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -314,6 +325,12 @@ impl Default for Models {
             partition: BTreeMap::new(),
             aliases: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for Mantle {
+    fn default() -> Mantle {
+        Mantle { enabled: Spanned::new(0..0, false), allow_non_fips: false }
     }
 }
 

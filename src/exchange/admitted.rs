@@ -10,7 +10,7 @@ use crate::model::lookup::Asker;
 use crate::operation::Plane;
 use crate::panics;
 use crate::partition::Partition;
-use crate::record::Outcome;
+use crate::record::{Outcome, Record};
 use crate::road::Road;
 use crate::telemetry::Parent;
 use crate::upstream::pool::Pool;
@@ -25,6 +25,7 @@ pub(crate) struct Went {
     region: String,
     /// The profile that stood for the model there.
     profile: Option<String>,
+    endpoint: Option<String>,
     tried: Tried,
 }
 
@@ -63,6 +64,7 @@ impl Exchange {
         let record = &mut self.record;
         upstream.region.clone_into(&mut record.destination_region);
         record.inference_profile_used = None;
+        record.endpoint = (plane == Plane::Mantle).then(|| Record::MANTLE.to_owned());
         let host = Some(Arc::clone(upstream.pool(plane)));
         self.tried = Tried { host, attempts_before: self.effort.attempts, attempts_then: None };
     }
@@ -109,6 +111,7 @@ impl AdmittedExchange<'_> {
         Went {
             region: record.destination_region.clone(),
             profile: record.inference_profile_used.clone(),
+            endpoint: record.endpoint.clone(),
             tried: Tried { attempts_then: Some(effort.attempts), ..tried.clone() },
         }
     }
@@ -118,6 +121,7 @@ impl AdmittedExchange<'_> {
         self.0.count_attempts();
         self.0.note_crossing();
         let Exchange { record, tried, .. } = &mut *self.0;
+        record.endpoint = went.endpoint;
         (record.destination_region, record.inference_profile_used, *tried) = (went.region, went.profile, went.tried);
     }
 

@@ -32,7 +32,7 @@ use crate::listen::Client;
 use crate::listen::requests::Turn;
 use crate::meter::Meter;
 use crate::metrics::InFlight;
-use crate::operation::{ModelPlace, Operation, TokenEstimate};
+use crate::operation::{Api, ModelPlace, Operation, TokenEstimate};
 use crate::panics;
 use crate::receive::budget::Held;
 use crate::record::{Outcome, Record, Usage};
@@ -89,6 +89,8 @@ pub(crate) struct Exchange {
     held_meter: Option<Meter>,
     /// The class of error with which the daemon answers itself.
     error_type: &'static str,
+    /// Whose error messages the client reads.
+    api: Api,
     /// The operation runs no model: token counts in its answer are its subject, or of a request that was paid before.
     is_free: bool,
     /// Tokens of the output that the upstream had not counted when its stream ended, estimated.
@@ -144,6 +146,7 @@ impl Exchange {
             has_answer: false,
             held_meter: None,
             error_type: "",
+            api: Api::default(),
             is_free: false,
             uncounted: 0,
             tier_is_reported: false,
@@ -181,6 +184,7 @@ impl Exchange {
         self.record.operation = Cow::Borrowed(operation.name);
         self.record.streaming = operation.streaming;
         self.is_free = operation.tokens == TokenEstimate::NoTokens;
+        self.api = operation.api();
         if operation.model == ModelPlace::Path {
             self.record.model_id = identifier.unwrap_or_default().to_owned();
         }
@@ -236,7 +240,7 @@ impl Exchange {
 
     /// Ends with an answer of our own.
     pub(crate) fn refuse(mut self: Box<Self>, refusal: &Refusal) -> Response<Body> {
-        let response = refusal.response();
+        let response = refusal.response_for(self.api);
         self.note_refusal(refusal, response.body().len());
         let mut response = response.map(Body::whole);
         self.mark_own(response.headers_mut());

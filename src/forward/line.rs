@@ -62,7 +62,7 @@ impl<'a> Line<'a> {
     pub(super) fn next(&mut self, now: Instant, has_answer: bool) -> Option<Next<'a>> {
         while let Some(at) = self.ready.pop_front() {
             let region = &self.regions[at];
-            if let Some(until) = region.upstream.throttled.until(self.name, now) {
+            if let Some(until) = region.upstream.throttled(self.plane).until(self.name, now) {
                 self.passed_over.push((Reason::Throttles(until), at));
                 continue;
             }

@@ -66,6 +66,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         model_id,
         inference_profile_used,
         destination_region,
+        endpoint,
         upstream_request_id,
         user_arn,
         source_ip,
@@ -75,6 +76,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
         access_key_id,
         data_classification,
         tags,
+        stored,
         request_size,
         response_size,
         latency,
@@ -117,6 +119,7 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     }
     json.text("destinationRegion", destination_region);
     json.text_if("ended", ended);
+    json.text_if("endpoint", endpoint);
     if let Some(message) = error_message {
         json.text("errorMessage", shortened(message, MAX_MESSAGE));
     }
@@ -148,6 +151,9 @@ pub(crate) fn draft_item(record: &Record, context: ItemContext<'_>) -> Draft {
     json.text("sourceIP", source_ip);
     json.text("sourcePartition", "govcloud");
     json.0.number("statusCode", *status_code);
+    if *stored {
+        json.0.flag("stored", true);
+    }
     json.0.flag("streaming", *streaming);
     json.0.flag("success", *success);
     // Whole: its makers bound it, and half an object could not be read.
@@ -236,6 +242,7 @@ pub(crate) mod tests {
             model_id: "anthropic.claude".into(),
             inference_profile_used: Some("us.anthropic.claude".into()),
             destination_region: "us-east-1".into(),
+            endpoint: Some("bedrock-mantle".into()),
             upstream_request_id: Some("up".into()),
             user_arn: "arn:aws-us-gov:iam::1:role/x".into(),
             source_ip: "127.0.0.1".into(),
@@ -245,6 +252,7 @@ pub(crate) mod tests {
             access_key_id: Some("AKIA".into()),
             data_classification: Some("internal".into()),
             tags: Some(r#"{"x-session":"a"}"#.into()),
+            stored: true,
             request_size: 1,
             response_size: 2,
             latency: 3,

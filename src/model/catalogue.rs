@@ -318,8 +318,32 @@ pub(crate) struct Call {
     pub result: Result<Bytes, CallError>,
 }
 
+/// How many models the mantle host lists.
+pub(crate) async fn count_on_mantle(upstream: &Upstream) -> Result<usize, CallError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Vec<serde::de::IgnoredAny>,
+    }
+    let effort = &mut Effort::default();
+    let body = send_to(Plane::Mantle, upstream, Method::GET, "/v1/models", Bytes::new(), effort).await.result?;
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|error| CallError::Transport(format!("/v1/models: {error}")))?;
+    Ok(answer.data.len())
+}
+
 /// The same, for a call that is recorded. What it takes is added to `effort`.
 pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: Bytes, effort: &mut Effort) -> Call {
+    send_to(Plane::Control, upstream, method, path, body, effort).await
+}
+
+async fn send_to(
+    plane: Plane,
+    upstream: &Upstream,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    effort: &mut Effort,
+) -> Call {
     let failed = |error| Call { upstream_request_id: None, response_size: 0, result: Err(error) };
     let path = match PathAndQuery::try_from(path) {
         Ok(path) => path,
@@ -331,7 +355,7 @@ pub(crate) async fn send(upstream: &Upstream, method: Method, path: &str, body: 
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     }
     let request = UpstreamRequest {
-        plane: Plane::Control,
+        plane,
         method,
         path,
         headers: Arc::new(headers),

@@ -8,6 +8,7 @@ pub(crate) mod create;
 pub(crate) mod identifier;
 mod listing;
 pub(crate) mod lookup;
+mod mantle;
 mod overview;
 mod reranked;
 pub(crate) mod resolve;
@@ -55,6 +56,8 @@ pub(crate) struct Models {
     refreshing: Arc<tokio::sync::Mutex<Option<listing::Ended>>>,
     /// The upstream no longer knows what the catalogue holds.
     is_outdated: Arc<Notify>,
+    /// Where its mantle host serves which model.
+    routes: Arc<mantle::Routes>,
 }
 
 /// Held during a creation.
@@ -92,6 +95,7 @@ impl Models {
             busy: Arc::default(),
             refreshing: Arc::default(),
             is_outdated: Arc::default(),
+            routes: Arc::default(),
         }
     }
 

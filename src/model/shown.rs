@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Models;
@@ -25,6 +26,13 @@ const LONGEST: usize = 16 * 1024 * 1024;
 enum Listing {
     Models,
     Profiles,
+    /// Models of the mantle host, as OpenAI lists them.
+    OnMantle,
+}
+
+#[derive(Deserialize)]
+struct OpenAiModel {
+    id: String,
 }
 
 impl Listing {
@@ -32,6 +40,7 @@ impl Listing {
         match operation {
             _ if *operation == operation::LIST_FOUNDATION_MODELS => Some(Listing::Models),
             _ if *operation == operation::LIST_INFERENCE_PROFILES => Some(Listing::Profiles),
+            _ if *operation == operation::MANTLE_LIST_MODELS => Some(Listing::OnMantle),
             _ => None,
         }
     }
@@ -41,6 +50,7 @@ impl Listing {
         match self {
             Listing::Models => "modelSummaries",
             Listing::Profiles => "inferenceProfileSummaries",
+            Listing::OnMantle => "data",
         }
     }
 
@@ -49,6 +59,8 @@ impl Listing {
         match self {
             Listing::Models => serde_json::from_str::<FoundationModel>(entry.get())
                 .is_ok_and(|model| rules.judge(&model.model_id, facts).is_ok()),
+            Listing::OnMantle => serde_json::from_str::<OpenAiModel>(entry.get())
+                .is_ok_and(|model| rules.judge(&model.id, facts).is_ok()),
             Listing::Profiles => {
                 serde_json::from_str::<Profile>(entry.get()).is_ok_and(|profile| match profile.is_application() {
                     true => rules.application(&profile.inference_profile_arn, &profile).is_ok(),

@@ -66,7 +66,7 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
     Err(Refusal::new(
         RefusalKind::UnknownOperation,
         format!(
-            "{method} on this path is no operation of bedrock-runtime, nor Rerank, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given. OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1."
+            "{method} on this path is no operation of bedrock-runtime, nor Rerank, nor a read of Bedrock's models and inference profiles; check the endpoint that the SDK's client was given. OpenAI's API is served under /openai/v1 and Anthropic's under /anthropic/v1; under /v1 bedrock-mantle serves responses, chat/completions and models."
         ),
     ))
 }

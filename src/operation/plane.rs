@@ -9,11 +9,13 @@ pub enum Plane {
     Control,
     /// `bedrock-agent-runtime`: of its operations, Rerank alone.
     AgentRuntime,
+    /// `bedrock-mantle`: the APIs of OpenAI and Anthropic, if `[mantle]` is enabled.
+    Mantle,
 }
 
 impl Plane {
     /// Every plane, in the order of [`Planes`].
-    pub const ALL: [Plane; 3] = [Plane::Runtime, Plane::Control, Plane::AgentRuntime];
+    pub const ALL: [Plane; 4] = [Plane::Runtime, Plane::Control, Plane::AgentRuntime, Plane::Mantle];
 
     /// As metrics and `/status` name it.
     pub fn name(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Plane {
             Plane::Runtime => "runtime",
             Plane::Control => "control",
             Plane::AgentRuntime => "agent_runtime",
+            Plane::Mantle => "mantle",
         }
     }
 }

@@ -71,7 +71,9 @@ fn unknown_paths_are_unknown_operations() {
 
 #[test]
 fn named_rows_are_in_the_table() {
-    for named in [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS, &CREATE_INFERENCE_PROFILE] {
+    let of_both_hosts = [&COUNT_TOKENS, &MESSAGES, &MESSAGES_COUNT_TOKENS, &MANTLE_LIST_MODELS];
+    let others = [&INVOKE_MODEL, &LIST_FOUNDATION_MODELS, &CREATE_INFERENCE_PROFILE];
+    for named in others.into_iter().chain(of_both_hosts) {
         assert!(OPERATIONS.iter().any(|row| std::ptr::eq(*row, named)), "{}", named.name);
     }
     assert_eq!((INVOKE_MODEL.name, LIST_FOUNDATION_MODELS.name), ("InvokeModel", "ListFoundationModels"));
@@ -102,6 +104,13 @@ fn what_runs_no_model_or_is_not_paid_by_tokens_costs_none() {
             "AnthropicListModels",
             "AnthropicGetModel",
             "Rerank",
+            "MantleCountInputTokens",
+            "MantleGetResponse",
+            "MantleDeleteResponse",
+            "MantleCancelResponse",
+            "MantleListInputItems",
+            "MantleListModels",
+            "MantleGetModel",
             "ListFoundationModels",
             "GetFoundationModel",
             "GetFoundationModelAvailability",

@@ -24,6 +24,7 @@ pub(crate) fn members(object: &mut Object, record: &Record) {
         model_id,
         inference_profile_used,
         destination_region,
+        endpoint,
         upstream_request_id,
         user_arn,
         source_ip,
@@ -33,6 +34,7 @@ pub(crate) fn members(object: &mut Object, record: &Record) {
         access_key_id,
         data_classification,
         tags,
+        stored,
         request_size,
         response_size,
         latency,
@@ -57,6 +59,7 @@ pub(crate) fn members(object: &mut Object, record: &Record) {
     object.text("modelId", model_id);
     object.text_if("inferenceProfileUsed", inference_profile_used.as_deref());
     object.text("destinationRegion", destination_region);
+    object.text_if("endpoint", endpoint.as_deref());
     object.text_if("upstreamRequestId", upstream_request_id.as_deref());
     object.text("userArn", user_arn);
     object.text("sourceIP", source_ip);
@@ -66,6 +69,9 @@ pub(crate) fn members(object: &mut Object, record: &Record) {
     object.text_if("accessKeyId", access_key_id.as_deref());
     object.text_if("dataClassification", data_classification.as_deref());
     object.text_if("tags", tags.as_deref());
+    if *stored {
+        object.flag("stored", true);
+    }
     object.number("requestSize", request_size);
     object.number("responseSize", response_size);
     object.number("latency", latency);
@@ -128,6 +134,7 @@ pub(crate) mod tests {
             model_id: evil.to_owned(),
             inference_profile_used: text("profile"),
             destination_region: "us-east-1".to_owned(),
+            endpoint: text("endpoint"),
             upstream_request_id: text("upstream"),
             user_arn: evil.to_owned(),
             source_ip: "127.0.0.1".to_owned(),
@@ -137,6 +144,7 @@ pub(crate) mod tests {
             access_key_id: text("key"),
             data_classification: text("class"),
             tags: Some(r#"{"team":"a"}"#.to_owned()),
+            stored: true,
             request_size: u64::MAX,
             response_size: 0,
             latency: 10,

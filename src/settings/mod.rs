@@ -11,6 +11,7 @@ pub(crate) mod guardrails;
 pub(crate) mod headers;
 pub mod limits;
 pub(crate) mod listen;
+mod mantle;
 pub mod model_price;
 mod models;
 mod names;
@@ -37,6 +38,7 @@ use crate::partition::{Partition, Partitions};
 use audit::audit;
 use credentials::credentials;
 pub(crate) use credentials::{Credentials, SecretLocation};
+pub(crate) use mantle::Mantle;
 pub(crate) use models::{Models, Pin};
 pub(crate) use names::is_region;
 use names::{any_region, upstream_region};
@@ -57,6 +59,7 @@ pub struct Settings {
     pub(crate) models: Models,
     pub(crate) headers: headers::Headers,
     pub(crate) guardrails: guardrails::Guardrails,
+    pub(crate) mantle: Mantle,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) callers: callers::Callers,
@@ -82,6 +85,8 @@ pub(crate) struct Upstream {
     pub region: String,
     /// The host of each plane.
     pub endpoints: Planes<Endpoint>,
+    /// That of bedrock-mantle is used.
+    pub mantle: bool,
     /// Trusted instead of the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// The top-level ones, unless it has its own.
@@ -169,7 +174,9 @@ impl Settings {
         let upstreams_policy = failover::policy(&config.upstreams_policy, written, &mut warnings, source);
         let of_its_own = config.credentials.as_ref().map(Spanned::span);
         let credentials = credentials(config.credentials, "[credentials]", None, source)?;
-        let upstreams = upstreams(config.upstreams, &credentials, source)?;
+        let mantle = Mantle::new(&config.mantle);
+        let upstreams = upstreams(config.upstreams, &credentials, &mantle, &mut warnings, source)?;
+        mantle.check_used(&upstreams, source)?;
         let partitions: Partitions = upstreams.iter().map(Upstream::partition).collect();
         if let Some(span) = of_its_own
             && upstreams.iter().all(|upstream| upstream.credentials != credentials)
@@ -192,6 +199,7 @@ impl Settings {
             models: models::models(config.models, partitions, &mut warnings, source)?,
             headers: headers::headers(config.headers, source)?,
             guardrails: guardrails::guardrails(config.guardrails, source)?,
+            mantle,
             callers,
             policy,
             max_body_bytes: config.limits.max_body_bytes.get(),
@@ -261,10 +269,14 @@ fn format(log: &Log) -> config::LogFormat {
 fn upstreams(
     upstreams: Option<Spanned<Vec<Spanned<config::Upstream>>>>,
     credentials: &Credentials,
+    mantle: &Mantle,
+    warnings: &mut Vec<String>,
     source: &Source,
 ) -> Result<Vec<Upstream>, ConfigError> {
     let Some(upstreams) = upstreams else {
-        return Ok(vec![Upstream::of_region(DEFAULT_REGION, credentials)]);
+        let beside = mantle::Beside { region: DEFAULT_REGION, is_fips: FIPS_REGIONS.contains(&DEFAULT_REGION) };
+        mantle.is_used(None, &beside, warnings, source)?;
+        return Ok(vec![Upstream::of_region(DEFAULT_REGION, credentials, mantle)]);
     };
     if upstreams.get_ref().is_empty() {
         return Err(source.error(upstreams.span(), "the list of upstreams is empty; name one region or leave it out."));
@@ -272,7 +284,7 @@ fn upstreams(
     let mut known = Vec::<Upstream>::new();
     for upstream in upstreams.into_inner() {
         let span = upstream.span();
-        let upstream = one_upstream(upstream.into_inner(), credentials, source)?;
+        let upstream = one_upstream(upstream.into_inner(), credentials, mantle, warnings, source)?;
         partitions::check_apart(&upstream, &known, span.clone(), source)?;
         let is_same_host = |other: &Upstream| other.endpoint(Plane::Runtime) == upstream.endpoint(Plane::Runtime);
         if known.iter().any(|other| other.region == upstream.region && is_same_host(other)) {
@@ -286,7 +298,13 @@ fn upstreams(
     Ok(known)
 }
 
-fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Source) -> Result<Upstream, ConfigError> {
+fn one_upstream(
+    upstream: config::Upstream,
+    shared: &Credentials,
+    mantle: &Mantle,
+    warnings: &mut Vec<String>,
+    source: &Source,
+) -> Result<Upstream, ConfigError> {
     let region = upstream_region(&upstream.region, upstream.partition.as_ref(), source)?;
     let has_fips = FIPS_REGIONS.contains(&region.as_str());
     if upstream.fips == Some(true) && !has_fips && upstream.runtime_endpoint.is_none() {
@@ -303,6 +321,7 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         Plane::Runtime => upstream.runtime_endpoint.as_ref(),
         Plane::Control => upstream.control_endpoint.as_ref(),
         Plane::AgentRuntime => upstream.agent_runtime_endpoint.as_ref(),
+        Plane::Mantle => upstream.mantle_endpoint.as_ref(),
     });
     for endpoint in written.iter().flatten() {
         names::serves(endpoint, &region, source)?;
@@ -317,7 +336,11 @@ fn one_upstream(upstream: config::Upstream, shared: &Credentials, source: &Sourc
         .map(|own| credentials(Some(own), "the upstream's credentials", Some(&region), source))
         .transpose()?;
     let weight = failover::weight(upstream.weight.as_ref(), source)?;
-    Ok(Upstream { endpoints, region, ca, credentials: own.unwrap_or_else(|| shared.clone()), weight })
+    let is_fips = upstream.fips == Some(true)
+        || written.of(Plane::Runtime).map_or(fips, |endpoint| endpoint.get_ref().host.contains("bedrock-runtime-fips"));
+    let own_mantle = upstream.mantle_endpoint.as_ref();
+    let mantle = mantle.is_used(own_mantle, &mantle::Beside { region: &region, is_fips }, warnings, source)?;
+    Ok(Upstream { endpoints, mantle, region, ca, credentials: own.unwrap_or_else(|| shared.clone()), weight })
 }
 
 impl Upstream {
@@ -326,17 +349,23 @@ impl Upstream {
         Partition::of_region(&self.region)
     }
 
+    /// Whether the host of a plane is used.
+    pub(crate) fn serves(&self, plane: Plane) -> bool {
+        plane != Plane::Mantle || self.mantle
+    }
+
     /// The host of a plane.
     pub(crate) fn endpoint(&self, plane: Plane) -> &Endpoint {
         self.endpoints.of(plane)
     }
 
     /// AWS's own hosts of a region, FIPS where it has them.
-    pub(crate) fn of_region(region: &str, credentials: &Credentials) -> Upstream {
+    pub(crate) fn of_region(region: &str, credentials: &Credentials, mantle: &Mantle) -> Upstream {
         let fips = FIPS_REGIONS.contains(&region);
         Upstream {
             region: region.to_owned(),
             endpoints: Planes::each(|plane| host(plane, region, fips)),
+            mantle: mantle.enabled && mantle::has_host(region),
             ca: None,
             credentials: credentials.clone(),
             weight: 1,
@@ -350,6 +379,7 @@ fn host(plane: Plane, region: &str, fips: bool) -> Endpoint {
         Plane::Runtime => "bedrock-runtime",
         Plane::Control => "bedrock",
         Plane::AgentRuntime => "bedrock-agent-runtime",
+        Plane::Mantle => return mantle::host(region),
     };
     Endpoint::https(format!("{service}{}.{region}.amazonaws.com", if fips { "-fips" } else { "" }))
 }

@@ -205,7 +205,7 @@ impl Dice {
         // No tabs: at the ends of a value HTTP drops them, and AWS's signer does not.
         const VALUE: [&str; 6] = ["application/json", " ", "  ", ";", "charset=utf-8", "x"];
         let maybe = |dice: &mut Dice, text: fn(&mut Dice) -> String| (dice.below(2) == 0).then(|| text(dice));
-        let service = [Service::S3, Service::Bedrock, Service::Bedrock, Service::BedrockEvents][self.below(4)];
+        let service = [Service::S3, Service::Bedrock, Service::BedrockMantle, Service::BedrockEvents][self.below(4)];
         Random {
             service,
             method: ["GET", "POST", "PUT", "DELETE"][self.below(4)],
@@ -253,6 +253,7 @@ fn of_aws(random: &Random) -> HeaderMap {
             settings.payload_checksum_kind = oracle::PayloadChecksumKind::XAmzSha256;
             "bedrock"
         }
+        Service::BedrockMantle => "bedrock-mantle",
         Service::S3 => {
             settings.percent_encoding_mode = oracle::PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = oracle::UriPathNormalizationMode::Disabled;

@@ -48,13 +48,20 @@ impl AwsError {
     pub(crate) fn new(headers: &HeaderMap, body: &[u8]) -> AwsError {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |key: &str| json.get(key).and_then(serde_json::Value::as_str);
+        // As OpenAI and Anthropic tell errors.
+        let within = |key: &str| json.get("error")?.get(key)?.as_str();
         let header = headers.get(ERROR_TYPE).and_then(|value| value.to_str().ok());
-        let named = header.or_else(|| text("__type")).or_else(|| text("code")).unwrap_or_default();
+        let named = header.or_else(|| text("__type")).or_else(|| text("code"));
+        let named = named.or_else(|| within("code")).or_else(|| within("type")).unwrap_or_default();
         let named = named.split(':').next().unwrap_or_default();
         let named = named.rsplit('#').next().unwrap_or_default();
         AwsError {
             error_type: word(named),
-            message: text("message").or_else(|| text("Message")).unwrap_or_default().to_owned(),
+            message: text("message")
+                .or_else(|| text("Message"))
+                .or_else(|| within("message"))
+                .unwrap_or_default()
+                .to_owned(),
         }
     }
 
@@ -84,6 +91,7 @@ impl AwsError {
                 | "ExpiredToken"
                 | "InvalidSignatureException"
                 | "InvalidClientTokenId"
+                | "invalid_api_key"
         );
         let by_text = has("invalid api key format")
             || has("authentication failed: please make sure your api key is valid")
@@ -108,6 +116,32 @@ impl AwsError {
             }
             _ => false,
         }
+    }
+
+    /// The operation or the model is not to be had on bedrock-runtime, as far as it says so itself. What an account still has
+    /// to do before it may use a model is for the account to do.
+    pub(crate) fn is_of_what_is_lacking(&self, status: StatusCode) -> bool {
+        let text = self.message.to_ascii_lowercase();
+        let counts_none = text.starts_with("the provided model doesn't support counting tokens")
+            || text.starts_with("the provided model doesn\u{2019}t support counting tokens");
+        match status {
+            StatusCode::NOT_FOUND if self.error_type == "ResourceNotFoundException" => {
+                !text.starts_with("model use case details")
+            }
+            StatusCode::NOT_FOUND => {
+                matches!(self.error_type.as_str(), "" | "UnknownOperationException" | "not_found_error")
+            }
+            StatusCode::BAD_REQUEST => counts_none || self.blames_model(status),
+            _ => false,
+        }
+    }
+
+    /// The mantle host serves the model below another prefix of its path: "model `X` isn't supported on this route".
+    pub(crate) fn names_another_route(&self, status: StatusCode) -> bool {
+        let text = self.message.to_ascii_lowercase();
+        matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+            && (text.starts_with("model ") || text.starts_with("the model "))
+            && text.contains("supported on this route")
     }
 
     /// What the ledger keeps. Texts of 400 and 424 may quote the prompt, so only their type is kept.
@@ -196,6 +230,57 @@ mod tests {
             assert_eq!(remedy(400, "ValidationException", &text), Remedy::None, "{text}");
         }
         assert_eq!(remedy(400, "SerializationException", on_demand), Remedy::None);
+    }
+
+    #[test]
+    fn errors_in_the_words_of_openai_and_anthropic_are_read() {
+        for (body, kind, message) in [
+            (
+                r#"{"error":{"code":"invalid_api_key","message":"Invalid bearer token","type":"invalid_request_error"}}"#,
+                "invalid_api_key",
+                "Invalid bearer token",
+            ),
+            (
+                r#"{"type":"error","error":{"type":"not_found_error","message":"no"},"request_id":"r"}"#,
+                "not_found_error",
+                "no",
+            ),
+            (r#"{"error":{"code":7,"message":"no","type":"server_error"}}"#, "server_error", "no"),
+            (r#"{"error":"x"}"#, "", ""),
+        ] {
+            let error = AwsError::new(&HeaderMap::new(), body.as_bytes());
+            assert_eq!((error.error_type.as_str(), error.message.as_str()), (kind, message), "{body}");
+        }
+        let stale = AwsError { error_type: "invalid_api_key".into(), message: "Invalid bearer token".into() };
+        assert_eq!(stale.remedy(StatusCode::UNAUTHORIZED, &HeaderMap::new()), Remedy::Credential);
+    }
+
+    #[test]
+    fn only_what_is_not_to_be_had_is_asked_for_elsewhere() {
+        let counts = "The provided model doesn't support counting tokens.";
+        for (status, error_type, message, expected) in [
+            (404, "UnknownOperationException", "", true),
+            (404, "", "", true),
+            (404, "not_found_error", "model: x", true),
+            (404, "ResourceNotFoundException", "Could not resolve the foundation model", true),
+            (404, "ResourceNotFoundException", "Model use case details have not been submitted", false),
+            (400, "ValidationException", counts, true),
+            (400, "ValidationException", "The provided model identifier is invalid.", true),
+            (400, "ValidationException", "messages: \"doesn't support counting tokens\"", false),
+            (403, "AccessDeniedException", counts, false),
+            (429, "ThrottlingException", "Too many tokens", false),
+        ] {
+            let error = AwsError { error_type: error_type.into(), message: message.into() };
+            let lacks = error.is_of_what_is_lacking(StatusCode::from_u16(status).unwrap());
+            assert_eq!(lacks, expected, "{status} {error_type} {message}");
+        }
+        let route = |status: u16, message: &str| {
+            let error = AwsError { error_type: "invalid_request_error".into(), message: message.into() };
+            error.names_another_route(StatusCode::from_u16(status).unwrap())
+        };
+        assert!(route(400, "model `openai.gpt-5.5` isn't supported on this route"));
+        assert!(!route(400, "input: \"model x isn't supported on this route\""));
+        assert!(!route(503, "model `x` isn't supported on this route"));
     }
 
     #[test]

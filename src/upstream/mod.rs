@@ -54,8 +54,6 @@ const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub region: String,
-    /// What it has no room for at the moment.
-    pub throttled: Arc<Throttled>,
     credentials: Arc<Credentials>,
     /// The fingerprint of the key that it has refused last, and until when that is remembered.
     refused_key: ArcSwapOption<([u8; 32], Instant)>,
@@ -70,6 +68,10 @@ pub(crate) struct Upstream {
 struct Host {
     pools: Pools,
     breaker: Breaker,
+    /// What it has no room for at the moment: each host has quotas of its own.
+    throttled: Throttled,
+    /// Requests may be sent to it.
+    is_used: bool,
 }
 
 /// A request as it is to be sent, without credential. It can be sent more than once.
@@ -124,12 +126,13 @@ impl Upstream {
         timeouts: settings::Timeouts,
         credentials: Arc<Credentials>,
     ) -> Result<Upstream, String> {
-        let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
+        let needs_tls = Plane::ALL.into_iter().any(|plane| upstream.serves(plane) && upstream.endpoint(plane).tls);
         let config = needs_tls.then(|| tls::config(upstream.ca.as_deref())).transpose()?;
         let hosts = Planes::try_each(|plane| {
             let endpoint = upstream.endpoint(plane);
             let pools = Pools::new(endpoint.clone(), config.clone().filter(|_| endpoint.tls), timeouts.connect)?;
-            Ok::<_, String>(Host { pools, breaker: Breaker::new(&upstream.region, plane, Instant::now()) })
+            let breaker = Breaker::new(&upstream.region, plane, Instant::now());
+            Ok::<_, String>(Host { pools, breaker, throttled: Throttled::default(), is_used: upstream.serves(plane) })
         })?;
         Ok(Upstream::on(&upstream.region, timeouts, credentials, Arc::new(hosts)))
     }
@@ -138,8 +141,7 @@ impl Upstream {
     /// their room.
     pub(crate) fn with_credentials(&self, credentials: Arc<Credentials>) -> Upstream {
         let other = Upstream::on(&self.region, self.timeouts, credentials, Arc::clone(&self.hosts));
-        let (throttled, clock) = (Arc::clone(&self.throttled), Clock::starting_from(&self.clock));
-        Upstream { throttled, clock, ..other }
+        Upstream { clock: Clock::starting_from(&self.clock), ..other }
     }
 
     fn on(
@@ -150,7 +152,6 @@ impl Upstream {
     ) -> Upstream {
         Upstream {
             region: region.to_owned(),
-            throttled: Arc::default(),
             credentials,
             refused_key: ArcSwapOption::empty(),
             hosts,
@@ -265,6 +266,10 @@ impl Upstream {
         effort: &mut Effort,
         tell: &mut (impl FnMut(u32) + Send),
     ) -> Result<Answer, Failure> {
+        if !self.serves(outgoing.plane) {
+            let why = format!("there is no {} host in {}", outgoing.plane.name(), self.region);
+            return Err(Failure::NotSent { why, handshake: None });
+        }
         let pool = self.pool(outgoing.plane);
         let body_hash = outgoing.body_hash.of(credential, &outgoing.body).await;
         let signed = |attempt| {
@@ -310,6 +315,7 @@ impl Upstream {
         let signed = sign::Signed {
             method: &outgoing.method,
             path: &outgoing.path,
+            plane: outgoing.plane,
             endpoint: self.endpoint(outgoing.plane),
             region: &self.region,
             body_hash,
@@ -348,8 +354,23 @@ impl Upstream {
         self.host(plane).pools.take_status()
     }
 
+    /// The planes that it has hosts for.
+    pub(crate) fn planes(&self) -> impl Iterator<Item = Plane> {
+        Plane::ALL.into_iter().filter(|plane| self.serves(*plane))
+    }
+
+    /// Whether it has a host for this plane.
+    pub(crate) fn serves(&self, plane: Plane) -> bool {
+        self.host(plane).is_used
+    }
+
     fn host(&self, plane: Plane) -> &Host {
         self.hosts.of(plane)
+    }
+
+    /// What the host of a plane has no room for at the moment.
+    pub(crate) fn throttled(&self, plane: Plane) -> &Throttled {
+        &self.host(plane).throttled
     }
 
     /// The connections to the host of a plane that are for what runs on this thread.

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 use crate::config::Endpoint;
 use crate::credentials::{Credential, CredentialKind};
 use crate::large;
+use crate::operation::Plane;
 use crate::sigv4::events::Chain;
 use crate::sigv4::{self, Service, SigningCredentials, Unsigned};
 
@@ -19,6 +20,8 @@ pub(crate) struct Signed<'a> {
     pub method: &'a Method,
     /// Encoded once, as it is sent.
     pub path: &'a PathAndQuery,
+    /// Each of Bedrock's hosts is signed for by its own service's name, if it has one.
+    pub plane: Plane,
     pub endpoint: &'a Endpoint,
     pub region: &'a str,
     /// Of [`BodyHash`].
@@ -60,7 +63,10 @@ pub(crate) fn authenticate(
             headers.insert(AUTHORIZATION, authorization.clone());
             Ok(())
         }
-        CredentialKind::AwsKeys(keys) => signed(headers, keys, Service::Bedrock, request).map(drop),
+        CredentialKind::AwsKeys(keys) => {
+            let service = if request.plane == Plane::Mantle { Service::BedrockMantle } else { Service::Bedrock };
+            signed(headers, keys, service, request).map(drop)
+        }
     }
 }
 

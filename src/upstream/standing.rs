@@ -46,6 +46,10 @@ enum Reach {
 impl Standing {
     /// Takes down what became of a request.
     pub(super) fn learn(&self, plane: Plane, result: &Result<Answer, Failure>) {
+        // What invokes models by Bedrock's own API does not depend on this host.
+        if plane == Plane::Mantle {
+            return;
+        }
         match result {
             Ok(answer) => {
                 let refused = match answer.remedy() {

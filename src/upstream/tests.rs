@@ -26,7 +26,7 @@ async fn silent(connect: Duration) -> (Upstream, tokio::net::TcpListener, tempfi
     let endpoint = crate::config::Endpoint { tls: true, host: "127.0.0.1".to_owned(), port };
     let upstream = settings::Upstream {
         endpoints: Planes::each(|_| endpoint.clone()),
-        ..settings::Upstream::of_region("us-east-1", &wanted)
+        ..settings::Upstream::of_region("us-east-1", &wanted, &settings::Mantle::default())
     };
     let credentials = Arc::new(Credentials::new(&wanted, ["us-east-1".to_owned()].into()));
     let timeouts = settings::Timeouts { connect, first_byte: connect, idle: connect };

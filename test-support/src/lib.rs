@@ -140,10 +140,19 @@ pub fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The same request straight to the stand-in, with the commercial key.
-pub async fn direct(bedrock: &Simulator, mut request: Request) -> Answer {
+pub async fn direct(bedrock: &Simulator, request: Request) -> Answer {
+    with_key(&bedrock.plain_endpoint(), request).await
+}
+
+/// The same to the mantle host.
+pub async fn direct_to_mantle(bedrock: &Simulator, request: Request) -> Answer {
+    with_key(&bedrock.mantle_plain_endpoint(), request).await
+}
+
+async fn with_key(endpoint: &str, mut request: Request) -> Answer {
     let key = format!("Bearer {}", simulator::DEFAULT_BEARER_TOKEN);
     request.headers_mut().insert("authorization", key.parse().unwrap());
-    send(bedrock.plain_endpoint().trim_start_matches("http://").parse().unwrap(), request).await
+    send(endpoint.trim_start_matches("http://").parse().unwrap(), request).await
 }
 
 /// Asserts that an answer through the daemon is the direct one: status, headers and body, save what is different at every

@@ -38,6 +38,13 @@ impl Setup {
         Setup::of(upstream("us-east-1", &bedrock.plain_endpoint(), None), None)
     }
 
+    /// The stand-in over TLS, and its mantle host, which is enabled.
+    pub fn mantle(bedrock: &Simulator) -> Setup {
+        let mut setup = Setup::tls(bedrock);
+        setup.upstreams.push_str(&format!("mantle_endpoint = \"{}\"\n", bedrock.mantle_tls_endpoint()));
+        setup.with("[mantle]\nenabled = true")
+    }
+
     /// Several upstreams over TLS, in order.
     pub fn several(upstreams: &[(&Simulator, &str)]) -> Setup {
         let directory = tempfile::tempdir().unwrap();

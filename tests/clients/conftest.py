@@ -65,7 +65,8 @@ def daemons(simulator, secrets, tmp_path_factory):
         if mode not in running:
             name = "cross-partition-commercial-creds" if mode == "bearer" else f"commercial-{mode}"
             secrets.put(name, SECRETS[mode])
-            running[mode] = Daemon(tmp_path_factory.mktemp(mode) / "daemon", simulator, secrets, secret=name)
+            folder = tmp_path_factory.mktemp(mode) / "daemon"
+            running[mode] = Daemon(folder, simulator, secrets, secret=name, mantle=mode == "mantle")
         return running[mode]
 
     daemon.running = running
@@ -157,7 +158,8 @@ def untrue_records(daemon, start, requests, as_it_came):
         if record["outcome"] in ("completed", "upstream_error") and request["fault"] is None:
             told = {
                 "statusCode": request["status"],
-                "operation": request["operation"],
+                # Anthropic's paths have one name on both hosts.
+                "operation": request["operation"].replace("MantleMessages", "Messages"),
                 "responseSize": request["bytes_sent"] if as_it_came else None,
                 "inputTokens": request["input_tokens"],
                 "outputTokens": request["output_tokens"],

@@ -57,6 +57,8 @@ SECRETS = {
     "bearer": {"bedrock_api_key": COMMERCIAL_BEARER, "region": "us-east-1"},
     "sigv4": LONG_LIVED,
     "session": TEMPORARY,
+    # With bedrock-mantle, and keys that sign, so that the simulator sees for which service.
+    "mantle": LONG_LIVED,
 }
 UPSTREAM_SECRETS = [
     COMMERCIAL_BEARER,
@@ -115,6 +117,7 @@ class Simulator:
         started = json.loads(self.process.stdout.readline())
         self.plain, self.tls, self.ca_file = started["plain"], started["tls"], started["ca_file"]
         self.agent_plain, self.agent_tls = started["agent_plain"], started["agent_tls"]
+        self.mantle_tls = started["mantle_tls"]
 
     def _control(self, method, what, document=None):
         status, _, body = http(method, f"{self.plain}/_simulator/{what}", document)
@@ -202,6 +205,7 @@ class Daemon:
         wait=True,
         keys=("AKIAHOSTROLEEXAMPLE1", "host/role/secret"),
         state=None,
+        mantle=False,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.state = state or folder / "state"
@@ -219,6 +223,10 @@ runtime_endpoint = "{simulator.tls}"
 control_endpoint = "{simulator.tls}"
 agent_runtime_endpoint = "{simulator.agent_tls}"
 ca_file = "{simulator.ca_file}"
+mantle_endpoint = "{simulator.mantle_tls}"
+
+[mantle]
+enabled = {str(mantle).lower()}
 
 [credentials]
 source = "secrets_manager"

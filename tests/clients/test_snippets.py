@@ -17,6 +17,8 @@ ADDRESS = "http://127.0.0.1:8790"
 NOVA = "amazon.nova-lite-v1:0"
 HAIKU = "anthropic.claude-3-haiku-20240307-v1:0"
 SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+GPT = "openai.gpt-oss-120b"
+OPUS = "anthropic.claude-opus-4-7"
 
 # A paragraph that ends in a colon, and the fenced block after it. The paragraph's beginning is the block's name.
 BLOCK = re.compile(r"^(?P<name>[^\n]+?)(?: \([^\n]*|\. [^\n]*|)(?:\n[^\n]+)*:\n\n```\w+\n(?P<program>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -53,11 +55,22 @@ def rust(folder, program):
     return [BINARIES / "examples/snippet"]
 
 
-def claude_code(folder, program):
+def claude_code(model):
     """The block only sets the environment. What else Claude Code would ask the internet for is left out."""
-    program += 'export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 HOME="$PWD"\n'
-    program += f'exec "{CACHE}/claude-code/node_modules/.bin/claude" --model {SONNET} --print Hello\n'
-    return ["sh", "-euc", program]
+
+    def how(folder, program):
+        program += 'export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 HOME="$PWD"\n'
+        program += f'exec "{CACHE}/claude-code/node_modules/.bin/claude" --model {model} --print Hello\n'
+        return ["sh", "-euc", program]
+
+    return how
+
+
+def codex(folder, program):
+    """The block is its configuration. It may not look at the machine, nor ask the internet for anything."""
+    written(folder, "config.toml", program + "\n[analytics]\nenabled = false\n")
+    command = f'"{CACHE}/codex/node_modules/.bin/codex" exec --skip-git-repo-check --sandbox read-only Hello'
+    return ["sh", "-euc", f'export CODEX_HOME="$PWD" HOME="$PWD" BEDROCK_SIDECAR_KEY=any\nexec {command}\n']
 
 
 def written(folder, name, text):
@@ -80,8 +93,17 @@ RUN = {
     "Anthropic's SDK": ("anthropic", python("py"), "InvokeModel", HAIKU),
     "OpenAI's SDK": ("frameworks", python("frameworks"), "ChatCompletions", "openai.gpt-oss-20b-1:0"),
     "Vercel AI SDK": ("js", javascript, "Converse", NOVA),
-    "Claude Code": ("claudecode", claude_code, "InvokeModelWithResponseStream", SONNET),
+    "Claude Code": ("claudecode", claude_code(SONNET), "InvokeModelWithResponseStream", SONNET),
+    "OpenAI's SDK and bedrock-mantle": ("frameworks", python("frameworks"), "MantleResponses", GPT),
+    "OpenAI's client for Bedrock, which reads `AWS_BEDROCK_BASE_URL`": ("frameworks", python("frameworks"), "MantleResponses", GPT),
+    "OpenAI's SDK for JavaScript and bedrock-mantle": ("js", javascript, "MantleChatCompletions", GPT),
+    "Anthropic's client for bedrock-mantle": ("anthropic", python("py"), "Messages", OPUS),
+    "Claude Code's mantle mode": ("claudecode", claude_code(OPUS), "Messages", OPUS),
+    "Codex": ("codex", codex, "MantleResponses", GPT),
 }
+# These need the other host.
+ON_MANTLE = {name for name in RUN if "mantle" in name or name.startswith("OpenAI's client") or name == "Codex"}
+TALKS = {"Claude Code", "Claude Code's mantle mode", "Codex"}
 CAN_RUN = [name for name, (client, *_) in RUN.items() if client not in NOT_RUN]
 
 
@@ -112,7 +134,7 @@ def app(daemons, endpoint_variables, tmp_path):
     """`app(name, **variables)` runs that block: whether it succeeded, its output, and the records that it left."""
 
     def run(name, **variables):
-        daemon = daemons("bearer")
+        daemon = daemons("mantle" if name in ON_MANTLE else "bearer")
         _, how, *_ = RUN[name]
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
@@ -132,20 +154,22 @@ def answered(name, outcome):
     """The app has shown the model's answer, and its request stands in the record."""
     succeeded, output, records = outcome
     assert succeeded, output
-    assert "echo: Hello" in re.sub(r"\n", "", output) or name == "Claude Code" and "echo:" in output, output
+    assert "echo: Hello" in re.sub(r"\n", "", output) or name in TALKS and "echo:" in output, output
     *_, operation, model = RUN[name]
     fitting = [r for r in records if (r["operation"], r.get("modelId")) == (operation, model)]
     assert fitting, records
     for record in fitting:
         assert (record["outcome"], record["caller"], record["statusCode"]) == ("completed", "clients", 200), record
         assert record["inputTokens"] > 0 and record["outputTokens"] > 0, record
+        assert record.get("endpoint") == ("bedrock-mantle" if name in ON_MANTLE else None), record
+        assert "stored" not in record, record
     return records
 
 
 @pytest.mark.parametrize("name", CAN_RUN)
 def test_the_program_of_the_page_is_answered(app, name):
     records = answered(name, app(name))
-    if name != "Claude Code":
+    if name not in TALKS:
         assert len(records) == 1, records
 
 
@@ -228,3 +252,23 @@ def test_these_do_not_send_a_bearer_token_over_http(app, name):
 def test_these_send_it_and_it_goes_no_further_than_the_daemon(app, simulator, name):
     answered(name, app(name, AWS_BEARER_TOKEN_BEDROCK=TOKEN))
     assert [r for r in simulator.from_daemon() if TOKEN in str(r["headers"])] == []
+
+
+@can("OpenAI's client for Bedrock, which reads `AWS_BEDROCK_BASE_URL`", "Anthropic's client for bedrock-mantle")
+def test_these_find_the_mantle_host_by_what_the_command_prints(daemons, tmp_path, name):
+    daemon = daemons("mantle")
+    config = daemon.config.read_text().replace('addresses = ["127.0.0.1:0"]', f'addresses = ["{daemon.address}"]')
+    command = [BINARIES / "bedrock-sidecar", "env", "--config", written(tmp_path, "config.toml", config)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    variables = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
+    assert variables["AWS_BEDROCK_BASE_URL"] == f"{daemon.endpoint}/v1"
+    assert variables["ANTHROPIC_BEDROCK_MANTLE_BASE_URL"] == f"{daemon.endpoint}/anthropic"
+    program = re.sub(r'base_url="[^"]*", ', "", BLOCKS[name])
+    assert program != BLOCKS[name]
+    how = RUN[name][1]
+    start = len(daemon.lines)
+    environment = clean_environment(**GOV_KEYS, **variables)
+    ran = subprocess.run(how(tmp_path, program), env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0 and "echo: Hello" in ran.stdout, ran.stdout + ran.stderr
+    eventually("an idle daemon", daemon.idle)
+    answered(name, (True, ran.stdout, daemon.records(start)))

@@ -29,6 +29,7 @@ mod ledger;
 mod legacy_rest_api;
 mod limits;
 mod log;
+mod mantle;
 mod metering;
 mod models;
 mod opaque;

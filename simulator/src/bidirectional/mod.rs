@@ -25,7 +25,7 @@ use crate::eventstream;
 use crate::exchange::{self, Arrived, Connection, Opened};
 use crate::record::Open;
 use crate::reply::{AwsError, Reply};
-use crate::route::Call;
+use crate::route::{Call, Host};
 use crate::state::State;
 
 /// So many events are kept for the record.
@@ -53,7 +53,8 @@ pub(crate) async fn answer(
         reply.header("x-amzn-requestid", &request_id)
     };
     let seed = exchange::check(state, &arrived, &routed, &record, |presented| {
-        Judge { known: &state.known(), region: &state.region, now: exchange::now(skew) }.judge_events(presented)
+        Judge { known: &state.known(), region: &state.region, host: Host::Bedrock, now: exchange::now(skew) }
+            .judge_events(presented)
     })
     .and_then(|seed| fits(state, &arrived, model.as_deref(), parts.version).map(|id| (seed, id)));
     let (seed, id) = seed.map_err(|error| refuse(&record, error))?;

@@ -1,4 +1,4 @@
-//! Anthropic's Messages API on the runtime host: the same answers as InvokeModel, as JSON or as server-sent events.
+//! Anthropic's Messages API on both hosts: the same answers as InvokeModel, as JSON or as server-sent events.
 
 use bytes::Bytes;
 use serde_json::json;

@@ -5,8 +5,8 @@ mod control_plane;
 mod converse;
 mod guardrail;
 mod invoke;
-mod messages;
-mod openai;
+pub(crate) mod messages;
+pub(crate) mod openai;
 mod rerank;
 mod tier;
 mod vendors;
@@ -18,7 +18,7 @@ use crate::reply::{AwsError, Reply};
 use crate::route::Call;
 use crate::sigv4::sha256_hex;
 use crate::state::State;
-use crate::{opaque, prompt};
+use crate::{mantle, opaque, prompt};
 
 /// What an operation looks at besides its path.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn json(&self) -> Result<Value, AwsError> {
+    pub(crate) fn json(&self) -> Result<Value, AwsError> {
         if let Some(kind) = crate::auth::header(self.headers, "content-type") {
             let essence = kind.split(';').next().unwrap_or_default().trim();
             if !essence.eq_ignore_ascii_case("application/json") {
@@ -72,7 +72,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         Call::ListAsyncInvokes => asynchronous::list(state, input),
         Call::GetAsyncInvoke { arn } => asynchronous::describe(state, arn),
         Call::ChatCompletions => openai::chat(input.target(state)?, input),
-        Call::Responses => openai::responses(input.target(state)?, input),
+        Call::Responses => openai::responses(input.target(state)?, input, None),
         Call::OpenAiModels => Ok(openai::models(&state.region)),
         Call::OpenAiModel { id } => openai::model(&state.region, id),
         Call::Messages => messages::messages(input.target(state)?, input),
@@ -103,6 +103,7 @@ pub(crate) fn call(state: &State, call: &Call, input: &Input<'_>) -> Result<Repl
         // It is answered before, because it is judged in another way.
         Call::CreateSession => Err(AwsError::new(404, "UnknownOperationException", "Unknown operation")),
         Call::Rerank => rerank::rerank(state, input),
+        Call::Mantle(call) => mantle::call(state, call, input),
         Call::GetAccountDataRetention => Ok(control_plane::data_retention(state)),
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Input, tier, vendors};
 use crate::catalogue::{self, Model, Vendor};
+use crate::mantle::Stored;
 use crate::profiles::MADE_AT;
 use crate::prompt::{Answer, all_text};
 use crate::reply::{AwsError, Reply};
@@ -89,7 +90,8 @@ fn finish_reason(answer: &Answer) -> &'static str {
     if answer.cut { "length" } else { "stop" }
 }
 
-pub(crate) fn responses(model: &'static Model, input: &Input<'_>) -> Result<Reply, AwsError> {
+/// `stored` keeps responses, unless they are told not to be kept.
+pub(crate) fn responses(model: &'static Model, input: &Input<'_>, stored: Option<&Stored>) -> Result<Reply, AwsError> {
     let body = input.json()?;
     let prompt = match &body["input"] {
         Value::Null => return Err(AwsError::validation("input is required")),
@@ -102,16 +104,25 @@ pub(crate) fn responses(model: &'static Model, input: &Input<'_>) -> Result<Repl
     let wish = body["service_tier"].as_str();
     let served = tier::serving(wish, &prompt, "default");
     let done = tier::noted(response(model.id, &id, &answer, "completed"), served.as_deref());
+    if let Some(stored) = stored.filter(|_| body["store"] != false) {
+        stored.keep(&done, &body["input"]);
+    }
     let reply = if body["stream"] == true {
         let item = format!("msg_{id}");
         let begun = tier::noted(response(model.id, &id, &answer, "in_progress"), wish);
-        let mut events = vec![json!({"type": "response.created", "response": begun})];
+        let begun_item =
+            json!({"type": "message", "id": item, "role": "assistant", "status": "in_progress", "content": []});
+        let mut events = vec![
+            json!({"type": "response.created", "response": begun}),
+            json!({"type": "response.output_item.added", "output_index": 0, "item": begun_item}),
+        ];
         events.extend(answer.pieces.iter().map(|piece| {
             json!({"type": "response.output_text.delta", "item_id": item, "output_index": 0, "content_index": 0, "delta": piece})
         }));
         events
             .push(json!({"type": "response.output_text.done", "item_id": item, "output_index": 0, "content_index": 0,
                            "text": answer.text()}));
+        events.push(json!({"type": "response.output_item.done", "output_index": 0, "item": done["output"][0]}));
         events.push(json!({"type": "response.completed", "response": done}));
         let events = events
             .into_iter()
@@ -144,19 +155,20 @@ fn response(model: &str, id: &str, answer: &Answer, status: &str) -> Value {
     })
 }
 
-/// `/v1/models` of the mantle host.
+/// A model as `/models` lists it.
+pub(crate) fn listed(model: &Model) -> Value {
+    json!({"id": model.id, "object": "model", "created": CREATED, "owned_by": model.provider()})
+}
+
+/// The models that this API serves.
 pub(crate) fn models(region: &str) -> Reply {
     let data: Vec<Value> =
-        catalogue::models(region).iter().filter(|model| model.vendor == Vendor::OpenAi).map(entry).collect();
+        catalogue::models(region).iter().filter(|model| model.vendor == Vendor::OpenAi).map(listed).collect();
     Reply::json(200, &json!({"object": "list", "data": data})).header("x-simulator-made-at", MADE_AT)
 }
 
 /// One of the region's models.
 pub(crate) fn model(region: &str, id: &str) -> Result<Reply, AwsError> {
-    let found = catalogue::find(id, region).map(entry);
+    let found = catalogue::find(id, region).map(listed);
     found.map(|model| Reply::json(200, &model)).ok_or_else(|| AwsError::not_found("The model does not exist."))
-}
-
-fn entry(model: &Model) -> Value {
-    json!({"id": model.id, "object": "model", "created": CREATED, "owned_by": model.provider()})
 }

@@ -9,7 +9,7 @@ use super::closing::Closing;
 
 /// Every attribute that an item can have, the ones people look for first: the columns of CSV. JSON lines have those
 /// that are there.
-pub(crate) const ATTRIBUTES: [&str; 49] = [
+pub(crate) const ATTRIBUTES: [&str; 51] = [
     "timestamp",
     "requestId",
     "operation",
@@ -26,6 +26,7 @@ pub(crate) const ATTRIBUTES: [&str; 49] = [
     "sourcePartition",
     "destinationPartition",
     "destinationRegion",
+    "endpoint",
     "success",
     "statusCode",
     "outcome",
@@ -35,6 +36,7 @@ pub(crate) const ATTRIBUTES: [&str; 49] = [
     "lastTimestamp",
     "attempts",
     "streaming",
+    "stored",
     "requestSize",
     "responseSize",
     "latency",

@@ -89,7 +89,12 @@ fn credential(credential: &Value, whose: &str, clauses: &mut Vec<String>) {
 fn of_upstream(upstream: &Value) -> Vec<String> {
     let region = upstream["region"].as_str().unwrap_or_default();
     let mut clauses = Vec::new();
-    let planes = [("runtime", "requests to models"), ("control", "listings of models"), ("agent_runtime", "Rerank")];
+    let planes = [
+        ("runtime", "requests to models"),
+        ("control", "listings of models"),
+        ("agent_runtime", "Rerank"),
+        ("mantle", "requests to bedrock-mantle"),
+    ];
     for (plane, what) in planes {
         let breaker = breaker(upstream, plane);
         if let Some(state) = breaker["state"].as_str().filter(|state| *state != "closed") {

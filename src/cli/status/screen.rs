@@ -104,7 +104,7 @@ fn credential(credential: &Value) -> Text {
 
 fn upstream(upstream: &Value) -> Text {
     let mut facts = vec![(Tone::Strong, upstream["region"].as_str().unwrap_or("?").to_owned())];
-    for plane in ["runtime", "control", "agent_runtime"] {
+    for plane in ["runtime", "control", "agent_runtime", "mantle"] {
         let breaker = breaker(upstream, plane);
         // Most hosts never rerank: that plane is told of when it is in trouble.
         let state = breaker["state"].as_str().filter(|state| plane != "agent_runtime" || *state != "closed");

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use test_support::*;
 
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 25] = [
     "requestId",
     "timestamp",
     "sourcePartition",
@@ -15,6 +15,7 @@ const TEXTS: [&str; 24] = [
     "operation",
     "inferenceProfileUsed",
     "destinationRegion",
+    "endpoint",
     "upstreamRequestId",
     "caller",
     "accessKeyId",
@@ -50,7 +51,7 @@ const NUMBERS: [&str; 17] = [
     "formerChainTtl",
 ];
 
-const FLAGS: [&str; 3] = ["success", "streaming", "identityVerified"];
+const FLAGS: [&str; 4] = ["success", "streaming", "identityVerified", "stored"];
 
 /// What every item has.
 const ALWAYS: [&str; 20] = [

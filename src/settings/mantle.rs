@@ -1,0 +1,178 @@
+//! What `[mantle]` means: whether `bedrock-mantle`, the second inference host of a commercial region, is used, and which host
+//! that is.
+
+use std::ops::Range;
+
+use toml::Spanned;
+
+use crate::config::{self, ConfigError, Endpoint, Source};
+use crate::partition::Partition;
+
+/// Whether the host is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mantle {
+    pub enabled: bool,
+    /// Also beside upstreams of which only FIPS hosts are used: AWS lists no FIPS host of it.
+    allow_non_fips: bool,
+    /// Where the file enables it.
+    span: Range<usize>,
+}
+
+/// An upstream, as far as its mantle host depends on it.
+pub(super) struct Beside<'a> {
+    pub region: &'a str,
+    /// Requests to it go to FIPS hosts.
+    pub is_fips: bool,
+}
+
+impl Mantle {
+    pub(super) fn new(written: &config::Mantle) -> Mantle {
+        let config::Mantle { enabled, allow_non_fips } = written;
+        Mantle { enabled: *enabled.get_ref(), allow_non_fips: *allow_non_fips, span: enabled.span() }
+    }
+
+    /// Whether the mantle host of an upstream is used.
+    ///
+    /// # Errors
+    /// It would be the only host without FIPS, or the upstream has none.
+    pub(super) fn is_used(
+        &self,
+        written: Option<&Spanned<Endpoint>>,
+        upstream: &Beside<'_>,
+        warnings: &mut Vec<String>,
+        source: &Source,
+    ) -> Result<bool, ConfigError> {
+        let region = upstream.region;
+        if let Some(written) = written {
+            if !has_host(region) {
+                let sentence = format!(
+                    "no bedrock-mantle host is known in GovCloud, so {region} has none; remove this line, and name the host at an upstream of a commercial region."
+                );
+                return Err(source.error(written.span(), sentence));
+            }
+            if !self.enabled {
+                let sentence = "mantle_endpoint is not used as long as [mantle] does not say enabled = true.";
+                warnings.push(source.error(written.span(), sentence).to_string());
+            }
+        }
+        if !self.enabled || !has_host(region) {
+            return Ok(false);
+        }
+        let span = written.map_or_else(|| self.span.clone(), Spanned::span);
+        let endpoint = written.map_or_else(|| host(region), |written| written.get_ref().clone());
+        if upstream.is_fips && is_without_fips(&endpoint) && !self.allow_non_fips {
+            let sentence = format!(
+                "requests to {region} go to FIPS hosts only, and AWS lists no FIPS host of bedrock-mantle, so {} would be one without; write allow_non_fips = true under [mantle] if that may be, or leave enabled = false.",
+                endpoint.host
+            );
+            return Err(source.error(span, sentence));
+        }
+        Ok(true)
+    }
+
+    /// Refuses to be enabled where no upstream has such a host.
+    pub(super) fn check_used(&self, upstreams: &[super::Upstream], source: &Source) -> Result<(), ConfigError> {
+        if !self.enabled || upstreams.iter().any(|upstream| upstream.mantle) {
+            return Ok(());
+        }
+        let sentence = "no bedrock-mantle host is known in GovCloud, and no upstream is in a commercial region; leave enabled = false, or add such an upstream.";
+        Err(source.error(self.span.clone(), sentence))
+    }
+}
+
+/// Whether a region may have such a host. In GovCloud none is known.
+pub(super) fn has_host(region: &str) -> bool {
+    Partition::of_region(region) == Partition::Commercial
+}
+
+/// AWS's own host of a region.
+pub(super) fn host(region: &str) -> Endpoint {
+    Endpoint::https(format!("bedrock-mantle.{region}.api.aws"))
+}
+
+/// A host of AWS that is not named as a FIPS host. What other names stand for is for the admin to know.
+fn is_without_fips(endpoint: &Endpoint) -> bool {
+    let host = endpoint.host.trim_end_matches('.').to_ascii_lowercase();
+    (host.ends_with(".api.aws") || host.ends_with(".amazonaws.com")) && !host.contains("-fips")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    fn read(text: &str) -> Result<Vec<Option<String>>, String> {
+        let source = Source::new(Path::new("c.toml"), text.to_owned());
+        let settings = Settings::from_source(&source).map_err(|error| error.to_string())?;
+        let host = |upstream: &crate::settings::Upstream| {
+            upstream.mantle.then(|| upstream.endpoint(crate::operation::Plane::Mantle).to_string())
+        };
+        Ok(settings.upstreams.iter().map(host).collect())
+    }
+
+    const EAST: &str = "[[upstreams]]\nregion = \"us-east-1\"\n";
+    const PARIS: &str = "[[upstreams]]\nregion = \"eu-west-1\"\n";
+    const GOV: &str = "[[upstreams]]\nregion = \"us-gov-west-1\"\ncredentials = { source = \"host\" }\n";
+    const ON: &str = "[mantle]\nenabled = true\n";
+    const ANYWAY: &str = "[mantle]\nenabled = true\nallow_non_fips = true\n";
+
+    #[test]
+    fn the_host_follows_from_the_region_where_it_is_enabled() {
+        let east = Some("https://bedrock-mantle.us-east-1.api.aws".to_owned());
+        assert_eq!(read(EAST), Ok(vec![None]));
+        assert_eq!(read("[mantle]\nenabled = false\n"), Ok(vec![None]));
+        assert_eq!(read(ANYWAY), Ok(vec![east.clone()]), "without [[upstreams]]");
+        assert_eq!(read(&format!("{ANYWAY}{EAST}")), Ok(vec![east.clone()]));
+        assert_eq!(read(&format!("{ON}{EAST}fips = false\n")), Ok(vec![east.clone()]));
+        assert_eq!(
+            read(&format!("{ON}{PARIS}")),
+            Ok(vec![Some("https://bedrock-mantle.eu-west-1.api.aws".to_owned())])
+        );
+        assert_eq!(read(&format!("{ANYWAY}{GOV}{EAST}")), Ok(vec![None, east]), "GovCloud has none");
+        let own = "mantle_endpoint = \"https://mantle.example\"\n";
+        assert_eq!(read(&format!("{ON}{EAST}{own}")), Ok(vec![Some("https://mantle.example".to_owned())]));
+    }
+
+    #[test]
+    fn beside_fips_hosts_it_has_to_be_allowed() {
+        let vpce = "mantle_endpoint = \"https://vpce-0a1b.bedrock-mantle.us-east-1.vpce.amazonaws.com\"\n";
+        let runtime = "runtime_endpoint = \"https://vpce-0a1b.bedrock-runtime-fips.us-east-1.vpce.amazonaws.com\"\n";
+        for (text, line) in [
+            (ON.to_owned(), 2),
+            (format!("{ON}{EAST}"), 2),
+            (format!("{ON}{EAST}fips = true\n"), 2),
+            (format!("{ON}{EAST}{runtime}"), 2),
+            (format!("{ON}{EAST}{vpce}"), 5),
+            (format!("{ON}{PARIS}{EAST}"), 2),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.starts_with(&format!("c.toml:{line}:")), "{text}: {error}");
+            assert!(error.contains("allow_non_fips = true under [mantle]"), "{error}");
+            assert!(read(&text.replace(ON, ANYWAY)).is_ok(), "{text}");
+        }
+        let fips = "mantle_endpoint = \"https://bedrock-mantle-fips.us-east-1.api.aws\"\n";
+        assert!(read(&format!("{ON}{EAST}{fips}")).is_ok(), "one that has the name of a FIPS host");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let host = "mantle_endpoint = \"https://bedrock-mantle.us-west-2.api.aws\"\n";
+        for (text, says) in [
+            (format!("{ON}{GOV}"), "no upstream is in a commercial region"),
+            (format!("{ANYWAY}{EAST}{GOV}mantle_endpoint = \"https://mantle.example\"\n"), "so us-gov-west-1 has none"),
+            (format!("{ANYWAY}{EAST}{host}"), "serves us-west-2"),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_used_is_told() {
+        let text = format!("{EAST}mantle_endpoint = \"https://mantle.example\"\n");
+        let settings = Settings::from_source(&Source::new(Path::new("c.toml"), text)).unwrap();
+        assert!(settings.warnings.iter().any(|warning| warning.contains("mantle_endpoint is not used")));
+    }
+}

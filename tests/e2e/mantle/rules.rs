@@ -1,0 +1,232 @@
+//! Policy, limits and settings hold on this host as on the other one.
+
+use http::Method;
+use serde_json::{Value, json};
+use test_support::users::own_uid;
+use test_support::*;
+
+use super::{CLAUDE, GPT, assert_record, chat, message_to, response};
+
+#[tokio::test]
+async fn where_it_is_not_enabled_its_paths_say_so() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    bedrock.clear();
+    for (method, path, body, operation) in [
+        (Method::POST, "/v1/chat/completions", chat(GPT, json!({})), "MantleChatCompletions"),
+        (Method::POST, "/v1/responses", response(GPT, json!({})), "MantleResponses"),
+        (Method::GET, "/v1/models", String::new(), "MantleListModels"),
+        (Method::GET, "/v1/responses/resp_1", String::new(), "MantleGetResponse"),
+    ] {
+        let answer = send(daemon.address(), request(method, path, body)).await;
+        let sentence = refused(&answer, 404, "UnknownOperationException");
+        assert!(sentence.contains("enabled = true under [mantle]") && sentence.contains("/openai/v1"), "{sentence}");
+        // As OpenAI's SDKs read errors.
+        let error = &answer.json()["error"];
+        assert_eq!((&error["message"], &error["type"]), (&json!(sentence), &json!("invalid_request_error")), "{error}");
+        let record = daemon.record_of(&answer).await;
+        assert_record(
+            &record,
+            &[
+                ("operation", json!(operation)),
+                ("outcome", json!("refused")),
+                ("attempts", json!(0)),
+                ("endpoint", Value::Null),
+            ],
+        );
+    }
+    assert_eq!(bedrock.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn models_go_by_bare_names_and_aliases() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::mantle(&bedrock).with(&format!("[models.aliases]\n\"gpt\" = \"{GPT}\"")).ready().await;
+    for (asked, sent) in [
+        (GPT.to_owned(), GPT),
+        ("gpt".to_owned(), GPT),
+        (format!("us.{GPT}"), GPT),
+        (format!("us-gov.{GPT}"), GPT),
+        (format!("arn:aws:bedrock:us-east-1::foundation-model/{GPT}"), GPT),
+        (format!("arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/{GPT}"), GPT),
+        (format!("arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{GPT}"), GPT),
+    ] {
+        bedrock.clear();
+        let body = chat(&asked, json!({}));
+        let answer = daemon.post("/v1/chat/completions", body.clone()).await;
+        assert_eq!(answer.status, 200, "{asked}: {answer:?}");
+        let got = received(&bedrock, "MantleChatCompletions");
+        assert_eq!(got[0].body.as_ref(), body.replacen(&asked, sent, 1).as_bytes(), "{asked}");
+        assert_eq!(answer.header("x-bedrock-sidecar-model"), Some(sent));
+        let record = daemon.record_of(&answer).await;
+        assert_record(&record, &[("modelId", json!(asked)), ("inferenceProfileUsed", Value::Null)]);
+    }
+    bedrock.clear();
+    let opaque = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc";
+    let answer = daemon.post("/v1/chat/completions", chat(opaque, json!({}))).await;
+    assert!(refused(&answer, 400, "ValidationException").contains("by their own names"));
+    daemon.record_of(&answer).await;
+    let answer = daemon.post("/v1/responses", "{\"input\":\"x\"}").await;
+    assert!(refused(&answer, 400, "ValidationException").contains("does not name the model"));
+    assert!(received(&bedrock, "MantleChatCompletions").is_empty());
+}
+
+#[tokio::test]
+async fn rules_on_models_operations_and_limits_hold() {
+    let bedrock = bedrock().await;
+    let entry = format!(
+        "[models]\ndeny = [\"openai.gpt-oss-20b\"]\n[limits.models.\"{GPT}\"]\nrequests_per_minute = 1\nrequest_burst = 1\n\
+         [[callers]]\nname = \"me\"\nusers = [\"{}\"]\ndeny_operations = [\"MantleGetResponse\"]",
+        own_uid()
+    );
+    let daemon = Setup::mantle(&bedrock).with(&entry).ready().await;
+    bedrock.clear();
+    let denied = daemon.post("/v1/responses", response("us.openai.gpt-oss-20b", json!({}))).await;
+    refused(&denied, 403, "AccessDeniedException");
+    assert_eq!(denied.json()["error"]["type"], "permission_error");
+    assert_record(&daemon.record_of(&denied).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+    let answer = daemon.get("/v1/responses/resp_1").await;
+    assert!(refused(&answer, 403, "AccessDeniedException").contains("may not call MantleGetResponse"));
+    assert_eq!(bedrock.requests().len(), 0);
+    assert_eq!(daemon.post("/v1/responses", response(GPT, json!({}))).await.status, 200);
+    let throttled = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+    refused(&throttled, 429, "ThrottlingException");
+    assert_eq!(throttled.json()["error"]["type"], "rate_limit_error");
+    assert!(throttled.header("retry-after").is_some(), "{throttled:?}");
+    let listed = daemon.get("/v1/models").await;
+    let ids: Vec<Value> = listed.json()["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert!(ids.contains(&json!(GPT)) && !ids.contains(&json!("openai.gpt-oss-20b")), "{ids:?}");
+    let hidden = daemon.get("/v1/models/openai.gpt-oss-20b").await;
+    refused(&hidden, 403, "AccessDeniedException");
+}
+
+#[tokio::test]
+async fn the_group_names_all_of_its_operations() {
+    let bedrock = bedrock().await;
+    let entry =
+        format!("[[callers]]\nname = \"me\"\nusers = [\"{}\"]\noperations = [\"Converse\", \"Mantle\"]", own_uid());
+    let daemon = Setup::mantle(&bedrock).with(&entry).ready().await;
+    assert_eq!(daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await.status, 200);
+    assert_eq!(daemon.get("/v1/models").await.status, 200);
+    let answer = daemon.post("/anthropic/v1/messages", message_to(CLAUDE, json!({}))).await;
+    refused(&answer, 403, "AccessDeniedException");
+    // As Anthropic's SDKs read errors.
+    let body = answer.json();
+    assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!("permission_error")), "{body}");
+}
+
+#[tokio::test]
+async fn what_must_stay_in_govcloud_does_not_go_there() {
+    let bedrock = bedrock().await;
+    let policy = "[policy]\ndata_classifications = [\"public\", \"cui\"]\n[policy.partitions]\n\"aws\" = [\"public\"]";
+    let daemon = Setup::mantle(&bedrock).with(policy).ready().await;
+    bedrock.clear();
+    for (level, status) in [("cui", 403), ("public", 200)] {
+        let mut asked = request(Method::POST, "/v1/chat/completions", chat(GPT, json!({})));
+        asked.headers_mut().insert("x-data-classification", level.parse().unwrap());
+        let answer = send(daemon.address(), asked).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_record(&record, &[("dataClassification", json!(level)), ("destinationPartition", json!("commercial"))]);
+    }
+    assert_eq!(bedrock.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn beside_a_govcloud_upstream_it_is_commercial() {
+    let east = bedrock().await;
+    let gov = bedrock_with(simulator::Options { region: "us-gov-west-1".into(), ..Default::default() }).await;
+    let setup = Setup::mantle(&east);
+    let secret = setup.path().join("gov");
+    std::fs::write(&secret, simulator::GOVCLOUD_BEARER_TOKEN).unwrap();
+    let ca = |name: &str, bedrock: &simulator::Simulator| {
+        let path = setup.path().join(name);
+        std::fs::write(&path, bedrock.ca_pem()).unwrap();
+        path
+    };
+    let text = format!(
+        "{}credentials = {{ source = \"file\", file = \"{}\" }}\n{}mantle_endpoint = \"{}\"\n",
+        upstream("us-gov-west-1", &gov.tls_endpoint(), Some(&ca("gov.pem", &gov))),
+        secret.display(),
+        upstream("us-east-1", &east.tls_endpoint(), Some(&ca("east.pem", &east))),
+        east.mantle_tls_endpoint(),
+    );
+    let pins = "[models.partition]\n\"openai.gpt-oss-20b\" = \"aws-us-gov\"";
+    let daemon = setup.upstreams(&text).with(pins).ready().await;
+    let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_record(&record, &[("destinationPartition", json!("commercial")), ("endpoint", json!("bedrock-mantle"))]);
+    let answer = daemon.post("/v1/chat/completions", chat("openai.gpt-oss-20b", json!({}))).await;
+    assert!(refused(&answer, 403, "AccessDeniedException").contains("has no bedrock-mantle"));
+    let status: Value = daemon.admin_get("/status").await.json();
+    let upstreams = status["upstreams"].as_array().unwrap();
+    assert!(upstreams[0].get("mantle").is_none(), "{status}");
+    assert_eq!(upstreams[1]["mantle"]["endpoint"], json!(east.mantle_tls_endpoint()), "{status}");
+    assert!(received(&gov, "MantleChatCompletions").is_empty());
+}
+
+/// The breaker and the room of this host are its own.
+#[tokio::test]
+async fn trouble_there_does_not_touch_the_other_host() {
+    use simulator::{Effect, Fault};
+    let bedrock = bedrock().await;
+    let daemon = Setup::mantle(&bedrock).ready().await;
+    bedrock.inject(
+        Fault::once(Effect::Error {
+            status: 503,
+            error_type: "overloaded".into(),
+            message: "x".into(),
+            capital: false,
+            headers: Default::default(),
+        })
+        .times(0)
+        .on("MantleChatCompletions"),
+    );
+    for _ in 0..8 {
+        let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        daemon.record_of(&answer).await;
+    }
+    let page = daemon.metrics().await;
+    let position = |plane: &str| page.lines().filter(|line| line.contains(&format!("plane=\"{plane}\""))).count();
+    assert!(position("mantle") > 0 && position("runtime") > 0, "{page}");
+    assert_eq!(daemon.admin_get("/ready").await.status, 200);
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("x")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    daemon.record_of(&answer).await;
+}
+
+#[tokio::test]
+async fn a_configuration_of_fips_hosts_refuses_it_unless_it_is_allowed() {
+    for (more, code) in [("", 78), ("allow_non_fips = true", 0)] {
+        let setup = Setup::alone()
+            .upstreams("[[upstreams]]\nregion = \"us-east-1\"\n")
+            .with(&format!("[mantle]\nenabled = true\n{more}"));
+        let output = setup.command(&["check"]).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.contains("AWS lists no FIPS host of bedrock-mantle"), code == 78, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn check_online_asks_the_host_for_its_models() {
+    let bedrock = bedrock().await;
+    let output = Setup::mantle(&bedrock).command(&["check", "--online"]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("bedrock-mantle in us-east-1 (https://") && said.contains("6 models"), "{said}");
+    bedrock.inject(
+        simulator::Fault::once(simulator::Effect::Error {
+            status: 403,
+            error_type: "access_denied".into(),
+            message: "no".into(),
+            capital: false,
+            headers: Default::default(),
+        })
+        .on("MantleListModels"),
+    );
+    let output = Setup::mantle(&bedrock).command(&["check", "--online"]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("FAIL") && said.contains("bedrock-mantle:ListModels"), "{said}");
+}
