@@ -165,7 +165,7 @@ pub struct Record {
     pub tags: Option<String>,
 
     /// Bedrock was asked to store the answer, for requests that come later.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stored: bool,
 
     /// Bytes of the client's request body.
@@ -212,12 +212,6 @@ pub struct Record {
     /// Of the record that a chain begins with: what came before it.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub former: Option<Box<Former>>,
-}
-
-/// For serde, which gives a reference.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 impl Record {

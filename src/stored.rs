@@ -22,7 +22,10 @@ fn asks_in(stores: Stores, body: &[u8]) -> bool {
         Stores::IfAsked => false,
         Stores::UnlessToldNot => true,
     };
-    serde_json::from_slice::<Said>(body).map_or(true, |said| said.store.unwrap_or(unless_said))
+    match serde_json::from_slice::<Said>(body) {
+        Ok(said) => said.store.unwrap_or(unless_said),
+        Err(_) => true,
+    }
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn served(input: &Input<'_>, vendor: Vendor, below_openai: bool) -> Result<&'sta
         let text = format!("The model '{}' does not support the requested API", model.id);
         return Err(AwsError::new(400, "unsupported_api", text));
     }
-    if catalogue::is_below_openai(model.id) != below_openai && catalogue::is_below_openai(model.id) {
+    if catalogue::is_below_openai(model.id) && !below_openai {
         let text = format!("model `{}` isn't supported on this route", model.id);
         return Err(AwsError::new(400, "unsupported_route", text));
     }
