@@ -117,8 +117,9 @@ pub(crate) async fn answer_to(
 
     let Opened { routed, model, request_id, record, skew, effect } = open(state, connection, &arrived, version).await;
 
-    let decision =
-        || decide(state, connection.host, &arrived, &routed, model.as_deref(), skew, effect.as_ref(), &record);
+    let known = state.known();
+    let judge = Judge { known: &known, region: &state.region, host: connection.host, now: now(skew) };
+    let decision = || decide(state, &judge, &arrived, &routed, model.as_deref(), effect.as_ref(), &record);
     let result = if arrived.body.len() > LARGE { beside_others(decision) } else { decision() };
     let mut reply = match result {
         Ok(reply) => reply,
@@ -270,11 +271,10 @@ fn beside_others<T>(work: impl FnOnce() -> T) -> T {
 /// The decision proper. Leaks come before credentials: a leak must never hide behind a 403.
 fn decide(
     state: &State,
-    host: Host,
+    judge: &Judge<'_>,
     arrived: &Arrived,
     routed: &Result<Call, AwsError>,
     model: Option<&str>,
-    skew: i64,
     effect: Option<&Effect>,
     record: &Open,
 ) -> Result<Reply, AwsError> {
@@ -284,10 +284,10 @@ fn decide(
     }
     let presented = presented(arrived);
     if let Ok(Call::CreateSession) = routed {
-        let serial = roles_anywhere::judge(state, &presented, now(skew))?;
+        let serial = roles_anywhere::judge(state, &presented, judge.now)?;
         return match effect.and_then(Effect::error) {
             Some(error) => Err(error),
-            None => roles_anywhere::answer(state, &serial, now(skew)),
+            None => roles_anywhere::answer(state, &serial, judge.now),
         };
     }
     let is_agents = routed.as_ref().is_ok_and(|call| call.host() == Host::AgentRuntime);
@@ -295,8 +295,7 @@ fn decide(
         let message = "simulator: no API key is good for the operations of the agent runtime";
         return Err(AwsError::new(403, "AccessDeniedException", message));
     }
-    let judged = Judge { known: &state.known(), region: &state.region, host, now: now(skew) }.judge(&presented);
-    judged.map_err(|error| match (host, Kind::of(&arrived.headers)) {
+    judge.judge(&presented).map_err(|error| match (judge.host, Kind::of(&arrived.headers)) {
         (Host::Mantle, Kind::Bearer) => mantle::invalid_bearer(),
         _ => error,
     })?;
