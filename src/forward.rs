@@ -90,7 +90,7 @@ enum Outcome {
     NoCredential,
     /// It does not serve requests of this kind, with the credential or the protocol that it has.
     Unfit,
-    /// Nothing was sent.
+    /// Nobody has done anything with it.
     NotSent,
     /// The request may have been received, and a model may be at work on it.
     Broke,
@@ -265,7 +265,7 @@ impl Stop {
                     // It may have been received, and paid for.
                     Failure::Broke(_) => exchange.upstream_broke(),
                     // Nobody else has done anything with it either, or that would be worth more.
-                    Failure::NotSent { .. } => exchange.never_sent(),
+                    Failure::NotSent { .. } | Failure::NotRepeatable(_) => exchange.never_sent(),
                     Failure::NoCredential(_) | Failure::Unfit(_) => {}
                 }
                 failure.refusal()
@@ -284,7 +284,7 @@ impl Outcome {
             },
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
             Err(Stop::Failed(Failure::Unfit(_))) => Outcome::Unfit,
-            Err(Stop::Failed(Failure::NotSent { .. })) => Outcome::NotSent,
+            Err(Stop::Failed(Failure::NotSent { .. } | Failure::NotRepeatable(_))) => Outcome::NotSent,
             Err(Stop::Failed(Failure::Broke(_))) => Outcome::Broke,
             Err(Stop::Unresolved(_)) => Outcome::Unresolved,
             Err(Stop::Refused(_)) => Outcome::Refused,
@@ -311,7 +311,9 @@ fn remember(region: &Region, case: &Case<'_>, outcome: Outcome, tried: &Tried) {
             throttled.note(name, after, Instant::now());
         }
         (Outcome::Answered(status), _) if status.is_success() => throttled.forget(name),
-        (Outcome::CredentialRefused, _) => upstream.note_refused_key(Instant::now()),
+        (Outcome::CredentialRefused, Ok(Answered { answer: Answer { refused_key: Some(key), .. }, .. })) => {
+            upstream.note_refused_key(*key, Instant::now());
+        }
         _ => {}
     }
 }
@@ -326,6 +328,10 @@ async fn try_region(
     asker: &Asker,
 ) -> Result<Answered, Stop> {
     exchange.tries(&region.upstream, received.operation.plane);
+    if received.events.is_some() {
+        // Before anything is looked up or made for it.
+        Box::pin(region.upstream.check_signer()).await?;
+    }
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers, None)?;
         let answer = send(region, exchange, &request).await?;

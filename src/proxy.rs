@@ -83,9 +83,9 @@ async fn both_ways(
         return Err(if left.ended { refusal } else { refusal.closing() });
     }
     let (caller, signed) = speaker(road, client, exchange, &head).await?;
-    let received = bidirectional::Received::default();
-    exchange.counts(received.clone());
-    let speech = Speech { body, signed, received };
+    let progress = bidirectional::Progress::default();
+    exchange.follows(progress.clone());
+    let speech = Speech { body, signed, progress };
     let (events, mut listening) = bidirectional::listen(speech, exchange.memory(), road.settings.max_buffered_bytes);
     let received = Received::streaming(operation, identifier, head, events)?;
     let broken = tokio::select! {

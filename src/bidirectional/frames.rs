@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::Received;
+use super::Progress;
 use super::listening::End;
 use crate::error::{Refusal, RefusalKind};
 use crate::eventstream::{Frame, PRELUDE, Prelude};
@@ -33,15 +33,15 @@ pub(crate) struct Memory<F> {
 
 pub(super) struct Frames<F> {
     body: Incoming,
-    received: Received,
+    progress: Progress,
     memory: Memory<F>,
     /// What came with the end of the last frame.
     rest: Bytes,
 }
 
 impl<F: Fn() -> Held> Frames<F> {
-    pub(super) fn of(body: Incoming, received: Received, memory: Memory<F>) -> Frames<F> {
-        Frames { body, received, memory, rest: Bytes::new() }
+    pub(super) fn of(body: Incoming, progress: Progress, memory: Memory<F>) -> Frames<F> {
+        Frames { body, progress, memory, rest: Bytes::new() }
     }
 
     /// The next frame; none at the end of the body.
@@ -89,7 +89,7 @@ impl<F: Fn() -> Held> Frames<F> {
                     if let Ok(data) = frame.into_data()
                         && !data.is_empty()
                     {
-                        self.received.add(data.len());
+                        self.progress.receives(data.len());
                         return Ok(Some(data));
                     }
                 }

@@ -1,7 +1,5 @@
 //! The task that listens to the client, from the request's head to the end of its half of the stream.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -13,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::envelope::{self, Opened};
 use super::frames::{Frames, Memory};
-use super::{ClientEvents, Heard, Received};
+use super::{ClientEvents, Heard, Progress};
 use crate::caller::events::SignedEvents;
 use crate::error::{Refusal, RefusalKind};
 use crate::panics;
@@ -71,7 +69,7 @@ pub(crate) struct Speech {
     pub body: Incoming,
     /// The client's key is known, and each of its frames is verified.
     pub signed: Option<SignedEvents>,
-    pub received: Received,
+    pub progress: Progress,
 }
 
 /// Begins to listen.
@@ -83,8 +81,8 @@ pub(crate) fn listen(
     // One event waits for the upstream; the next one is taken from the client only then.
     let (events, heard) = mpsc::channel(1);
     let (told, end) = oneshot::channel();
-    let Speech { body, signed, received } = speech;
-    let frames = Frames::of(body, received, Memory { hold, all });
+    let Speech { body, signed, progress } = speech;
+    let frames = Frames::of(body, progress.clone(), Memory { hold, all });
     let cut = CancellationToken::new();
     let cuts = cut.clone();
     let task = tokio::spawn(async move {
@@ -96,11 +94,7 @@ pub(crate) fn listen(
             cuts.cancel();
         }
     });
-    let events = ClientEvents {
-        heard: Arc::new(Mutex::new(heard)),
-        has_begun: Arc::new(AtomicBool::new(false)),
-        cut: cut.clone(),
-    };
+    let events = ClientEvents::new(heard, progress, cut.clone());
     (events, Listening { task: task.abort_handle(), cut, end: Some(end) })
 }
 

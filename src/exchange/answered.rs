@@ -47,7 +47,7 @@ impl Exchange {
 
     /// Takes down what an answer's head says. What is left of it are status, headers for the client, and the body.
     pub(super) fn answered(&mut self, answered: Answered) -> (StatusCode, HeaderMap, Meter, AnswerBody) {
-        let Answered { answer: Answer { status, mut headers, body }, region, target, listed_by: _ } = answered;
+        let Answered { answer: Answer { status, mut headers, body, .. }, region, target, listed_by: _ } = answered;
         // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
         self.record.destination_region = region;
         self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());

@@ -6,22 +6,22 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use super::{CLIENT_CLOSED_REQUEST, Exchange, OWN_ERROR};
-use crate::bidirectional::{End, Listening, Received};
+use crate::bidirectional::{End, Listening, Progress};
 use crate::error::Refusal;
 use crate::receive::budget::Held;
 use crate::record::Outcome;
 
 #[derive(Debug)]
 pub(super) struct ClientHalf {
-    pub(super) received: Received,
+    pub(super) progress: Progress,
     /// Since there is an answer. It ends with the exchange.
     listening: Option<Listening>,
 }
 
 impl Exchange {
     /// What the client streams counts as its request's body.
-    pub(crate) fn counts(&mut self, received: Received) {
-        self.client = Some(Box::new(ClientHalf { received, listening: None }));
+    pub(crate) fn follows(&mut self, progress: Progress) {
+        self.client = Some(Box::new(ClientHalf { progress, listening: None }));
     }
 
     /// From now on the exchange ends if the client's half breaks.

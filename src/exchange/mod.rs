@@ -286,7 +286,7 @@ impl Exchange {
             return;
         }
         if let Some(client) = &self.client {
-            self.record.request_size = client.received.bytes();
+            self.record.request_size = client.progress.received();
         }
         self.record.outcome = outcome;
         self.record.status_code = status;

@@ -368,7 +368,9 @@ async fn send_to(
         Err(failure) => {
             let why = failure.refusal().message.into_owned();
             return failed(match failure {
-                Failure::NotSent { .. } | Failure::NoCredential(_) | Failure::Unfit(_) => CallError::NotSent(why),
+                Failure::NotSent { .. } | Failure::NotRepeatable(_) | Failure::NoCredential(_) | Failure::Unfit(_) => {
+                    CallError::NotSent(why)
+                }
                 Failure::Broke(_) => CallError::Transport(why),
             });
         }

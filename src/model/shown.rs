@@ -99,7 +99,7 @@ impl Models {
             }
             None => body,
         };
-        Ok(Answer { status, headers, body: AnswerBody::Read(body) })
+        Ok(Answer { status, headers, body: AnswerBody::Read(body), refused_key: None })
     }
 }
 

@@ -45,7 +45,7 @@ impl Came {
         match attempt {
             Ok(answer) => Some(Came::of_status(answer.status.as_u16())),
             Err(Failure::Broke(_)) => Some(Came::Broke),
-            Err(Failure::NotSent { .. }) => Some(Came::Unreached),
+            Err(Failure::NotSent { .. } | Failure::NotRepeatable(_)) => Some(Came::Unreached),
             Err(Failure::NoCredential(_) | Failure::Unfit(_)) => None,
         }
     }
@@ -114,7 +114,7 @@ mod tests {
 
     fn answer(status: u16) -> Result<Answer, Failure> {
         let status = StatusCode::from_u16(status).unwrap();
-        Ok(Answer { status, headers: HeaderMap::new(), body: AnswerBody::Read(Bytes::new()) })
+        Ok(Answer { status, headers: HeaderMap::new(), body: AnswerBody::Read(Bytes::new()), refused_key: None })
     }
 
     fn not_sent() -> Result<Answer, Failure> {
@@ -137,6 +137,7 @@ mod tests {
             (answer(504), "failed"),
             (Err(Failure::Broke(String::new())), "broke"),
             (not_sent(), "unreached"),
+            (Err(Failure::NotRepeatable(String::new())), "unreached"),
         ] {
             let mut results = Results::default();
             results.came(0, 1, &attempt);

@@ -27,7 +27,7 @@ use body::UpstreamBody;
 use breaker::{Breaker, Seen};
 use clock::{Clock, Learnt, News};
 use outgoing::{Events, OutgoingBody};
-use pool::{Effort, Pool, PoolStatus, Pools, Protocols, SendError};
+use pool::{Effort, Pool, PoolStatus, Pools, SendError};
 use sign::BodyHash;
 use standing::Standing;
 use throttled::Throttled;
@@ -95,6 +95,8 @@ pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: AnswerBody,
+    /// The fingerprint of the current key, where the upstream has refused that and a further request would be signed no better.
+    pub refused_key: Option<[u8; 32]>,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,8 @@ pub(crate) enum Failure {
     /// Nobody has done anything with it: another upstream may be tried. `handshake`: the one that has failed; none where
     /// connections did not take the request.
     NotSent { why: String, handshake: Option<pool::Handshake> },
+    /// Nobody has done anything with it, but only the client may repeat it: a part of its stream has been sent.
+    NotRepeatable(String),
     /// The request may have been received: only the client may repeat it.
     Broke(String),
     /// There is no credential for this upstream.
@@ -166,10 +170,9 @@ impl Upstream {
         &self.credentials
     }
 
-    /// Takes down that the current key was refused.
-    pub(crate) fn note_refused_key(&self, now: Instant) {
-        let key = self.credentials.current(SystemTime::now()).ok();
-        self.refused_key.store(key.map(|key| Arc::new((key.fingerprint, now + KEY_REFUSED_FOR))));
+    /// Takes down that the key with this fingerprint was refused.
+    pub(crate) fn note_refused_key(&self, fingerprint: [u8; 32], now: Instant) {
+        self.refused_key.store(Some(Arc::new((fingerprint, now + KEY_REFUSED_FOR))));
     }
 
     /// The key that would be used was refused a moment ago.
@@ -218,6 +221,8 @@ impl Upstream {
     ) -> Result<Answer, Failure> {
         let mut credential = self.credentials.obtain().await.map_err(Failure::NoCredential)?;
         let (mut may_refresh, mut may_shift) = (true, true);
+        // The fingerprint of the key that was refused before this one.
+        let mut refused = None;
         loop {
             let is_good = credential.check_region(&self.region);
             let is_good = is_good.and_then(|()| credential.check_plane(request.plane, &self.region));
@@ -229,17 +234,23 @@ impl Upstream {
             let (offset, before) = (self.clock_offset(), effort.attempts);
             let answer = self.attempt(timeouts, request, &credential, offset, effort, &mut tell).await;
             effort.results.came(before, effort.attempts, &answer);
-            self.breaker(request.plane).seen(began, Instant::now(), seen(&answer));
-            let answer = answer?;
+            if let Some(seen) = seen(&answer) {
+                self.breaker(request.plane).seen(began, Instant::now(), seen);
+            }
+            let mut answer = answer?;
             let has_begun = request.events.as_ref().is_some_and(ClientEvents::has_begun);
             match answer.remedy() {
                 // Nothing that the client has said can be said again; the next request has the other key, or the right date.
                 Remedy::Credential if has_begun => {
-                    Box::pin(self.credentials.after_rejection(&credential)).await;
+                    let other = Box::pin(self.credentials.after_rejection(&credential)).await;
+                    // Requests that can be repeated get on with another one, be it the next or the one before.
+                    let has_other = other.is_some_and(|other| other.fingerprint != credential.fingerprint);
+                    answer.refused_key = self.refused_of(&credential, refused).filter(|_| !has_other);
                     return Ok(answer);
                 }
                 Remedy::Clock(theirs) if has_begun => {
-                    self.learn_clock(theirs, offset);
+                    let is_learnt = self.learn_clock(theirs, offset);
+                    answer.refused_key = self.refused_of(&credential, refused).filter(|_| !is_learnt);
                     return Ok(answer);
                 }
                 Remedy::Credential if may_refresh => {
@@ -247,14 +258,26 @@ impl Upstream {
                     let error = answer.error().unwrap_or_default().error_type;
                     tracing::warn!(region = %self.region, %error, "the upstream refused the credential; refreshing it");
                     let Some(other) = Box::pin(self.credentials.after_rejection(&credential)).await else {
+                        answer.refused_key = self.refused_of(&credential, refused);
                         return Ok(answer);
                     };
+                    refused = Some(credential.fingerprint);
                     credential = other;
                 }
                 Remedy::Clock(theirs) if may_shift && self.learn_clock(theirs, offset) => may_shift = false,
-                _ => return Ok(answer),
+                Remedy::Credential | Remedy::Clock(_) => {
+                    answer.refused_key = self.refused_of(&credential, refused);
+                    return Ok(answer);
+                }
+                Remedy::None | Remedy::Profile => return Ok(answer),
             }
         }
+    }
+
+    /// The current key, if it is the one that was used or the one before, which were refused; none if there is a newer one.
+    fn refused_of(&self, used: &Credential, before: Option<[u8; 32]>) -> Option<[u8; 32]> {
+        let current = self.credentials.current(SystemTime::now()).ok()?.fingerprint;
+        (used.fingerprint == current || before == Some(current)).then_some(current)
     }
 
     async fn attempt(
@@ -276,13 +299,20 @@ impl Upstream {
             tell(attempt);
             self.signed(outgoing, credential, body_hash, offset)
         };
-        let protocols = if outgoing.events.is_some() { Protocols::OnlyHttp2 } else { Protocols::Both };
-        let (response, lease) = match pool.send_by(protocols, timeouts.first_byte, effort, signed).await {
+        let events = outgoing.events.as_ref();
+        let sent = pool.send_with(events, timeouts.first_byte, effort, signed).await;
+        let is_refused = sent.as_ref().map_or(true, |(response, _)| response.status().as_u16() >= 400);
+        if let Some(events) = events.filter(|_| is_refused) {
+            // From here on it is certain whether another attempt could have all of them.
+            events.withdraw();
+        }
+        let (response, lease) = match sent {
             Ok(answered) => answered,
             Err(error @ SendError::OnlyHttp1 { .. }) => return Err(Failure::Unfit(only_http1(&error))),
             Err(error @ (SendError::Connect { .. } | SendError::NotMade(_) | SendError::NotTaken { .. })) => {
                 return Err(Failure::NotSent { why: error.to_string(), handshake: error.handshake() });
             }
+            Err(error @ SendError::NotRepeatable { .. }) => return Err(Failure::NotRepeatable(error.to_string())),
             Err(error @ (SendError::Broke { .. } | SendError::Silent { .. })) => {
                 return Err(Failure::Broke(error.to_string()));
             }
@@ -296,7 +326,7 @@ impl Upstream {
                 .map_err(|why| Failure::Broke(format!("{}: {why}", pool.endpoint())))?,
             _ => AnswerBody::Passing(body),
         };
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(Answer { status: head.status, headers: head.headers, body, refused_key: None })
     }
 
     /// The request with its credential. A signature carries the time of this moment.
@@ -325,15 +355,21 @@ impl Upstream {
             sign::authenticate(request.headers_mut(), credential, signed)?;
             return Ok(request);
         };
-        if client.has_begun() {
-            return Err("the upstream did not take the stream, of which a part had been sent already".to_owned());
-        }
         let signed = sign::Signed { body_hash: sigv4::events::PAYLOAD, ..signed };
         let chain = sign::authenticate_events(request.headers_mut(), credential, signed)?
             .ok_or("the credential does not sign")?;
-        let events = Events::new(client.clone(), Arc::clone(credential), chain, offset);
+        let events = Events::new(client.offer(), Arc::clone(credential), chain, offset);
         *request.body_mut() = OutgoingBody::Events(Box::new(events));
         Ok(request)
+    }
+
+    /// Whether the credential that there is can sign a bidirectional stream.
+    ///
+    /// # Errors
+    /// There is no credential, or Bedrock does not take it for streams.
+    pub(crate) async fn check_signer(&self) -> Result<(), Failure> {
+        let credential = self.credentials.obtain().await.map_err(Failure::NoCredential)?;
+        self.check_signs(&credential).map_err(Failure::Unfit)
     }
 
     /// Bedrock takes no API keys for bidirectional streams.
@@ -424,14 +460,16 @@ fn only_http1(error: &SendError) -> Refusal {
     Refusal::new(RefusalKind::Validation, message)
 }
 
-/// What an attempt tells of its upstream.
-fn seen(attempt: &Result<Answer, Failure>) -> Seen {
+/// What an attempt tells of its upstream; none if nothing.
+fn seen(attempt: &Result<Answer, Failure>) -> Option<Seen> {
     match attempt {
-        Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => Seen::Throttled,
-        Ok(answer) if answer.status.is_server_error() => Seen::Failed,
-        Ok(_) | Err(Failure::NoCredential(_) | Failure::Unfit(_)) => Seen::Served,
-        Err(Failure::Broke(_)) => Seen::Failed,
-        Err(Failure::NotSent { handshake, .. }) => Seen::Unreached { handshake: *handshake },
+        Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => Some(Seen::Throttled),
+        Ok(answer) if answer.status.is_server_error() => Some(Seen::Failed),
+        Ok(_) => Some(Seen::Served),
+        Err(Failure::Broke(_)) => Some(Seen::Failed),
+        Err(Failure::NotSent { handshake, .. }) => Some(Seen::Unreached { handshake: *handshake }),
+        // A peer that closes a connection in order, or has no room for one stream more, is as well as it was.
+        Err(Failure::NoCredential(_) | Failure::Unfit(_) | Failure::NotRepeatable(_)) => None,
     }
 }
 
@@ -505,7 +543,7 @@ impl Failure {
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Failure::NoCredential(refusal) | Failure::Unfit(refusal) => refusal.clone(),
-            Failure::NotSent { why, .. } | Failure::Broke(why) => {
+            Failure::NotSent { why, .. } | Failure::NotRepeatable(why) | Failure::Broke(why) => {
                 Refusal::new(RefusalKind::ServiceUnavailable, format!("the upstream gave no answer: {why}."))
             }
         }

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 
 use super::clock;
-use crate::bidirectional::{self, ClientEvents, Heard};
+use crate::bidirectional::{self, Heard, OfferedEvents};
 use crate::credentials::{Credential, CredentialKind};
 use crate::sigv4::events::Chain;
 
@@ -62,7 +62,7 @@ impl Body for OutgoingBody {
 
 /// A client's events on their way to one upstream.
 pub(crate) struct Events {
-    client: ClientEvents,
+    client: OfferedEvents,
     /// What the stream began with. It stays the same while newer keys take its place elsewhere.
     credential: Arc<Credential>,
     chain: Chain,
@@ -88,7 +88,7 @@ pub(super) fn cut_of_new_task() -> Option<CancellationToken> {
 
 impl Events {
     /// For the request whose signature begins the chain.
-    pub(crate) fn new(client: ClientEvents, credential: Arc<Credential>, chain: Chain, offset: i64) -> Events {
+    pub(crate) fn new(client: OfferedEvents, credential: Arc<Credential>, chain: Chain, offset: i64) -> Events {
         Events { client, credential, chain, offset, has_ended: false, was_asked: false }
     }
 

@@ -64,7 +64,7 @@ impl Standing {
                 }
             }
             Err(Failure::NotSent { why, .. }) => *self.lock().reach.of_mut(plane) = Reach::No(why.clone()),
-            Err(Failure::NoCredential(_) | Failure::Unfit(_) | Failure::Broke(_)) => return,
+            Err(Failure::NoCredential(_) | Failure::Unfit(_) | Failure::NotRepeatable(_) | Failure::Broke(_)) => return,
         }
         let is_in_trouble = self.lock().trouble().is_some();
         self.is_in_trouble.send_if_modified(|before| std::mem::replace(before, is_in_trouble) != is_in_trouble);
@@ -170,7 +170,7 @@ mod tests {
     fn answer(status: u16, error_type: &str) -> Result<Answer, Failure> {
         let body = serde_json::json!({ "__type": error_type, "message": "x" }).to_string();
         let status = StatusCode::from_u16(status).unwrap();
-        Ok(Answer { status, headers: http::HeaderMap::new(), body: AnswerBody::Read(body.into()) })
+        Ok(Answer { status, headers: http::HeaderMap::new(), body: AnswerBody::Read(body.into()), refused_key: None })
     }
 
     fn not_sent() -> Result<Answer, Failure> {

@@ -35,6 +35,7 @@ use tokio::sync::oneshot;
 
 use super::attempts::Results;
 use super::outgoing::OutgoingBody;
+use crate::bidirectional::ClientEvents;
 use crate::config::Endpoint;
 pub(crate) use per_worker::Pools;
 use state::{Connection, State, Waiter};
@@ -76,13 +77,6 @@ pub(crate) struct Pool {
     home: OnceLock<Handle>,
 }
 
-/// What a request can be sent over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocols {
-    Both,
-    OnlyHttp2,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Times {
     /// How long a request waits for its connection, in all.
@@ -107,6 +101,9 @@ pub(crate) enum SendError {
     /// Peers said, or closed the connection in such a way, that they did nothing with the request.
     #[error("{endpoint} did not take the request: {reason}")]
     NotTaken { endpoint: String, reason: String },
+    /// The same, and it cannot be sent to another peer: a part of the client's events has gone to this one.
+    #[error("{endpoint} did not take the stream, which cannot be sent again: {reason}")]
+    NotRepeatable { endpoint: String, reason: String },
     /// The request may have been received.
     #[error("the connection to {endpoint} broke before an answer: {reason}")]
     Broke { endpoint: String, reason: String },
@@ -224,13 +221,14 @@ impl Pool {
         effort: &mut Effort,
         make: impl FnMut(u32) -> Result<Outgoing, String>,
     ) -> impl Future<Output = Result<(Response<Incoming>, Lease), SendError>> {
-        self.send_by(Protocols::Both, first_byte, effort, make)
+        self.send_with(None, first_byte, effort, make)
     }
 
-    /// The same over one of these protocols.
-    pub(crate) async fn send_by(
+    /// The same for a request that may carry a client's events: these need HTTP/2, and of what an attempt has got of them, no
+    /// other one can be sent it.
+    pub(crate) async fn send_with(
         self: &Arc<Pool>,
-        protocols: Protocols,
+        events: Option<&ClientEvents>,
         first_byte: Duration,
         effort: &mut Effort,
         mut make: impl FnMut(u32) -> Result<Outgoing, String>,
@@ -245,7 +243,7 @@ impl Pool {
             effort.connecting += waited;
             patience = patience.saturating_sub(waited);
             let mut lease = lease?;
-            if protocols == Protocols::OnlyHttp2 && !lease.is_stream() {
+            if events.is_some() && !lease.is_stream() {
                 return Err(SendError::OnlyHttp1 { endpoint: self.endpoint.to_string() });
             }
             let request = make(effort.attempts + 1).map_err(SendError::NotMade)?;
@@ -276,6 +274,9 @@ impl Pool {
             lease.discard(is_unsent || refused == Some(Refused::Connection));
             if !is_unsent && refused.is_none() {
                 return Err(SendError::Broke { endpoint: self.endpoint.to_string(), reason });
+            }
+            if events.is_some_and(|events| !events.withdraw()) {
+                return Err(SendError::NotRepeatable { endpoint: self.endpoint.to_string(), reason });
             }
             if repeats == MAX_REPEATS {
                 return Err(self.not_taken(reason));
