@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -82,8 +83,10 @@ impl<F: Fn() -> Held> Frames<F> {
         loop {
             match timeout_at(until, self.body.frame()).await {
                 Err(_) => return Err(late()),
-                Ok(None) => return Ok(None),
-                // Its stream was reset, or its connection has ended.
+                Ok(None) if self.body.is_end_stream() => return Ok(None),
+                // A reset with NO_ERROR, with which some SDKs leave, is told as the end of the body too.
+                Ok(None) => return Err(End::Left),
+                // Its stream was reset otherwise, or its connection has ended.
                 Ok(Some(Err(_))) => return Err(End::Left),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data()
