@@ -310,7 +310,8 @@ impl Exchange {
             if self.record.attempts == 0 || self.never_sent {
                 admission.cancel();
             } else {
-                settle(admission, &self.record, self.has_answer, self.uncounted);
+                let was_heard = self.client.as_ref().is_some_and(|client| client.progress.has_begun());
+                settle(admission, &self.record, self.has_answer || was_heard, self.uncounted);
             }
         }
         let is_told = panics::vital(|| match self.opened.take() {
@@ -330,9 +331,10 @@ impl Exchange {
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
 /// upstream refused; one whose answer broke off used what had streamed, and may have used all that it reserved.
-fn settle(mut admission: Admission, record: &Record, has_answer: bool, uncounted: u64) {
+/// `may_have_used`: an answer has begun, or an upstream has got a part of the client's stream.
+fn settle(mut admission: Admission, record: &Record, may_have_used: bool, uncounted: u64) {
     let failed = record.outcome == Outcome::UpstreamError && record.status_code >= 400;
-    if failed || (record.outcome == Outcome::Refused && !has_answer) {
+    if failed || (record.outcome == Outcome::Refused && !may_have_used) {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);
     } else if record.outcome == Outcome::Completed && record.ended.is_none() {
