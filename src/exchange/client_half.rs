@@ -52,7 +52,7 @@ impl Exchange {
     /// The client has gone. Whatever becomes of the upstream's answer then follows from that.
     pub(crate) fn client_left(&mut self) {
         if self.road.cut_off.load(Ordering::Relaxed) {
-            return;
+            return self.cut_off();
         }
         self.record.error_message = Some("the client left before the end of the answer".to_owned());
         self.close(Outcome::ClientDisconnected, CLIENT_CLOSED_REQUEST);

@@ -281,6 +281,14 @@ impl Exchange {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The daemon ends, and what is still in flight with it.
+    fn cut_off(&mut self) {
+        let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
+        self.record.error_message = Some(why.to_owned());
+        let status = self.record.status_code;
+        self.close(Outcome::Interrupted, status);
+    }
+
     fn close(&mut self, outcome: Outcome, status: u16) {
         if std::mem::replace(&mut self.closed, true) {
             return;
@@ -360,10 +368,7 @@ impl Drop for Exchange {
             let status = if self.panicked { self.record.status_code } else { 500 };
             self.close(Outcome::Interrupted, status);
         } else if self.road.cut_off.load(Ordering::Relaxed) {
-            let why = "bedrock-sidecar: the daemon stopped before the end of the answer, when drain.timeout had passed";
-            self.record.error_message = Some(why.to_owned());
-            let status = self.record.status_code;
-            self.close(Outcome::Interrupted, status);
+            self.cut_off();
         } else {
             self.record.error_message.get_or_insert_with(|| "the client left before the end of the answer".to_owned());
             self.close(Outcome::ClientDisconnected, CLIENT_CLOSED_REQUEST);

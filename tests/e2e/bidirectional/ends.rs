@@ -59,6 +59,27 @@ async fn a_client_that_leaves_before_the_answer_is_not_waited_for() {
     assert_eq!((&record["outcome"], &record["statusCode"]), (&json!("client_disconnected"), &json!(499)), "{record}");
 }
 
+/// The client has not left, and has done nothing wrong, whether the upstream has answered or not.
+#[tokio::test]
+async fn what_outlasts_the_drain_is_recorded_as_cut_by_us() {
+    for late_head in [false, true] {
+        let options = simulator::Options { head_after_first_event: late_head, ..Default::default() };
+        let bedrock = bedrock_with(options).await;
+        let setup = with_callers(Setup::tls(&bedrock).secret(&aws_keys()), KEYED);
+        let mut daemon = setup.with("[drain]\ntimeout = \"1s\"\n").ready().await;
+        let mut talk = Talk::open(&daemon, As::Nobody).await;
+        match late_head {
+            false => talk.exchange("hello").await,
+            true => eventually("the request upstream", || received(&bedrock, OPERATION).len() == 1).await,
+        }
+        daemon.signal("TERM");
+        assert_eq!(daemon.ended().await.code(), Some(0));
+        let record = record(&daemon).await;
+        assert_eq!(record["outcome"], "interrupted", "{record}");
+        assert!(record["errorMessage"].as_str().unwrap().contains("drain.timeout"), "{record}");
+    }
+}
+
 #[tokio::test]
 async fn an_upstream_that_ends_its_half_ends_the_exchange() {
     let (bedrock, daemon) = pair().await;
