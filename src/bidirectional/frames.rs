@@ -64,7 +64,8 @@ impl<F: Fn() -> Held> Frames<F> {
         if total > LONGEST_FRAME {
             return Err(refusal(format!("a frame of the client's stream is longer than {LONGEST_FRAME} bytes.")));
         }
-        let held = (self.memory.hold)();
+        // Where others have the memory, the client waits, and its stream goes on.
+        let held = (self.memory.hold)().waiting_until(until);
         let mut whole = Gathered::new(held, 0, total, self.memory.all).await.map_err(End::Broken)?;
         loop {
             let part = self.rest.split_to(self.rest.len().min(total - whole.len()));

@@ -42,6 +42,8 @@ pub(crate) struct Held {
     bytes: usize,
     /// What it waits for room is added to this.
     waited: Option<Waited>,
+    /// It waits for room up to then; `LONGEST_WAIT` if this is none.
+    until: Option<Instant>,
 }
 
 /// Bytes in memory, with their part of the budget.
@@ -59,7 +61,7 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Kept<B> {
 impl Budget {
     /// For a body of this user, of which nothing has come yet.
     pub(crate) fn hold(self: &Arc<Budget>, user: User) -> Held {
-        Held { budget: Arc::clone(self), user, bytes: 0, waited: None }
+        Held { budget: Arc::clone(self), user, bytes: 0, waited: None, until: None }
     }
 
     /// Bytes that are taken now.
@@ -96,6 +98,12 @@ impl Held {
         self
     }
 
+    /// It waits for room until then: nobody waits for the end of its client's body, so it may wait as others are served.
+    pub(crate) fn waiting_until(mut self, until: Instant) -> Held {
+        self.until = Some(until);
+        self
+    }
+
     /// Bytes that may be in memory for it.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -115,7 +123,7 @@ impl Held {
     /// 503 if there is no room.
     pub(crate) async fn grow_to(&mut self, bytes: usize, most: usize) -> Result<(), Refusal> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
-        let until = Instant::now() + LONGEST_WAIT;
+        let until = self.until.unwrap_or_else(|| Instant::now() + LONGEST_WAIT);
         let mut waiting = None;
         loop {
             let freed = self.budget.freed.notified();
@@ -207,6 +215,20 @@ mod tests {
         drop(first);
         waiter.await.unwrap().unwrap();
         assert!(waited.total() >= LONGEST_WAIT / 2, "{waited:?}");
+    }
+
+    #[tokio::test]
+    async fn who_may_wait_longer_waits_longer() {
+        let budget = Arc::new(Budget::default());
+        let mut first = budget.hold(User::Local(1));
+        first.grow_to(50, 100).await.unwrap();
+        let mut patient = budget.hold(User::Local(1)).waiting_until(Instant::now() + 30 * LONGEST_WAIT);
+        let waiter = tokio::spawn(async move { patient.grow_to(40, 100).await });
+        // One that came later has given up meanwhile.
+        assert!(budget.hold(User::Local(1)).grow_to(40, 100).await.is_err());
+        assert!(!waiter.is_finished());
+        drop(first);
+        waiter.await.unwrap().unwrap();
     }
 
     #[tokio::test]
