@@ -200,7 +200,8 @@ pub struct Record {
     pub attempts: u32,
     /// How the request ended.
     pub outcome: Outcome,
-    /// `without_final_event` where a stream ended between two events, before the one that ends such streams.
+    /// `without_final_event` where a stream ended between two events, before the one that ends such streams; `before_client`
+    /// where the answer's half of a bidirectional stream ended before the client's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
     /// How many more refusals of the same caller and reason this record stands for.

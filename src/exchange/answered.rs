@@ -15,6 +15,8 @@ use crate::upstream::{Answer, AnswerBody, strip};
 
 /// The record's `ended` for a stream that ended between two events, before its final one.
 const WITHOUT_FINAL_EVENT: &str = "without_final_event";
+/// The same for the answer's half of a bidirectional stream that ended while the client could still speak.
+const BEFORE_CLIENT: &str = "before_client";
 
 /// What an upstream answered, which one it was, and what was sent for the model; none where the request names no model.
 #[derive(Debug)]
@@ -84,6 +86,9 @@ impl Exchange {
                 self.record.error_message = Some("the upstream's stream ended within an event".to_owned());
             }
             (None, Ending::WithoutFinalEvent) => self.record.ended = Some(WITHOUT_FINAL_EVENT.to_owned()),
+            (None, Ending::Whole) if outcome == Outcome::Completed && self.client_may_speak() => {
+                self.record.ended = Some(BEFORE_CLIENT.to_owned());
+            }
             (None, Ending::Whole) => {}
         }
         self.close(outcome, status);

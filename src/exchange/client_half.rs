@@ -45,6 +45,11 @@ impl Exchange {
         }
     }
 
+    /// The upstream has not got the end of the client's half.
+    pub(super) fn client_may_speak(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| !client.progress.has_ended())
+    }
+
     pub(super) fn is_bidirectional(&self) -> bool {
         self.client.is_some()
     }
