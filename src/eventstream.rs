@@ -117,16 +117,23 @@ pub(crate) fn push_header(headers: &mut Vec<u8>, name: &str, kind: u8, value: &[
 
 /// A frame with these headers, each written by [`push_header`].
 pub(crate) fn frame(headers: &[u8], payload: &[u8]) -> Bytes {
+    let [before, after] = around(headers, payload);
+    [&before[..], payload, &after[..]].concat().into()
+}
+
+/// The same without a copy of the payload: what of the frame comes before it, and what follows.
+pub(crate) fn around(headers: &[u8], payload: &[u8]) -> [Bytes; 2] {
     let total = PRELUDE + headers.len() + payload.len() + TRAILER;
-    let mut frame = BytesMut::with_capacity(total);
+    let mut before = BytesMut::with_capacity(PRELUDE + headers.len());
     for length in [total, headers.len()] {
-        frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        before.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     }
-    frame.put_u32(crc32fast::hash(&frame));
-    frame.put_slice(headers);
-    frame.put_slice(payload);
-    frame.put_u32(crc32fast::hash(&frame));
-    frame.freeze()
+    before.put_u32(crc32fast::hash(&before));
+    before.put_slice(headers);
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&before);
+    checksum.update(payload);
+    [before.freeze(), Bytes::copy_from_slice(&checksum.finalize().to_be_bytes())]
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {

@@ -65,11 +65,13 @@ pub(crate) fn event(payload: Bytes) -> Result<Bytes, Refusal> {
     Frame::of(payload).map(Frame::into_bytes).ok_or_else(|| malformed("holds no event, or more than one"))
 }
 
-/// Puts an event, or nothing at the stream's end, into an envelope.
-pub(crate) fn seal(milliseconds: i64, signature: &[u8], payload: &[u8]) -> Bytes {
+/// Puts an event, or nothing at the stream's end, into an envelope, of which these are the parts in their order. The event is
+/// not copied: its part of the memory for bodies goes with it.
+pub(crate) fn seal(milliseconds: i64, signature: &[u8], payload: Bytes) -> [Bytes; 3] {
     let mut headers = date_header(milliseconds);
     push_header(&mut headers, ":chunk-signature", BYTES, signature);
-    eventstream::frame(&headers, payload)
+    let [before, after] = eventstream::around(&headers, &payload);
+    [before, payload, after]
 }
 
 fn malformed(what: &str) -> Refusal {
@@ -89,13 +91,19 @@ mod tests {
         Frame::of(eventstream::frame(&encoded, payload)).unwrap()
     }
 
+    fn sealed(payload: &Bytes) -> Frame {
+        let parts = seal(7, &[1; 32], payload.clone());
+        assert!(payload.is_empty() || parts[1].as_ptr() == payload.as_ptr(), "the same memory");
+        Frame::of(parts.concat().into()).unwrap()
+    }
+
     #[test]
     fn what_was_sealed_is_opened() {
         let inner = frame(&[(":event-type", STRING, b"chunk")], b"{}").into_bytes();
-        let Ok(Opened::Signed(signed)) = open(Frame::of(seal(7, &[1; 32], &inner)).unwrap()) else { panic!() };
+        let Ok(Opened::Signed(signed)) = open(sealed(&inner)) else { panic!() };
         assert_eq!((signed.milliseconds, signed.signature, &signed.payload), (7, vec![1; 32], &inner));
         assert_eq!(event(signed.payload).unwrap(), inner);
-        let Ok(Opened::Signed(end)) = open(Frame::of(seal(7, &[1; 32], b"")).unwrap()) else { panic!() };
+        let Ok(Opened::Signed(end)) = open(sealed(&Bytes::new())) else { panic!() };
         assert!(end.payload.is_empty());
         assert!(matches!(open(Frame::of(inner.clone()).unwrap()), Ok(Opened::Bare(bare)) if bare == inner));
     }

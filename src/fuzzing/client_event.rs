@@ -25,8 +25,8 @@ pub fn client_event(data: &[u8]) -> bool {
             true
         }
         Ok(Opened::Signed(signed)) => {
-            let sealed = envelope::seal(signed.milliseconds, &signed.signature, &signed.payload);
-            let Some(Ok(Opened::Signed(again))) = Frame::of(sealed).map(envelope::open) else {
+            let sealed = envelope::seal(signed.milliseconds, &signed.signature, signed.payload.clone());
+            let Some(Ok(Opened::Signed(again))) = Frame::of(sealed.concat().into()).map(envelope::open) else {
                 panic!("an envelope of ours is no envelope")
             };
             assert_eq!((again.milliseconds, &again.signature), (signed.milliseconds, &signed.signature));

@@ -2,6 +2,7 @@
 //! envelope with a signature of ours.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -68,7 +69,9 @@ pub(crate) struct Events {
     chain: Chain,
     /// How far the upstream's clock is ahead of ours, in milliseconds.
     offset: i64,
-    /// Its signed end has been sent.
+    /// What is left of the envelope that is being sent.
+    unsent: VecDeque<Bytes>,
+    /// Its signed end has been signed.
     has_ended: bool,
     /// It has been asked for its first event.
     was_asked: bool,
@@ -89,12 +92,15 @@ pub(super) fn cut_of_new_task() -> Option<CancellationToken> {
 impl Events {
     /// For the request whose signature begins the chain.
     pub(crate) fn new(client: OfferedEvents, credential: Arc<Credential>, chain: Chain, offset: i64) -> Events {
-        Events { client, credential, chain, offset, has_ended: false, was_asked: false }
+        Events { client, credential, chain, offset, unsent: VecDeque::new(), has_ended: false, was_asked: false }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if !std::mem::replace(&mut self.was_asked, true) {
             CUT.set(Some(self.client.cut()));
+        }
+        if let Some(part) = self.unsent.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         if self.has_ended {
             return Poll::Ready(None);
@@ -108,18 +114,21 @@ impl Events {
                 Bytes::new()
             }
         };
-        let sealed = self.sealed(&event).ok_or_else(|| h2::Reason::INTERNAL_ERROR.into());
-        Poll::Ready(Some(sealed.map(Frame::data)))
+        let Some(sealed) = self.sealed(event) else {
+            return Poll::Ready(Some(Err(h2::Reason::INTERNAL_ERROR.into())));
+        };
+        self.unsent.extend(sealed.into_iter().filter(|part| !part.is_empty()));
+        Poll::Ready(self.unsent.pop_front().map(|part| Ok(Frame::data(part))))
     }
 
     /// An event in its envelope; the end of the stream has an empty one.
-    fn sealed(&mut self, event: &[u8]) -> Option<Bytes> {
+    fn sealed(&mut self, event: Bytes) -> Option<[Bytes; 3]> {
         let CredentialKind::AwsKeys(keys) = &self.credential.kind else { return None };
         let now = clock::shifted(SystemTime::now(), self.offset);
         // Whole seconds, as AWS's own signers date them.
         let seconds = i64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).ok()?;
         let milliseconds = seconds.checked_mul(1000)?;
-        let signature = self.chain.next(milliseconds, event, |scope| keys.signing_key(scope));
+        let signature = self.chain.next(milliseconds, &event, |scope| keys.signing_key(scope));
         Some(bidirectional::seal(milliseconds, &signature, event))
     }
 }

@@ -104,6 +104,32 @@ async fn an_upstream_that_does_not_read_holds_the_client_up() {
     assert_eq!(upstream(&bedrock).await.ended, Ended::ClientWentAway, "reset, although it reads nothing");
 }
 
+/// What waits counts in the memory for bodies until it has been sent.
+#[tokio::test]
+async fn long_frames_count_until_they_have_been_sent() {
+    let (bedrock, daemon) = pair().await;
+    let mut talk = Talk::open(&daemon, As::Key(BILLING)).await;
+    talk.exchange("hello").await;
+    talk.say("deaf").await;
+    let (filler, mut length) = ("x".repeat(1_000_000), 0);
+    for _ in 0..6 {
+        let frame = talk.frame(Some(&text(&filler)));
+        length = frame.len();
+        talk.send(frame).await;
+    }
+    let held = || async { metric(&daemon.metrics().await, "bedrock_sidecar_buffered_bytes").unwrap_or_default() };
+    let three = 3.0 * f64::from(u32::try_from(length).unwrap()) - 1_000.0;
+    until_async("one that is sent, one that waits, and one behind it", || async {
+        Some(held().await).filter(|held| *held >= three)
+    })
+    .await;
+    talk.sends.send_reset(h2::Reason::CANCEL);
+    assert_eq!(upstream(&bedrock).await.ended, Ended::ClientWentAway);
+    until_async("all to be given back", || async { Some(held().await).filter(|held| *held < 1.0) }).await;
+    let record = record(&daemon).await;
+    assert_eq!(record["outcome"], "client_disconnected", "{record}");
+}
+
 /// A client may say much in long events, which fill windows and come in many pieces.
 #[tokio::test]
 async fn much_passes_to_an_upstream_that_reads() {
