@@ -55,7 +55,7 @@ struct Line {
 }
 
 impl ClientEvents {
-    fn new(heard: mpsc::Receiver<Heard>, progress: Progress, cut: CancellationToken) -> ClientEvents {
+    pub(crate) fn new(heard: mpsc::Receiver<Heard>, progress: Progress, cut: CancellationToken) -> ClientEvents {
         let line = Line { heard, turn: 0, cut: CancellationToken::new() };
         ClientEvents { line: Arc::new(Mutex::new(line)), progress, cut }
     }

@@ -1,5 +1,7 @@
 //! What calls come to when an upstream is slow, silent, or stops in the middle.
 
+mod streams;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -18,19 +20,29 @@ fn own_calls_wait_for_no_model() {
 /// An upstream whose host accepts connections and says nothing.
 async fn silent(connect: Duration) -> (Upstream, tokio::net::TcpListener, tempfile::NamedTempFile) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (upstream, file) = on(listener.local_addr().unwrap().port(), None, connect);
+    (upstream, listener, file)
+}
+
+/// An upstream with AWS keys whose host is on this port, and which waits so long for each of its steps.
+fn on(
+    port: u16,
+    certificate: Option<rustls::pki_types::CertificateDer<'static>>,
+    connect: Duration,
+) -> (Upstream, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "AKIAKEY:s").unwrap();
     let source = settings::SecretLocation::File(file.path().to_owned());
     let wanted = settings::Credentials { source, refresh_interval: Duration::from_secs(300) };
-    let port = listener.local_addr().unwrap().port();
     let endpoint = crate::config::Endpoint { tls: true, host: "127.0.0.1".to_owned(), port };
     let upstream = settings::Upstream {
         endpoints: Planes::each(|_| endpoint.clone()),
+        ca: certificate.map(|one| [one].into()),
         ..settings::Upstream::of_region("us-east-1", &wanted, &settings::Mantle::default())
     };
     let credentials = Arc::new(Credentials::new(&wanted, ["us-east-1".to_owned()].into()));
     let timeouts = settings::Timeouts { connect, first_byte: connect, idle: connect };
-    (Upstream::new(&upstream, timeouts, credentials).unwrap(), listener, file)
+    (Upstream::new(&upstream, timeouts, credentials).unwrap(), file)
 }
 
 #[tokio::test]

@@ -141,6 +141,31 @@ async fn nothing_is_sent_twice_once_the_client_has_spoken() {
     assert_eq!(received(&second, OPERATION).len(), 1);
 }
 
+/// The key that was refused is remembered, and not the one that has taken its place.
+#[tokio::test]
+async fn a_stale_key_of_a_stream_does_not_turn_requests_away_from_its_upstream() {
+    let late = Options { head_after_first_event: true, ..Options::default() };
+    let (first, second) =
+        (bedrock_with(late).await, bedrock_with(Options { region: "us-west-2".into(), ..Options::default() }).await);
+    let daemon = Setup::several(&[(&first, "us-east-1"), (&second, "us-west-2")]).secret(&aws_keys()).ready().await;
+    let other = json!({
+        "aws_access_key_id": simulator::DEFAULT_TEMPORARY_ACCESS_KEY_ID,
+        "aws_secret_access_key": simulator::DEFAULT_TEMPORARY_SECRET_ACCESS_KEY,
+        "aws_session_token": simulator::DEFAULT_SESSION_TOKEN,
+    });
+    std::fs::write(daemon.secret_path(), other.to_string()).unwrap();
+    first.inject(Fault::once(Effect::UnrecognizedClient).on(OPERATION));
+    let mut talk = Talk::open(&daemon, As::Nobody).await;
+    talk.say("hello").await;
+    talk.refusal().await;
+    assert_eq!(talk.refused_as(), (403, "UnrecognizedClientException"));
+    let record = record(&daemon).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_error"), &json!(1)), "{record}");
+    let answer = daemon.post(&converse_path(ON_DEMAND), converse("x")).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")));
+    assert_eq!(received(&second, OPERATION).len(), 0);
+}
+
 /// A stream is signed to its end with the key that it began with.
 #[tokio::test]
 async fn a_key_that_is_rotated_meanwhile_changes_nothing_for_the_stream() {
