@@ -63,6 +63,11 @@ pub(crate) async fn answer(
         true => Some(talk.frames.next(exchange::now(skew)).await.map_err(|error| refuse(&record, error))?),
         false => None,
     };
+    let bytes = talk.frames.bytes;
+    record.update(|received| received.body_length = bytes);
+    if let Some(crate::faults::Effect::SlowFirstByte { ms }) = &effect {
+        tokio::time::sleep(std::time::Duration::from_millis(*ms)).await;
+    }
     if let Some(error) = effect.as_ref().and_then(crate::faults::Effect::error) {
         return Err(refuse(&record, error));
     }

@@ -1,7 +1,7 @@
 //! What passes, whoever says it, and what does not: frames that were forged, left out, repeated, put elsewhere or cut off.
 
 use serde_json::json;
-use simulator::Options;
+use simulator::{Effect, Fault, Options};
 
 use super::*;
 
@@ -165,6 +165,28 @@ async fn a_forged_first_frame_is_refused_before_there_is_an_answer() {
         received(&bedrock, OPERATION).iter().all(|sent| sent.event_count == 0 && sent.status != Some(200))
     })
     .await;
+}
+
+/// What the upstream has got by then may have been used, although it has answered nothing.
+#[tokio::test]
+async fn what_an_upstream_has_heard_counts_although_the_stream_is_refused() {
+    let bedrock = bedrock_with(Options { head_after_first_event: true, ..Options::default() }).await;
+    let setup = with_callers(Setup::tls(&bedrock).secret(&aws_keys()), KEYED);
+    let daemon = setup.with("[limits]\ntokens_per_day = 10000\n").ready().await;
+    bedrock.inject(Fault::once(Effect::SlowFirstByte { ms: 60_000 }).on(OPERATION));
+    let mut talk = Talk::open(&daemon, As::Key(BILLING)).await;
+    talk.say("hello").await;
+    eventually("the first event upstream", || received(&bedrock, OPERATION).iter().any(|one| one.body_length > 0))
+        .await;
+    let frame = forged(&mut talk).pop().unwrap();
+    talk.send(frame).await;
+    talk.refusal().await;
+    assert_eq!(talk.refused_as(), (403, "InvalidSignatureException"));
+    let record = record(&daemon).await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&json!("refused"), &json!(1)), "{record}");
+    let used = "bedrock_sidecar_limit_used_ratio{limit=\"tokens_per_day\",scope=\"host\",name=\"\"}";
+    let used = metric(&daemon.metrics().await, used).unwrap();
+    assert!(used > 0.2, "what was reserved stays: {used}");
 }
 
 /// A head that was signed for another body, or with another secret.
