@@ -192,5 +192,5 @@ async fn as_bedrock_counts(answer: Answer) -> Result<Answer, Stop> {
     let body = answer.read(LONGEST_COUNT).await.map_err(|why| Stop::Failed(crate::upstream::Failure::Broke(why)))?;
     let body = counting::counted(&body).unwrap_or(body);
     headers.remove(CONTENT_LENGTH);
-    Ok(Answer { status, headers, body: AnswerBody::Read(body) })
+    Ok(Answer { status, headers, body: AnswerBody::Read(body), refused_key: None })
 }
