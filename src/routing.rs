@@ -78,8 +78,7 @@ pub(crate) fn check_reach(road: &Road, caller: &Caller, permit: &Permit, operati
                 ),
             ));
         }
-        // No such host is known in GovCloud.
-        Plane::Mantle => Partitions::only(Partition::Commercial),
+        Plane::Mantle => with_host(road, Plane::Mantle).map(|at| road.regions[at].partition()).collect(),
         _ => road.partitions,
     };
     if !permit.reach().and(partitions).is_empty() {
@@ -102,7 +101,7 @@ pub(crate) async fn decide(
 ) -> Result<Route, Refusal> {
     check_reach(road, caller, permit, received.operation)?;
     if received.operation.plane == Plane::Mantle {
-        return of_mantle(road, received);
+        return of_mantle(road, caller, permit, received);
     }
     if let Some(partition) = road.partitions.single() {
         return Ok(Route { partition, first: Places::All, then: Vec::new() });
@@ -173,24 +172,45 @@ fn of_model(road: &Road, caller: &Caller, permit: &Permit, model: &str) -> Resul
     Ok(Some(route(partition, first, then)))
 }
 
-/// Where there is a mantle host. What it serves no listing tells, so all are asked in their order.
-fn of_mantle(road: &Road, received: &Received) -> Result<Route, Refusal> {
+/// The upstreams that have a host of a plane.
+fn with_host(road: &Road, plane: Plane) -> impl Iterator<Item = usize> {
+    (0..road.regions.len()).filter(move |at| road.regions[*at].upstream.serves(plane))
+}
+
+/// Where there is a mantle host. What these serve is in no catalogue, so a line of `[models.partition]` decides, then the
+/// model's name, and then the order of the file.
+fn of_mantle(road: &Road, caller: &Caller, permit: &Permit, received: &Received) -> Result<Route, Refusal> {
     let model = received.model.as_ref().map(|model| model.name.as_str());
     let pin = model.and_then(|model| road.regions.first()?.models.pin(model));
-    if let Some(pin) = pin.filter(|pin| pin.partition != Partition::Commercial) {
-        return Err(Refusal::new(
-            RefusalKind::AccessDenied,
-            format!(
-                "{:.200} is served, by [models.partition] at {}, in the partition {}, which has no bedrock-mantle.",
-                model.unwrap_or_default(),
-                pin.place,
-                pin.partition
-            ),
-        ));
+    if let (Some(model), Some(pin)) = (model, pin) {
+        let partition = pin.partition;
+        if !permit.reach().has(partition) {
+            let what = format!("{model:.200} is served, by [models.partition] at {}, in", pin.place);
+            return Err(policy::stays(caller, permit, partition, &what, &road.settings));
+        }
+        if !with_host(road, Plane::Mantle).any(|at| road.regions[at].partition() == partition) {
+            let sentence = format!(
+                "{model:.200} is served, by [models.partition] at {}, in the partition {partition}, of which no upstream has a bedrock-mantle host.",
+                pin.place
+            );
+            return Err(Refusal::new(RefusalKind::AccessDenied, sentence));
+        }
     }
-    let has_it = |at: &usize| road.regions[*at].upstream.serves(Plane::Mantle);
-    let first = (0..road.regions.len()).filter(has_it).collect();
-    Ok(Route { partition: Partition::Commercial, first: Places::Some(first), then: Vec::new() })
+    let may: Vec<(usize, Partition)> = with_host(road, Plane::Mantle)
+        .map(|at| (at, road.regions[at].partition()))
+        .filter(|(_, partition)| permit.reach().has(*partition))
+        .collect();
+    let home = model.and_then(Partition::of_name).filter(|home| may.iter().any(|(_, one)| one == home));
+    let partition = pin.map(|pin| pin.partition).or(home).or(may.first().map(|(_, first)| *first)).unwrap_or_default();
+    let crosses = road.settings.policy.cross_partition_failover && pin.is_none();
+    Ok(in_order(&may, partition, crosses))
+}
+
+/// All of a partition in their order, and those of the other one behind them if failover may lead there.
+fn in_order(may: &[(usize, Partition)], partition: Partition, crosses: bool) -> Route {
+    let places = |of: Partition| may.iter().filter(move |(_, one)| *one == of).map(|(at, _)| *at).collect::<Vec<_>>();
+    let then = if crosses { places(partition.other()) } else { Vec::new() };
+    Route { partition, first: Places::Some(places(partition)), then }
 }
 
 /// An operation that invokes no model: it goes where what it names is at home, or else to the first upstream.
@@ -219,10 +239,8 @@ fn of_no_model(road: &Road, caller: &Caller, permit: &Permit, received: &Receive
         .filter(|(_, partition)| permit.reach().has(*partition))
         .collect();
     let partition = named.or(may.first().map(|(_, partition)| *partition)).unwrap_or_default();
-    let places = |of: Partition| may.iter().filter(move |(_, one)| *one == of).map(|(at, _)| *at).collect::<Vec<_>>();
     let crosses = road.settings.policy.cross_partition_failover && named.is_none();
-    let then = if crosses { places(partition.other()) } else { Vec::new() };
-    Ok(Route { partition, first: Places::Some(places(partition)), then })
+    Ok(in_order(&may, partition, crosses))
 }
 
 /// An upstream, as far as the choice goes by it.

@@ -1,12 +1,10 @@
-//! What `[mantle]` means: whether `bedrock-mantle`, the second inference host of a commercial region, is used, and which host
-//! that is.
+//! What `[mantle]` means: whether `bedrock-mantle`, the second inference host of a region, is used, and which host that is.
 
 use std::ops::Range;
 
 use toml::Spanned;
 
 use crate::config::{self, ConfigError, Endpoint, Source};
-use crate::partition::Partition;
 
 /// Whether the host is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +32,7 @@ impl Mantle {
     /// Whether the mantle host of an upstream is used.
     ///
     /// # Errors
-    /// It would be the only host without FIPS, or the upstream has none.
+    /// It would be the only host without FIPS.
     pub(super) fn is_used(
         &self,
         written: Option<&Spanned<Endpoint>>,
@@ -43,19 +41,11 @@ impl Mantle {
         source: &Source,
     ) -> Result<bool, ConfigError> {
         let region = upstream.region;
-        if let Some(written) = written {
-            if !has_host(region) {
-                let sentence = format!(
-                    "no bedrock-mantle host is known in GovCloud, so {region} has none; remove this line, and name the host at an upstream of a commercial region."
-                );
-                return Err(source.error(written.span(), sentence));
-            }
-            if !self.enabled {
+        if !self.enabled {
+            if let Some(written) = written {
                 let sentence = "mantle_endpoint is not used as long as [mantle] does not say enabled = true.";
                 warnings.push(source.error(written.span(), sentence).to_string());
             }
-        }
-        if !self.enabled || !has_host(region) {
             return Ok(false);
         }
         let span = written.map_or_else(|| self.span.clone(), Spanned::span);
@@ -69,23 +59,9 @@ impl Mantle {
         }
         Ok(true)
     }
-
-    /// Refuses to be enabled where no upstream has such a host.
-    pub(super) fn check_used(&self, upstreams: &[super::Upstream], source: &Source) -> Result<(), ConfigError> {
-        if !self.enabled || upstreams.iter().any(|upstream| upstream.mantle) {
-            return Ok(());
-        }
-        let sentence = "no bedrock-mantle host is known in GovCloud, and no upstream is in a commercial region; leave enabled = false, or add such an upstream.";
-        Err(source.error(self.span.clone(), sentence))
-    }
 }
 
-/// Whether a region may have such a host. In GovCloud none is known.
-pub(super) fn has_host(region: &str) -> bool {
-    Partition::of_region(region) == Partition::Commercial
-}
-
-/// AWS's own host of a region.
+/// AWS's own host of a region, in GovCloud too.
 pub(super) fn host(region: &str) -> Endpoint {
     Endpoint::https(format!("bedrock-mantle.{region}.api.aws"))
 }
@@ -130,7 +106,9 @@ mod tests {
             read(&format!("{ON}{PARIS}")),
             Ok(vec![Some("https://bedrock-mantle.eu-west-1.api.aws".to_owned())])
         );
-        assert_eq!(read(&format!("{ANYWAY}{GOV}{EAST}")), Ok(vec![None, east]), "GovCloud has none");
+        let gov = Some("https://bedrock-mantle.us-gov-west-1.api.aws".to_owned());
+        assert_eq!(read(&format!("{ANYWAY}{GOV}{EAST}")), Ok(vec![gov.clone(), east]));
+        assert_eq!(read(&format!("{ON}{GOV}fips = false\n")), Ok(vec![gov]));
         let own = "mantle_endpoint = \"https://mantle.example\"\n";
         assert_eq!(read(&format!("{ON}{EAST}{own}")), Ok(vec![Some("https://mantle.example".to_owned())]));
     }
@@ -146,6 +124,7 @@ mod tests {
             (format!("{ON}{EAST}{runtime}"), 2),
             (format!("{ON}{EAST}{vpce}"), 5),
             (format!("{ON}{PARIS}{EAST}"), 2),
+            (ON.to_owned() + GOV, 2),
         ] {
             let error = read(&text).unwrap_err();
             assert!(error.starts_with(&format!("c.toml:{line}:")), "{text}: {error}");
@@ -157,15 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn a_host_of_another_region_is_refused() {
         let host = "mantle_endpoint = \"https://bedrock-mantle.us-west-2.api.aws\"\n";
-        for (text, says) in [
-            (format!("{ON}{GOV}"), "no upstream is in a commercial region"),
-            (format!("{ANYWAY}{EAST}{GOV}mantle_endpoint = \"https://mantle.example\"\n"), "so us-gov-west-1 has none"),
-            (format!("{ANYWAY}{EAST}{host}"), "serves us-west-2"),
-        ] {
-            let error = read(&text).unwrap_err();
-            assert!(error.contains(says), "{text}: {error}");
+        for (upstream, says) in [(EAST, "serves us-west-2"), (GOV, "is not in GovCloud, whose key it must never see")] {
+            let error = read(&format!("{ANYWAY}{upstream}{host}")).unwrap_err();
+            assert!(error.contains(says), "{error}");
         }
     }
 

@@ -176,7 +176,6 @@ impl Settings {
         let credentials = credentials(config.credentials, "[credentials]", None, source)?;
         let mantle = Mantle::new(&config.mantle);
         let upstreams = upstreams(config.upstreams, &credentials, &mantle, &mut warnings, source)?;
-        mantle.check_used(&upstreams, source)?;
         let partitions: Partitions = upstreams.iter().map(Upstream::partition).collect();
         if let Some(span) = of_its_own
             && upstreams.iter().all(|upstream| upstream.credentials != credentials)
@@ -365,7 +364,7 @@ impl Upstream {
         Upstream {
             region: region.to_owned(),
             endpoints: Planes::each(|plane| host(plane, region, fips)),
-            mantle: mantle.enabled && mantle::has_host(region),
+            mantle: mantle.enabled,
             ca: None,
             credentials: credentials.clone(),
             weight: 1,

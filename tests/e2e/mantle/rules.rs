@@ -132,38 +132,114 @@ async fn what_must_stay_in_govcloud_does_not_go_there() {
     assert_eq!(bedrock.requests().len(), 1);
 }
 
+/// A GovCloud region and a commercial one, in this order, and which of the two mantle hosts is named.
+struct Both {
+    gov: simulator::Simulator,
+    east: simulator::Simulator,
+}
+
+impl Both {
+    async fn start() -> Both {
+        let gov = bedrock_with(simulator::Options { region: "us-gov-west-1".into(), ..Default::default() }).await;
+        Both { gov, east: bedrock().await }
+    }
+
+    fn setup(&self, gov_has_it: bool, more: &str) -> Setup {
+        let setup = Setup::mantle(&self.east);
+        let secret = setup.path().join("gov");
+        std::fs::write(&secret, simulator::GOVCLOUD_BEARER_TOKEN).unwrap();
+        let at = |region: &str, bedrock: &simulator::Simulator, has_it: bool| {
+            let ca = setup.path().join(region);
+            std::fs::write(&ca, bedrock.ca_pem()).unwrap();
+            let mantle = format!("mantle_endpoint = \"{}\"\n", bedrock.mantle_tls_endpoint());
+            upstream(region, &bedrock.tls_endpoint(), Some(&ca)) + if has_it { &mantle } else { "" }
+        };
+        let gov = at("us-gov-west-1", &self.gov, gov_has_it);
+        let key = format!("credentials = {{ source = \"file\", file = \"{}\" }}\n", secret.display());
+        let upstreams = gov + &key + &at("us-east-1", &self.east, true);
+        setup.upstreams(&upstreams).with(more)
+    }
+
+    fn mantle_calls(&self) -> (usize, usize) {
+        let calls = |bedrock| received(bedrock, "MantleChatCompletions").len();
+        (calls(&self.gov), calls(&self.east))
+    }
+}
+
+/// GovCloud has a host of its own, so what need not leave does not.
 #[tokio::test]
-async fn beside_a_govcloud_upstream_it_is_commercial() {
-    let east = bedrock().await;
-    let gov = bedrock_with(simulator::Options { region: "us-gov-west-1".into(), ..Default::default() }).await;
-    let setup = Setup::mantle(&east);
-    let secret = setup.path().join("gov");
-    std::fs::write(&secret, simulator::GOVCLOUD_BEARER_TOKEN).unwrap();
-    let ca = |name: &str, bedrock: &simulator::Simulator| {
-        let path = setup.path().join(name);
-        std::fs::write(&path, bedrock.ca_pem()).unwrap();
-        path
-    };
-    let text = format!(
-        "{}credentials = {{ source = \"file\", file = \"{}\" }}\n{}mantle_endpoint = \"{}\"\n",
-        upstream("us-gov-west-1", &gov.tls_endpoint(), Some(&ca("gov.pem", &gov))),
-        secret.display(),
-        upstream("us-east-1", &east.tls_endpoint(), Some(&ca("east.pem", &east))),
-        east.mantle_tls_endpoint(),
-    );
-    let pins = "[models.partition]\n\"openai.gpt-oss-20b\" = \"aws-us-gov\"";
-    let daemon = setup.upstreams(&text).with(pins).ready().await;
-    let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
-    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{answer:?}");
-    let record = daemon.record_of(&answer).await;
-    assert_record(&record, &[("destinationPartition", json!("commercial")), ("endpoint", json!("bedrock-mantle"))]);
-    let answer = daemon.post("/v1/chat/completions", chat("openai.gpt-oss-20b", json!({}))).await;
-    assert!(refused(&answer, 403, "AccessDeniedException").contains("has no bedrock-mantle"));
+async fn the_first_partition_of_the_file_serves_what_no_line_places_elsewhere() {
+    let both = Both::start().await;
+    let pins = "[models.partition]\n\"openai.gpt-oss-20b\" = \"aws\"\n\
+                [policy]\ndata_classifications = [\"public\", \"cui\"]\n[policy.partitions]\n\"aws\" = [\"public\"]\n\
+                \"aws-us-gov\" = [\"public\", \"cui\"]";
+    let daemon = both.setup(true, pins).ready().await;
+    let arn = format!("arn:aws:bedrock:us-east-1::foundation-model/{GPT}");
+    let (gov, east) = (Some(("us-gov-west-1", "govcloud")), Some(("us-east-1", "commercial")));
+    for (model, level, expected) in [
+        (GPT, "public", gov),
+        (GPT, "cui", gov),
+        ("us-gov.openai.gpt-oss-120b", "cui", gov),
+        (arn.as_str(), "public", east),
+        (arn.as_str(), "cui", gov),
+        ("openai.gpt-oss-20b", "public", east),
+        ("openai.gpt-oss-20b", "cui", None),
+    ] {
+        let before = both.mantle_calls();
+        let mut asked = request(Method::POST, "/v1/chat/completions", chat(model, json!({})));
+        asked.headers_mut().insert("x-data-classification", level.parse().unwrap());
+        let answer = send(daemon.address(), asked).await;
+        let record = daemon.record_of(&answer).await;
+        assert_record(&record, &[("modelId", json!(model)), ("dataClassification", json!(level))]);
+        let Some((region, partition)) = expected else {
+            assert!(refused(&answer, 403, "AccessDeniedException").contains("by [models.partition] at"), "{answer:?}");
+            assert_record(&record, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+            assert_eq!(both.mantle_calls(), before);
+            continue;
+        };
+        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some(region)), "{model}: {answer:?}");
+        assert_record(
+            &record,
+            &[
+                ("destinationPartition", json!(partition)),
+                ("destinationRegion", json!(region)),
+                ("endpoint", json!("bedrock-mantle")),
+                ("outcome", json!("completed")),
+                ("inputTokens", json!(3)),
+                ("outputTokens", json!(4)),
+            ],
+        );
+    }
+    assert_eq!(both.mantle_calls(), (4, 2));
     let status: Value = daemon.admin_get("/status").await.json();
-    let upstreams = status["upstreams"].as_array().unwrap();
-    assert!(upstreams[0].get("mantle").is_none(), "{status}");
-    assert_eq!(upstreams[1]["mantle"]["endpoint"], json!(east.mantle_tls_endpoint()), "{status}");
-    assert!(received(&gov, "MantleChatCompletions").is_empty());
+    for (upstream, bedrock) in status["upstreams"].as_array().unwrap().iter().zip([&both.gov, &both.east]) {
+        assert_eq!(upstream["mantle"]["endpoint"], json!(bedrock.mantle_tls_endpoint()), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn the_other_partition_is_asked_only_where_failover_may_lead_there() {
+    use simulator::{Effect, Fault};
+    for (crosses, status, asked) in [(false, 503, (1, 0)), (true, 200, (1, 1))] {
+        let both = Both::start().await;
+        let daemon =
+            both.setup(true, &format!("[policy]\ncross_partition_failover = {crosses}")).ready().await;
+        both.gov.inject(
+            Fault::once(Effect::Error {
+                status: 503,
+                error_type: "overloaded".into(),
+                message: "x".into(),
+                capital: false,
+                headers: Default::default(),
+            })
+            .on("MantleChatCompletions"),
+        );
+        let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+        assert_eq!((answer.status, both.mantle_calls()), (status, asked), "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        let partition = if crosses { "commercial" } else { "govcloud" };
+        assert_record(&record, &[("destinationPartition", json!(partition)), ("statusCode", json!(status))]);
+    }
 }
 
 /// The breaker and the room of this host are its own.
