@@ -78,9 +78,14 @@ pub(crate) fn check_reach(road: &Road, caller: &Caller, permit: &Permit, operati
                 ),
             ));
         }
-        Plane::Mantle => with_host(road, Plane::Mantle).map(|at| road.regions[at].partition()).collect(),
+        plane @ (Plane::Mantle | Plane::AgentRuntime) => {
+            with_host(road, plane).map(|at| road.regions[at].partition()).collect()
+        }
         _ => road.partitions,
     };
+    if partitions.is_empty() {
+        return Err(without_host(operation, "any of the upstreams"));
+    }
     if !permit.reach().and(partitions).is_empty() {
         return Ok(());
     }
@@ -103,6 +108,51 @@ pub(crate) async fn decide(
     if received.operation.plane == Plane::Mantle {
         return of_mantle(road, caller, permit, received);
     }
+    if received.operation.plane == Plane::AgentRuntime {
+        // In a box: few requests rerank.
+        return Box::pin(of_agent_runtime(road, caller, permit, received, user)).await;
+    }
+    by_model(road, caller, permit, received, user).await
+}
+
+/// Where the model is served, and only to those that have a host for it.
+async fn of_agent_runtime(
+    road: &Road,
+    caller: &Caller,
+    permit: &Permit,
+    received: &Received,
+    user: User,
+) -> Result<Route, Refusal> {
+    let route = by_model(road, caller, permit, received, user).await?;
+    let has_host = |at: &usize| road.regions[*at].upstream.serves(Plane::AgentRuntime);
+    let first: Vec<usize> = route.first(road).filter(has_host).collect();
+    if first.is_empty() {
+        let whose = format!("the upstreams of the partition {} that serve its model", route.partition);
+        return Err(without_host(received.operation, &whose));
+    }
+    Ok(Route { first: Places::Some(first), then: route.then().filter(has_host).collect(), ..route })
+}
+
+/// Of a host that nobody has written, where the other ones are.
+fn without_host(operation: &Operation, whose: &str) -> Refusal {
+    let (host, setting) = match operation.plane {
+        Plane::Mantle => ("bedrock-mantle", "mantle_endpoint"),
+        _ => ("bedrock-agent-runtime", "agent_runtime_endpoint"),
+    };
+    let sentence = format!(
+        "{} is served by {host}, which is not used at {whose}, because other endpoints are written there; write {setting} there too.",
+        operation.name
+    );
+    Refusal::new(RefusalKind::UnknownOperation, sentence)
+}
+
+async fn by_model(
+    road: &Road,
+    caller: &Caller,
+    permit: &Permit,
+    received: &Received,
+    user: User,
+) -> Result<Route, Refusal> {
     if let Some(partition) = road.partitions.single() {
         return Ok(Route { partition, first: Places::All, then: Vec::new() });
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::config::{self, ConfigError, Endpoint, Source};
+use crate::operation::Plane;
 
 /// Whether the host is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,8 +20,10 @@ pub(crate) struct Mantle {
 /// An upstream, as far as its mantle host depends on it.
 pub(super) struct Beside<'a> {
     pub region: &'a str,
-    /// Requests to it go to FIPS hosts.
+    /// Requests to it go to FIPS hosts, as far as nobody has said where to.
     pub is_fips: bool,
+    /// Its other endpoints are written, so that it sends to no public host beside them.
+    pub is_private: bool,
 }
 
 impl Mantle {
@@ -48,6 +51,13 @@ impl Mantle {
             }
             return Ok(false);
         }
+        if written.is_none() && upstream.is_private {
+            let sentence = format!(
+                "bedrock-mantle is not used in {region}: its other endpoints are written, and nothing goes to a public host beside them; write mantle_endpoint there too."
+            );
+            warnings.push(source.error(self.span.clone(), sentence).to_string());
+            return Ok(false);
+        }
         let span = written.map_or_else(|| self.span.clone(), Spanned::span);
         let endpoint = written.map_or_else(|| host(region), |written| written.get_ref().clone());
         if upstream.is_fips && is_without_fips(&endpoint) && !self.allow_non_fips {
@@ -58,6 +68,15 @@ impl Mantle {
             return Err(source.error(span, sentence));
         }
         Ok(true)
+    }
+
+    /// Refuses to be enabled where no upstream has such a host.
+    pub(super) fn check_used(&self, upstreams: &[super::Upstream], source: &Source) -> Result<(), ConfigError> {
+        if !self.enabled || upstreams.iter().any(|upstream| upstream.serves(Plane::Mantle)) {
+            return Ok(());
+        }
+        let sentence = "no upstream has a bedrock-mantle host: their other endpoints are written, and nothing goes to a public host beside them; write mantle_endpoint at one of them, or leave enabled = false.";
+        Err(source.error(self.span.clone(), sentence))
     }
 }
 
@@ -83,7 +102,7 @@ mod tests {
         let source = Source::new(Path::new("c.toml"), text.to_owned());
         let settings = Settings::from_source(&source).map_err(|error| error.to_string())?;
         let host = |upstream: &crate::settings::Upstream| {
-            upstream.mantle.then(|| upstream.endpoint(crate::operation::Plane::Mantle).to_string())
+            upstream.serves(Plane::Mantle).then(|| upstream.endpoint(Plane::Mantle).to_string())
         };
         Ok(settings.upstreams.iter().map(host).collect())
     }
@@ -121,8 +140,11 @@ mod tests {
             (ON.to_owned(), 2),
             (format!("{ON}{EAST}"), 2),
             (format!("{ON}{EAST}fips = true\n"), 2),
-            (format!("{ON}{EAST}{runtime}"), 2),
+            (format!("{ON}{EAST}{runtime}{vpce}"), 6),
             (format!("{ON}{EAST}{vpce}"), 5),
+            // What is private is not therefore without FIPS.
+            (format!("{ON}{EAST}runtime_endpoint = \"https://runtime.example\"\n{vpce}"), 6),
+            (format!("{ON}{PARIS}{runtime}{vpce}").replace("us-east-1", "eu-west-1"), 6),
             (format!("{ON}{PARIS}{EAST}"), 2),
             (ON.to_owned() + GOV, 2),
         ] {
@@ -133,6 +155,24 @@ mod tests {
         }
         let fips = "mantle_endpoint = \"https://bedrock-mantle-fips.us-east-1.api.aws\"\n";
         assert!(read(&format!("{ON}{EAST}{fips}")).is_ok(), "one that has the name of a FIPS host");
+    }
+
+    #[test]
+    fn beside_written_endpoints_it_has_to_be_written_too() {
+        let own = "mantle_endpoint = \"https://mantle.example\"\n";
+        for key in ["runtime_endpoint", "control_endpoint"] {
+            let private = format!("{EAST}{key} = \"https://bedrock.example\"\n");
+            let error = read(&format!("{ANYWAY}{private}")).unwrap_err();
+            assert!(error.starts_with("c.toml:2:") && error.contains("write mantle_endpoint at one of them"), "{error}");
+            assert_eq!(read(&format!("{ANYWAY}{private}{own}")), Ok(vec![Some("https://mantle.example".to_owned())]));
+            let text = format!("{ANYWAY}{private}{PARIS}");
+            let paris = Some("https://bedrock-mantle.eu-west-1.api.aws".to_owned());
+            assert_eq!(read(&text), Ok(vec![None, paris]));
+            let settings = Settings::from_source(&Source::new(Path::new("c.toml"), text)).unwrap();
+            let told = |warning: &String| warning.contains("not used in us-east-1") && warning.contains("mantle_endpoint");
+            assert!(settings.warnings.iter().any(told), "{:?}", settings.warnings);
+            assert_eq!(read(&private), Ok(vec![None]), "not enabled");
+        }
     }
 
     #[test]

@@ -85,8 +85,8 @@ pub(crate) struct Upstream {
     pub region: String,
     /// The host of each plane.
     pub endpoints: Planes<Endpoint>,
-    /// That of bedrock-mantle is used.
-    pub mantle: bool,
+    /// Whether it is used.
+    pub used: Planes<bool>,
     /// Trusted instead of the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// The top-level ones, unless it has its own.
@@ -176,6 +176,7 @@ impl Settings {
         let credentials = credentials(config.credentials, "[credentials]", None, source)?;
         let mantle = Mantle::new(&config.mantle);
         let upstreams = upstreams(config.upstreams, &credentials, &mantle, &mut warnings, source)?;
+        mantle.check_used(&upstreams, source)?;
         let partitions: Partitions = upstreams.iter().map(Upstream::partition).collect();
         if let Some(span) = of_its_own
             && upstreams.iter().all(|upstream| upstream.credentials != credentials)
@@ -273,7 +274,8 @@ fn upstreams(
     source: &Source,
 ) -> Result<Vec<Upstream>, ConfigError> {
     let Some(upstreams) = upstreams else {
-        let beside = mantle::Beside { region: DEFAULT_REGION, is_fips: FIPS_REGIONS.contains(&DEFAULT_REGION) };
+        let is_fips = FIPS_REGIONS.contains(&DEFAULT_REGION);
+        let beside = mantle::Beside { region: DEFAULT_REGION, is_fips, is_private: false };
         mantle.is_used(None, &beside, warnings, source)?;
         return Ok(vec![Upstream::of_region(DEFAULT_REGION, credentials, mantle)]);
     };
@@ -335,11 +337,17 @@ fn one_upstream(
         .map(|own| credentials(Some(own), "the upstream's credentials", Some(&region), source))
         .transpose()?;
     let weight = failover::weight(upstream.weight.as_ref(), source)?;
-    let is_fips = upstream.fips == Some(true)
-        || written.of(Plane::Runtime).map_or(fips, |endpoint| endpoint.get_ref().host.contains("bedrock-runtime-fips"));
-    let own_mantle = upstream.mantle_endpoint.as_ref();
-    let mantle = mantle.is_used(own_mantle, &mantle::Beside { region: &region, is_fips }, warnings, source)?;
-    Ok(Upstream { endpoints, mantle, region, ca, credentials: own.unwrap_or_else(|| shared.clone()), weight })
+    let is_of_fips = |endpoint: &Spanned<Endpoint>| endpoint.get_ref().host.contains("bedrock-runtime-fips");
+    let is_fips = fips || upstream.runtime_endpoint.as_ref().is_some_and(is_of_fips);
+    let is_private = upstream.runtime_endpoint.is_some() || upstream.control_endpoint.is_some();
+    let beside = mantle::Beside { region: &region, is_fips, is_private };
+    let mantle = mantle.is_used(upstream.mantle_endpoint.as_ref(), &beside, warnings, source)?;
+    let used = Planes::each(|plane| match plane {
+        Plane::Runtime | Plane::Control => true,
+        Plane::AgentRuntime => written.of(plane).is_some() || !is_private,
+        Plane::Mantle => mantle,
+    });
+    Ok(Upstream { endpoints, used, region, ca, credentials: own.unwrap_or_else(|| shared.clone()), weight })
 }
 
 impl Upstream {
@@ -350,7 +358,7 @@ impl Upstream {
 
     /// Whether the host of a plane is used.
     pub(crate) fn serves(&self, plane: Plane) -> bool {
-        plane != Plane::Mantle || self.mantle
+        *self.used.of(plane)
     }
 
     /// The host of a plane.
@@ -364,7 +372,7 @@ impl Upstream {
         Upstream {
             region: region.to_owned(),
             endpoints: Planes::each(|plane| host(plane, region, fips)),
-            mantle: mantle.enabled,
+            used: Planes::each(|plane| plane != Plane::Mantle || mantle.enabled),
             ca: None,
             credentials: credentials.clone(),
             weight: 1,

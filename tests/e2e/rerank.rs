@@ -44,6 +44,27 @@ fn setup(bedrock: &Simulator) -> Setup {
     Setup::alone().upstreams(&at("us-east-1", bedrock)).secret(&keys())
 }
 
+/// Whoever writes private endpoints does not want a public host beside them.
+#[tokio::test]
+async fn where_other_endpoints_are_written_its_own_is_not_a_public_host() {
+    let (east, west) = (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Default::default() }).await);
+    let private = upstream("us-east-1", &east.plain_endpoint(), None);
+    let daemon = Setup::alone().upstreams(&private).secret(&keys()).ready().await;
+    east.clear();
+    let answer = rerank(&daemon, MODEL).await;
+    assert!(refused(&answer, 404, "UnknownOperationException").contains("write agent_runtime_endpoint"), "{answer:?}");
+    let nowhere = [("operation", json!("Rerank")), ("outcome", json!("refused")), ("attempts", json!(0))];
+    recorded(&daemon, &answer, &nowhere).await;
+    assert!(east.requests().is_empty());
+    // Another upstream has one.
+    let daemon = Setup::alone().upstreams(&(private + &at("us-west-2", &west))).secret(&keys()).ready().await;
+    let answer = rerank(&daemon, MODEL).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+    let there = [("destinationRegion", json!("us-west-2")), ("attempts", json!(1)), ("outcome", json!("completed"))];
+    recorded(&daemon, &answer, &there).await;
+    assert!(received(&east, "Rerank").is_empty());
+}
+
 async fn rerank(daemon: &Daemon, model: &str) -> Answer {
     daemon.post("/rerank", body(model)).await
 }

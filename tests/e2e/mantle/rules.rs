@@ -218,6 +218,29 @@ async fn the_first_partition_of_the_file_serves_what_no_line_places_elsewhere() 
 }
 
 #[tokio::test]
+async fn an_upstream_with_written_endpoints_has_none_unless_it_is_written() {
+    let both = Both::start().await;
+    let more = "[models.partition]\n\"openai.gpt-oss-20b\" = \"aws-us-gov\"\n[[callers]]\nname = \"me\"\nusers = [\"UID\"]";
+    let more = more.replace("UID", &own_uid().to_string());
+    let daemon = both.setup(false, &more).ready().await;
+    let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+    assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-east-1")), "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_record(&record, &[("destinationPartition", json!("commercial")), ("endpoint", json!("bedrock-mantle"))]);
+    let answer = daemon.post("/v1/chat/completions", chat("openai.gpt-oss-20b", json!({}))).await;
+    let sentence = refused(&answer, 403, "AccessDeniedException");
+    assert!(sentence.contains("no upstream has a bedrock-mantle host"), "{sentence}");
+    assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+    let status: Value = daemon.admin_get("/status").await.json();
+    assert!(status["upstreams"][0].get("mantle").is_none(), "{status}");
+    let stays = both.setup(false, &format!("{more}\ncommercial = \"deny\"")).ready().await;
+    let answer = stays.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+    refused(&answer, 403, "AccessDeniedException");
+    assert_record(&stays.record_of(&answer).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+    assert_eq!(both.mantle_calls(), (0, 1));
+}
+
+#[tokio::test]
 async fn the_other_partition_is_asked_only_where_failover_may_lead_there() {
     use simulator::{Effect, Fault};
     for (crosses, status, asked) in [(false, 503, (1, 0)), (true, 200, (1, 1))] {
