@@ -335,7 +335,7 @@ async fn try_region(
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers, None)?;
         let answer = send(region, exchange, &request).await?;
-        return Ok(answered(region, request.plane, answer, None));
+        return Ok(answered(region, answer, None));
     };
     match received.operation.model {
         ModelPlace::Described if received.operation.plane == Plane::Mantle => {
@@ -373,7 +373,7 @@ async fn describe(
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
-    Ok(answered(region, request.plane, answer, Some(target)))
+    Ok(answered(region, answer, Some(target)))
 }
 
 async fn invoke(
@@ -417,7 +417,7 @@ async fn invoke(
             models.forget(&requested.name, &target, upstream);
         }
         let lacks = mantle::may_have(region, received.operation, &answer);
-        let answered = answered(region, request.plane, answer, Some(target));
+        let answered = answered(region, answer, Some(target));
         return match lacks {
             // In a box: what is asked for seldom shall not make the future of every request larger.
             true => {
@@ -429,8 +429,9 @@ async fn invoke(
     }
 }
 
-fn answered(region: &Region, plane: Plane, answer: Answer, target: Option<Target>) -> Answered {
-    let listed_by = matches!(plane, Plane::Control | Plane::Mantle).then(|| Arc::clone(&region.models));
+fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered {
+    // A listing names no model.
+    let listed_by = target.is_none().then(|| Arc::clone(&region.models));
     Answered { answer, region: region.upstream.region.clone(), target, listed_by }
 }
 

@@ -206,6 +206,14 @@ pub(crate) static RERANK: Operation = row(
 pub(crate) static MANTLE_LIST_MODELS: Operation =
     mantle("MantleListModels", "GET", &["v1", "models"], NoModel, NoTokens);
 
+/// What bedrock-runtime lists for OpenAI's clients.
+pub(crate) static OPENAI_LIST_MODELS: Operation =
+    beside("OpenAI", "OpenAIListModels", "GET", &["openai", "v1", "models"]);
+
+/// The same for Anthropic's.
+pub(crate) static ANTHROPIC_LIST_MODELS: Operation =
+    beside("Anthropic", "AnthropicListModels", "GET", &["anthropic", "v1", "models"]);
+
 /// Anthropic's path, which both hosts serve.
 pub(crate) static MESSAGES_COUNT_TOKENS: Operation = row(
     "MessagesCountTokens",
@@ -284,7 +292,7 @@ pub(crate) static OPERATIONS: [&Operation; 49] = [
     &beside("OpenAI", "OpenAIDeleteResponse", "DELETE", &["openai", "v1", "responses", "{}"]),
     &beside("OpenAI", "OpenAICancelResponse", "POST", &["openai", "v1", "responses", "{}", "cancel"]),
     &beside("OpenAI", "OpenAIListInputItems", "GET", &["openai", "v1", "responses", "{}", "input_items"]),
-    &beside("OpenAI", "OpenAIListModels", "GET", &["openai", "v1", "models"]),
+    &OPENAI_LIST_MODELS,
     &of_group("OpenAI", row("OpenAIGetModel", "GET", &["openai", "v1", "models", "{}"], Runtime, Described, NoTokens)),
     &of_group("OpenAI", row("OpenAICreateBatch", "POST", &["openai", "v1", "batches"], Runtime, Unseen, FromBody)),
     &beside("OpenAI", "OpenAIListBatches", "GET", &["openai", "v1", "batches"]),
@@ -292,7 +300,7 @@ pub(crate) static OPERATIONS: [&Operation; 49] = [
     &beside("OpenAI", "OpenAICancelBatch", "POST", &["openai", "v1", "batches", "{}", "cancel"]),
     &MESSAGES,
     &MESSAGES_COUNT_TOKENS,
-    &beside("Anthropic", "AnthropicListModels", "GET", &["anthropic", "v1", "models"]),
+    &ANTHROPIC_LIST_MODELS,
     &of_group(
         "Anthropic",
         row("AnthropicGetModel", "GET", &["anthropic", "v1", "models", "{}"], Runtime, Described, NoTokens),

@@ -23,6 +23,7 @@ use crate::listen::activity::Arrival;
 use crate::listen::{Client, guard};
 use crate::model::lookup::Asker;
 use crate::operation::{self, Matched, ModelPlace, Operation, Plane, Stores, TokenEstimate};
+use crate::partition::Partitions;
 use crate::policy::{self, Permit};
 use crate::record::Outcome;
 use crate::request::Received;
@@ -260,19 +261,27 @@ pub(crate) async fn process(
         tier,
     };
     let queued = exchange.queued.measure();
+    let reach = permit.reach();
     let admission = admit(road, permit, asked).await?;
     drop(queued);
     let answered = forward::forward(road, exchange.admitted(admission), &forms, &route).await?;
-    let shown = shown(caller, received.operation, answered).await;
+    let shown = shown(road, caller, reach, received.operation, answered).await;
     // Nothing else fails there than reading what the upstream has begun to send.
     shown.inspect_err(|_| exchange.record.outcome = Outcome::UpstreamBroke)
 }
 
 /// Of a listing, what the caller may use; everything else as it is.
-async fn shown(caller: &Caller, operation: &Operation, mut answered: Answered) -> Result<Answered, Refusal> {
+async fn shown(
+    road: &Road,
+    caller: &Caller,
+    reach: Partitions,
+    operation: &Operation,
+    mut answered: Answered,
+) -> Result<Answered, Refusal> {
     if let Some(models) = answered.listed_by.take() {
+        let reach = reach.and(routing::with_plane(road, operation.plane));
         // In a box: few requests list anything.
-        answered.answer = Box::pin(models.shown(operation, caller.entry.as_deref(), answered.answer)).await?;
+        answered.answer = Box::pin(models.shown(operation, caller.entry.as_deref(), reach, answered.answer)).await?;
     }
     Ok(answered)
 }

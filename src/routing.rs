@@ -78,10 +78,7 @@ pub(crate) fn check_reach(road: &Road, caller: &Caller, permit: &Permit, operati
                 ),
             ));
         }
-        plane @ (Plane::Mantle | Plane::AgentRuntime) => {
-            with_host(road, plane).map(|at| road.regions[at].partition()).collect()
-        }
-        _ => road.partitions,
+        plane => with_plane(road, plane),
     };
     if partitions.is_empty() {
         return Err(without_host(operation, "any of the upstreams"));
@@ -220,6 +217,16 @@ fn of_model(road: &Road, caller: &Caller, permit: &Permit, model: &str) -> Resul
     let (first, others): (Vec<_>, Vec<_>) = may.into_iter().partition(|one| one.partition == partition);
     let then = others.into_iter().filter(|one| crosses && one.serves != Serves::No).map(|one| one.at).collect();
     Ok(Some(route(partition, first, then)))
+}
+
+/// The partitions that have a host of a plane.
+pub(crate) fn with_plane(road: &Road, plane: Plane) -> Partitions {
+    match plane {
+        Plane::Mantle | Plane::AgentRuntime => {
+            with_host(road, plane).map(|at| road.regions[at].partition()).collect()
+        }
+        Plane::Runtime | Plane::Control => road.partitions,
+    }
 }
 
 /// The upstreams that have a host of a plane.

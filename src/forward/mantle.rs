@@ -54,14 +54,14 @@ pub(super) async fn invoke(
     let answer = send(region, exchange, &request).await?;
     let is_elsewhere = answer.error().is_some_and(|error| error.names_another_route(answer.status));
     if is_below_openai || !is_elsewhere {
-        return Ok(answered(region, Plane::Mantle, answer, Some(target)));
+        return Ok(answered(region, answer, Some(target)));
     }
     request.path = below_openai(&request.path)?;
     let answer = send(region, exchange, &request).await?;
     if answer.status.is_success() {
         region.models.note_below_openai(&target.identifier);
     }
-    Ok(answered(region, Plane::Mantle, answer, Some(target)))
+    Ok(answered(region, answer, Some(target)))
 }
 
 /// Asks for what the host says of one model.
@@ -77,7 +77,7 @@ pub(super) async fn describe(
     let target = target(road, region, exchange, &requested.name, asker).await?;
     let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
-    Ok(answered(region, Plane::Mantle, answer, Some(target)))
+    Ok(answered(region, answer, Some(target)))
 }
 
 /// Whether bedrock-runtime lacks what was asked for, and the mantle host may have it.
@@ -140,7 +140,7 @@ pub(super) async fn instead(
         return Ok(lacking);
     }
     let answer = if is_count { as_bedrock_counts(answer).await? } else { answer };
-    Ok(answered(region, Plane::Mantle, answer, Some(target)))
+    Ok(answered(region, answer, Some(target)))
 }
 
 async fn target(

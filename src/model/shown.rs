@@ -15,6 +15,7 @@ use super::rules::{Facts, Rules};
 use crate::config::Listings;
 use crate::error::{Refusal, RefusalKind};
 use crate::operation::{self, Operation};
+use crate::partition::Partitions;
 use crate::settings::callers::CallerEntry;
 use crate::upstream::{Answer, AnswerBody};
 
@@ -26,21 +27,24 @@ const LONGEST: usize = 16 * 1024 * 1024;
 enum Listing {
     Models,
     Profiles,
-    /// Models of the mantle host, as OpenAI lists them.
-    OnMantle,
+    /// Models as OpenAI and Anthropic list them, of either host.
+    ById,
 }
 
 #[derive(Deserialize)]
-struct OpenAiModel {
+struct ById {
     id: String,
 }
+
+static BY_ID: [&Operation; 3] =
+    [&operation::MANTLE_LIST_MODELS, &operation::OPENAI_LIST_MODELS, &operation::ANTHROPIC_LIST_MODELS];
 
 impl Listing {
     fn of(operation: &Operation) -> Option<Listing> {
         match operation {
             _ if *operation == operation::LIST_FOUNDATION_MODELS => Some(Listing::Models),
             _ if *operation == operation::LIST_INFERENCE_PROFILES => Some(Listing::Profiles),
-            _ if *operation == operation::MANTLE_LIST_MODELS => Some(Listing::OnMantle),
+            _ if BY_ID.contains(&operation) => Some(Listing::ById),
             _ => None,
         }
     }
@@ -50,21 +54,22 @@ impl Listing {
         match self {
             Listing::Models => "modelSummaries",
             Listing::Profiles => "inferenceProfileSummaries",
-            Listing::OnMantle => "data",
+            Listing::ById => "data",
         }
     }
 
     /// An entry that cannot be read is none that could be used.
-    fn shows(self, entry: &RawValue, rules: Rules<'_>, facts: Facts<'_>) -> bool {
+    fn shows(self, entry: &RawValue, rules: Rules<'_>, facts: Facts<'_>, may_go: impl Fn(&str) -> bool) -> bool {
+        let shows = |id: &str| may_go(id) && rules.judge(id, facts).is_ok();
         match self {
-            Listing::Models => serde_json::from_str::<FoundationModel>(entry.get())
-                .is_ok_and(|model| rules.judge(&model.model_id, facts).is_ok()),
-            Listing::OnMantle => serde_json::from_str::<OpenAiModel>(entry.get())
-                .is_ok_and(|model| rules.judge(&model.id, facts).is_ok()),
+            Listing::Models => {
+                serde_json::from_str::<FoundationModel>(entry.get()).is_ok_and(|model| shows(&model.model_id))
+            }
+            Listing::ById => serde_json::from_str::<ById>(entry.get()).is_ok_and(|model| shows(&model.id)),
             Listing::Profiles => {
                 serde_json::from_str::<Profile>(entry.get()).is_ok_and(|profile| match profile.is_application() {
                     true => rules.application(&profile.inference_profile_arn, &profile).is_ok(),
-                    false => rules.judge(&profile.inference_profile_id, facts).is_ok(),
+                    false => shows(&profile.inference_profile_id),
                 })
             }
         }
@@ -72,7 +77,8 @@ impl Listing {
 }
 
 impl Models {
-    /// The same answer, and of a listing only what this caller may use. Where that is everything, the same bytes.
+    /// The same answer, and of a listing only what this caller may use, also where `[models.partition]` places it elsewhere:
+    /// `reach` is where a request may go. Where that is everything, the same bytes.
     ///
     /// # Errors
     /// The upstream has not sent the whole list.
@@ -80,6 +86,7 @@ impl Models {
         &self,
         operation: &Operation,
         caller: Option<&CallerEntry>,
+        reach: Partitions,
         answer: Answer,
     ) -> Result<Answer, Refusal> {
         let wanted = Listing::of(operation).filter(|_| self.settings.list == Listings::Allowed);
@@ -92,7 +99,8 @@ impl Models {
         let listed = self.catalogue.load();
         let facts = Facts { catalogue: listed.as_ref().map(|listed| &listed.catalogue), looked_up: None };
         let rules = Rules::new(&self.settings, caller);
-        let body = match without(&body, listing.member(), |entry| listing.shows(entry, rules, facts)) {
+        let may_go = |id: &str| self.pin(id).is_none_or(|pin| reach.has(pin.partition));
+        let body = match without(&body, listing.member(), |entry| listing.shows(entry, rules, facts, may_go)) {
             Some(less) => {
                 headers.remove(CONTENT_LENGTH);
                 less
@@ -119,6 +127,23 @@ fn without(body: &[u8], member: &str, keeps: impl Fn(&RawValue) -> bool) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_list_of_models_is_looked_through() {
+        let listings: Vec<&str> = operation::OPERATIONS
+            .into_iter()
+            .filter(|operation| Listing::of(operation).is_some())
+            .map(|operation| operation.name)
+            .collect();
+        let all = [
+            "OpenAIListModels",
+            "AnthropicListModels",
+            "MantleListModels",
+            "ListFoundationModels",
+            "ListInferenceProfiles",
+        ];
+        assert_eq!(listings, all);
+    }
 
     #[test]
     fn what_is_kept_keeps_its_bytes() {

@@ -240,6 +240,27 @@ async fn an_upstream_with_written_endpoints_has_none_unless_it_is_written() {
     assert_eq!(both.mantle_calls(), (0, 1));
 }
 
+/// A model that a line places where the caller may not go, or where no such host is, is not listed.
+#[tokio::test]
+async fn what_is_placed_out_of_reach_is_not_listed() {
+    let both = Both::start().await;
+    let lines = "[policy]\ndata_classifications = [\"public\", \"cui\"]\n[policy.partitions]\n\"aws\" = [\"public\"]\n\
+                 [models.partition]\n\"openai.gpt-oss-20b\" = ";
+    let out_of_reach = [("public", true, "aws", true), ("cui", true, "aws", false), ("public", false, "aws-us-gov", false)];
+    for (level, gov_has_it, partition, is_listed) in out_of_reach {
+        let daemon = both.setup(gov_has_it, &format!("{lines}\"{partition}\"")).ready().await;
+        let mut asked = request(Method::GET, "/v1/models", "");
+        asked.headers_mut().insert("x-data-classification", level.parse().unwrap());
+        let answer = send(daemon.address(), asked).await;
+        let list = answer.json();
+        let ids: Vec<&str> = list["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+        assert_eq!(ids.contains(&"openai.gpt-oss-20b"), is_listed, "{level} {partition}: {ids:?}");
+        assert!(ids.contains(&GPT), "{ids:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_record(&record, &[("operation", json!("MantleListModels")), ("responseSize", json!(answer.body.len()))]);
+    }
+}
+
 #[tokio::test]
 async fn the_other_partition_is_asked_only_where_failover_may_lead_there() {
     use simulator::{Effect, Fault};

@@ -90,6 +90,19 @@ async fn a_list_is_judged_by_what_is_known_of_the_upstream_that_gave_it() {
 }
 
 #[tokio::test]
+async fn what_is_listed_for_openais_clients_follows_the_rules_too() {
+    let bedrock = bedrock().await;
+    let every = direct(&bedrock, request(Method::GET, "/openai/v1/models", "")).await;
+    let every = names(&every.json(), "data", "id");
+    let denied = "openai.gpt-oss-20b-1:0";
+    let daemon = Setup::plain(&bedrock).with(&format!("[models]\ndeny = [\"{denied}\"]")).ready().await;
+    let shown = listed(&daemon, "/openai/v1/models", "data", "id").await;
+    assert_eq!(every.difference(&shown).collect::<Vec<_>>(), [denied]);
+    let daemon = Setup::plain(&bedrock).ready().await;
+    assert_eq!(listed(&daemon, "/openai/v1/models", "data", "id").await, every);
+}
+
+#[tokio::test]
 async fn a_list_that_breaks_off_is_recorded_as_broken() {
     let bedrock = bedrock().await;
     let daemon = Setup::plain(&bedrock).ready().await;
