@@ -109,6 +109,8 @@ enum Doubt {
     Unseen,
     /// The same, and it is the one that the request's ARN names.
     UnseenHome,
+    /// What is asked for is kept at one upstream, and nobody knows at which.
+    Kept,
     /// Another one has no room or no luck at the moment. It may have what is asked for.
     Busy,
 }
@@ -145,6 +147,7 @@ fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
             // From a gateway before the upstream, which does not know either.
             502 | 504 if may_repeat => Lead::Next(Worth::Answer),
             400 | 401 | 403 | 404 if doubt.reaches_answers() => Lead::Next(Worth::Absent),
+            404 if doubt == Doubt::Kept => Lead::Next(Worth::Absent),
             _ => Lead::Client,
         },
         Outcome::CredentialRefused | Outcome::NoCredential => Lead::Next(Worth::Credential),
@@ -184,6 +187,8 @@ struct Case<'a> {
     /// The region of the ARN that the request names.
     home: Option<String>,
     invokes_model: bool,
+    /// It is about a response that is kept where it was made.
+    is_of_kept: bool,
     may_repeat: bool,
 }
 
@@ -203,7 +208,11 @@ impl<'a> Case<'a> {
             name: model.filter(|_| operation.runs_model()).unwrap_or(operation.name),
             home,
             invokes_model: received.invoked_model().is_some(),
-            may_repeat: received.method.is_safe() || road.settings.upstreams_policy.retry_after_send,
+            is_of_kept: operation.is_of_kept(),
+            // To delete or cancel twice is the same as once.
+            may_repeat: received.method.is_safe()
+                || operation.is_of_kept()
+                || road.settings.upstreams_policy.retry_after_send,
         }
     }
 
@@ -215,6 +224,9 @@ impl<'a> Case<'a> {
     fn doubt(&self, line: &Line<'_>, best: Option<&Best>, region: &Region) -> Doubt {
         if best.is_some_and(|best| best.worth >= Worth::Broken) || line.has_throttled() {
             return Doubt::Busy;
+        }
+        if self.is_of_kept {
+            return Doubt::Kept;
         }
         let is_elsewhere = self.home.as_ref().is_some_and(|home| *home != region.upstream.region);
         match best.is_some() || line.has_passed_over() {
@@ -444,7 +456,7 @@ mod tests {
     use super::*;
     use Lead::{Client, Next};
 
-    const DOUBTS: [Doubt; 4] = [Doubt::None, Doubt::Unseen, Doubt::UnseenHome, Doubt::Busy];
+    const DOUBTS: [Doubt; 5] = [Doubt::None, Doubt::Unseen, Doubt::UnseenHome, Doubt::Kept, Doubt::Busy];
 
     fn answered(status: u16) -> Outcome {
         Outcome::Answered(StatusCode::from_u16(status).unwrap())
@@ -479,8 +491,9 @@ mod tests {
     #[test]
     fn what_does_not_exist_here_may_exist_where_others_were_to_be_asked_before() {
         for outcome in [answered(400), answered(401), answered(403), answered(404), Outcome::Refused] {
-            for (doubt, expected) in DOUBTS.into_iter().zip([Client, Client, Next(Worth::Absent), Next(Worth::Absent)])
-            {
+            let kept = if outcome == answered(404) { Next(Worth::Absent) } else { Client };
+            let expected = [Client, Client, Next(Worth::Absent), kept, Next(Worth::Absent)];
+            for (doubt, expected) in DOUBTS.into_iter().zip(expected) {
                 assert_eq!(leads_to(outcome, doubt, false), expected, "{outcome:?} {doubt:?}");
             }
         }

@@ -101,6 +101,11 @@ impl Operation {
 }
 
 impl Operation {
+    /// Whether it is about a response that is kept at the upstream that made it.
+    pub(crate) fn is_of_kept(&self) -> bool {
+        matches!(self.path, [.., "responses", "{}"] | [.., "responses", "{}", _])
+    }
+
     /// Whether a model runs, so that what is throttled is that model.
     pub(crate) fn runs_model(&self) -> bool {
         self.tokens != NoTokens || self.plane == AgentRuntime

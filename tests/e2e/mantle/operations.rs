@@ -76,6 +76,58 @@ async fn every_operation_is_relayed_byte_for_byte_and_recorded() {
     assert!(record["errorMessage"].as_str().unwrap().starts_with("not_found: "), "{record}");
 }
 
+/// A response is kept at the upstream that made it, and what follows names only the response.
+#[tokio::test]
+async fn what_is_kept_at_a_later_upstream_is_found_there() {
+    let east = bedrock().await;
+    let west = bedrock_with(simulator::Options { region: "us-west-2".into(), ..Default::default() }).await;
+    let setup = Setup::alone();
+    let at = |region: &str, bedrock: &simulator::Simulator| {
+        let ca = setup.path().join(region);
+        std::fs::write(&ca, bedrock.ca_pem()).unwrap();
+        let mantle = format!("mantle_endpoint = \"{}\"\n", bedrock.mantle_tls_endpoint());
+        upstream(region, &bedrock.tls_endpoint(), Some(&ca)) + &mantle
+    };
+    let upstreams = at("us-east-1", &east) + &at("us-west-2", &west);
+    let daemon = setup.upstreams(&upstreams).with("[mantle]\nenabled = true").ready().await;
+    let made = direct_to_mantle(
+        &west,
+        request(Method::POST, "/v1/responses", response(GPT, json!({ "store": true }))),
+    )
+    .await;
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    for (name, method, path) in [
+        ("MantleGetResponse", Method::GET, format!("/v1/responses/{id}")),
+        ("MantleListInputItems", Method::GET, format!("/v1/responses/{id}/input_items")),
+        ("MantleCancelResponse", Method::POST, format!("/v1/responses/{id}/cancel")),
+        ("MantleDeleteResponse", Method::DELETE, format!("/v1/responses/{id}")),
+    ] {
+        let answer = send(daemon.address(), request(method.clone(), &path, "")).await;
+        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some("us-west-2")), "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_record(
+            &record,
+            &[
+                ("operation", json!(name)),
+                ("attempts", json!(2)),
+                ("destinationRegion", json!("us-west-2")),
+                ("outcome", json!("completed")),
+                ("statusCode", json!(200)),
+                ("responseSize", json!(answer.body.len())),
+            ],
+        );
+        assert_eq!((received(&east, name).len(), received(&west, name).len()), (1, 1), "{name}");
+    }
+    // Where nobody has it, the last one says so.
+    let answer = daemon.get(&format!("/v1/responses/{id}")).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    let record = daemon.record_of(&answer).await;
+    assert_record(&record, &[("outcome", json!("upstream_error")), ("attempts", json!(2)), ("statusCode", json!(404))]);
+    // What is not there for another reason than that is asked for once.
+    let answer = daemon.post("/v1/chat/completions", chat("openai.no-such-model", json!({}))).await;
+    assert_eq!((answer.status, &daemon.record_of(&answer).await["attempts"]), (404, &json!(1)), "{answer:?}");
+}
+
 #[tokio::test]
 async fn streams_pass_event_by_event_and_their_tokens_are_counted() {
     let bedrock = bedrock().await;
