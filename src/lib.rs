@@ -44,6 +44,7 @@ mod own_call;
 mod panics;
 mod partition;
 mod policy;
+mod previous;
 mod proxy;
 mod receive;
 pub mod record;

@@ -106,6 +106,12 @@ impl Operation {
         matches!(self.path, [.., "responses", "{}"] | [.., "responses", "{}", _])
     }
 
+    /// What reads the kept responses that a request of this operation may build on.
+    pub(crate) fn read_by(&self) -> Option<&'static Operation> {
+        let builds_on = matches!(self.path, [.., "responses"] | [.., "responses", "input_tokens" | "compact"]);
+        builds_on.then_some(if self.plane == Mantle { &MANTLE_GET_RESPONSE } else { &OPENAI_GET_RESPONSE })
+    }
+
     /// Whether a model runs, so that what is throttled is that model.
     pub(crate) fn runs_model(&self) -> bool {
         self.tokens != NoTokens || self.plane == AgentRuntime
@@ -211,6 +217,14 @@ pub(crate) static RERANK: Operation = row(
 pub(crate) static MANTLE_LIST_MODELS: Operation =
     mantle("MantleListModels", "GET", &["v1", "models"], NoModel, NoTokens);
 
+/// Who may not read a response may not build on it either.
+pub(crate) static MANTLE_GET_RESPONSE: Operation =
+    mantle("MantleGetResponse", "GET", &["v1", "responses", "{}"], NoModel, NoTokens);
+
+/// The same at bedrock-runtime.
+pub(crate) static OPENAI_GET_RESPONSE: Operation =
+    beside("OpenAI", "OpenAIGetResponse", "GET", &["openai", "v1", "responses", "{}"]);
+
 /// What bedrock-runtime lists for OpenAI's clients.
 pub(crate) static OPENAI_LIST_MODELS: Operation =
     beside("OpenAI", "OpenAIListModels", "GET", &["openai", "v1", "models"]);
@@ -293,7 +307,7 @@ pub(crate) static OPERATIONS: [&Operation; 49] = [
             FromBody,
         ),
     ),
-    &beside("OpenAI", "OpenAIGetResponse", "GET", &["openai", "v1", "responses", "{}"]),
+    &OPENAI_GET_RESPONSE,
     &beside("OpenAI", "OpenAIDeleteResponse", "DELETE", &["openai", "v1", "responses", "{}"]),
     &beside("OpenAI", "OpenAICancelResponse", "POST", &["openai", "v1", "responses", "{}", "cancel"]),
     &beside("OpenAI", "OpenAIListInputItems", "GET", &["openai", "v1", "responses", "{}", "input_items"]),
@@ -315,7 +329,7 @@ pub(crate) static OPERATIONS: [&Operation; 49] = [
     &storing(UnlessToldNot, mantle("MantleResponses", "POST", &["v1", "responses"], Body("model"), FromBody)),
     &mantle("MantleCountInputTokens", "POST", &["v1", "responses", "input_tokens"], Body("model"), NoTokens),
     &mantle("MantleCompactResponse", "POST", &["v1", "responses", "compact"], Body("model"), FromBody),
-    &mantle("MantleGetResponse", "GET", &["v1", "responses", "{}"], NoModel, NoTokens),
+    &MANTLE_GET_RESPONSE,
     &mantle("MantleDeleteResponse", "DELETE", &["v1", "responses", "{}"], NoModel, NoTokens),
     &mantle("MantleCancelResponse", "POST", &["v1", "responses", "{}", "cancel"], NoModel, NoTokens),
     &mantle("MantleListInputItems", "GET", &["v1", "responses", "{}", "input_items"], NoModel, NoTokens),

@@ -88,7 +88,8 @@ pub(crate) fn permit_caller(caller: &Caller, settings: &Settings) -> Result<(), 
     Ok(())
 }
 
-fn permit_operation(caller: &Caller, operation: &Operation) -> Result<(), Refusal> {
+/// Decides over an operation, whatever it is about.
+pub(crate) fn permit_operation(caller: &Caller, operation: &Operation) -> Result<(), Refusal> {
     let Some(entry) = &caller.entry else { return Ok(()) };
     let name = operation.name;
     if let Some(rule) = entry.deny_operations.as_ref().filter(|rule| lists(rule, operation)) {

@@ -30,7 +30,7 @@ use crate::request::Received;
 use crate::road::Road;
 use crate::routing::{self, Route};
 use crate::service_tier::AskedTier;
-use crate::{large, model, panics, receive, request, stored};
+use crate::{large, model, panics, previous, receive, request, stored};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -233,6 +233,9 @@ pub(crate) async fn process(
     }
     let permit = permit(road, exchange, caller, received.operation, received.invoked_model(), &received.headers)?;
     let size = received.body.len();
+    if let Some(reading) = received.operation.read_by() {
+        Box::pin(permit_building_on(road, caller, reading, &received.body)).await?;
+    }
     let route = routing::decide(road, caller, &permit, received, exchange.user).await;
     let route = route.inspect_err(|refusal| denied(road, caller, refusal))?;
     exchange.routed(&route);
@@ -268,6 +271,18 @@ pub(crate) async fn process(
     let shown = shown(road, caller, reach, received.operation, answered).await;
     // Nothing else fails there than reading what the upstream has begun to send.
     shown.inspect_err(|_| exchange.record.outcome = Outcome::UpstreamBroke)
+}
+
+/// Refuses a request that builds on what the caller may not read. The body is looked through only where there is such a rule.
+async fn permit_building_on(road: &Road, caller: &Caller, reading: &Operation, body: &Bytes) -> Result<(), Refusal> {
+    let Err(rule) = policy::permit_operation(caller, reading) else { return Ok(()) };
+    if !large::work(body.len(), || previous::is_named_in(body)).await {
+        return Ok(());
+    }
+    let sentence = format!("the request builds on a stored response, and {}", rule.message);
+    let refusal = Refusal::new(RefusalKind::AccessDenied, sentence);
+    denied(road, caller, &refusal);
+    Err(refusal)
 }
 
 /// Of a listing, what the caller may use; everything else as it is.

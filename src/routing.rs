@@ -222,9 +222,7 @@ fn of_model(road: &Road, caller: &Caller, permit: &Permit, model: &str) -> Resul
 /// The partitions that have a host of a plane.
 pub(crate) fn with_plane(road: &Road, plane: Plane) -> Partitions {
     match plane {
-        Plane::Mantle | Plane::AgentRuntime => {
-            with_host(road, plane).map(|at| road.regions[at].partition()).collect()
-        }
+        Plane::Mantle | Plane::AgentRuntime => with_host(road, plane).map(|at| road.regions[at].partition()).collect(),
         Plane::Runtime | Plane::Control => road.partitions,
     }
 }

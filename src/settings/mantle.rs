@@ -163,13 +163,17 @@ mod tests {
         for key in ["runtime_endpoint", "control_endpoint"] {
             let private = format!("{EAST}{key} = \"https://bedrock.example\"\n");
             let error = read(&format!("{ANYWAY}{private}")).unwrap_err();
-            assert!(error.starts_with("c.toml:2:") && error.contains("write mantle_endpoint at one of them"), "{error}");
+            assert!(
+                error.starts_with("c.toml:2:") && error.contains("write mantle_endpoint at one of them"),
+                "{error}"
+            );
             assert_eq!(read(&format!("{ANYWAY}{private}{own}")), Ok(vec![Some("https://mantle.example".to_owned())]));
             let text = format!("{ANYWAY}{private}{PARIS}");
             let paris = Some("https://bedrock-mantle.eu-west-1.api.aws".to_owned());
             assert_eq!(read(&text), Ok(vec![None, paris]));
             let settings = Settings::from_source(&Source::new(Path::new("c.toml"), text)).unwrap();
-            let told = |warning: &String| warning.contains("not used in us-east-1") && warning.contains("mantle_endpoint");
+            let told =
+                |warning: &String| warning.contains("not used in us-east-1") && warning.contains("mantle_endpoint");
             assert!(settings.warnings.iter().any(told), "{:?}", settings.warnings);
             assert_eq!(read(&private), Ok(vec![None]), "not enabled");
         }

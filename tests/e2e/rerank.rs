@@ -47,7 +47,8 @@ fn setup(bedrock: &Simulator) -> Setup {
 /// Whoever writes private endpoints does not want a public host beside them.
 #[tokio::test]
 async fn where_other_endpoints_are_written_its_own_is_not_a_public_host() {
-    let (east, west) = (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Default::default() }).await);
+    let (east, west) =
+        (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Default::default() }).await);
     let private = upstream("us-east-1", &east.plain_endpoint(), None);
     let daemon = Setup::alone().upstreams(&private).secret(&keys()).ready().await;
     east.clear();

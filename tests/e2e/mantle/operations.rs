@@ -90,11 +90,8 @@ async fn what_is_kept_at_a_later_upstream_is_found_there() {
     };
     let upstreams = at("us-east-1", &east) + &at("us-west-2", &west);
     let daemon = setup.upstreams(&upstreams).with("[mantle]\nenabled = true").ready().await;
-    let made = direct_to_mantle(
-        &west,
-        request(Method::POST, "/v1/responses", response(GPT, json!({ "store": true }))),
-    )
-    .await;
+    let made =
+        direct_to_mantle(&west, request(Method::POST, "/v1/responses", response(GPT, json!({ "store": true })))).await;
     let id = made.json()["id"].as_str().unwrap().to_owned();
     for (name, method, path) in [
         ("MantleGetResponse", Method::GET, format!("/v1/responses/{id}")),

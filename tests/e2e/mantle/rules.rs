@@ -100,6 +100,46 @@ async fn rules_on_models_operations_and_limits_hold() {
     refused(&hidden, 403, "AccessDeniedException");
 }
 
+/// What a request builds on it reads.
+#[tokio::test]
+async fn who_may_not_read_a_response_may_not_build_on_it() {
+    let bedrock = bedrock().await;
+    let entry = format!(
+        "[[callers]]\nname = \"me\"\nusers = [\"{}\"]\ndeny_operations = [\"MantleGetResponse\", \"OpenAIGetResponse\"]",
+        own_uid()
+    );
+    let daemon = Setup::mantle(&bedrock).with(&entry).ready().await;
+    bedrock.clear();
+    for (path, reading) in [
+        ("/v1/responses", "MantleGetResponse"),
+        ("/v1/responses/input_tokens", "MantleGetResponse"),
+        ("/v1/responses/compact", "MantleGetResponse"),
+        ("/openai/v1/responses", "OpenAIGetResponse"),
+    ] {
+        for more in [json!({ "previous_response_id": "resp_1" }), json!({ "conversation": "conv_1" })] {
+            let body = response("openai.gpt-oss-20b-1:0", more);
+            let answer = daemon.post(path, body.clone()).await;
+            let sentence = refused(&answer, 403, "AccessDeniedException");
+            assert!(sentence.contains("stored response") && sentence.contains(reading), "{sentence}");
+            let record = daemon.record_of(&answer).await;
+            assert_record(
+                &record,
+                &[
+                    ("outcome", json!("refused")),
+                    ("statusCode", json!(403)),
+                    ("attempts", json!(0)),
+                    ("modelId", json!("openai.gpt-oss-20b-1:0")),
+                    ("requestSize", json!(body.len())),
+                ],
+            );
+        }
+    }
+    assert_eq!(bedrock.requests().len(), 0);
+    let answer = daemon.post("/v1/responses", response(GPT, json!({ "previous_response_id": null }))).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("completed")), ("inputTokens", json!(3))]);
+}
+
 #[tokio::test]
 async fn the_group_names_all_of_its_operations() {
     let bedrock = bedrock().await;
@@ -197,7 +237,11 @@ async fn the_first_partition_of_the_file_serves_what_no_line_places_elsewhere() 
             assert_eq!(both.mantle_calls(), before);
             continue;
         };
-        assert_eq!((answer.status, answer.header("x-bedrock-sidecar-region")), (200, Some(region)), "{model}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("x-bedrock-sidecar-region")),
+            (200, Some(region)),
+            "{model}: {answer:?}"
+        );
         assert_record(
             &record,
             &[
@@ -220,7 +264,8 @@ async fn the_first_partition_of_the_file_serves_what_no_line_places_elsewhere() 
 #[tokio::test]
 async fn an_upstream_with_written_endpoints_has_none_unless_it_is_written() {
     let both = Both::start().await;
-    let more = "[models.partition]\n\"openai.gpt-oss-20b\" = \"aws-us-gov\"\n[[callers]]\nname = \"me\"\nusers = [\"UID\"]";
+    let more =
+        "[models.partition]\n\"openai.gpt-oss-20b\" = \"aws-us-gov\"\n[[callers]]\nname = \"me\"\nusers = [\"UID\"]";
     let more = more.replace("UID", &own_uid().to_string());
     let daemon = both.setup(false, &more).ready().await;
     let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
@@ -246,7 +291,8 @@ async fn what_is_placed_out_of_reach_is_not_listed() {
     let both = Both::start().await;
     let lines = "[policy]\ndata_classifications = [\"public\", \"cui\"]\n[policy.partitions]\n\"aws\" = [\"public\"]\n\
                  [models.partition]\n\"openai.gpt-oss-20b\" = ";
-    let out_of_reach = [("public", true, "aws", true), ("cui", true, "aws", false), ("public", false, "aws-us-gov", false)];
+    let out_of_reach =
+        [("public", true, "aws", true), ("cui", true, "aws", false), ("public", false, "aws-us-gov", false)];
     for (level, gov_has_it, partition, is_listed) in out_of_reach {
         let daemon = both.setup(gov_has_it, &format!("{lines}\"{partition}\"")).ready().await;
         let mut asked = request(Method::GET, "/v1/models", "");
@@ -266,8 +312,7 @@ async fn the_other_partition_is_asked_only_where_failover_may_lead_there() {
     use simulator::{Effect, Fault};
     for (crosses, status, asked) in [(false, 503, (1, 0)), (true, 200, (1, 1))] {
         let both = Both::start().await;
-        let daemon =
-            both.setup(true, &format!("[policy]\ncross_partition_failover = {crosses}")).ready().await;
+        let daemon = both.setup(true, &format!("[policy]\ncross_partition_failover = {crosses}")).ready().await;
         both.gov.inject(
             Fault::once(Effect::Error {
                 status: 503,
