@@ -126,20 +126,26 @@ const MODELS: [Model; 30] = [
 ];
 
 /// Those of the mantle host, which knows no others.
-static MANTLE: [Model; 6] = [
+static MANTLE: [Model; 8] = [
     model("openai.gpt-oss-20b", "gpt-oss-20b", OpenAi, OnDemand, &[], &[]),
     model("openai.gpt-oss-120b", "gpt-oss-120b", OpenAi, OnDemand, &[], &[]),
-    model(BELOW_OPENAI, "GPT-5.4", OpenAi, OnDemand, &[], &[]),
+    model(BELOW_OPENAI[0], "GPT-5.4", OpenAi, OnDemand, &[], &[]),
+    model(BELOW_OPENAI[1], "GPT-5.5", OpenAi, OnDemand, &[], &[]),
+    model(CHAT_ONLY, "Nemotron Nano 9B v2", OpenAi, OnDemand, &[], &[]),
     model("mistral.mistral-large-3-675b-instruct", "Mistral Large 3", OpenAi, OnDemand, &[], &[]),
     model("anthropic.claude-haiku-4-5", "Claude Haiku 4.5", Anthropic, OnDemand, &[], &[]),
     model("anthropic.claude-opus-4-7", "Claude Opus 4.7", Anthropic, OnDemand, &[], &[]),
 ];
 
-/// This one is served under `/openai/v1` and not under `/v1`.
-const BELOW_OPENAI: &str = "openai.gpt-5.4";
+/// These are served under `/openai/v1` and not under `/v1`; all others the other way round.
+const BELOW_OPENAI: [&str; 2] = ["openai.gpt-5.4", "openai.gpt-5.5"];
 
-pub(crate) fn is_below_openai(id: &str) -> bool {
-    id == BELOW_OPENAI
+/// This one makes no responses.
+const CHAT_ONLY: &str = "nvidia.nemotron-nano-9b-v2";
+
+/// Whether the mantle host serves this model on a path of OpenAI's API.
+pub(crate) fn serves(id: &str, path: &str) -> bool {
+    path.starts_with("/openai/") == BELOW_OPENAI.contains(&id) && !(id == CHAT_ONLY && path.ends_with("/responses"))
 }
 
 pub(crate) fn all_on_mantle() -> impl Iterator<Item = &'static Model> {

@@ -134,18 +134,47 @@ fn model(id: Option<&str>) -> Result<&'static Model, AwsError> {
     })
 }
 
-/// The model, if this API and this route serve it.
-fn served(input: &Input<'_>, vendor: Vendor, below_openai: bool) -> Result<&'static Model, AwsError> {
+/// The model, if this API serves it.
+fn served(input: &Input<'_>, vendor: Vendor) -> Result<&'static Model, AwsError> {
     let model = model(input.model)?;
     if model.vendor != vendor {
         let text = format!("The model '{}' does not support the requested API", model.id);
         return Err(AwsError::new(400, "unsupported_api", text));
     }
-    if catalogue::is_below_openai(model.id) && !below_openai {
-        let text = format!("model `{}` isn't supported on this route", model.id);
-        return Err(AwsError::new(400, "unsupported_route", text));
-    }
     Ok(model)
+}
+
+/// The model, if OpenAI's API serves it below this path. The two APIs say in different words that they do not.
+fn served_on(input: &Input<'_>, api: &str, below_openai: bool) -> Result<&'static Model, AwsError> {
+    let model = served(input, Vendor::OpenAi)?;
+    let path = format!("{}/v1/{api}", if below_openai { "/openai" } else { "" });
+    if catalogue::serves(model.id, &path) {
+        return Ok(model);
+    }
+    Err(match api {
+        "responses" => {
+            let text = format!("The model '{}' does not support the '{path}' API", model.id);
+            AwsError::new(400, "validation_error", text)
+        }
+        _ => {
+            let text = format!("model `{}` isn't supported on this route", model.id);
+            AwsError::new(400, "unsupported_route", text)
+        }
+    })
+}
+
+/// Whether a response is kept. An account that keeps nothing keeps none, whatever is asked.
+fn keeps(state: &State, body: &Value) -> Result<bool, AwsError> {
+    if state.data_retention() != "none" {
+        return Ok(body["store"] != false);
+    }
+    match ["store", "background"].into_iter().find(|name| body[name] == true) {
+        Some(name) => {
+            let text = format!("{name}=true is not available in data retention mode 'none'");
+            Err(AwsError::new(400, "validation_error", text))
+        }
+        None => Ok(false),
+    }
 }
 
 /// Carries a call out.
@@ -156,16 +185,17 @@ pub(crate) fn call(state: &State, call: &MantleCall, input: &Input<'_>) -> Resul
         kept.lock().get(id).cloned().ok_or_else(missing)
     };
     match call {
-        ChatCompletions { below_openai } => openai::chat(served(input, Vendor::OpenAi, *below_openai)?, input),
+        ChatCompletions { below_openai } => openai::chat(served_on(input, "chat/completions", *below_openai)?, input),
         Responses { below_openai } => {
-            openai::responses(served(input, Vendor::OpenAi, *below_openai)?, input, Some(kept))
+            let model = served_on(input, "responses", *below_openai)?;
+            openai::responses(model, input, keeps(state, &input.json()?)?.then_some(kept))
         }
         CountInputTokens => {
-            let model = served(input, Vendor::OpenAi, false)?;
+            let model = served(input, Vendor::OpenAi)?;
             let tokens = count(&all_text(&input.json()?["input"]));
             Ok(Reply::json(200, &json!({"object": "response.input_tokens", "input_tokens": tokens})).by(model.id))
         }
-        CompactResponse => openai::responses(served(input, Vendor::OpenAi, false)?, input, None),
+        CompactResponse => openai::responses(served(input, Vendor::OpenAi)?, input, None),
         GetResponse { id } => Ok(Reply::json(200, &found(id)?.0)),
         DeleteResponse { id } => {
             found(id)?;
@@ -196,12 +226,12 @@ pub(crate) fn call(state: &State, call: &MantleCall, input: &Input<'_>) -> Resul
         GetModel { id } => Ok(Reply::json(200, &openai::listed(model(Some(id))?))),
         Messages => {
             check_version(input)?;
-            messages::messages(served(input, Vendor::Anthropic, false)?, input)
+            messages::messages(served(input, Vendor::Anthropic)?, input)
         }
         MessagesCountTokens => {
             check_version(input)?;
             check_counted(&input.json()?)?;
-            messages::count_tokens(served(input, Vendor::Anthropic, false)?, input)
+            messages::count_tokens(served(input, Vendor::Anthropic)?, input)
         }
     }
 }

@@ -57,10 +57,13 @@ pub(super) async fn invoke(
         return Ok(answered(region, answer, Some(target)));
     }
     request.path = below_openai(&request.path)?;
-    let answer = send(region, exchange, &request).await?;
-    if answer.status.is_success() {
+    let there = send(region, exchange, &request).await?;
+    if there.status.is_success() {
         region.models.note_below_openai(&target.identifier);
     }
+    // Served on neither path: the client gets what is said of its own.
+    let is_nowhere = there.error().is_some_and(|error| error.names_another_route(there.status));
+    let answer = if is_nowhere { answer } else { there };
     Ok(answered(region, answer, Some(target)))
 }
 

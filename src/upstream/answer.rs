@@ -136,12 +136,15 @@ impl AwsError {
         }
     }
 
-    /// The mantle host serves the model below another prefix of its path: "model `X` isn't supported on this route".
+    /// The mantle host may serve the model below another prefix of its path: "model `X` isn't supported on this route", or
+    /// "The model 'X' does not support the '/v1/responses' API".
     pub(crate) fn names_another_route(&self, status: StatusCode) -> bool {
         let text = self.message.to_ascii_lowercase();
+        let of_path = ["' does not support the '/v1/", "' does not support the '/openai/v1/"];
         matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
             && (text.starts_with("model ") || text.starts_with("the model "))
-            && text.contains("supported on this route")
+            && (text.contains("supported on this route")
+                || (of_path.into_iter().any(|part| text.contains(part)) && text.ends_with("' api")))
     }
 
     /// What the ledger keeps. Texts of 400 and 424 may quote the prompt, so only their type is kept.
@@ -279,6 +282,10 @@ mod tests {
             error.names_another_route(StatusCode::from_u16(status).unwrap())
         };
         assert!(route(400, "model `openai.gpt-5.5` isn't supported on this route"));
+        assert!(route(400, "The model 'openai.gpt-5.5' does not support the '/v1/responses' API"));
+        assert!(route(400, "The model 'openai.gpt-oss-20b' does not support the '/openai/v1/responses' API"));
+        assert!(!route(400, "The model 'x' does not support the 'verbosity' parameter"));
+        assert!(!route(429, "The model 'x' does not support the '/v1/responses' API"));
         assert!(!route(400, "input: \"model x isn't supported on this route\""));
         assert!(!route(503, "model `x` isn't supported on this route"));
     }

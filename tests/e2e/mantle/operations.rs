@@ -165,19 +165,51 @@ async fn streams_pass_event_by_event_and_their_tokens_are_counted() {
 async fn a_model_that_is_served_below_openai_is_asked_for_there() {
     let bedrock = bedrock().await;
     let daemon = Setup::mantle(&bedrock).ready().await;
-    let model = "openai.gpt-5.4";
-    for (expected, attempts) in [(&["/v1/responses", "/openai/v1/responses"][..], 2), (&["/openai/v1/responses"], 1)] {
+    for (api, model, expected) in [
+        ("responses", "openai.gpt-5.4", &["/v1/responses", "/openai/v1/responses"][..]),
+        ("responses", "openai.gpt-5.4", &["/openai/v1/responses"]),
+        ("chat/completions", "openai.gpt-5.5", &["/v1/chat/completions", "/openai/v1/chat/completions"]),
+        ("chat/completions", "openai.gpt-5.5", &["/openai/v1/chat/completions"]),
+    ] {
         bedrock.clear();
-        let answer = daemon.post("/v1/responses", response(model, json!({}))).await;
+        let body = if api == "responses" { response(model, json!({})) } else { chat(model, json!({})) };
+        let answer = daemon.post(&format!("/v1/{api}"), body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        let paths: Vec<String> = received(&bedrock, "MantleResponses").into_iter().map(|sent| sent.path).collect();
+        let sent = bedrock.requests().into_iter().map(|sent| sent.path);
+        let paths: Vec<String> = sent.filter(|path| path.ends_with(api)).collect();
         assert_eq!(paths, expected);
+        let attempts = expected.len();
         let record = daemon.record_of(&answer).await;
         assert_record(
             &record,
             &[("attempts", json!(attempts)), ("outcome", json!("completed")), ("modelId", json!(model))],
         );
     }
+}
+
+/// What is served below neither is told of the path that was asked for.
+#[tokio::test]
+async fn a_model_that_serves_no_responses_says_so() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::mantle(&bedrock).ready().await;
+    let body = response("nvidia.nemotron-nano-9b-v2", json!({}));
+    let expected = direct_to_mantle(&bedrock, request(Method::POST, "/v1/responses", body.clone())).await;
+    assert_eq!(
+        expected.json()["error"]["message"],
+        "The model 'nvidia.nemotron-nano-9b-v2' does not support the '/v1/responses' API"
+    );
+    let answer = daemon.post("/v1/responses", body).await;
+    same(&answer, &expected);
+    let record = daemon.record_of(&answer).await;
+    assert_record(
+        &record,
+        &[
+            ("outcome", json!("upstream_error")),
+            ("statusCode", json!(400)),
+            ("errorMessage", json!("validation_error")),
+            ("attempts", json!(2)),
+        ],
+    );
 }
 
 #[tokio::test]

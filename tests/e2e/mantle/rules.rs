@@ -380,7 +380,7 @@ async fn check_online_asks_the_host_for_its_models() {
     let bedrock = bedrock().await;
     let output = Setup::mantle(&bedrock).command(&["check", "--online"]).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("bedrock-mantle in us-east-1 (https://") && said.contains("6 models"), "{said}");
+    assert!(said.contains("bedrock-mantle in us-east-1 (https://") && said.contains("8 models"), "{said}");
     bedrock.inject(
         simulator::Fault::once(simulator::Effect::Error {
             status: 403,
