@@ -54,7 +54,9 @@ pub(crate) async fn forward(
         };
         drop(probe);
         let outcome = Outcome::of(&tried);
-        remember(region, &case, outcome, &tried);
+        if let Ok(Answered { answer, plane, .. }) = &tried {
+            remember(region, *plane, case.name, answer);
+        }
         let lead = match forms.first().has_begun() {
             // What the client has said cannot be said again.
             true => Lead::Client,
@@ -290,16 +292,20 @@ impl Stop {
 impl Outcome {
     fn of(tried: &Tried) -> Outcome {
         match tried {
-            Ok(Answered { answer, .. }) => match answer.remedy() {
-                Remedy::Credential | Remedy::Clock(_) => Outcome::CredentialRefused,
-                _ => Outcome::Answered(answer.status),
-            },
+            Ok(Answered { answer, .. }) => Outcome::of_answer(answer),
             Err(Stop::Failed(Failure::NoCredential(_))) => Outcome::NoCredential,
             Err(Stop::Failed(Failure::Unfit(_))) => Outcome::Unfit,
             Err(Stop::Failed(Failure::NotSent { .. } | Failure::NotRepeatable(_))) => Outcome::NotSent,
             Err(Stop::Failed(Failure::Broke(_))) => Outcome::Broke,
             Err(Stop::Unresolved(_)) => Outcome::Unresolved,
             Err(Stop::Refused(_)) => Outcome::Refused,
+        }
+    }
+
+    fn of_answer(answer: &Answer) -> Outcome {
+        match answer.remedy() {
+            Remedy::Credential | Remedy::Clock(_) => Outcome::CredentialRefused,
+            _ => Outcome::Answered(answer.status),
         }
     }
 }
@@ -313,18 +319,20 @@ fn reason(tried: &Tried) -> String {
     }
 }
 
-/// For a while, requests for the same name go to another upstream first, or all do as long as there is no other key.
-fn remember(region: &Region, case: &Case<'_>, outcome: Outcome, tried: &Tried) {
-    let (upstream, name) = (&region.upstream, case.name);
-    let throttled = upstream.throttled(case.plane);
-    match (outcome, tried) {
-        (Outcome::Answered(StatusCode::TOO_MANY_REQUESTS), Ok(Answered { answer, .. })) => {
+/// For a while, requests for the same name go to another upstream first, or all do as long as there is no other key. What the
+/// host of one plane says holds for that host.
+fn remember(region: &Region, plane: Plane, name: &str, answer: &Answer) {
+    let throttled = region.upstream.throttled(plane);
+    match Outcome::of_answer(answer) {
+        Outcome::Answered(StatusCode::TOO_MANY_REQUESTS) => {
             let after = retry_after(&answer.headers, SystemTime::now());
             throttled.note(name, after, Instant::now());
         }
-        (Outcome::Answered(status), _) if status.is_success() => throttled.forget(name),
-        (Outcome::CredentialRefused, Ok(Answered { answer: Answer { refused_key: Some(key), .. }, .. })) => {
-            upstream.note_refused_key(*key, Instant::now());
+        Outcome::Answered(status) if status.is_success() => throttled.forget(name),
+        Outcome::CredentialRefused => {
+            if let Some(key) = answer.refused_key {
+                region.upstream.note_refused_key(plane, key, Instant::now());
+            }
         }
         _ => {}
     }
@@ -347,7 +355,7 @@ async fn try_region(
     let Some(requested) = &received.model else {
         let request = received.to_upstream(headers, None)?;
         let answer = send(region, exchange, &request).await?;
-        return Ok(answered(region, answer, None));
+        return Ok(answered(region, request.plane, answer, None));
     };
     match received.operation.model {
         ModelPlace::Described if received.operation.plane == Plane::Mantle => {
@@ -385,7 +393,7 @@ async fn describe(
     road.metrics.resolved(target.how.as_str());
     let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
-    Ok(answered(region, answer, Some(target)))
+    Ok(answered(region, request.plane, answer, Some(target)))
 }
 
 async fn invoke(
@@ -428,8 +436,8 @@ async fn invoke(
         if is_found && answer.error().is_some_and(|error| error.blames_model(answer.status)) {
             models.forget(&requested.name, &target, upstream);
         }
-        let lacks = mantle::may_have(region, received.operation, &answer);
-        let answered = answered(region, answer, Some(target));
+        let lacks = mantle::may_have(region, received.operation, asker, &answer);
+        let answered = answered(region, request.plane, answer, Some(target));
         return match lacks {
             // In a box: what is asked for seldom shall not make the future of every request larger.
             true => {
@@ -441,10 +449,10 @@ async fn invoke(
     }
 }
 
-fn answered(region: &Region, answer: Answer, target: Option<Target>) -> Answered {
+fn answered(region: &Region, plane: Plane, answer: Answer, target: Option<Target>) -> Answered {
     // A listing names no model.
     let listed_by = target.is_none().then(|| Arc::clone(&region.models));
-    Answered { answer, region: region.upstream.region.clone(), target, listed_by }
+    Answered { answer, region: region.upstream.region.clone(), plane, target, listed_by }
 }
 
 async fn send(region: &Region, exchange: &mut AdmittedExchange<'_>, request: &UpstreamRequest) -> Result<Answer, Stop> {

@@ -112,6 +112,11 @@ impl Operation {
         builds_on.then_some(if self.plane == Mantle { &MANTLE_GET_RESPONSE } else { &OPENAI_GET_RESPONSE })
     }
 
+    /// Whether the mantle host may serve it in the place of bedrock-runtime.
+    pub(crate) fn is_of_both(&self) -> bool {
+        [&MESSAGES, &MESSAGES_COUNT_TOKENS, &COUNT_TOKENS].contains(&self)
+    }
+
     /// Whether a model runs, so that what is throttled is that model.
     pub(crate) fn runs_model(&self) -> bool {
         self.tokens != NoTokens || self.plane == AgentRuntime
@@ -151,6 +156,12 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     relayed.flatten().chain([DASHBOARD.name])
 }
 
+/// What rules call all operations of the mantle host by.
+pub(crate) const MANTLE_GROUP: &str = "Mantle";
+
+/// The name by which rules permit what Bedrock calls by itself during a request: connectors and MCP servers.
+pub(crate) const SERVER_TOOLS: &str = "MantleServerTools";
+
 /// An operation of the mantle host. Rules may name them all by their group.
 const fn mantle(
     name: &'static str,
@@ -159,7 +170,7 @@ const fn mantle(
     model: ModelPlace,
     tokens: TokenEstimate,
 ) -> Operation {
-    of_group("Mantle", row(name, method, path, Mantle, model, tokens))
+    of_group(MANTLE_GROUP, row(name, method, path, Mantle, model, tokens))
 }
 
 const fn storing(stores: Stores, operation: Operation) -> Operation {

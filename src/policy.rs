@@ -14,7 +14,7 @@ use crate::model::rules::{Facts, Rules};
 use crate::operation::{Api, ModelPlace, Operation};
 use crate::partition::{Partition, Partitions};
 use crate::settings::Settings;
-use crate::settings::callers::{Policy, Rule, is_classification};
+use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
 
 /// The header in which an app says how sensitive a request is.
 pub(crate) const CLASSIFICATION_HEADER: HeaderName = HeaderName::from_static("x-data-classification");
@@ -105,6 +105,14 @@ pub(crate) fn permit_operation(caller: &Caller, operation: &Operation) -> Result
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether a caller's rules on operations permit what goes by this name: an operation, or a group of them.
+pub(crate) fn permits(entry: Option<&CallerEntry>, name: &str) -> bool {
+    let lists = |rule: &Rule| rule.patterns.iter().any(|pattern| pattern.matches(name));
+    entry.is_none_or(|entry| {
+        !entry.deny_operations.as_ref().is_some_and(lists) && entry.operations.as_ref().is_none_or(lists)
+    })
 }
 
 /// What is off until somebody says otherwise: an entry has to name it, and `"*"` is no name.

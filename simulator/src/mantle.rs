@@ -246,7 +246,7 @@ fn check_version(input: &Input<'_>) -> Result<(), AwsError> {
 
 /// What only running a model needs is refused where tokens are counted.
 fn check_counted(body: &Value) -> Result<(), AwsError> {
-    let extra = ["max_tokens", "temperature", "anthropic_version", "stream"];
+    let extra = ["max_tokens", "temperature", "anthropic_version", "anthropic_beta", "stream"];
     match extra.into_iter().find(|name| body.get(name).is_some()) {
         Some(name) => {
             Err(AwsError::new(400, "invalid_request_error", format!("{name}: Extra inputs are not permitted")))

@@ -9,6 +9,7 @@ use super::relay::Body;
 use super::{AMZN_REQUEST_ID, Exchange, MODEL};
 use crate::meter::{Ending, Meter, Metered};
 use crate::model::{Models, Target};
+use crate::operation::Plane;
 use crate::record::Outcome;
 use crate::upstream::answer::{AwsError, word};
 use crate::upstream::{Answer, AnswerBody, strip};
@@ -23,6 +24,8 @@ const BEFORE_CLIENT: &str = "before_client";
 pub(crate) struct Answered {
     pub answer: Answer,
     pub region: String,
+    /// Whose host has answered: a request may be served by another one than its operation's.
+    pub plane: Plane,
     pub target: Option<Target>,
     /// What is known of this upstream's models, where its answer may list them.
     pub listed_by: Option<Arc<Models>>,
@@ -49,7 +52,7 @@ impl Exchange {
 
     /// Takes down what an answer's head says. What is left of it are status, headers for the client, and the body.
     pub(super) fn answered(&mut self, answered: Answered) -> (StatusCode, HeaderMap, Meter, AnswerBody) {
-        let Answered { answer: Answer { status, mut headers, body, .. }, region, target, listed_by: _ } = answered;
+        let Answered { answer: Answer { status, mut headers, body, .. }, region, target, .. } = answered;
         // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
         self.record.destination_region = region;
         self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());

@@ -66,7 +66,7 @@ impl<'a> Line<'a> {
                 self.passed_over.push((Reason::Throttles(until), at));
                 continue;
             }
-            if region.upstream.refuses_key(now) {
+            if region.upstream.refuses_key(self.plane, now) {
                 self.passed_over.push((Reason::RefusesKey, at));
                 continue;
             }

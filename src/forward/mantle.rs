@@ -6,25 +6,29 @@ mod counting;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
+use http::{HeaderMap, StatusCode};
 
-use super::{Stop, answered, send};
+use super::{Stop, answered, remember, send};
 use crate::exchange::{AdmittedExchange, Answered};
 use crate::large;
 use crate::model::Target;
 use crate::model::lookup::Asker;
-use crate::operation::{self, Operation, Plane};
+use crate::model::resolve::unalias;
+use crate::operation::{self, MANTLE_GROUP, Operation, Plane};
+use crate::policy;
 use crate::request::{Received, RequestedModel};
 use crate::road::{Region, Road};
 use crate::upstream::breaker::Turn;
 use crate::upstream::sign::BodyHash;
-use crate::upstream::{Answer, AnswerBody, UpstreamRequest};
+use crate::upstream::{Answer, AnswerBody, Failure, UpstreamRequest};
 
 /// Bedrock-runtime takes the version in the body, the mantle host in a header.
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+/// What bedrock-runtime takes in the body too.
+const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Where the mantle host counts tokens.
@@ -54,7 +58,7 @@ pub(super) async fn invoke(
     let answer = send(region, exchange, &request).await?;
     let is_elsewhere = answer.error().is_some_and(|error| error.names_another_route(answer.status));
     if is_below_openai || !is_elsewhere {
-        return Ok(answered(region, answer, Some(target)));
+        return Ok(answered(region, request.plane, answer, Some(target)));
     }
     request.path = below_openai(&request.path)?;
     let there = send(region, exchange, &request).await?;
@@ -64,7 +68,7 @@ pub(super) async fn invoke(
     // Served on neither path: the client gets what is said of its own.
     let is_nowhere = there.error().is_some_and(|error| error.names_another_route(there.status));
     let answer = if is_nowhere { answer } else { there };
-    Ok(answered(region, answer, Some(target)))
+    Ok(answered(region, request.plane, answer, Some(target)))
 }
 
 /// Asks for what the host says of one model.
@@ -80,19 +84,16 @@ pub(super) async fn describe(
     let target = target(road, region, exchange, &requested.name, asker).await?;
     let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
-    Ok(answered(region, answer, Some(target)))
+    Ok(answered(region, request.plane, answer, Some(target)))
 }
 
-/// Whether bedrock-runtime lacks what was asked for, and the mantle host may have it.
-pub(super) fn may_have(region: &Region, operation: &Operation, answer: &Answer) -> bool {
+/// Whether bedrock-runtime lacks what was asked for, and the mantle host may have it and may be used by this caller.
+pub(super) fn may_have(region: &Region, operation: &Operation, asker: &Asker, answer: &Answer) -> bool {
     answer.status.is_client_error()
         && region.upstream.serves(Plane::Mantle)
-        && is_of_both(operation)
+        && operation.is_of_both()
+        && policy::permits(asker.entry.as_deref(), MANTLE_GROUP)
         && answer.error().is_some_and(|error| error.is_of_what_is_lacking(answer.status))
-}
-
-fn is_of_both(operation: &Operation) -> bool {
-    [&operation::MESSAGES, &operation::MESSAGES_COUNT_TOKENS, &operation::COUNT_TOKENS].contains(&operation)
 }
 
 /// Asks the mantle host for what bedrock-runtime lacks. What bedrock-runtime has said stands if the mantle host does not
@@ -107,8 +108,12 @@ pub(super) async fn instead(
     lacking: Answered,
 ) -> Result<Answered, Stop> {
     let Some(requested) = &received.model else { return Ok(lacking) };
+    let now = Instant::now();
+    if region.upstream.refuses_key(Plane::Mantle, now) {
+        return Ok(lacking);
+    }
     // Held until its answer has come, if this is the call that probes the host.
-    let _probe = match region.upstream.breaker(Plane::Mantle).turn(Instant::now()) {
+    let _probe = match region.upstream.breaker(Plane::Mantle).turn(now) {
         Turn::Go => None,
         Turn::Probe(probe) => Some(probe),
         Turn::PassOver => return Ok(lacking),
@@ -116,8 +121,8 @@ pub(super) async fn instead(
     let Ok(target) = region.models.on_mantle(&requested.name, &region.upstream, asker).await else {
         return Ok(lacking);
     };
-    let is_count = *received.operation == operation::COUNT_TOKENS;
-    let made = || match is_count {
+    let is_bedrocks_count = *received.operation == operation::COUNT_TOKENS;
+    let made = || match is_bedrocks_count {
         true => counting_request(received, headers, &target),
         false => received.to_upstream(headers, Some(&target.identifier)).ok(),
     };
@@ -129,21 +134,45 @@ pub(super) async fn instead(
     exchange.sent_as(&target);
     road.metrics.resolved(target.how.as_str());
     let answer = match send(region, exchange, &request).await {
-        Err(Stop::Failed(crate::upstream::Failure::NotSent { why, .. })) => {
+        Err(Stop::Failed(failure @ (Failure::NotSent { .. } | Failure::NoCredential(_)))) => {
+            let why = failure.refusal().message;
             tracing::warn!(region = %region.upstream.region, %why, "bedrock-mantle cannot be asked for what bedrock-runtime lacks");
             exchange.went(before);
             return Ok(lacking);
         }
         answer => answer?,
     };
-    if matches!(answer.status.as_u16(), 401 | 403 | 404) {
+    if !stands(region, received.operation, &target, answer.status) {
+        // What is handed on is remembered with it.
+        remember(region, Plane::Mantle, unalias(&requested.name, &road.settings.models), &answer);
         let error = answer.error().unwrap_or_default().error_type;
         tracing::warn!(region = %region.upstream.region, status = answer.status.as_u16(), %error, "bedrock-mantle does not serve what bedrock-runtime lacks");
         exchange.went(before);
         return Ok(lacking);
     }
-    let answer = if is_count { as_bedrock_counts(answer).await? } else { answer };
-    Ok(answered(region, answer, Some(target)))
+    if answer.status.is_success() {
+        region.models.note_served_instead(&target.identifier);
+    }
+    let answer = if is_bedrocks_count { as_bedrock_counts(answer).await? } else { Some(answer) };
+    match answer {
+        Some(answer) => Ok(answered(region, Plane::Mantle, answer, Some(target))),
+        None => {
+            tracing::warn!(region = %region.upstream.region, "bedrock-mantle has answered a count with something else");
+            exchange.went(before);
+            Ok(lacking)
+        }
+    }
+}
+
+/// Whether the client gets what the mantle host has said. Of an error, it gets bedrock-runtime's: that of the host which its
+/// API names, in words that its SDK reads. A model that the mantle host has served is there, though, and its error tells more
+/// than that bedrock-runtime lacks it.
+fn stands(region: &Region, operation: &Operation, target: &Target, status: StatusCode) -> bool {
+    let counts = [&operation::COUNT_TOKENS, &operation::MESSAGES_COUNT_TOKENS].contains(&operation);
+    match status.as_u16() {
+        401 | 403 | 404 => false,
+        _ => status.is_success() || (!counts && region.models.has_been_served_instead(&target.identifier)),
+    }
 }
 
 async fn target(
@@ -172,9 +201,12 @@ fn counting_request(received: &Received, headers: &Arc<HeaderMap>, target: &Targ
     if !target.identifier.starts_with("anthropic.") {
         return None;
     }
-    let body = counting::asked(&received.body, &target.identifier)?;
+    let counting::Asked { body, betas } = counting::asked(&received.body, &target.identifier)?;
     let mut headers = HeaderMap::clone(headers);
     headers.insert(CONTENT_TYPE, JSON);
+    if let Some(betas) = betas {
+        headers.append(ANTHROPIC_BETA, HeaderValue::from_str(&betas).ok()?);
+    }
     Some(UpstreamRequest {
         plane: Plane::Mantle,
         method: received.method.clone(),
@@ -186,14 +218,11 @@ fn counting_request(received: &Received, headers: &Arc<HeaderMap>, target: &Targ
     })
 }
 
-/// The answer to CountTokens; an error stays as it is.
-async fn as_bedrock_counts(answer: Answer) -> Result<Answer, Stop> {
-    if !answer.status.is_success() {
-        return Ok(answer);
-    }
+/// The count in the words of CountTokens; none if the answer is no count.
+async fn as_bedrock_counts(answer: Answer) -> Result<Option<Answer>, Stop> {
     let (status, mut headers) = (answer.status, answer.headers.clone());
-    let body = answer.read(LONGEST_COUNT).await.map_err(|why| Stop::Failed(crate::upstream::Failure::Broke(why)))?;
-    let body = counting::counted(&body).unwrap_or(body);
+    let body = answer.read(LONGEST_COUNT).await.map_err(|why| Stop::Failed(Failure::Broke(why)))?;
     headers.remove(CONTENT_LENGTH);
-    Ok(Answer { status, headers, body: AnswerBody::Read(body), refused_key: None })
+    let read = |body| Answer { status, headers, body: AnswerBody::Read(body), refused_key: None };
+    Ok(counting::counted(&body).map(read))
 }

@@ -14,7 +14,12 @@ const MOST: usize = 1024;
 
 /// The models that it serves below `/openai/v1` and not below `/v1`, as far as it has said so.
 #[derive(Debug, Default)]
-pub(super) struct Routes(Mutex<HashSet<String>>);
+pub(super) struct Routes {
+    /// Those that it serves below `/openai/v1` and not below `/v1`.
+    below_openai: Mutex<HashSet<String>>,
+    /// Those that it has served in the place of bedrock-runtime.
+    instead: Mutex<HashSet<String>>,
+}
 
 impl Models {
     /// What the mantle host calls the model that is asked for. The rules judge it as where it is invoked.
@@ -40,13 +45,58 @@ impl Models {
 
     /// Whether the mantle host has served this model below `/openai/v1` only.
     pub(crate) fn is_below_openai(&self, model: &str) -> bool {
-        lock(&self.routes.0).contains(model)
+        lock(&self.routes.below_openai).contains(model)
     }
 
     pub(crate) fn note_below_openai(&self, model: &str) {
-        let mut routes = lock(&self.routes.0);
-        if routes.len() < MOST {
-            routes.insert(model.to_owned());
+        note(&self.routes.below_openai, model);
+    }
+
+    /// Whether the mantle host has served this model where bedrock-runtime lacked it.
+    pub(crate) fn has_been_served_instead(&self, model: &str) -> bool {
+        lock(&self.routes.instead).contains(model)
+    }
+
+    pub(crate) fn note_served_instead(&self, model: &str) {
+        note(&self.routes.instead, model);
+    }
+}
+
+/// `-20251001-v1:0`, `-1:0`, `-v1`: what is between a name of the mantle host and one of bedrock-runtime. A number alone may be
+/// that of another model.
+fn is_date_or_version(rest: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let date = rest.strip_prefix('-').and_then(|rest| rest.get(..8)).filter(|date| is_number(date));
+    let version = date.map_or(rest, |date| &rest[1 + date.len()..]);
+    if version.is_empty() {
+        return date.is_some();
+    }
+    let Some(version) = version.strip_prefix('-') else { return false };
+    let (number, revision) = version.split_once(':').map_or((version, None), |(number, rest)| (number, Some(rest)));
+    match number.strip_prefix('v') {
+        Some(number) => is_number(number),
+        None => is_number(number) && revision.is_some(),
+    }
+}
+
+fn note(models: &Mutex<HashSet<String>>, model: &str) {
+    let mut models = lock(models);
+    if models.len() < MOST {
+        models.insert(model.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_and_a_version_make_no_other_model() {
+        for rest in ["-20251001-v1:0", "-20251001", "-v1", "-v1:0", "-1:0", "-v2:0:48k"] {
+            assert!(is_date_or_version(rest), "{rest}");
+        }
+        for rest in ["", "-1", "-1-20250805-v1:0", "-mini", "-mini-v1:0", "b-v1:0", "-v", "-:0", ".1", "-2025100"] {
+            assert!(!is_date_or_version(rest), "{rest}");
         }
     }
 }

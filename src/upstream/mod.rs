@@ -55,8 +55,8 @@ const KEY_REFUSED_FOR: Duration = Duration::from_secs(10);
 pub(crate) struct Upstream {
     pub region: String,
     credentials: Arc<Credentials>,
-    /// The fingerprint of the key that it has refused last, and until when that is remembered.
-    refused_key: ArcSwapOption<([u8; 32], Instant)>,
+    /// The fingerprint of the key that the host of each plane has refused last, and until when that is remembered.
+    refused_keys: Planes<ArcSwapOption<([u8; 32], Instant)>>,
     hosts: Arc<Planes<Host>>,
     timeouts: settings::Timeouts,
     clock: Clock,
@@ -157,7 +157,7 @@ impl Upstream {
         Upstream {
             region: region.to_owned(),
             credentials,
-            refused_key: ArcSwapOption::empty(),
+            refused_keys: Planes::default(),
             hosts,
             timeouts,
             clock: Clock::default(),
@@ -170,14 +170,14 @@ impl Upstream {
         &self.credentials
     }
 
-    /// Takes down that the key with this fingerprint was refused.
-    pub(crate) fn note_refused_key(&self, fingerprint: [u8; 32], now: Instant) {
-        self.refused_key.store(Some(Arc::new((fingerprint, now + KEY_REFUSED_FOR))));
+    /// Takes down that the host of a plane has refused the key with this fingerprint. Another one may take it.
+    pub(crate) fn note_refused_key(&self, plane: Plane, fingerprint: [u8; 32], now: Instant) {
+        self.refused_keys.of(plane).store(Some(Arc::new((fingerprint, now + KEY_REFUSED_FOR))));
     }
 
-    /// The key that would be used was refused a moment ago.
-    pub(crate) fn refuses_key(&self, now: Instant) -> bool {
-        let Some((fingerprint, until)) = self.refused_key.load().as_deref().copied() else { return false };
+    /// The key that would be used was refused there a moment ago.
+    pub(crate) fn refuses_key(&self, plane: Plane, now: Instant) -> bool {
+        let Some((fingerprint, until)) = self.refused_keys.of(plane).load().as_deref().copied() else { return false };
         let is_current = || self.credentials.current(SystemTime::now()).is_ok_and(|key| key.fingerprint == fingerprint);
         now < until && is_current()
     }

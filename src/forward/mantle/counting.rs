@@ -19,8 +19,32 @@ const COUNTED: [&str; 9] = [
     "output_format",
 ];
 
-/// The body for `count_tokens`; none where the input has something that has no counterpart there.
-pub(super) fn asked(body: &[u8], model: &str) -> Option<Bytes> {
+/// Members of such a message that change no count.
+const UNCOUNTED: [&str; 9] = [
+    "anthropic_version",
+    "max_tokens",
+    "metadata",
+    "service_tier",
+    "stop_sequences",
+    "stream",
+    "temperature",
+    "top_k",
+    "top_p",
+];
+
+/// Where bedrock-runtime takes what is a header on the mantle host.
+const BETAS: &str = "anthropic_beta";
+
+/// A request of `count_tokens`.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub body: Bytes,
+    /// For the header `anthropic-beta`.
+    pub betas: Option<String>,
+}
+
+/// The request of `count_tokens`; none where the input has something that has no counterpart there.
+pub(super) fn asked(body: &[u8], model: &str) -> Option<Asked> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let input = body.get("input")?;
     let mut counted = match (input.get("invokeModel"), input.get("converse")) {
@@ -28,8 +52,15 @@ pub(super) fn asked(body: &[u8], model: &str) -> Option<Bytes> {
         (None, Some(converse)) => of_converse(converse)?,
         _ => return None,
     };
+    let betas = match counted.remove(BETAS) {
+        Some(betas) => {
+            let betas: Option<Vec<&str>> = betas.as_array()?.iter().map(Value::as_str).collect();
+            Some(betas?.join(",")).filter(|betas| !betas.is_empty())
+        }
+        None => None,
+    };
     counted.insert("model".to_owned(), model.into());
-    Some(Bytes::from(Value::Object(counted).to_string()))
+    Some(Asked { body: Bytes::from(Value::Object(counted).to_string()), betas })
 }
 
 /// The answer of `count_tokens` as CountTokens gives it.
@@ -43,13 +74,29 @@ pub(super) fn counted(body: &[u8]) -> Option<Bytes> {
 fn of_invocation(invocation: &Value) -> Option<Map<String, Value>> {
     let body = STANDARD.decode(invocation.get("body")?.as_str()?).ok()?;
     let Value::Object(body) = serde_json::from_slice(&body).ok()? else { return None };
-    let counted = body.into_iter().filter(|(name, _)| COUNTED.contains(&name.as_str()));
-    let counted: Map<String, Value> = counted.collect();
+    let counted = of_anthropic(body)?;
     counted.contains_key("messages").then_some(counted)
 }
 
+/// The members that are counted; none where one is not known.
+fn of_anthropic(members: Map<String, Value>) -> Option<Map<String, Value>> {
+    let is_known = |name: &str| name == BETAS || COUNTED.contains(&name) || UNCOUNTED.contains(&name);
+    if !members.keys().all(|name| is_known(name)) {
+        return None;
+    }
+    Some(members.into_iter().filter(|(name, _)| !UNCOUNTED.contains(&name.as_str())).collect())
+}
+
 fn of_converse(converse: &Value) -> Option<Map<String, Value>> {
-    let mut counted = Map::new();
+    const KNOWN: [&str; 5] = ["messages", "system", "toolConfig", "inferenceConfig", "additionalModelRequestFields"];
+    if !converse.as_object()?.keys().all(|name| KNOWN.contains(&name.as_str())) {
+        return None;
+    }
+    let mut counted = match converse.get("additionalModelRequestFields") {
+        Some(Value::Object(more)) => of_anthropic(more.clone())?,
+        Some(_) => return None,
+        None => Map::new(),
+    };
     let messages = converse.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let messages = messages.iter().map(|message| {
         let content = all(message.get("content")?, block)?;
@@ -61,6 +108,9 @@ fn of_converse(converse: &Value) -> Option<Map<String, Value>> {
     }
     if let Some(tools) = converse.pointer("/toolConfig/tools") {
         counted.insert("tools".to_owned(), all(tools, tool)?.into());
+    }
+    if let Some(choice) = converse.pointer("/toolConfig/toolChoice") {
+        counted.insert("tool_choice".to_owned(), tool_choice(choice)?);
     }
     Some(counted)
 }
@@ -116,13 +166,22 @@ fn tool(tool: &Value) -> Option<Value> {
     Some(turned)
 }
 
+fn tool_choice(choice: &Value) -> Option<Value> {
+    let (kind, of) = choice.as_object().filter(|choice| choice.len() == 1)?.iter().next()?;
+    Some(match kind.as_str() {
+        "auto" | "any" => json!({ "type": kind }),
+        "tool" => json!({ "type": "tool", "name": of.get("name")? }),
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn turned(input: Value) -> Option<Value> {
         let body = json!({ "input": input }).to_string();
-        asked(body.as_bytes(), "anthropic.claude-x").map(|body| serde_json::from_slice(&body).unwrap())
+        asked(body.as_bytes(), "anthropic.claude-x").map(|asked| serde_json::from_slice(&asked.body).unwrap())
     }
 
     #[test]
@@ -146,7 +205,8 @@ mod tests {
             ],
             "toolConfig": { "tools": [
                 { "toolSpec": { "name": "f", "description": "d", "inputSchema": { "json": { "type": "object" } } } },
-            ] },
+            ], "toolChoice": { "tool": { "name": "f" } } },
+            "additionalModelRequestFields": { "thinking": { "type": "enabled", "budget_tokens": 1024 }, "top_k": 5 },
             "inferenceConfig": { "maxTokens": 9 },
         });
         let expected = json!({
@@ -169,6 +229,8 @@ mod tests {
                 ] },
             ],
             "tools": [{ "name": "f", "description": "d", "input_schema": { "type": "object" } }],
+            "tool_choice": { "type": "tool", "name": "f" },
+            "thinking": { "type": "enabled", "budget_tokens": 1024 },
         });
         assert_eq!(turned(json!({ "converse": converse })), Some(expected));
     }
@@ -194,6 +256,11 @@ mod tests {
             of(json!({ "document": { "format": "docx", "source": { "bytes": "" } } })),
             of(json!({ "image": { "format": "png", "source": { "s3Location": { "uri": "s3://b" } } } })),
             of(json!({ "text": "a", "image": {} })),
+            json!({ "converse": { "messages": [], "promptVariables": { "x": { "text": "y" } } } }),
+            json!({ "converse": { "messages": [], "additionalModelRequestFields": { "new_member": 1 } } }),
+            json!({ "converse": { "messages": [], "toolConfig": { "toolChoice": { "none": {} } } } }),
+            json!({ "invokeModel": { "body": STANDARD.encode(r#"{"messages":[],"new_member":1}"#) } }),
+            json!({ "invokeModel": { "body": STANDARD.encode(r#"{"messages":[],"anthropic_beta":"b"}"#) } }),
             json!({ "invokeModel": { "body": "no base64!" } }),
             json!({ "invokeModel": { "body": STANDARD.encode("{\"prompt\":\"x\"}") } }),
             json!({}),
@@ -201,7 +268,25 @@ mod tests {
         ] {
             assert_eq!(turned(input.clone()), None, "{input}");
         }
-        assert_eq!(asked(b"no JSON", "m"), None);
+        assert!(asked(b"no JSON", "m").is_none());
+    }
+
+    #[test]
+    fn betas_leave_the_body() {
+        let betas = |value: Value| {
+            let body = json!({ "messages": [], "anthropic_beta": value }).to_string();
+            let input = json!({ "input": { "invokeModel": { "body": STANDARD.encode(body) } } }).to_string();
+            asked(input.as_bytes(), "m").map(|asked| {
+                assert_eq!(
+                    serde_json::from_slice::<Value>(&asked.body).unwrap(),
+                    json!({ "model": "m", "messages": [] })
+                );
+                asked.betas
+            })
+        };
+        assert_eq!(betas(json!(["a", "b"])), Some(Some("a,b".to_owned())));
+        assert_eq!(betas(json!([])), Some(None));
+        assert_eq!(betas(json!([1])), None);
     }
 
     #[test]

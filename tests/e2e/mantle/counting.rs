@@ -99,3 +99,51 @@ async fn what_nobody_counts_is_refused_in_bedrock_runtime_s_words() {
         );
     }
 }
+
+/// AWS's SDKs read no error of Anthropic's.
+#[tokio::test]
+async fn an_error_of_the_mantle_host_is_no_answer_to_count_tokens() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::mantle(&bedrock).ready().await;
+    refuse_to_count(&bedrock);
+    for status in [400, 429, 500, 529] {
+        let effect = Effect::Error {
+            status,
+            error_type: "trouble".into(),
+            message: "CANARY".into(),
+            capital: false,
+            headers: Default::default(),
+        };
+        bedrock.inject(Fault::once(effect).on("MantleMessagesCountTokens"));
+        let answer = daemon.post(&path(CLAUDE), by_converse()).await;
+        assert_eq!((answer.status, message(&answer).as_str()), (400, REFUSAL), "{status}: {answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_record(
+            &record,
+            &[
+                ("outcome", json!("upstream_error")),
+                ("statusCode", json!(400)),
+                ("errorMessage", json!("ValidationException")),
+                ("endpoint", Value::Null),
+                ("attempts", json!(2)),
+            ],
+        );
+    }
+    assert!(!daemon.log_text().contains("CANARY"));
+}
+
+/// The betas and the tools that are counted are those that are asked for.
+#[tokio::test]
+async fn betas_of_an_invocation_go_into_the_header() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::mantle(&bedrock).ready().await;
+    refuse_to_count(&bedrock);
+    let body = json!({ "anthropic_version": "bedrock-2023-05-31", "anthropic_beta": ["beta-1", "beta-2"], "max_tokens": 9,
+        "messages": [{ "role": "user", "content": "one two three" }] });
+    let body = base64::engine::general_purpose::STANDARD.encode(body.to_string());
+    let answer = daemon.post(&path(CLAUDE), json!({ "input": { "invokeModel": { "body": body } } }).to_string()).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "inputTokens": 3 })), "{answer:?}");
+    let sent = &received(&bedrock, "MantleMessagesCountTokens")[0];
+    assert_eq!(sent.header("anthropic-beta"), Some("beta-1,beta-2"));
+    assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("completed")), ("statusCode", json!(200))]);
+}
