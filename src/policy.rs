@@ -158,7 +158,7 @@ pub(crate) fn permit_storing(policy: &Policy) -> Result<(), Refusal> {
 }
 
 /// Headers in which OpenAI's and Anthropic's clients name a project.
-const PROJECTS: [&str; 2] = ["openai-project", "anthropic-workspace-id"];
+const PROJECTS: [&str; 3] = ["openai-project", "anthropic-workspace", "anthropic-workspace-id"];
 
 /// Refuses to name a project where what may be kept depends on the account's mode: a project may have another one, which
 /// nobody here sees.
@@ -166,7 +166,7 @@ const PROJECTS: [&str; 2] = ["openai-project", "anthropic-workspace-id"];
 /// # Errors
 /// 403 with the rule.
 pub(crate) fn permit_project(operation: &Operation, headers: &HeaderMap, policy: &Policy) -> Result<(), Refusal> {
-    if policy.require_data_retention.is_empty() || operation.api() == Api::Aws {
+    if policy.require_data_retention.is_empty() || (operation.api() == Api::Aws && !operation.is_of_both()) {
         return Ok(());
     }
     match PROJECTS.into_iter().find(|name| headers.contains_key(*name)) {

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use crate::bidirectional::{self, End, Speech};
 use crate::caller::events::SignedEvents;
 use crate::caller::{self, Caller, User};
+use crate::config::DataRetention;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::{Answered, Body, Exchange};
 use crate::forward::{self, Forms};
@@ -30,7 +31,8 @@ use crate::request::Received;
 use crate::road::Road;
 use crate::routing::{self, Route};
 use crate::service_tier::AskedTier;
-use crate::{large, model, panics, previous, receive, request, stored};
+use crate::stored::Storing;
+use crate::{large, model, panics, previous, receive, request, server_tools, stored};
 
 /// Answers a request that was sent to one of Bedrock's own paths.
 pub(crate) async fn serve(
@@ -244,10 +246,21 @@ pub(crate) async fn process(
     let policy = &road.settings.policy;
     policy::permit_project(received.operation, &received.headers, policy)
         .inspect_err(|refusal| denied(road, caller, refusal))?;
-    let may_be_stored = received.operation.stores != Stores::Never;
-    if may_be_stored && large::work(size, || stored::asks(received)).await {
-        policy::permit_storing(policy).inspect_err(|refusal| denied(road, caller, refusal))?;
-        exchange.record.stored = true;
+    if received.operation.stores != Stores::Never {
+        let is_kept = match large::work(size, || stored::asks(received)).await {
+            Storing::No => false,
+            Storing::Unsaid => !keeps_nothing_unasked(road, &route),
+            Storing::Asked => true,
+        };
+        if is_kept {
+            policy::permit_storing(policy).inspect_err(|refusal| denied(road, caller, refusal))?;
+            exchange.record.stored = true;
+        }
+    }
+    if server_tools::may_be_asked_for(received.operation)
+        && large::work(size, || server_tools::are_asked_for(received)).await
+    {
+        policy::permit_server_tools(caller).inspect_err(|refusal| denied(road, caller, refusal))?;
     }
     let behind = models_behind(road, exchange.user, caller, received, &route).await;
     let (estimate, tier) = large::work(size, || received.estimate_and_tier()).await;
@@ -283,6 +296,14 @@ async fn permit_building_on(road: &Road, caller: &Caller, reading: &Operation, b
     let refusal = Refusal::new(RefusalKind::AccessDenied, sentence);
     denied(road, caller, &refusal);
     Err(refusal)
+}
+
+/// Whether all regions that a request may be sent to are known to keep only what a request asks them to keep.
+fn keeps_nothing_unasked(road: &Road, route: &Route) -> bool {
+    let places = route.first(road).chain(route.then());
+    let regions = places.filter_map(|at| road.regions.get(at));
+    let mut used = regions.filter(|region| region.keeps_little(&road.settings.policy)).peekable();
+    used.peek().is_some() && used.all(|region| region.retention.mode().as_deref() == Some(DataRetention::None.as_str()))
 }
 
 /// Of a listing, what the caller may use; everything else as it is.

@@ -90,7 +90,7 @@ fn finish_reason(answer: &Answer) -> &'static str {
     if answer.cut { "length" } else { "stop" }
 }
 
-/// `stored` keeps responses, unless they are told not to be kept.
+/// `stored` keeps the response.
 pub(crate) fn responses(model: &'static Model, input: &Input<'_>, stored: Option<&Stored>) -> Result<Reply, AwsError> {
     let body = input.json()?;
     let prompt = match &body["input"] {
@@ -104,8 +104,12 @@ pub(crate) fn responses(model: &'static Model, input: &Input<'_>, stored: Option
     let wish = body["service_tier"].as_str();
     let served = tier::serving(wish, &prompt, "default");
     let done = tier::noted(response(model.id, &id, &answer, "completed"), served.as_deref());
-    if let Some(stored) = stored.filter(|_| body["store"] != false) {
+    if let Some(stored) = stored {
         stored.keep(&done, &body["input"]);
+    }
+    if body["background"] == true {
+        let queued = tier::noted(response(model.id, &id, &answer, "queued"), wish);
+        return Ok(Reply::json(200, &queued).by(model.id));
     }
     let reply = if body["stream"] == true {
         let item = format!("msg_{id}");
