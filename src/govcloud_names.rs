@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use self::members::{Fault, Members};
 use crate::error::{Refusal, RefusalKind};
-use crate::operation::{ModelPlace, SEGMENT, check_identifier};
+use crate::operation::{Api, ModelPlace, SEGMENT, check_identifier};
 use crate::request::Received;
 use crate::settings::Settings;
 use crate::settings::guardrails::Guardrails;
@@ -118,6 +118,13 @@ const PLACES: [&str; 6] = [
 /// What StartAsyncInvoke and CreateInferenceProfile give to what they make. Other bodies may use the same keys for prompts.
 const LABELS: [&str; 2] = ["tags", "description"];
 
+/// What OpenAI's and Anthropic's APIs keep beside a prompt, or call.
+const BESIDE_PROMPTS: [&str; 2] = ["metadata", "mcp_servers"];
+
+/// In these, each tool may name what Bedrock is to call.
+const TOOLS: [&str; 1] = ["tools"];
+const CALLED: [&str; 4] = ["connector_id", "server_url", "headers", "authorization"];
+
 /// The body with other guardrails; only their strings change.
 fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, Refusal> {
     let body = &received.body;
@@ -141,6 +148,10 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
     let Some(places) = read(body, &PLACES)? else { return Ok(None) };
     let labels = match received.operation.name {
         "StartAsyncInvoke" | "CreateInferenceProfile" => read(body, &LABELS)?.unwrap_or_default(),
+        _ if received.operation.api() != Api::Aws => {
+            check_tools(body)?;
+            read(body, &BESIDE_PROMPTS)?.unwrap_or_default()
+        }
         _ => Members::default(),
     };
     let of_guardrails = |name: &str| name == members::GUARDRAIL || members::CONFIGS.contains(&name);
@@ -183,6 +194,21 @@ fn body(received: &Received, guardrails: &Guardrails) -> Result<Option<Bytes>, R
     }
     edited.extend_from_slice(&body[done..]);
     Ok(Some(edited.freeze()))
+}
+
+/// What a tool is called by must not be of GovCloud. What it is for is a prompt.
+fn check_tools(body: &Bytes) -> Result<(), Refusal> {
+    let tools = read(body, &TOOLS)?.and_then(|members| members.get("tools"));
+    let tools = tools.and_then(|tools| serde_json::from_str::<Vec<&RawValue>>(tools.get()).ok()).unwrap_or_default();
+    for tool in tools {
+        let called = read(tool.get().as_bytes(), &CALLED)?.unwrap_or_default();
+        if let Some((key, _)) = called.iter().find(|(_, value)| names_govcloud(value)) {
+            return Err(refusal(format!(
+                "\"{key}\" of a tool names something of a GovCloud account, which commercial Bedrock does not have."
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A quick look that most bodies end with. `\u00` may write any letter of a name,

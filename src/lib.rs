@@ -53,6 +53,7 @@ mod request_id;
 mod road;
 mod routing;
 mod sdk_failure;
+mod server_tools;
 mod service;
 pub mod service_tier;
 pub mod settings;

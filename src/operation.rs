@@ -153,7 +153,7 @@ const fn of_group(group: &'static str, operation: Operation) -> Operation {
 /// the daemon answers itself.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     let relayed = OPERATIONS.iter().flat_map(|operation| [Some(operation.name), operation.group]);
-    relayed.flatten().chain([DASHBOARD.name])
+    relayed.flatten().chain([DASHBOARD.name, SERVER_TOOLS])
 }
 
 /// What rules call all operations of the mantle host by.

@@ -11,7 +11,7 @@ use crate::config::{DataRetention, Glob};
 use crate::error::{Refusal, RefusalKind};
 use crate::model::resolve;
 use crate::model::rules::{Facts, Rules};
-use crate::operation::{Api, ModelPlace, Operation};
+use crate::operation::{Api, ModelPlace, Operation, SERVER_TOOLS};
 use crate::partition::{Partition, Partitions};
 use crate::settings::Settings;
 use crate::settings::callers::{CallerEntry, Policy, Rule, is_classification};
@@ -155,6 +155,23 @@ pub(crate) fn permit_storing(policy: &Policy) -> Result<(), Refusal> {
     Err(deny(
         "the request has Bedrock store its answer, and policy.require_data_retention allows \"none\" only; send \"store\": false, because a response is stored unless its request says that.".to_owned(),
     ))
+}
+
+/// Refuses to have Bedrock call servers by itself, unless the caller's entry names that: no rule here reaches these.
+///
+/// # Errors
+/// 403 with the rule.
+pub(crate) fn permit_server_tools(caller: &Caller) -> Result<(), Refusal> {
+    let entry = caller.entry.as_deref();
+    let names =
+        |rule: &Rule| rule.patterns.iter().any(|pattern| !pattern.is_everything() && pattern.matches(SERVER_TOOLS));
+    let is_named = entry.and_then(|entry| entry.operations.as_ref()).is_some_and(names);
+    if is_named && permits(entry, SERVER_TOOLS) {
+        return Ok(());
+    }
+    Err(deny(format!(
+        "the request has Bedrock call a server by itself (a tool of the type \"mcp\"), with the rights of the commercial account; that is only for callers whose [[callers]] entry names {SERVER_TOOLS} in operations (\"*\" is no name)."
+    )))
 }
 
 /// Headers in which OpenAI's and Anthropic's clients name a project.

@@ -140,6 +140,74 @@ async fn who_may_not_read_a_response_may_not_build_on_it() {
     assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("completed")), ("inputTokens", json!(3))]);
 }
 
+/// A model has a date and a version behind its name on bedrock-runtime, and none here. It is the same model.
+#[tokio::test]
+async fn rules_on_a_model_s_name_on_bedrock_runtime_hold_here_too() {
+    let bedrock = bedrock().await;
+    let (model, other) = ("openai.gpt-oss-20b", "openai.gpt-oss-20b-1:0");
+    let user = own_uid();
+    for rules in [
+        format!("[models]\ndeny = [\"{other}\"]"),
+        format!("[[callers]]\nname = \"me\"\nusers = [\"{user}\"]\ndeny_models = [\"{other}\"]"),
+    ] {
+        let daemon = Setup::mantle(&bedrock).with(&rules).ready().await;
+        bedrock.clear();
+        let answer = daemon.post("/v1/chat/completions", chat(model, json!({}))).await;
+        refused(&answer, 403, "AccessDeniedException");
+        assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+        assert!(received(&bedrock, "MantleChatCompletions").is_empty(), "{rules}");
+        let answer = daemon.post("/v1/chat/completions", chat(GPT, json!({}))).await;
+        assert_eq!(answer.status, 200, "another model: {answer:?}");
+        daemon.record_of(&answer).await;
+    }
+    let limit = format!("[limits.models.\"{other}\"]\nrequests_per_minute = 1\nrequest_burst = 1");
+    let daemon = Setup::mantle(&bedrock).with(&limit).ready().await;
+    assert_eq!(daemon.post("/v1/chat/completions", chat(model, json!({}))).await.status, 200);
+    let throttled = daemon.post("/v1/chat/completions", chat(model, json!({}))).await;
+    refused(&throttled, 429, "ThrottlingException");
+    assert_record(&daemon.record_of(&throttled).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+}
+
+/// What Bedrock calls by itself is under no rule of this host.
+#[tokio::test]
+async fn servers_that_bedrock_would_call_are_refused_unless_an_entry_names_them() {
+    let bedrock = bedrock().await;
+    let tool = |id: &str| json!({ "tools": [{ "type": "mcp", "server_label": "l", "connector_id": id }] });
+    let (here, gov) = ("arn:aws:lambda:us-east-1:1:function:f", "arn:aws-us-gov:lambda:us-gov-west-1:1:function:f");
+    let user = own_uid();
+    let entry = |rules: &str| format!("[[callers]]\nname = \"me\"\nusers = [\"{user}\"]\n{rules}");
+    for (rules, is_allowed) in [
+        (String::new(), false),
+        (entry("operations = [\"*\"]"), false),
+        (entry("operations = [\"Mantle\", \"Messages\"]"), false),
+        (entry("operations = [\"*\", \"MantleServerTools\"]"), true),
+        (entry("operations = [\"*\", \"MantleServerTools\"]\ndeny_operations = [\"MantleServerTools\"]"), false),
+    ] {
+        let daemon = Setup::mantle(&bedrock).with(&rules).ready().await;
+        bedrock.clear();
+        let answer = daemon.post("/v1/responses", response(GPT, tool(here))).await;
+        let record = daemon.record_of(&answer).await;
+        if is_allowed {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_record(&record, &[("outcome", json!("completed")), ("endpoint", json!("bedrock-mantle"))]);
+            let answer = daemon.post("/v1/responses", response(GPT, tool(gov))).await;
+            assert!(refused(&answer, 400, "ValidationException").contains("\"connector_id\" of a tool"), "{answer:?}");
+            assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("refused"))]);
+        } else {
+            assert!(refused(&answer, 403, "AccessDeniedException").contains("MantleServerTools"), "{answer:?}");
+            assert_record(&record, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+        }
+        assert_eq!(received(&bedrock, "MantleResponses").len(), usize::from(is_allowed), "{rules}");
+        let function = json!({ "tools": [{ "type": "function", "name": "mcp", "parameters": {} }] });
+        let answer = daemon.post("/v1/responses", response(GPT, function)).await;
+        assert_eq!(answer.status, 200, "what the client calls: {answer:?}");
+        daemon.record_of(&answer).await;
+        let answer = daemon.post("/v1/responses", response(GPT, json!({ "metadata": { "f": gov } }))).await;
+        assert!(refused(&answer, 400, "ValidationException").contains("\"metadata\""), "{answer:?}");
+        assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+    }
+}
+
 #[tokio::test]
 async fn the_group_names_all_of_its_operations() {
     let bedrock = bedrock().await;
