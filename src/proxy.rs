@@ -386,7 +386,12 @@ async fn models_behind(road: &Road, user: User, caller: &Caller, received: &Rece
     match route.region_of(road, name) {
         Some(region) => {
             let asker = Asker { user, entry: caller.entry.clone(), probes_control: false };
-            Box::pin(region.models.behind(name, &region.upstream, &asker)).await
+            match Box::pin(region.models.behind(name, &region.upstream, &asker)).await {
+                Behind::Itself if received.operation.plane == Plane::Mantle => {
+                    Box::pin(region.models.behind_on_mantle(name, &region.upstream, &asker)).await
+                }
+                behind => behind,
+            }
         }
         None => Behind::Unknown,
     }

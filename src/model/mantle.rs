@@ -6,13 +6,15 @@ use std::sync::Mutex;
 use super::identifier::{self, Identifier};
 use super::lookup::Asker;
 use super::resolve::{How, Target};
+use super::rules::Rules;
 use super::{Models, Upstream, lock};
 use crate::error::{Refusal, RefusalKind};
+use crate::limits::Behind;
 
 /// More models than the host has.
 const MOST: usize = 1024;
 
-/// The models that it serves below `/openai/v1` and not below `/v1`, as far as it has said so.
+/// What the host has shown of its models.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     /// Those that it serves below `/openai/v1` and not below `/v1`.
@@ -39,8 +41,36 @@ impl Models {
                 ));
             }
         };
+        let rules = Rules::new(&self.settings, asker.entry.as_deref());
+        if rules.tell_models_apart() {
+            self.come_to_know(upstream, asker).await;
+            rules.judge_counterparts(asked, &self.counterparts(&id))?;
+        }
         let how = if id == asked { How::AsIs } else { target.how };
         Ok(Target { identifier: id, is_profile: false, how })
+    }
+
+    /// What bedrock-runtime calls the model: by the same name, with a date or a version behind it.
+    pub(crate) fn counterparts(&self, id: &str) -> Vec<String> {
+        let listed = self.catalogue.load();
+        let Some(listed) = listed.as_ref() else { return Vec::new() };
+        let is_same = |model: &&str| model.strip_prefix(id).is_some_and(is_date_or_version);
+        let models = listed.catalogue.models();
+        models.into_iter().map(|model| model.model_id.as_str()).filter(is_same).map(str::to_owned).collect()
+    }
+
+    /// The same for limits and prices, which may be written for these names.
+    pub(crate) async fn behind_on_mantle(&self, name: &str, upstream: &Upstream, asker: &Asker) -> Behind {
+        let id = match identifier::read(name, self.settings.partition, |_| false) {
+            Ok(Identifier::Model { id, .. } | Identifier::ModelArn { id }) => id,
+            Ok(Identifier::Profile { model, .. } | Identifier::ProfileArn { model, .. }) => model,
+            _ => return Behind::Itself,
+        };
+        self.come_to_know(upstream, asker).await;
+        match self.counterparts(id) {
+            none if none.is_empty() => Behind::Itself,
+            counterparts => Behind::Models(counterparts),
+        }
     }
 
     /// Whether the mantle host has served this model below `/openai/v1` only.

@@ -118,6 +118,12 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// Refuses a name whose model is denied under others.
+    pub(crate) fn judge_counterparts(&self, name: &str, counterparts: &[String]) -> Result<(), Refusal> {
+        let counterparts: Vec<&str> = counterparts.iter().map(String::as_str).collect();
+        self.check_denied(name, &counterparts)
+    }
+
     fn profile(&self, name: &str, id: &str, geography: &str, model: &str, facts: Facts<'_>) -> Result<(), Refusal> {
         self.check_denied(name, &[id, model])?;
         self.check_plain(name, model, facts.catalogue)?;
