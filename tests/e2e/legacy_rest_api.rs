@@ -95,10 +95,18 @@ async fn a_client_of_openai_or_anthropic_with_the_wrong_base_is_told_the_right_o
     let bedrock = bedrock().await;
     let daemon = Setup::plain(&bedrock).ready().await;
     bedrock.clear();
-    for path in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"] {
-        let answer = daemon.post(path, json!({ "model": ON_DEMAND, "messages": [] }).to_string()).await;
+    let body = json!({ "model": ON_DEMAND, "messages": [] }).to_string();
+    for path in ["/v1/messages", "/v1/embeddings"] {
+        let answer = daemon.post(path, body.clone()).await;
         let message = failed(&answer, 404, "UnknownOperationException");
         assert!(message.contains("/openai/v1") && message.contains("/anthropic/v1"), "{path}: {message}");
+        assert_eq!(daemon.record_of(&answer).await["statusCode"], 404);
+    }
+    // The base that bedrock-mantle has, which is not used here.
+    for path in ["/v1/chat/completions", "/v1/responses"] {
+        let answer = daemon.post(path, body.clone()).await;
+        let message = refused(&answer, 404, "UnknownOperationException");
+        assert!(message.contains("/openai/v1") && message.contains("[mantle]"), "{path}: {message}");
         assert_eq!(daemon.record_of(&answer).await["statusCode"], 404);
     }
     let message = refused(&daemon.post("/chat/completions", "{}").await, 404, "UnknownOperationException");
