@@ -13,7 +13,7 @@ pub(crate) struct Mantle {
     pub enabled: bool,
     /// Also beside upstreams of which only FIPS hosts are used: AWS lists no FIPS host of it.
     allow_non_fips: bool,
-    /// Where the file enables it.
+    /// Where the file enables it, if it does.
     span: Range<usize>,
 }
 
@@ -29,7 +29,8 @@ pub(super) struct Beside<'a> {
 impl Mantle {
     pub(super) fn new(written: &config::Mantle) -> Mantle {
         let config::Mantle { enabled, allow_non_fips } = written;
-        Mantle { enabled: *enabled.get_ref(), allow_non_fips: *allow_non_fips, span: enabled.span() }
+        let span = if *enabled.get_ref() { enabled.span() } else { 0..0 };
+        Mantle { enabled: *enabled.get_ref(), allow_non_fips: *allow_non_fips, span }
     }
 
     /// Whether the mantle host of an upstream is used.
