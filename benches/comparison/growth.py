@@ -85,7 +85,7 @@ def connections(rig: Rig, sizes: Sizes) -> list[Row]:
     """All are open, and each has sent a request, before the requests that count begin on all at once."""
     rows = []
     # The upstream's connections are opened at once too. The daemon's number of places goes by the descriptors that it may have.
-    kind = daemon("http1", more=lambda _: '[upstream_timeouts]\nconnect = "60s"\n', connections=MOST_CONNECTIONS)
+    kind = daemon("http1", connections=MOST_CONNECTIONS)
     for count in sizes.connections:
         with kind(rig) as running:
             told = load(rig, "counted", running, connections=count, requests=sizes.requests)

@@ -110,6 +110,10 @@ concurrent_requests = 100000
 tokens_per_minute = 1000000000000
 tokens_per_day = 1000000000000
 
+# Under valgrind, and of thousands at once, a handshake may take longer than the default.
+[upstream_timeouts]
+connect = "60s"
+
 [audit]
 table = "$table"
 region = "us-gov-west-1"
