@@ -32,7 +32,7 @@ pub(crate) async fn answer(
 }
 
 /// Whose records may be seen: by the kernel's word on the peer, never by what the request says of itself unproven.
-fn scope(callers: &Callers, peer: &Peer, caller: Option<&Caller>) -> Result<Scope, Refusal> {
+pub(super) fn scope(callers: &Callers, peer: &Peer, caller: Option<&Caller>) -> Result<Scope, Refusal> {
     if peer.uid.is_some_and(|uid| uid == 0 || callers.is_member(uid, AUDITORS)) {
         return Ok(Scope::All);
     }

@@ -5,6 +5,7 @@ pub(crate) mod desk;
 pub(crate) mod failures;
 mod status;
 pub(crate) mod thread;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -117,9 +118,14 @@ async fn answer(
                 Err(refusal) => refusal.response().map(Body::whole),
             }
         }
+        (&Method::GET, path @ (usage::USAGE | usage::CHAIN)) => {
+            let path = if path == usage::CHAIN { usage::CHAIN } else { usage::USAGE };
+            let query = head.uri.query().unwrap_or_default().to_owned();
+            usage::serve(&workers, road, client, path, query).await?
+        }
         _ => Refusal::new(
             RefusalKind::UnknownOperation,
-            "the admin address serves GET /health, /ready, /status, /metrics and /v1/dashboard/requests.",
+            "the admin address serves GET /health, /ready, /status, /metrics and /v1/dashboard/requests, usage and chain.",
         )
         .response()
         .map(Body::whole),

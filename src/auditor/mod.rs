@@ -4,8 +4,10 @@
 mod anchors;
 mod answer;
 mod chain_check;
+pub mod chain_end;
 pub mod check;
 pub mod cli;
+mod csv;
 mod finding;
 pub mod query;
 mod search_index;
@@ -13,6 +15,7 @@ mod search_table;
 mod snapshot;
 mod starts;
 mod time_index;
+pub mod usage;
 
 pub use answer::answer;
 pub use query::{Query, Scope};

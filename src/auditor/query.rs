@@ -254,12 +254,12 @@ pub(crate) fn invalid_token() -> Refusal {
     Refusal::new(RefusalKind::Validation, "nextToken has to be the nextToken of an answer to the same question")
 }
 
-fn invalid(key: &str, has_to: &str) -> Refusal {
+pub(super) fn invalid(key: &str, has_to: &str) -> Refusal {
     let key: String = key.chars().filter(|c| c.is_ascii_graphic()).take(40).collect();
     Refusal::new(RefusalKind::Validation, format!("the query parameter {key} has to {has_to}"))
 }
 
-fn decoded(value: &str) -> Option<String> {
+pub(super) fn decoded(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
     Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
 }

@@ -27,6 +27,7 @@ pub mod journal;
 mod last_stop;
 mod recovery;
 mod refusals;
+pub(crate) mod rollups;
 mod ship;
 mod start;
 mod state_dir;
@@ -63,6 +64,7 @@ use index::IndexError;
 use integer::to_unsigned;
 use journal::disk::{Disk, RealDisk};
 use refusals::Place;
+use rollups::Rollups;
 use task::Task;
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
@@ -75,6 +77,7 @@ pub struct Ledger {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// What the chain does not say yet of its beginning.
     genesis: Mutex<Option<Genesis>>,
+    rollups: Arc<Rollups>,
     _lock: state_dir::Lock,
 }
 
@@ -114,6 +117,10 @@ pub struct Status {
     pub anchor_failures_total: u64,
     /// When the last anchor was written, in milliseconds since 1970; 0 when none was since the daemon's start.
     pub anchored_ms: i64,
+    /// When the table last confirmed records, in milliseconds since 1970; 0 when it has not since the daemon's start.
+    pub shipped_ms: i64,
+    /// `chainSeq` of the newest record; 0 before the first.
+    pub newest_seq: u64,
     /// What does not work at the moment, in a sentence.
     pub last_error: Option<String>,
     /// Whether the ledger takes records.
@@ -179,12 +186,15 @@ impl Ledger {
             );
         }
         tokio::spawn(anchoring::write_every_minute(started.core.clone()));
+        let rollups = Arc::new(Rollups::new(&started.core.state_dir));
+        tokio::spawn(rollups::follow(started.core.clone(), rollups.clone(), started.progress));
         Ok(Arc::new(Ledger {
             core: started.core,
             clients,
             flusher: started.flusher,
             threads: Mutex::new(started.threads),
             genesis: Mutex::new(started.genesis),
+            rollups,
             _lock: started.lock,
         }))
     }
@@ -322,18 +332,24 @@ impl Ledger {
     pub fn status(&self) -> Status {
         let (counts, health) = (&self.core.counts, &self.core.health);
         let has_table = self.core.settings.load().table.is_some();
+        let (open, newest_seq) = {
+            let journal = self.core.journal();
+            (journal.open_count() as u64, journal.chain().seq)
+        };
         Status {
             pending: if has_table { to_unsigned(counts.pending.load(Relaxed)) } else { 0 },
             bytes: to_unsigned(counts.bytes.load(Relaxed)),
             max_bytes: self.core.settings.load().max_ledger_bytes,
-            open: self.core.journal().open_count() as u64,
-            shipped_total: counts.shipped.load(Relaxed),
+            open,
+            shipped_total: counts.shipped(),
             failures_total: health.failures_total(),
             unrecorded_total: counts.unrecorded.load(Relaxed),
             set_aside: counts.set_aside.load(Relaxed),
             coalesced_total: self.core.coalesced_refusals(),
             anchor_failures_total: self.core.anchors.failures_total(),
             anchored_ms: self.core.anchors.last_ms(),
+            shipped_ms: counts.shipped_ms(),
+            newest_seq,
             last_error: health.gravest_failure(),
             ledger_writable: !health.recording_fails(),
             table_reachable: counts.table_reachable().filter(|_| has_table),
@@ -449,6 +465,11 @@ impl Ledger {
     /// The SQLite file of ended records.
     pub(crate) fn database(&self) -> PathBuf {
         self.core.state_dir.database()
+    }
+
+    /// What the dashboard's figures are added up from.
+    pub(crate) fn rollups(&self) -> &Arc<Rollups> {
+        &self.rollups
     }
 
     /// The DynamoDB table that records are shipped to.

@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use aws_sdk_dynamodb::Client;
+use tokio::sync::watch;
 
 use super::chain::Chain;
 use super::clients::Clients;
@@ -24,7 +25,7 @@ use super::last_stop::LastStop;
 use super::recovery::{Recovered, recover};
 use super::ship;
 use super::state_dir::{Lock, StateDir};
-use super::task::Task;
+use super::task::{IndexProgress, Task};
 use crate::config::Durability;
 use crate::record::{Outcome, Record};
 use crate::settings;
@@ -43,6 +44,8 @@ pub(crate) struct Started {
     pub(crate) lock: Lock,
     /// What the chain does not say yet of its beginning.
     pub(crate) genesis: Option<Genesis>,
+    /// How far the index is.
+    pub(crate) progress: watch::Receiver<IndexProgress>,
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
@@ -163,7 +166,7 @@ pub(crate) fn start(
     let mut threads = vec![spawn("audit-index", move || writer.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client);
-        let core = core.clone();
+        let (core, progress) = (core.clone(), progress.clone());
         threads.push(spawn("audit-ship", move || ship::run(core, table, clients, progress))?);
     }
     let flusher = flush.then(|| Arc::new(Flusher::new()));
@@ -173,7 +176,7 @@ pub(crate) fn start(
     }
     // What is in the journal and not in the index may have waited for this.
     core.send(Task::RecordsEnded);
-    Ok(Started { core, flusher, threads, lock, genesis })
+    Ok(Started { core, flusher, threads, lock, genesis, progress })
 }
 
 /// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored

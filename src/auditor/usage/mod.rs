@@ -1,0 +1,64 @@
+//! `GET /v1/dashboard/usage`: requests, tokens, cost and latency of a window of time, from the roll-ups of this host's
+//! records.
+
+mod add_up;
+mod question;
+mod report;
+
+use std::time::Duration;
+
+pub use question::Question;
+
+use self::add_up::add_up;
+use super::query::Scope;
+use crate::error::{Refusal, RefusalKind};
+use crate::ledger::Ledger;
+use crate::ledger::clock::now_ms;
+use crate::ledger::rollups::RollupError;
+use crate::panics;
+
+/// How long a question counts what is not counted yet. After that it is answered with what is.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// An answer in the form that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The value of `Content-Type`.
+    pub content_type: &'static str,
+    /// The body.
+    pub text: String,
+}
+
+/// Answers from what is counted of every record that has ended by now.
+///
+/// # Errors
+/// A refusal (503) when the records or the roll-ups cannot be read now.
+pub async fn answer(ledger: &Ledger, question: &Question, scope: Scope) -> Result<Document, Refusal> {
+    ledger.flush().await;
+    let (rollups, question, now_ms) = (ledger.rollups().clone(), question.clone(), now_ms());
+    let asking = move || {
+        panics::contain(|| {
+            let selection = question.selection(&scope, now_ms);
+            let (usage, progress) = rollups.ask(PATIENCE, now_ms, |db| add_up(db, &selection, question.by))?;
+            Ok(report::document(&question, &selection, &usage, progress, now_ms))
+        })
+    };
+    tokio::task::spawn_blocking(asking)
+        .await
+        .map_err(|error| unavailable(&error))?
+        .map_err(|_panicked| unavailable(&panics::MESSAGE))?
+        .map_err(|error: RollupError| {
+            let refusal = unavailable(&error);
+            if let RollupError::Ledger(error) = error
+                && error.is_corrupt()
+            {
+                ledger.report_damage(error);
+            }
+            refusal
+        })
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(RefusalKind::ServiceUnavailable, format!("the figures of the dashboard cannot be read: {error}"))
+        .retry_after(Duration::from_secs(5))
+}
