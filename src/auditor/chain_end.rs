@@ -42,7 +42,7 @@ struct Span {
 ///
 /// # Errors
 /// A refusal (503) when the ledger cannot be read now.
-pub async fn check_newest(ledger: &Ledger) -> Result<Value, Refusal> {
+pub(crate) async fn check_newest(ledger: &Ledger) -> Result<Value, Refusal> {
     ledger.flush().await;
     let path = ledger.database();
     tokio::task::spawn_blocking(move || panics::contain(|| check(&path)))

@@ -4,10 +4,9 @@
 mod anchors;
 mod answer;
 mod chain_check;
-pub mod chain_end;
+pub(crate) mod chain_end;
 pub mod check;
 pub mod cli;
-mod csv;
 mod finding;
 pub mod query;
 mod search_index;
@@ -15,7 +14,10 @@ mod search_table;
 mod snapshot;
 mod starts;
 mod time_index;
-pub mod usage;
+pub(crate) mod usage;
 
 pub use answer::answer;
+pub(crate) use answer::between;
+pub(crate) use cli::args::Format;
+pub(crate) use cli::output::written;
 pub use query::{Query, Scope};

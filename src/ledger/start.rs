@@ -38,14 +38,14 @@ const MIN_SEGMENT_BYTES: u64 = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) core: Arc<Core>,
+    /// How far the index is.
+    pub(crate) progress: watch::Receiver<IndexProgress>,
     /// Present with `durability = "disk"`.
     pub(crate) flusher: Option<Arc<Flusher>>,
     pub(crate) threads: Vec<JoinHandle<()>>,
     pub(crate) lock: Lock,
     /// What the chain does not say yet of its beginning.
     pub(crate) genesis: Option<Genesis>,
-    /// How far the index is.
-    pub(crate) progress: watch::Receiver<IndexProgress>,
 }
 
 /// Locks the state directory, reads what is in it, records what a crash left open as interrupted, and starts the
@@ -159,6 +159,7 @@ pub(crate) fn start(
     let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
     core.counts.set_aside.store(set_aside, Relaxed);
     let (mut writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox, clock);
+    let index_progress = progress.clone();
     // Readiness has to know before the first request is refused. And the next start has to find a new chain, whatever
     // happens until a record is written.
     core.check_recording();
@@ -166,7 +167,7 @@ pub(crate) fn start(
     let mut threads = vec![spawn("audit-index", move || writer.run())?];
     if let Some(table) = settings.table.clone() {
         let clients = Clients::new(&settings.region, client);
-        let (core, progress) = (core.clone(), progress.clone());
+        let core = core.clone();
         threads.push(spawn("audit-ship", move || ship::run(core, table, clients, progress))?);
     }
     let flusher = flush.then(|| Arc::new(Flusher::new()));
@@ -176,7 +177,7 @@ pub(crate) fn start(
     }
     // What is in the journal and not in the index may have waited for this.
     core.send(Task::RecordsEnded);
-    Ok(Started { core, flusher, threads, lock, genesis, progress })
+    Ok(Started { core, progress: index_progress, flusher, threads, lock, genesis })
 }
 
 /// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored

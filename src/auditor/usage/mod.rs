@@ -7,7 +7,8 @@ mod report;
 
 use std::time::Duration;
 
-pub use question::Question;
+pub(crate) use question::Question;
+pub(crate) use report::Report;
 
 use self::add_up::add_up;
 use super::query::Scope;
@@ -20,27 +21,18 @@ use crate::panics;
 /// How long a question counts what is not counted yet. After that it is answered with what is.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// An answer in the form that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// The value of `Content-Type`.
-    pub content_type: &'static str,
-    /// The body.
-    pub text: String,
-}
-
 /// Answers from what is counted of every record that has ended by now.
 ///
 /// # Errors
 /// A refusal (503) when the records or the roll-ups cannot be read now.
-pub async fn answer(ledger: &Ledger, question: &Question, scope: Scope) -> Result<Document, Refusal> {
+pub(crate) async fn answer(ledger: &Ledger, question: Question, scope: Scope) -> Result<Report, Refusal> {
     ledger.flush().await;
-    let (rollups, question, now_ms) = (ledger.rollups().clone(), question.clone(), now_ms());
+    let (rollups, now_ms) = (ledger.rollups().clone(), now_ms());
     let asking = move || {
         panics::contain(|| {
             let selection = question.selection(&scope, now_ms);
             let (usage, progress) = rollups.ask(PATIENCE, now_ms, |db| add_up(db, &selection, question.by))?;
-            Ok(report::document(&question, &selection, &usage, progress, now_ms))
+            Ok(Report { question, selection, usage, progress, now_ms })
         })
     };
     tokio::task::spawn_blocking(asking)

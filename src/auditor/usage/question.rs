@@ -14,10 +14,9 @@ pub(super) const UID: &str = "uid:";
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub(crate) struct Question {
     pub(super) window: Window,
     pub(super) by: By,
-    pub(super) format: Format,
     pub(super) model_id: Option<String>,
     pub(super) caller: Option<String>,
     pub(super) operation: Option<String>,
@@ -42,14 +41,6 @@ pub(super) enum By {
     Upstream,
 }
 
-/// The form of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    Json,
-    Csv,
-    JsonLines,
-}
-
 impl Window {
     const NAMES: [(&'static str, Window); 4] =
         [("15m", Window::QuarterHour), ("1h", Window::Hour), ("24h", Window::Day), ("7d", Window::Week)];
@@ -70,21 +61,15 @@ impl By {
         [("model", By::Model), ("caller", By::Caller), ("operation", By::Operation), ("upstream", By::Upstream)];
 }
 
-impl Format {
-    const NAMES: [(&'static str, Format); 3] =
-        [("json", Format::Json), ("csv", Format::Csv), ("jsonl", Format::JsonLines)];
-}
-
 impl Question {
     /// Reads the query of a URL, such as `window=24h&by=caller`.
     ///
     /// # Errors
     /// A refusal (400) that names the first parameter that is unknown or has an invalid value.
-    pub fn parse(raw_query: &str) -> Result<Question, Refusal> {
+    pub(crate) fn parse(raw_query: &str) -> Result<Question, Refusal> {
         let mut question = Question {
             window: Window::Hour,
             by: By::Model,
-            format: Format::Json,
             model_id: None,
             caller: None,
             operation: None,
@@ -104,10 +89,6 @@ impl Question {
                 "by" => {
                     question.by = named(&By::NAMES, &value)
                         .ok_or_else(|| invalid(key, "be model, caller, operation or upstream"))?;
-                }
-                "format" => {
-                    question.format =
-                        named(&Format::NAMES, &value).ok_or_else(|| invalid(key, "be json, csv or jsonl"))?;
                 }
                 "modelId" => question.model_id = Some(value),
                 "caller" => question.caller = Some(value),
@@ -182,22 +163,18 @@ mod tests {
 
     #[test]
     fn questions_are_read_and_nonsense_is_refused_by_name() {
-        let asked = "window=7d&by=caller&modelId=a%3A1&caller=b+c&operation=Converse&region=us-east-1&format=csv";
+        let asked = "window=7d&by=caller&modelId=a%3A1&caller=b+c&operation=Converse&region=us-east-1";
         let question = Question::parse(asked).unwrap();
-        assert_eq!((question.window, question.by, question.format), (Window::Week, By::Caller, Format::Csv));
+        assert_eq!((question.window, question.by), (Window::Week, By::Caller));
         assert_eq!(question.model_id.as_deref(), Some("a:1"));
         assert_eq!(question.caller.as_deref(), Some("b c"));
         assert_eq!((question.window_name(), question.by_name()), ("7d", "caller"));
         let usual = Question::parse("").unwrap();
-        assert_eq!((usual.window, usual.by, usual.format), (Window::Hour, By::Model, Format::Json));
+        assert_eq!((usual.window, usual.by), (Window::Hour, By::Model));
         assert_eq!(Question::parse("&by=&modelId=").unwrap(), usual, "what is empty says nothing");
-        for (raw, name) in [
-            ("window=2h", "window"),
-            ("by=user", "by"),
-            ("format=xml", "format"),
-            ("color=red", "color"),
-            ("modelId=%FF", "modelId"),
-        ] {
+        for (raw, name) in
+            [("window=2h", "window"), ("by=user", "by"), ("color=red", "color"), ("modelId=%FF", "modelId")]
+        {
             let refusal = Question::parse(raw).unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::Validation);
             assert!(refusal.message.contains(name), "{}", refusal.message);

@@ -2,62 +2,66 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Document;
 use super::add_up::{Total, Usage};
-use super::question::{Format, Question};
-use crate::auditor::csv;
+use super::question::Question;
+use crate::auditor::Format;
+use crate::auditor::cli::output::quoted;
 use crate::ledger::rollups::Progress;
 use crate::ledger::rollups::read::Selection;
 use crate::ledger::timestamp::timestamp;
 
 const PERCENTILES: [(&str, u64); 3] = [("p50", 50), ("p95", 95), ("p99", 99)];
 
-pub(super) fn document(
-    question: &Question,
-    selection: &Selection,
-    usage: &Usage,
-    progress: Progress,
-    now_ms: i64,
-) -> Document {
-    match question.format {
-        Format::Json => Document {
-            content_type: "application/json",
-            text: whole(question, selection, usage, progress, now_ms).to_string(),
-        },
-        Format::JsonLines => Document {
-            content_type: "application/jsonl; charset=utf-8",
-            text: groups(usage).iter().map(|group| format!("{group}\n")).collect(),
-        },
-        Format::Csv => Document { content_type: "text/csv; charset=utf-8; header=present", text: table(usage) },
-    }
+/// What was added up for a question.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(super) question: Question,
+    pub(super) selection: Selection,
+    pub(super) usage: Usage,
+    pub(super) progress: Progress,
+    pub(super) now_ms: i64,
 }
 
-fn whole(question: &Question, selection: &Selection, usage: &Usage, progress: Progress, now_ms: i64) -> Value {
-    let starts = (selection.from..).step_by(usize::try_from(selection.resolution.step).unwrap_or(usize::MAX));
-    let series: Vec<Value> = starts.zip(&usage.series).map(|(start, total)| interval(start, total)).collect();
-    let errors: Vec<Value> = usage
-        .errors
-        .iter()
-        .map(|((outcome, status), requests)| json!({ "outcome": outcome, "statusCode": status, "requests": requests }))
-        .collect();
-    json!({
-        "window": question.window_name(),
-        "by": question.by_name(),
-        "from": timestamp(selection.from.saturating_mul(1000)),
-        "to": timestamp(now_ms),
-        "stepSeconds": selection.resolution.step,
-        "counted": f64::from(progress.thousandths) / 1000.0,
-        "filters": {
-            "modelId": question.model_id,
-            "caller": question.caller,
-            "operation": question.operation,
-            "region": question.region,
-        },
-        "total": sums(&usage.total),
-        "series": series,
-        "groups": groups(usage),
-        "errors": errors,
-    })
+impl Report {
+    /// All of it.
+    pub(crate) fn json(&self) -> Value {
+        let Report { question, selection, usage, progress, now_ms } = self;
+        let starts = (selection.from..).step_by(usize::try_from(selection.resolution.step).unwrap_or(usize::MAX));
+        let series: Vec<Value> = starts.zip(&usage.series).map(|(start, total)| interval(start, total)).collect();
+        let errors: Vec<Value> = usage
+            .errors
+            .iter()
+            .map(|((outcome, status), requests)| {
+                json!({ "outcome": outcome, "statusCode": status, "requests": requests })
+            })
+            .collect();
+        json!({
+            "window": question.window_name(),
+            "by": question.by_name(),
+            "from": timestamp(selection.from.saturating_mul(1000)),
+            "to": timestamp(*now_ms),
+            "stepSeconds": selection.resolution.step,
+            "counted": f64::from(progress.thousandths) / 1000.0,
+            "filters": {
+                "modelId": question.model_id,
+                "caller": question.caller,
+                "operation": question.operation,
+                "region": question.region,
+            },
+            "total": sums(&usage.total),
+            "series": series,
+            "groups": groups(usage),
+            "errors": errors,
+        })
+    }
+
+    /// The groups alone, a line each.
+    pub(crate) fn written(&self, format: Format) -> String {
+        match format {
+            Format::Csv => table(&self.usage),
+            _ => groups(&self.usage).iter().map(|group| format!("{group}\n")).collect(),
+        }
+    }
 }
 
 fn interval(start: i64, total: &Total) -> Value {
@@ -123,18 +127,16 @@ fn percentiles(of: &dyn Fn(u64) -> Option<u64>) -> Value {
 
 /// A line of column names, and one for each group. The others have no name, and their number in the last column.
 fn table(usage: &Usage) -> String {
-    let durations = PERCENTILES.iter().map(|(name, _)| format!("latencyMs_{name}"));
-    let first_bytes = PERCENTILES.iter().map(|(name, _)| format!("firstByteMs_{name}"));
     let names = numbers(&Total::default()).map(|(name, _)| name.to_owned()).into_iter();
-    let head = std::iter::once("name".to_owned()).chain(names).chain(durations).chain(first_bytes);
-    let mut text = csv::line(head.chain(["others".to_owned()]));
+    let percentiles =
+        ["latencyMs", "firstByteMs"].iter().flat_map(|of| PERCENTILES.map(|(name, _)| format!("{of}_{name}")));
+    let mut text = line(["name".to_owned()].into_iter().chain(names).chain(percentiles).chain(["others".to_owned()]));
     let mut add = |name: &str, total: &Total, others: String| {
         let numbers = numbers(total).map(|(_, number)| number.to_string()).into_iter();
-        let of = |histogram: Option<u64>| histogram.map(|found| found.to_string()).unwrap_or_default();
-        let durations = PERCENTILES.map(|(_, percent)| of(total.sums.latency.percentile(percent)));
-        let first_bytes = PERCENTILES.map(|(_, percent)| of(total.sums.first_byte.percentile(percent)));
-        let cells = std::iter::once(name.to_owned()).chain(numbers).chain(durations).chain(first_bytes);
-        text.push_str(&csv::line(cells.chain([others])));
+        let percentiles = [&total.sums.latency, &total.sums.first_byte].into_iter().flat_map(|of| {
+            PERCENTILES.map(|(_, percent)| of.percentile(percent).map(|found| found.to_string()).unwrap_or_default())
+        });
+        text.push_str(&line([name.to_owned()].into_iter().chain(numbers).chain(percentiles).chain([others])));
     };
     for (name, total) in &usage.groups {
         add(name, total, String::new());
@@ -144,4 +146,9 @@ fn table(usage: &Usage) -> String {
         add("", total, count.to_string());
     }
     text
+}
+
+fn line(cells: impl Iterator<Item = String>) -> String {
+    let cells: Vec<String> = cells.map(|cell| quoted(&cell)).collect();
+    format!("{}\n", cells.join(","))
 }

@@ -53,7 +53,8 @@ impl File {
     fn connect(path: &Path) -> Result<File, RollupError> {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let identity = identity(path);
-        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let db =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         db.busy_timeout(Duration::from_secs(5))?;
         // The page cache is what bounds memory. After a loss of power the file may lack its end, and the marker says so.
         db.execute_batch(

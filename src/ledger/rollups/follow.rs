@@ -50,8 +50,7 @@ pub(crate) async fn follow(core: Arc<Core>, rollups: Arc<Rollups>, mut progress:
 async fn count_all(rollups: &Arc<Rollups>) -> Result<(), RollupError> {
     loop {
         let counting = rollups.clone();
-        let counted =
-            tokio::task::spawn_blocking(move || panics::contain(|| counting.catch_up(TURN, now_ms()))).await;
+        let counted = tokio::task::spawn_blocking(move || panics::contain(|| counting.catch_up(TURN, now_ms()))).await;
         // A panic was logged with its place; the next records are tried again.
         let Ok(Ok(counted)) = counted else { return Ok(()) };
         if counted?.is_done {

@@ -3,7 +3,7 @@
 use super::counted::Counted;
 
 /// In place of a name of which there are too many.
-pub(crate) const OTHER: &str = "(other)";
+pub(super) const OTHER: &str = "(other)";
 
 /// Longest name of a model that is told apart, in bytes: every ARN of a model has less.
 const MAX_NAME: usize = 200;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 pub(super) use follow::follow;
-pub(crate) use key::{OTHER, bounded};
+pub(crate) use key::bounded;
 pub(crate) use resolution::Resolution;
 pub(crate) use sums::Sums;
 

@@ -121,9 +121,8 @@ fn read(ledger: &mut Connection, before: Option<Marker>, now: i64) -> Result<Bat
     };
     let mut batch = Batch { sums: HashMap::new(), anew, marker: before.filter(|_| !anew), last_id };
     let mut last = None;
-    let mut select = ledger.prepare_cached(
-        "SELECT id, chain, seq, started_ms, item FROM records WHERE id > ?1 ORDER BY id LIMIT ?2",
-    )?;
+    let mut select = ledger
+        .prepare_cached("SELECT id, chain, seq, started_ms, item FROM records WHERE id > ?1 ORDER BY id LIMIT ?2")?;
     let mut rows = select.query((behind, to_signed(STEP_RECORDS as u64)))?;
     while batch.sums.len() < STEP_SUMS
         && let Some(row) = rows.next()?
@@ -193,7 +192,8 @@ fn first_to_count(ledger: &Transaction<'_>, now: i64) -> Result<Option<i64>, Ind
     Ok(first)
 }
 
-const KEY: &str = "step = ?1 AND start = ?2 AND uid = ?3 AND caller = ?4 AND model = ?5 AND operation = ?6 AND region = ?7
+const KEY: &str =
+    "step = ?1 AND start = ?2 AND uid = ?3 AND caller = ?4 AND model = ?5 AND operation = ?6 AND region = ?7
      AND outcome = ?8 AND status = ?9";
 
 /// Adds to the sum of a key in an interval (its length and its beginning), or of what is left of the key where there are too

@@ -1,7 +1,7 @@
 //! Roll-ups of a ledger that a test fills itself.
-#![expect(clippy::cast_possible_truncation, reason = "random picks are below the lengths of lists")]
 
 mod bounds;
+mod following;
 mod repair;
 mod scale;
 
@@ -129,10 +129,10 @@ fn with(mut item: Value, name: &str, value: impl Into<Value>) -> Value {
 /// A week of requests of a few users and models.
 fn week(random: &mut Random, count: usize) -> Vec<Value> {
     let mut at = NOW_MS - 7 * 24 * HOUR_MS;
-    let pause = (NOW_MS - at) as u64 / count as u64;
+    let pause = (NOW_MS - at).cast_unsigned() / count as u64;
     (0..count)
         .map(|_| {
-            at += random.below(2 * pause) as i64;
+            at += random.below(2 * pause).cast_signed();
             let one = with(item(at.min(NOW_MS)), "callerUid", 1000 + random.below(3));
             let one = with(one, "modelId", format!("model-{}", random.below(4)));
             let one = with(one, "outputTokens", random.below(1_000));
@@ -149,13 +149,16 @@ fn expected(items: &[Value], resolution: Resolution) -> Vec<(i64, String, i64, S
         let started = crate::ledger::timestamp::milliseconds(item["timestamp"].as_str().unwrap()) / 1000;
         if started >= resolution.oldest(NOW_MS / 1000) {
             let text = |name: &str| item[name].as_str().unwrap().to_owned();
-            let key = (resolution.start(started), text("modelId"), item["callerUid"].as_i64().unwrap(), text("outcome"));
+            let key =
+                (resolution.start(started), text("modelId"), item["callerUid"].as_i64().unwrap(), text("outcome"));
             let sum: &mut (i64, i64) = sums.entry(key).or_default();
             sum.0 += 1;
             sum.1 += item["outputTokens"].as_i64().unwrap();
         }
     }
-    sums.into_iter().map(|((start, model, uid, outcome), (n, tokens))| (start, model, uid, outcome, n, tokens)).collect()
+    sums.into_iter()
+        .map(|((start, model, uid, outcome), (n, tokens))| (start, model, uid, outcome, n, tokens))
+        .collect()
 }
 
 fn as_expected(rows: &[Vec<Value>]) -> Vec<(i64, String, i64, String, i64, i64)> {

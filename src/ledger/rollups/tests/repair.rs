@@ -123,13 +123,8 @@ fn another_ledger_behind_the_file_is_counted_from_its_beginning() {
 #[test]
 fn what_is_deleted_for_its_age_stays_counted() {
     let (mut scene, mut items) = filled();
-    let rule = PruneRule {
-        now_ms: NOW_MS,
-        before_ms: NOW_MS + 1,
-        max_bytes: 0,
-        max_unshipped_bytes: None,
-        local_only: true,
-    };
+    let rule =
+        PruneRule { now_ms: NOW_MS, before_ms: NOW_MS + 1, max_bytes: 0, max_unshipped_bytes: None, local_only: true };
     while scene.index.prune(rule).unwrap().more {}
     scene.restart();
     agrees(&scene, &items);

@@ -28,13 +28,15 @@ fn a_million_records_are_counted_in_bounded_memory_and_asked_for_in_no_time() {
     let fill = db.transaction().unwrap();
     fill.execute("INSERT INTO chains VALUES (1, 'c', 'h', 0, '', 0, '')", []).unwrap();
     {
-        let mut insert = fill
-            .prepare("INSERT INTO records VALUES (?1, 1, ?1, ?2, 1, 'billing', ?3, ?4, ?5, ?6)")
-            .unwrap();
+        let mut insert =
+            fill.prepare("INSERT INTO records VALUES (?1, 1, ?1, ?2, 1, 'billing', ?3, ?4, ?5, ?6)").unwrap();
         let (mut random, padding) = (Random(20), "x".repeat(400));
         for id in 1..=RECORDS {
             let started_ms = NOW_MS - (RECORDS - id) * 7 * 24 * HOUR_MS / RECORDS;
-            let (uid, model) = (1_000 + random.below(5) as u32, format!("anthropic.claude-model-{}", random.below(10)));
+            let (uid, model) = (
+                1_000 + u32::try_from(random.below(5)).unwrap(),
+                format!("anthropic.claude-model-{}", random.below(10)),
+            );
             let one = with(with(item(started_ms), "latency", 200 + random.below(30_000)), "callerUid", uid);
             let one = with(with(with(one, "modelId", &*model), "caller", "billing"), "userArn", &*padding);
             insert.execute((id, started_ms, uid, model, format!("{id:064}"), one.to_string())).unwrap();
@@ -56,9 +58,16 @@ fn a_million_records_are_counted_in_bounded_memory_and_asked_for_in_no_time() {
     }
     let after = memory();
     println!("{RECORDS} records: {:?} in {steps} steps, the longest {longest:?}", begun.elapsed());
-    println!("memory: {} KiB before, {} KiB after; resident at most {} KiB more", before.0, after.0, after.1 - before.1.min(after.1));
+    println!(
+        "memory: {} KiB before, {} KiB after; resident at most {} KiB more",
+        before.0,
+        after.0,
+        after.1 - before.1.min(after.1)
+    );
     println!("file: {} KiB", scene.path().metadata().unwrap().len() / 1024);
-    for (resolution, window) in [(Resolution::MINUTE, 3_600), (Resolution::QUARTER, 86_400), (Resolution::HOUR, 604_800)] {
+    for (resolution, window) in
+        [(Resolution::MINUTE, 3_600), (Resolution::QUARTER, 86_400), (Resolution::HOUR, 604_800)]
+    {
         let begun = Instant::now();
         let selection = Selection {
             resolution,
@@ -80,7 +89,7 @@ fn a_million_records_are_counted_in_bounded_memory_and_asked_for_in_no_time() {
         };
         let (requests, _) = scene.rollups.ask(Duration::ZERO, NOW_MS, read).unwrap();
         println!("{window} s: {requests} requests in {:?}", begun.elapsed());
-        assert!(requests.abs_diff(RECORDS as u64 * window as u64 / 604_800) < 20_000);
+        assert!(requests.abs_diff((RECORDS * window / 604_800).cast_unsigned()) < 20_000);
     }
     let step = longest.as_millis();
     assert!(step < 1_000, "a step took {step} ms");
