@@ -35,13 +35,15 @@ impl File {
     /// Counts the next records.
     pub(super) fn step(&mut self, ledger: &mut Connection, now_ms: i64) -> Result<Progress, RollupError> {
         let now = now_ms.div_euclid(1000);
-        let before = self.marker()?;
+        let minute = Resolution::MINUTE.start(now);
+        // By a clock that was put back, too much was deleted: it is counted again.
+        let is_put_back = self.swept > minute + Resolution::HOUR.step;
+        let before = self.marker()?.filter(|_| !is_put_back);
         let batch = read(ledger, before.clone(), now)?;
         let progress = batch.progress();
         if batch.anew || batch.marker != before {
             self.write(&batch)?;
         }
-        let minute = Resolution::MINUTE.start(now);
         if self.swept != minute {
             self.sweep(now, MAX_BYTES)?;
             self.swept = minute;

@@ -262,6 +262,20 @@ fn what_is_too_old_is_deleted_as_time_goes_on() {
     assert_eq!(rows(&scene), [0, 0, 0]);
 }
 
+#[test]
+fn what_a_fast_clock_has_deleted_is_counted_again_when_it_is_put_right() {
+    let mut scene = Scene::new();
+    let items = week(&mut Random(13), 3_000);
+    scene.insert(&items);
+    scene.count();
+    scene.now_ms += 400 * 24 * HOUR_MS;
+    scene.count();
+    assert!(Resolution::ALL.iter().all(|resolution| scene.counted(*resolution).is_empty()));
+    scene.now_ms = NOW_MS;
+    scene.count();
+    agrees(&scene, &items);
+}
+
 /// The rows of hours that are too old by then.
 fn as_expected_before(items: &[Value], now_ms: i64) -> usize {
     let oldest = Resolution::HOUR.oldest(now_ms / 1000);
