@@ -89,21 +89,18 @@ fn figures(view: &View, terminal: &Terminal, rows: Option<usize>) -> Vec<String>
 
 /// Whether requests are served, or that there is no daemon; behind the first line, what else has to be known of the screen.
 fn head(view: &View, terminal: &Terminal) -> Vec<String> {
-    let at = view.answer.as_ref().map(|answer| answer.at.strftime("%H:%M:%S UTC").to_string());
+    let is_old = if view.trouble.is_some() { "AS OF " } else { "" };
+    let at = view.answer.as_ref().map(|answer| format!("{is_old}{}", answer.at.strftime("%H:%M:%S UTC")));
     let mut marks: Vec<&str> = Vec::new();
     marks.extend(view.question.only_errors.then_some("ERRORS ONLY"));
     marks.extend(view.is_paused.then_some("PAUSED"));
     marks.extend(at.as_deref());
     let marks = marks.join(" · ");
     let sentences = match (&view.trouble, &view.answer) {
-        (Some(sentence), answer) => {
-            let again = if view.is_paused {
-                " The screen is paused (p).".to_owned()
-            } else {
-                format!(" It is asked again every {} s.", view.every.as_secs())
-            };
-            let old = if answer.is_some() { " What is below was so before." } else { "" };
-            vec![vec![(Tone::Bad, "NO ANSWER: ".to_owned()), (Tone::Plain, format!("{sentence}{again}{old}"))]]
+        (Some(sentence), _) => {
+            let again =
+                if view.is_paused { String::new() } else { format!(", asked again every {} s", view.every.as_secs()) };
+            vec![vec![(Tone::Bad, "NO ANSWER".to_owned()), (Tone::Plain, format!("{again}: {sentence}"))]]
         }
         (None, Some(answer)) => headline(&answer.status),
         (None, None) => vec![vec![(Tone::Plain, "The daemon is being asked.".to_owned())]],

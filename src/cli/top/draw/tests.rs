@@ -180,14 +180,14 @@ fn what_cannot_be_shown_is_said() {
     gone.take(Err("no daemon answers on 127.0.0.1:8791: refused.".to_owned()));
     let screen = shown(&gone, SMALL, 24);
     let sentence = "\
-NO ANSWER: no daemon answers on 127.0.0.1:8791: refused. It is      02:00:41 UTC
-asked again every 2 s. What is below was so before.
+NO ANSWER, asked again every 2 s: no daemon answers on        AS OF 02:00:41 UTC
+127.0.0.1:8791: refused.
 Daemon ";
     assert!(screen.starts_with(sentence), "{screen}");
     let mut never = View::new(gone.question, gone.every);
     assert!(shown(&never, SMALL, 24).starts_with("The daemon is being asked.\n\n"));
     never.take(Err("no daemon answers.".to_owned()));
-    assert!(shown(&never, SMALL, 24).starts_with("NO ANSWER: no daemon answers. It is asked again every 2 s.\n\n"));
+    assert!(shown(&never, SMALL, 24).starts_with("NO ANSWER, asked again every 2 s: no daemon answers.\n\n"));
 
     let sentence = "records are shown to local users, and the kernel does not say whose this connection is.";
     let screen = shown(&view(Err(sentence.to_owned()), Err(sentence.to_owned())), SMALL, 24);
