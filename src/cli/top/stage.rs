@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_current_process_group};
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
 use super::keys::{Key, decoded};
@@ -90,6 +90,8 @@ impl Keyboard {
     fn set(&self) -> io::Result<()> {
         let mut ours = (*self.before).clone();
         ours.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        // Ctrl-S would stop the drawing, and with it the end.
+        ours.input_modes.remove(InputModes::IXON);
         // Ctrl-Z is a key, so that the terminal can be given back first. Ctrl-C stays a signal.
         ours.special_codes[SpecialCodeIndex::VSUSP] = 0;
         ours.special_codes[SpecialCodeIndex::VMIN] = 1;

@@ -81,8 +81,8 @@ async fn it_does_not_stop_where_nobody_could_continue_it() {
 
 #[tokio::test]
 async fn it_works_in_tmux() {
-    if Command::new("tmux").arg("-V").output().is_err() {
-        println!("NOT RUN: it_works_in_tmux (needs tmux)");
+    if Command::new("tmux").arg("-V").output().is_err() || !is_installed("bash") {
+        println!("NOT RUN: it_works_in_tmux (needs tmux and bash)");
         return;
     }
     let bedrock = bedrock().await;
@@ -97,7 +97,8 @@ async fn it_works_in_tmux() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let shell = "PS1='PROMPT> ' exec sh -i";
+    let _server = Server(&socket);
+    let shell = "PS1='PROMPT> ' exec bash --norc --noprofile -i";
     tmux(&["new-session", "-d", "-x", "80", "-y", "24", shell]);
     eventually("a prompt", || tmux(&["capture-pane", "-p"]).contains("PROMPT> ")).await;
     let program = program().get_program().to_str().unwrap().to_owned();
@@ -116,5 +117,13 @@ async fn it_works_in_tmux() {
     tmux(&["send-keys", "q"]);
     eventually("the shell", || tmux(&["capture-pane", "-p"]).trim_end().ends_with("PROMPT>")).await;
     assert!(!tmux(&["capture-pane", "-p"]).contains("Latency"), "the other screen is gone");
-    tmux(&["kill-server"]);
+}
+
+/// A server of tmux, which ends with the test however that ends.
+struct Server<'a>(&'a std::path::Path);
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").arg("-S").arg(self.0).arg("kill-server").status();
+    }
 }

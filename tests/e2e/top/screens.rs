@@ -48,7 +48,7 @@ async fn keys_choose_the_window_the_groups_and_the_errors() {
         .ready()
         .await;
     let good = asked(&daemon).await;
-    let answer = daemon.post(&converse_path("no.such\u{1b}[2Jmodel"), converse("hello")).await;
+    let answer = daemon.post(&converse_path("no.such%1B%5B2Jmodel"), converse("hello")).await;
     let bad = daemon.record_of(&answer).await;
     assert_eq!((answer.status, &bad["success"]), (400, &json!(false)));
     let (mut terminal, _config) = start(&daemon, &["--window", "24h", "--by", "caller"], (24, 80));
