@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::not_ready;
 use crate::credentials::Credentials;
+use crate::ledger::timestamp::timestamp;
 use crate::operation::Plane;
 use crate::road::{Region, Road};
 use crate::upstream::breaker::{Breaker, Position};
@@ -28,6 +29,9 @@ pub(super) fn status(road: &Road) -> Value {
             "bytes": audit.bytes,
             "maxBytes": audit.max_bytes,
             "shipped": audit.shipped_total,
+            "lastShippedAt": moment(audit.shipped_ms),
+            "lastAnchorAt": moment(audit.anchored_ms),
+            "newestSeq": audit.newest_seq,
             "failures": audit.failures_total,
             "unrecorded": audit.unrecorded_total,
             "setAside": audit.set_aside,
@@ -48,6 +52,11 @@ pub(super) fn status(road: &Road) -> Value {
         "log": { "dropped": crate::log::dropped() },
         "lastErrors": road.failures.latest(),
     })
+}
+
+/// Milliseconds since 1970 as text; none for 0.
+fn moment(milliseconds: i64) -> Option<String> {
+    (milliseconds != 0).then(|| timestamp(milliseconds))
 }
 
 fn credential(credentials: &Credentials) -> Value {

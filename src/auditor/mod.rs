@@ -4,6 +4,7 @@
 mod anchors;
 mod answer;
 mod chain_check;
+pub(crate) mod chain_end;
 pub mod check;
 pub mod cli;
 mod finding;
@@ -13,6 +14,10 @@ mod search_table;
 mod snapshot;
 mod starts;
 mod time_index;
+pub(crate) mod usage;
 
 pub use answer::answer;
+pub(crate) use answer::between;
+pub(crate) use cli::args::Format;
+pub(crate) use cli::output::written;
 pub use query::{Query, Scope};

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::anchor::Anchors;
 use super::chain::Chain;
+use super::clock::now_ms;
 use super::health::{Component, Health};
 use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
@@ -65,7 +66,9 @@ pub(crate) struct Counts {
     /// Ended records that are in no table, and the bytes of their items.
     pub(crate) pending: AtomicI64,
     pub(crate) bytes: AtomicI64,
-    pub(crate) shipped: AtomicU64,
+    shipped: AtomicU64,
+    /// When records were last confirmed, in milliseconds since 1970; 0 when none were.
+    shipped_ms: AtomicI64,
     pub(crate) unrecorded: AtomicU64,
     pub(crate) set_aside: AtomicU64,
     table: AtomicU64,
@@ -76,6 +79,23 @@ const TABLE_REACHABLE: u64 = 1;
 const TABLE_UNREACHABLE: u64 = 2;
 
 impl Counts {
+    /// The table has confirmed so many more records.
+    pub(crate) fn add_shipped(&self, records: u64) {
+        if records > 0 {
+            self.shipped.fetch_add(records, Relaxed);
+            self.shipped_ms.store(now_ms(), Relaxed);
+        }
+    }
+
+    pub(crate) fn shipped(&self) -> u64 {
+        self.shipped.load(Relaxed)
+    }
+
+    /// When records were last confirmed, in milliseconds since 1970; 0 when none were since the daemon's start.
+    pub(crate) fn shipped_ms(&self) -> i64 {
+        self.shipped_ms.load(Relaxed)
+    }
+
     pub(crate) fn set_table_reachable(&self, reachable: bool) {
         self.table.store(if reachable { TABLE_REACHABLE } else { TABLE_UNREACHABLE }, Relaxed);
     }
