@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::{eventually, until};
+use crate::{DEADLINE, eventually, until};
 
 /// What shows the terminal's other screen, and what shows again what was there before.
 pub const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
@@ -85,7 +86,15 @@ impl Terminal {
 
     /// Waits until the screen is as it should be, and tells it.
     pub async fn until_screen(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
-        until(what, || Some(self.screen()).filter(|screen| fits(screen))).await
+        let begun = Instant::now();
+        loop {
+            let screen = self.screen();
+            if fits(&screen) {
+                return screen;
+            }
+            assert!(begun.elapsed() < DEADLINE, "in vain: waited for {what} in\n{screen}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Types.

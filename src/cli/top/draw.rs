@@ -105,21 +105,26 @@ fn head(view: &View, terminal: &Terminal) -> Vec<String> {
         (None, Some(answer)) => headline(&answer.status),
         (None, None) => vec![vec![(Tone::Plain, "The daemon is being asked.".to_owned())]],
     };
-    // The marks stand on the right of the first line, and the sentence stays left of them.
-    let column = Terminal { width: terminal.width.saturating_sub(marks.chars().count() + 2), ..*terminal };
-    let text: String = sentences.iter().map(|sentence| column.paragraph(sentence, 0)).collect();
-    let mut lines: Vec<String> = text.lines().take(MOST_LINES).map(str::to_owned).collect();
-    if let (Some(last), true) = (lines.last_mut(), text.lines().count() > MOST_LINES) {
-        last.push('…');
+    // The marks stand on the right of the first line: as many places are kept free, at first on its left.
+    let kept = if marks.is_empty() { 0 } else { marks.chars().count() + 2 };
+    let mut sentences = sentences;
+    if let Some(first) = sentences.first_mut() {
+        first.insert(0, (Tone::Plain, " ".repeat(kept)));
     }
-    if let (Some(first), false) = (lines.first_mut(), marks.is_empty()) {
-        let plain = Terminal { colours: false, ..column };
-        let length = sentences
-            .first()
-            .map_or(0, |sentence| plain.paragraph(sentence, 0).lines().next().map_or(0, |line| line.chars().count()));
-        let blank = (terminal.width).saturating_sub(length + marks.chars().count());
-        first.push_str(&" ".repeat(blank));
-        first.push_str(&marks);
+    let in_lines = |terminal: &Terminal| -> Vec<String> {
+        let text: String = sentences.iter().map(|sentence| terminal.paragraph(sentence, 0)).collect();
+        text.lines().map(str::to_owned).collect()
+    };
+    let mut lines = in_lines(terminal);
+    if lines.len() > MOST_LINES {
+        lines.truncate(MOST_LINES);
+        lines.iter_mut().skip(MOST_LINES - 1).for_each(|last| last.push('…'));
+    }
+    if let Some(first) = lines.first_mut().filter(|_| kept > 0) {
+        // Codes of colours take no place.
+        let length = in_lines(&Terminal { colours: false, ..*terminal }).first().map_or(0, |line| line.chars().count());
+        let blank = (terminal.width + 2).saturating_sub(length);
+        *first = format!("{}{}{marks}", first.trim_start(), " ".repeat(blank));
     }
     lines
 }

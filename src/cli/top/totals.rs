@@ -114,7 +114,7 @@ fn requests(total: &Value, access: &Value) -> Text {
         _ => (Tone::Bad, format!("{errors} ({share:.1} %)")),
     });
     facts.push(plain(cost_of_group(total)));
-    if number("unpriced") > 0 {
+    if number("unpriced") > 0 && number("costNanoUsd") > 0 {
         facts.push((Tone::Faint, format!("{} without a price", whole(&total["unpriced"]))));
     }
     joined(facts)

@@ -100,7 +100,7 @@ async fn it_works_in_tmux() {
     let _server = Server(&socket);
     let shell = "PS1='PROMPT> ' exec bash --norc --noprofile -i";
     tmux(&["new-session", "-d", "-x", "80", "-y", "24", shell]);
-    eventually("a prompt", || tmux(&["capture-pane", "-p"]).contains("PROMPT> ")).await;
+    eventually("a prompt", || tmux(&["capture-pane", "-p"]).contains("PROMPT>")).await;
     let program = program().get_program().to_str().unwrap().to_owned();
     let line = format!("clear; {program} {}", arguments(&config, &[]).join(" "));
     tmux(&["send-keys", "-l", &line]);

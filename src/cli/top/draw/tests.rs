@@ -177,11 +177,11 @@ fn no_text_of_others_reaches_the_terminal_raw() {
 #[test]
 fn what_cannot_be_shown_is_said() {
     let mut gone = view(Ok(usage()), Ok(requests()));
-    gone.take(Err("no daemon answers on 127.0.0.1:8791: refused.".to_owned()));
+    gone.take(Err("no daemon answers on 127.0.0.1:8791: refused; is it running, with this configuration?".to_owned()));
     let screen = shown(&gone, SMALL, 24);
     let sentence = "\
 NO ANSWER, asked again every 2 s: no daemon answers on        AS OF 02:00:41 UTC
-127.0.0.1:8791: refused.
+127.0.0.1:8791: refused; is it running, with this configuration?
 Daemon ";
     assert!(screen.starts_with(sentence), "{screen}");
     let mut never = View::new(gone.question, gone.every);
