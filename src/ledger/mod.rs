@@ -153,7 +153,8 @@ impl Ledger {
         }
         tokio::spawn(anchoring::write_every_minute(started.core.clone()));
         let rollups = Arc::new(Rollups::new(&started.core.state_dir));
-        tokio::spawn(rollups::follow(started.core.clone(), rollups.clone(), started.progress.clone()));
+        let (core, progress) = (started.core.clone(), started.progress.clone());
+        tokio::spawn(rollups::follow(core, rollups.clone(), progress, rollups::INTERVAL));
         Ok(Arc::new(Ledger {
             core: started.core,
             progress: started.progress,

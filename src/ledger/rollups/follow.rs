@@ -12,17 +12,22 @@ use crate::ledger::task::{IndexProgress, Task};
 use crate::panics;
 
 /// From a record's end, or the daemon's start, until it is counted if nobody asks.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 /// While there is much to count, it is counted for so long, and others have the core and the disk for as long.
 const TURN: Duration = Duration::from_millis(50);
 
-/// Counts what is new, until the ledger stops. Where nothing is new, it sleeps.
-pub(crate) async fn follow(core: Arc<Core>, rollups: Arc<Rollups>, mut progress: watch::Receiver<IndexProgress>) {
+/// Counts what is new, so long after it, until the ledger stops. Where nothing is new, it sleeps.
+pub(crate) async fn follow(
+    core: Arc<Core>,
+    rollups: Arc<Rollups>,
+    mut progress: watch::Receiver<IndexProgress>,
+    interval: Duration,
+) {
     let mut stopping = core.stopping.subscribe();
     let following = async {
         let mut fails = false;
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(interval).await;
             progress.borrow_and_update();
             let counted = count_all(&rollups).await;
             if let Err(error) = &counted

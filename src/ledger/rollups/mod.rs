@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
-pub(super) use follow::follow;
+pub(super) use follow::{INTERVAL, follow};
 pub(crate) use key::bounded;
 pub(crate) use resolution::Resolution;
 pub(crate) use sums::Sums;
