@@ -35,7 +35,7 @@ pub(super) fn decoded(bytes: &[u8]) -> Option<(Key, usize)> {
     Some((key, 1))
 }
 
-/// What follows an escape: `[` or `O` with a sequence, or a letter (Alt).
+/// What follows an escape: `[` or `O` with a sequence, or another key.
 fn sequence(rest: &[u8]) -> Option<(Key, usize)> {
     let (&second, rest) = rest.split_first()?;
     match second {
@@ -56,8 +56,8 @@ fn sequence(rest: &[u8]) -> Option<(Key, usize)> {
             };
             Some((key, end + 3))
         }
-        ESCAPE => Some((Key::Escape, 1)),
-        _ => Some((Key::Other, 2)),
+        // Over a slow line, what is pressed after it comes with it. Nothing here is bound to Alt.
+        _ => Some((Key::Escape, 1)),
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(keys("ü".as_bytes()), (vec![Key::Other, Key::Other], 0));
         // More may come, but not for ever.
         assert_eq!((keys(b"\x1b"), keys(b"\x1b["), keys(b"\x1b[1;")), ((vec![], 1), (vec![], 2), (vec![], 4)));
-        assert_eq!(keys(b"\x1b\x1b[A"), (vec![Key::Escape, Key::Up], 0));
+        assert_eq!(keys(b"\x1b\x1b[A\x1b?"), (vec![Key::Escape, Key::Up, Key::Escape, Key::Letter('?')], 0));
         let endless = [b"\x1b[".as_slice(), &[b'1'; 40]].concat();
         assert_eq!(keys(&endless), (vec![Key::Other], 0));
     }
