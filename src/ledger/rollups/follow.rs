@@ -1,4 +1,4 @@
-//! Following the index: new records are counted once a minute, so that a question has little left to count.
+//! Following the index: new records are counted every five minutes, so that a question has little left to count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::ledger::task::{IndexProgress, Task};
 use crate::panics;
 
 /// From a record's end, or the daemon's start, until it is counted if nobody asks.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(300);
 /// While there is much to count, it is counted for so long, and others have the core and the disk for as long.
 const TURN: Duration = Duration::from_millis(50);
 
