@@ -18,7 +18,6 @@ use crate::exchange::whole::{NotWhole, Whole};
 use crate::exchange::{Answered, Body, Exchange, REGION};
 use crate::large;
 use crate::listen::{Client, guard};
-use crate::model::Sent;
 use crate::operation::{self, Operation, check_identifier};
 use crate::partition::{Partition, Partitions};
 use crate::policy::CLASSIFICATION_HEADER;
@@ -26,7 +25,7 @@ use crate::proxy::{self, Arrived, Asked};
 use crate::record::Record;
 use crate::request::{Received, RequestedModel};
 use crate::road::Road;
-use crate::routing::overview::{Served, overview};
+use crate::routing::listing::listing;
 use crate::upstream::sign::BodyHash;
 
 const DESTINATION_PARTITION: HeaderName = HeaderName::from_static("x-destination-partition");
@@ -232,60 +231,11 @@ fn routing(road: &Road) -> Value {
 }
 
 fn models(road: &Road, reach: Partitions, request_id: &str) -> Result<Value, Refusal> {
-    // Where one partition has all upstreams, the first of them speaks for it.
-    let mut listed = road.regions.iter().filter(|region| region.models.is_listed());
-    let is_known = match road.partitions.single() {
-        Some(_) => road.regions.first().is_some_and(|region| region.models.is_listed()),
-        None => listed.next().is_some(),
-    };
-    let region = road.regions.first().filter(|_| is_known).ok_or_else(|| {
-        let first = road.regions.first();
-        let now = std::time::SystemTime::now();
-        let why = first.and_then(|region| region.upstream.credentials().current(now).err());
-        let why = why.map(|refusal| refusal.message);
-        let why =
-            why.unwrap_or_else(|| "the upstream's models have not been listed yet; try again in a moment.".into());
-        Refusal::new(RefusalKind::ServiceUnavailable, why)
-    })?;
-    let name = &region.upstream.region;
-    let partition = region.partition();
-    let kind = match partition {
-        Partition::Commercial => "commercial",
-        Partition::Govcloud => "GovCloud",
-    };
-    let models: Vec<Value> = overview(&road.regions, reach, road.settings.policy.cross_partition_failover)
-        .into_iter()
-        .map(|Served { line, region, partition }| {
-            let model = line.model;
-            json!({
-                "modelId": model.model_id,
-                "modelName": model.model_name,
-                "providerName": model.provider_name,
-                "inputModalities": model.input_modalities,
-                "outputModalities": model.output_modalities,
-                "responseStreamingSupported": model.response_streaming_supported.unwrap_or(false),
-                "customizationsSupported": model.customizations_supported,
-                "inferenceTypesSupported": model.inference_types_supported,
-                "invokable": line.sent.is_invokable(),
-                "invokedAs": line.sent.identifier(),
-                "createsProfile": line.sent == Sent::AsNewProfile,
-                "reason": line.sent.reason(),
-                "servedBy": region,
-                "partition": partition.map(Partition::as_str),
-            })
-        })
-        .collect();
-    Ok(json!({
-        "region": {
-            "region": name,
-            "partition": partition.as_str(),
-            "description": format!("AWS {kind} region {name}"),
-        },
-        "totalModels": models.len(),
-        "models": models,
-        "timestamp": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
-        "source": { "partition": "govcloud", "region": road.settings.audit.region, "requestId": request_id },
-    }))
+    let mut listing = listing(road, reach)?;
+    listing["timestamp"] = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string().into();
+    listing["source"] =
+        json!({ "partition": "govcloud", "region": road.settings.audit.region, "requestId": request_id });
+    Ok(listing)
 }
 
 /// Wraps the model's answer: its JSON as a string, its content type beside it.

@@ -32,6 +32,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The outcome of that name, in snake_case.
+    pub fn named(name: &str) -> Option<Outcome> {
+        serde::Deserialize::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+    }
+
     /// The name that records, metrics and the log use, in snake_case.
     pub fn as_str(self) -> &'static str {
         match self {

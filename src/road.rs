@@ -51,6 +51,8 @@ pub(crate) struct Road {
     pub begun: Instant,
     /// Questions about records that are being answered.
     pub desk: Arc<Desk>,
+    /// Views of the dashboard that follow what happens.
+    pub followers: Arc<Desk>,
     /// The bodies that are in memory.
     pub buffered: Arc<Budget>,
     /// The requests in progress.

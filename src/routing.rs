@@ -3,6 +3,7 @@
 //! The partition is decided first: by what policy permits, by a line of `[models.partition]`, and then by the first
 //! upstream, in the order of the file, whose catalogue serves the model. Within it `forward/line.rs` has its order.
 
+pub(crate) mod listing;
 pub(crate) mod overview;
 
 use percent_encoding::percent_decode_str;

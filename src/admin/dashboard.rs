@@ -1,20 +1,133 @@
-//! `GET /v1/dashboard/requests`: an auditor's questions, answered to whoever may ask them.
+//! The dashboard: its page, and the questions that it and auditors ask, answered to whoever may ask them. `/v1/dashboard/requests`
+//! is the legacy API's.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use http::header::{CONTENT_DISPOSITION, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
-use crate::admin::desk::Question;
+use super::access::{self, scope};
+use super::desk::Question;
+use super::{events, not_served, page, respond};
 use crate::auditor::query::Source;
-use crate::auditor::{self, Query, Scope};
-use crate::caller::{Caller, Callers, Peer, User};
+use crate::auditor::{self, Format, Query, Scope};
+use crate::caller::{Caller, Peer, User};
 use crate::error::{Refusal, RefusalKind};
+use crate::exchange::Body;
+use crate::listen::Client;
+use crate::panics::{self, Panicked};
+use crate::partition::Partitions;
 use crate::road::Road;
+use crate::routing::listing::listing;
+use crate::workers::Workers;
 
 pub(crate) const PATH: &str = "/v1/dashboard/requests";
+const BELOW: &str = "/v1/dashboard/";
 
-/// Root and this group see every record.
-const AUDITORS: &str = "bedrock-sidecar";
+/// Whether a path of the admin address is the dashboard's.
+pub(super) fn is_for(path: &str) -> bool {
+    path == "/" || path.starts_with(page::ASSETS) || path.starts_with(BELOW)
+}
+
+/// Answers a GET on the admin address. What may take long runs on the main runtime.
+pub(super) async fn serve(
+    workers: &Workers,
+    roads: Arc<ArcSwap<Road>>,
+    client: Arc<Client>,
+    head: Parts,
+) -> Result<Response<Body>, Panicked> {
+    let road = roads.load_full();
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let mut answer = match path {
+        "/" => page::page(scope(&road, &client.peer, None).is_ok(), &head.headers),
+        "/v1/dashboard/access" => {
+            shown(scope(&road, &client.peer, None).map(|scope| access::answer(&road, &client.peer, &scope)))
+        }
+        "/v1/dashboard/models" => shown(scope(&road, &client.peer, None).and_then(|_| listing(&road, Partitions::ALL))),
+        PATH => {
+            let query = query.to_owned();
+            beside(workers, async move { records(&road, &client.peer, &query).await }).await?
+        }
+        events::PATH => {
+            events::follow(&roads, &client.peer, query, workers.main()).unwrap_or_else(|refusal| refused(&refusal))
+        }
+        _ => path
+            .strip_prefix(page::ASSETS)
+            .and_then(|name| page::file(name, &head.headers))
+            .unwrap_or_else(|| refused(&not_served())),
+    };
+    page::guard(answer.headers_mut());
+    Ok(answer)
+}
+
+/// Has something answered on the main runtime. It is dropped when its client leaves.
+async fn beside(
+    workers: &Workers,
+    question: impl Future<Output = Result<Response<Body>, Refusal>> + Send + 'static,
+) -> Result<Response<Body>, Panicked> {
+    let mut asked = JoinSet::new();
+    asked.spawn_on(panics::contained(question), workers.main());
+    let answered = asked.join_next().await.and_then(Result::ok).unwrap_or(Err(Panicked))?;
+    Ok(answered.unwrap_or_else(|refusal| refused(&refusal)))
+}
+
+fn shown(answer: Result<Value, Refusal>) -> Response<Body> {
+    match answer {
+        Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response<Body> {
+    refusal.response().map(Body::whole)
+}
+
+/// `format=csv` and `format=jsonl` give the same records for another program, as `audit list` writes them.
+async fn records(road: &Road, peer: &Peer, raw_query: &str) -> Result<Response<Body>, Refusal> {
+    let (format, filters) = format(raw_query)?;
+    let found = answer(road, peer, None, &filters).await?;
+    let Some(format) = format else { return Ok(shown(Ok(found))) };
+    let items = found["requests"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = auditor::written(format, items).map_err(|error| {
+        Refusal::new(RefusalKind::Internal, format!("the records cannot be written as text: {error}"))
+    })?;
+    Ok(download(format, "requests", text))
+}
+
+/// What a browser is to keep as a file.
+pub(super) fn download(format: Format, name: &str, text: String) -> Response<Body> {
+    let (content_type, ending) = match format {
+        Format::Csv => ("text/csv; charset=utf-8", "csv"),
+        _ => ("application/jsonl", "jsonl"),
+    };
+    let mut answer = respond(StatusCode::OK, content_type, text);
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}.{ending}\"")) {
+        answer.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
+    answer
+}
+
+/// Takes `format` from a query; none is JSON.
+pub(super) fn format(raw_query: &str) -> Result<(Option<Format>, String), Refusal> {
+    let (formats, others): (Vec<&str>, Vec<&str>) =
+        raw_query.split('&').partition(|pair| pair.split('=').next() == Some("format"));
+    let format = match formats.as_slice() {
+        [] | ["format=json"] => None,
+        ["format=csv"] => Some(Format::Csv),
+        ["format=jsonl"] => Some(Format::Jsonl),
+        _ => {
+            let sentence = "the query parameter format has to be json, csv or jsonl";
+            return Err(Refusal::new(RefusalKind::Validation, sentence));
+        }
+    };
+    Ok((format, others.join("&")))
+}
 
 /// Answers a question of a local user or of a recognised caller.
 pub(crate) async fn answer(
@@ -23,25 +136,10 @@ pub(crate) async fn answer(
     caller: Option<&Caller>,
     raw_query: &str,
 ) -> Result<Value, Refusal> {
-    let scope = scope(&road.callers, peer, caller)?;
+    let scope = scope(road, peer, caller)?;
     let query = Query::parse(raw_query)?;
     let question = Question { is_auditor: matches!(scope, Scope::All), to_table: query.source == Source::Dynamodb };
     let asker = (User::of(peer), caller.and_then(Caller::name).map(str::to_owned));
     let _turn = road.desk.turn(asker, question, Instant::now())?;
     auditor::answer(&road.audit, &query, scope).await
-}
-
-/// Whose records may be seen: by the kernel's word on the peer, never by what the request says of itself unproven.
-fn scope(callers: &Callers, peer: &Peer, caller: Option<&Caller>) -> Result<Scope, Refusal> {
-    if peer.uid.is_some_and(|uid| uid == 0 || callers.is_member(uid, AUDITORS)) {
-        return Ok(Scope::All);
-    }
-    let name = caller.and_then(Caller::name).map(str::to_owned);
-    if name.is_none() && peer.uid.is_none() {
-        return Err(Refusal::new(
-            RefusalKind::AccessDenied,
-            "records are shown to local users and to known callers, and the kernel does not say whose this connection is.",
-        ));
-    }
-    Ok(Scope::Own { caller: name, uid: peer.uid })
 }

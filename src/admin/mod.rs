@@ -1,8 +1,11 @@
 //! What admins and monitors ask: whether the daemon lives, whether it can serve, and its counters.
 
+mod access;
 pub(crate) mod dashboard;
 pub(crate) mod desk;
+mod events;
 pub(crate) mod failures;
+mod page;
 mod status;
 pub(crate) mod thread;
 
@@ -16,7 +19,6 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use crate::credentials;
 use crate::error::{Refusal, RefusalKind};
@@ -48,7 +50,7 @@ async fn serve(
 
 async fn answer(
     workers: Arc<Workers>,
-    road: Arc<ArcSwap<Road>>,
+    roads: Arc<ArcSwap<Road>>,
     client: Arc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Panicked> {
@@ -56,7 +58,7 @@ async fn answer(
     if let Err(refusal) = listen::guard::check(&client, &head) {
         return Ok(refusal.response().map(Body::whole));
     }
-    let road = road.load_full();
+    let road = roads.load_full();
     Ok(match (&head.method, head.uri.path()) {
         (&Method::GET, "/health") => health(),
         (&Method::GET, "/ready") => ready(&road),
@@ -103,27 +105,16 @@ async fn answer(
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
         (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status::status(&road).to_string()),
-        (&Method::GET, dashboard::PATH) => {
-            let question = async move {
-                let query = head.uri.query().unwrap_or_default();
-                dashboard::answer(&road, &client.peer, None, query).await
-            };
-            // Dropped with the set, when its client leaves.
-            let mut asked = JoinSet::new();
-            asked.spawn_on(panics::contained(question), workers.main());
-            let answered = asked.join_next().await.and_then(Result::ok).unwrap_or(Err(Panicked))?;
-            match answered {
-                Ok(answer) => respond(StatusCode::OK, "application/json", answer.to_string()),
-                Err(refusal) => refusal.response().map(Body::whole),
-            }
-        }
-        _ => Refusal::new(
-            RefusalKind::UnknownOperation,
-            "the admin address serves GET /health, /ready, /status, /metrics and /v1/dashboard/requests.",
-        )
-        .response()
-        .map(Body::whole),
+        (&Method::GET, path) if dashboard::is_for(path) => dashboard::serve(&workers, roads, client, head).await?,
+        _ => not_served().response().map(Body::whole),
     })
+}
+
+fn not_served() -> Refusal {
+    Refusal::new(
+        RefusalKind::UnknownOperation,
+        "the admin address serves GET /health, /ready, /status, /metrics and, for the dashboard, / and what is below /v1/dashboard/.",
+    )
 }
 
 /// The upstreams that requests to models are not sent to as long as there is another one, for the service manager's line.

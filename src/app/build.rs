@@ -62,6 +62,7 @@ pub(super) async fn build(
         buffered: Arc::clone(&lasting.buffered),
         requests: Arc::clone(&lasting.requests),
         desk: Arc::clone(&lasting.desk),
+        followers: Arc::clone(&lasting.followers),
         cut_off: Arc::clone(&lasting.cut_off),
         stopping: Arc::clone(&lasting.stopping),
         reload_refused: Arc::clone(&lasting.reload_refused),

@@ -117,6 +117,7 @@ struct Lasting {
     buffered: Arc<Budget>,
     requests: Arc<Requests>,
     desk: Arc<Desk>,
+    followers: Arc<Desk>,
     /// See `Road`.
     cut_off: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
@@ -142,6 +143,7 @@ impl Lasting {
             buffered: Arc::default(),
             requests,
             desk: Arc::default(),
+            followers: Arc::default(),
             cut_off: Arc::default(),
             stopping: Arc::default(),
             reload_refused: Arc::default(),

@@ -11,6 +11,7 @@ use super::{search_index, search_table};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::Ledger;
 use crate::ledger::clock::now_ms;
+use crate::ledger::index::IndexError;
 use crate::panics;
 
 /// Answers in the shape of the legacy REST API: `requests`, `totalCount`, `filters`, and `nextToken` while there is
@@ -33,10 +34,31 @@ pub async fn answer(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Valu
     Ok(Value::Object(answer))
 }
 
+/// The newest records of those in the index behind one id and up to another, oldest first: at most `query.limit`.
+///
+/// # Errors
+/// 503 when the index cannot be read now.
+pub(crate) async fn between(
+    ledger: &Ledger,
+    query: &Query,
+    scope: Scope,
+    ids: (i64, i64),
+) -> Result<Vec<Value>, Refusal> {
+    let (path, query) = (ledger.database(), query.clone());
+    read(ledger, move || search_index::between(&path, &query, &scope, ids)).await
+}
+
 async fn from_index(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Page, Refusal> {
     ledger.flush().await;
-    let (path, query, since_ms) = (ledger.database(), query.clone(), query.range.since_ms(now_ms()));
-    tokio::task::spawn_blocking(move || panics::contain(|| search_index::search(&path, &query, &scope, since_ms)))
+    let (path, query) = (ledger.database(), query.clone());
+    read(ledger, move || search_index::search(&path, &query, &scope, now_ms())).await
+}
+
+async fn read<T: Send + 'static>(
+    ledger: &Ledger,
+    read: impl FnOnce() -> Result<T, IndexError> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(move || panics::contain(read))
         .await
         .map_err(|error| unavailable(&error))?
         .map_err(|_panicked| unavailable(&panics::MESSAGE))?

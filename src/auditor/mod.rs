@@ -15,4 +15,7 @@ mod starts;
 mod time_index;
 
 pub use answer::answer;
+pub(crate) use answer::between;
+pub(crate) use cli::args::Format;
+pub(crate) use cli::output::written;
 pub use query::{Query, Scope};

@@ -4,12 +4,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::record::Outcome;
 
 /// Records of one answer, unless the query says otherwise, and at most.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
+/// How far the time in a request's id may be from its record's, in milliseconds.
+const ID_SPREAD_MS: i64 = 10_000;
+/// What a request's id has to be.
+pub(crate) const REQUEST_ID: &str = "be the id of a request, as records and x-bedrock-sidecar-request-id name it";
 
 /// The records that a query is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +30,18 @@ pub struct Query {
     pub model_id: Option<String>,
     /// Only records of this caller.
     pub caller: Option<String>,
+    /// Only records of connections that this local user made.
+    pub caller_uid: Option<u32>,
+    /// Only records of this operation.
+    pub operation: Option<String>,
+    /// Only records that went to this region.
+    pub region: Option<String>,
+    /// Only records that ended so.
+    pub outcome: Option<Outcome>,
+    /// Only records whose client got this status.
+    pub status_code: Option<u16>,
+    /// Only the record of this request, whenever that was.
+    pub request_id: Option<Uuid>,
     /// Records on a page.
     pub limit: usize,
     /// Where the page before this one ended, as it said.
@@ -42,6 +60,12 @@ impl Default for Query {
             partition: Partition::All,
             model_id: None,
             caller: None,
+            caller_uid: None,
+            operation: None,
+            region: None,
+            outcome: None,
+            status_code: None,
+            request_id: None,
             limit: DEFAULT_LIMIT,
             next_token: None,
             source: Source::Ledger,
@@ -54,6 +78,8 @@ impl Default for Query {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[allow(missing_docs, reason = "the names say it, and doc comments of variants would become help texts")]
 pub enum TimeRange {
+    #[value(name = "15m")]
+    QuarterHour,
     #[value(name = "1h")]
     Hour,
     #[value(name = "24h")]
@@ -98,7 +124,8 @@ pub enum Scope {
 }
 
 impl TimeRange {
-    const NAMES: [(&'static str, TimeRange); 5] = [
+    const NAMES: [(&'static str, TimeRange); 6] = [
+        ("15m", TimeRange::QuarterHour),
         ("1h", TimeRange::Hour),
         ("24h", TimeRange::Day),
         ("7d", TimeRange::Week),
@@ -113,14 +140,15 @@ impl TimeRange {
 
     /// The earliest start that belongs to it, in milliseconds since 1970.
     pub(crate) fn since_ms(self, now_ms: i64) -> i64 {
-        let hours = match self {
-            TimeRange::Hour => 1,
-            TimeRange::Day => 24,
-            TimeRange::Week => 7 * 24,
-            TimeRange::Month => 30 * 24,
+        let minutes = match self {
+            TimeRange::QuarterHour => 15,
+            TimeRange::Hour => 60,
+            TimeRange::Day => 24 * 60,
+            TimeRange::Week => 7 * 24 * 60,
+            TimeRange::Month => 30 * 24 * 60,
             TimeRange::All => return i64::MIN,
         };
-        now_ms.saturating_sub(hours * 3_600_000)
+        now_ms.saturating_sub(minutes * 60_000)
     }
 }
 
@@ -137,11 +165,6 @@ impl Partition {
     /// The value of `destinationPartition` in the records that it finds; none if it finds all.
     pub(crate) fn destination(self) -> Option<&'static str> {
         (self != Partition::All).then(|| self.as_str())
-    }
-
-    /// Whether a record is among those that it finds.
-    pub(crate) fn finds(self, item: &str) -> bool {
-        self.member().is_none_or(|member| item.contains(&member))
     }
 
     /// How it stands in a record; none if it finds all. A text inside a record cannot hold this: its quotes are escaped.
@@ -169,7 +192,7 @@ impl Query {
                         .iter()
                         .find(|(name, _)| *name == value)
                         .map(|(_, range)| *range)
-                        .ok_or_else(|| invalid(key, "be 1h, 24h, 7d, 30d or all"))?;
+                        .ok_or_else(|| invalid(key, "be 15m, 1h, 24h, 7d, 30d or all"))?;
                 }
                 "success" => {
                     query.success = match value.as_str() {
@@ -203,6 +226,22 @@ impl Query {
                 }
                 "modelId" => query.model_id = Some(value),
                 "caller" => query.caller = Some(value),
+                "callerUid" => {
+                    query.caller_uid = Some(value.parse().map_err(|_| invalid(key, "be the number of a user"))?);
+                }
+                "operation" => query.operation = Some(value),
+                "region" => query.region = Some(value),
+                "outcome" => {
+                    query.outcome = Some(Outcome::named(&value).ok_or_else(|| {
+                        invalid(key, "be completed, upstream_error, refused, client_disconnected, client_stalled, upstream_broke or interrupted")
+                    })?);
+                }
+                "statusCode" => {
+                    query.status_code = Some(value.parse().map_err(|_| invalid(key, "be an HTTP status"))?);
+                }
+                "requestId" => {
+                    query.request_id = Some(request_id(&value).ok_or_else(|| invalid(key, REQUEST_ID))?);
+                }
                 "nextToken" => {
                     let token = URL_SAFE_NO_PAD.decode(&value).map_err(|_| invalid_token())?;
                     query.next_token = Some(token);
@@ -210,7 +249,7 @@ impl Query {
                 _ => {
                     return Err(invalid(
                         key,
-                        "not be there: it is no filter; known are timeRange, success, partition, modelId, caller, limit, nextToken and source",
+                        "not be there: it is no filter; known are timeRange, success, partition, modelId, caller, callerUid, operation, region, outcome, statusCode, requestId, limit, nextToken and source",
                     ));
                 }
             }
@@ -223,6 +262,33 @@ impl Query {
         self.own && self.partition == Partition::All
     }
 
+    /// What the records hold that are sought, beside what the index has columns for: members of the item, as they are written
+    /// there. A text inside a record cannot hold them: its quotes are escaped.
+    pub(crate) fn members(&self) -> impl Iterator<Item = String> {
+        let request_id = self.request_id.map(|id| id.to_string());
+        let named = [
+            ("operation", self.operation.as_deref()),
+            ("destinationRegion", self.region.as_deref()),
+            ("outcome", self.outcome.map(Outcome::as_str)),
+            ("requestId", request_id.as_deref()),
+        ];
+        let named = named.map(|(name, value)| Some(format!("\"{name}\":{}", Value::from(value?))));
+        self.partition.member().into_iter().chain(named.into_iter().flatten())
+    }
+
+    /// Whether a record holds these.
+    pub(crate) fn finds_members(&self, item: &str) -> bool {
+        let has_status = |status| [',', '}'].iter().any(|end| item.contains(&format!("\"statusCode\":{status}{end}")));
+        self.members().all(|member| item.contains(&member)) && self.status_code.is_none_or(has_status)
+    }
+
+    /// When the records began that are sought, in milliseconds since 1970: the earliest start, and the latest if there is one.
+    /// The id of a request tells when that began.
+    pub(crate) fn starts(&self, now_ms: i64) -> (i64, Option<i64>) {
+        let Some(began) = self.request_id.and_then(began_ms) else { return (self.range.since_ms(now_ms), None) };
+        (began.saturating_sub(ID_SPREAD_MS), Some(began.saturating_add(ID_SPREAD_MS)))
+    }
+
     /// The filters as an answer repeats them.
     pub(crate) fn filters(&self) -> Value {
         json!({
@@ -231,6 +297,12 @@ impl Query {
             "success": match self.success { None => "all", Some(true) => "true", Some(false) => "false" },
             "modelId": self.model_id,
             "caller": self.caller,
+            "callerUid": self.caller_uid,
+            "operation": self.operation,
+            "region": self.region,
+            "outcome": self.outcome.map(Outcome::as_str),
+            "statusCode": self.status_code,
+            "requestId": self.request_id.map(|id| id.to_string()),
             "limit": self.limit,
             "source": match self.source { Source::Ledger => "ledger", Source::Dynamodb => "dynamodb" },
         })
@@ -252,6 +324,17 @@ pub(crate) struct Page {
 /// The refusal of a token that no answer can have held.
 pub(crate) fn invalid_token() -> Refusal {
     Refusal::new(RefusalKind::Validation, "nextToken has to be the nextToken of an answer to the same question")
+}
+
+/// Reads the id of a request.
+pub(crate) fn request_id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|id| began_ms(*id).is_some())
+}
+
+/// When a request of this id began, in milliseconds since 1970.
+fn began_ms(id: Uuid) -> Option<i64> {
+    let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
+    i64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(i64::from(nanoseconds / 1_000_000))
 }
 
 fn invalid(key: &str, has_to: &str) -> Refusal {
@@ -285,6 +368,11 @@ mod tests {
             ("success=yes", "success"),
             ("color=red", "color"),
             ("modelId=%FF", "modelId"),
+            ("outcome=fine", "outcome"),
+            ("statusCode=x", "statusCode"),
+            ("callerUid=-1", "callerUid"),
+            ("requestId=1", "requestId"),
+            ("requestId=00000000-0000-4000-8000-000000000000", "requestId"),
         ] {
             let refusal = Query::parse(raw).unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::Validation);

@@ -12,16 +12,38 @@ use crate::ledger::integer::to_unsigned;
 use crate::record::Record;
 
 /// Finds the records that a query is about, newest first.
-pub(crate) fn search(path: &Path, query: &Query, scope: &Scope, since_ms: i64) -> Result<Page, IndexError> {
+pub(crate) fn search(path: &Path, query: &Query, scope: &Scope, now_ms: i64) -> Result<Page, IndexError> {
     let mut db = open_to_read(path)?;
     // In a transaction, so that count and page are of the same moment.
     let db = db.transaction()?;
-    search_in(&db, query, scope, since_ms)
+    search_in(&db, query, scope, now_ms)
+}
+
+/// The newest records of those behind one id and up to another, oldest first: at most `query.limit`. Of whatever time.
+pub(crate) fn between(
+    path: &Path,
+    query: &Query,
+    scope: &Scope,
+    (behind, last): (i64, i64),
+) -> Result<Vec<Value>, IndexError> {
+    let db = open_to_read(path)?;
+    let (filter, mut values) = condition(query, scope, (i64::MIN, None));
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    values.extend([behind, last, limit].map(Sql::Integer));
+    let mut select = db.prepare(&format!(
+        "SELECT item, hash FROM records WHERE {filter} AND id > ? AND id <= ? ORDER BY id DESC LIMIT ?"
+    ))?;
+    let items = select.query_map(params_from_iter(&values), |row| {
+        Ok(with_hash(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?))
+    })?;
+    let mut items: Vec<Value> = items.collect::<Result<_, _>>()?;
+    items.reverse();
+    Ok(items)
 }
 
 /// The same on a connection that is open.
-pub(crate) fn search_in(db: &Connection, query: &Query, scope: &Scope, since_ms: i64) -> Result<Page, IndexError> {
-    let (filter, mut values) = condition(query, scope, since_ms);
+pub(crate) fn search_in(db: &Connection, query: &Query, scope: &Scope, now_ms: i64) -> Result<Page, IndexError> {
+    let (filter, mut values) = condition(query, scope, query.starts(now_ms));
     // The columns of the condition are in the index, so counting reads no record that names a model, unless a partition is
     // sought.
     let total: i64 = db.query_row(
@@ -67,7 +89,7 @@ fn parse_token(token: &[u8]) -> Option<(i64, i64)> {
     Some((started_ms.parse().ok()?, id.parse().ok()?))
 }
 
-fn condition(query: &Query, scope: &Scope, since_ms: i64) -> (String, Vec<Sql>) {
+fn condition(query: &Query, scope: &Scope, (since_ms, until_ms): (i64, Option<i64>)) -> (String, Vec<Sql>) {
     let mut condition = "started_ms >= ?".to_owned();
     let mut values = vec![Sql::Integer(since_ms)];
     let mut and = |text: &str, more: Vec<Sql>| {
@@ -75,6 +97,9 @@ fn condition(query: &Query, scope: &Scope, since_ms: i64) -> (String, Vec<Sql>) 
         condition.push_str(text);
         values.extend(more);
     };
+    if let Some(until_ms) = until_ms {
+        and("started_ms <= ?", vec![Sql::Integer(until_ms)]);
+    }
     if let Some(success) = query.success {
         and("success = ?", vec![Sql::Integer(success.into())]);
     }
@@ -84,8 +109,16 @@ fn condition(query: &Query, scope: &Scope, since_ms: i64) -> (String, Vec<Sql>) 
     if let Some(caller) = &query.caller {
         and("caller = ?", vec![Sql::Text(caller.clone())]);
     }
-    if let Some(member) = query.partition.member() {
+    if let Some(uid) = query.caller_uid {
+        and("caller_uid = ?", vec![Sql::Integer(uid.into())]);
+    }
+    for member in query.members() {
         and("instr(item, ?) > 0", vec![Sql::Text(member)]);
+    }
+    if let Some(status) = query.status_code {
+        // A number has no end of its own.
+        let members = [',', '}'].map(|end| Sql::Text(format!("\"statusCode\":{status}{end}")));
+        and("(instr(item, ?) > 0 OR instr(item, ?) > 0)", members.to_vec());
     }
     if !query.finds_own() {
         // Their model is empty, so that of all others the record need not be read. A text inside a record cannot hold

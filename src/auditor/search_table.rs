@@ -13,7 +13,7 @@ use super::time_index::{self, MergedPage};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::dynamo::{self, FailureClass, TableKeys, TimeIndexHash};
 use crate::ledger::timestamp::timestamp;
-use crate::record::Record;
+use crate::record::{Outcome, Record};
 
 /// Items that DynamoDB looks at in one call.
 const ITEMS_PER_READ: i32 = 1000;
@@ -35,7 +35,7 @@ pub(crate) async fn search(
     // DynamoDB filters by no key of the index that it reads.
     let is_key = index.is_some_and(|index| index.hash == TimeIndexHash::DestinationPartition);
     let filter = Filter::new(query, scope, host_id, is_key);
-    let since = timestamp(query.range.since_ms(now_ms).max(0));
+    let since = timestamp(query.starts(now_ms).0.max(0));
     let mut found = Page::default();
     if let Some(index) = index {
         let only = query.partition.destination().filter(|_| is_key);
@@ -159,6 +159,24 @@ impl Filter {
         if let Some(caller) = &query.caller {
             let caller = filter.term("caller", AttributeValue::S(caller.clone()));
             filter.and(&caller);
+        }
+        let request_id = query.request_id.map(|id| id.to_string());
+        for (name, value) in [
+            ("operation", query.operation.as_deref()),
+            ("destinationRegion", query.region.as_deref()),
+            ("outcome", query.outcome.map(Outcome::as_str)),
+            ("requestId", request_id.as_deref()),
+        ] {
+            if let Some(value) = value {
+                let term = filter.term(name, AttributeValue::S(value.to_owned()));
+                filter.and(&term);
+            }
+        }
+        for (name, value) in [("callerUid", query.caller_uid), ("statusCode", query.status_code.map(u32::from))] {
+            if let Some(value) = value {
+                let term = filter.term(name, AttributeValue::N(value.to_string()));
+                filter.and(&term);
+            }
         }
         if !query.finds_own() {
             for own in Record::OWN {

@@ -34,6 +34,7 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub listen: Listen,
+    pub admin: Admin,
     pub upstreams: Option<Spanned<Vec<Spanned<Upstream>>>>,
     pub upstreams_policy: UpstreamsPolicy,
     pub upstream_timeouts: UpstreamTimeouts,
@@ -69,6 +70,14 @@ pub(crate) struct Listen {
     pub unix_socket_mode: Option<Spanned<String>>,
     pub unix_socket_group: Option<Spanned<String>>,
     pub tls: Option<callers::Tls>,
+}
+
+/// Who may see what on the admin address.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    /// Groups of this host whose members see every record, as root does.
+    pub groups: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -297,6 +306,12 @@ impl Default for Listen {
             unix_socket_group: None,
             tls: None,
         }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { groups: vec![Spanned::new(0..0, "bedrock-sidecar".to_owned())] }
     }
 }
 

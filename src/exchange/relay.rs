@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::mpsc;
 
 use super::Exchange;
 use crate::bidirectional::{self, End};
@@ -25,6 +26,8 @@ pub(crate) struct Body(BodyKind);
 #[derive(Debug)]
 enum BodyKind {
     Whole(Option<Bytes>),
+    /// What the daemon says of itself, piece by piece, until whoever says it ends.
+    Live(mpsc::Receiver<Bytes>),
     Relay(Box<Relay>),
 }
 
@@ -55,6 +58,11 @@ struct Passage {
 impl Body {
     pub(crate) fn whole(bytes: Bytes) -> Body {
         Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// What the daemon says of itself, until `pieces` ends.
+    pub(crate) fn live(pieces: mpsc::Receiver<Bytes>) -> Body {
+        Body(BodyKind::Live(pieces))
     }
 
     /// What comes from upstream, with the exchange that ends when it does.
@@ -177,7 +185,11 @@ impl Relay {
 
 impl listen::Answer for Body {
     fn client_stalled(&mut self) {
-        let BodyKind::Relay(relay) = &mut self.0 else { return };
+        let relay = match &mut self.0 {
+            BodyKind::Whole(_) => return,
+            BodyKind::Live(pieces) => return pieces.close(),
+            BodyKind::Relay(relay) => relay,
+        };
         let Some(Passage { mut exchange, meter }) = relay.passage.take() else { return };
         exchange.metered(meter);
         exchange.record.error_message =
@@ -220,6 +232,9 @@ impl HttpBody for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let relay = match &mut self.0 {
             BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyKind::Live(pieces) => {
+                return pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))));
+            }
             BodyKind::Relay(relay) => relay,
         };
         relay.contained(|relay| relay.poll_next(cx)).unwrap_or_else(|| Poll::Ready(Some(Err(BodyError::Panicked))))
@@ -228,6 +243,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             BodyKind::Whole(bytes) => bytes.is_none(),
+            BodyKind::Live(_) => false,
             BodyKind::Relay(relay) => relay.body.is_end_stream(),
         }
     }
@@ -235,6 +251,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             BodyKind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            BodyKind::Live(_) => SizeHint::default(),
             BodyKind::Relay(relay) => relay.body.size_hint(),
         }
     }

@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use error::LedgerError;
@@ -63,12 +64,13 @@ use index::IndexError;
 use integer::to_unsigned;
 use journal::disk::{Disk, RealDisk};
 use refusals::Place;
-use task::Task;
+use task::{IndexProgress, Task};
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
 #[derive(Debug)]
 pub struct Ledger {
     core: Arc<Core>,
+    progress: watch::Receiver<IndexProgress>,
     /// For an auditor's queries to the table; shipping has its own.
     clients: Arc<Clients>,
     flusher: Option<Arc<Flusher>>,
@@ -181,6 +183,7 @@ impl Ledger {
         tokio::spawn(anchoring::write_every_minute(started.core.clone()));
         Ok(Arc::new(Ledger {
             core: started.core,
+            progress: started.progress,
             clients,
             flusher: started.flusher,
             threads: Mutex::new(started.threads),
@@ -449,6 +452,11 @@ impl Ledger {
     /// The SQLite file of ended records.
     pub(crate) fn database(&self) -> PathBuf {
         self.core.state_dir.database()
+    }
+
+    /// How far the index is, for who follows it.
+    pub(crate) fn progress(&self) -> watch::Receiver<IndexProgress> {
+        self.progress.clone()
     }
 
     /// The DynamoDB table that records are shipped to.

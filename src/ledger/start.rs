@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use aws_sdk_dynamodb::Client;
+use tokio::sync::watch;
 
 use super::chain::Chain;
 use super::clients::Clients;
@@ -24,7 +25,7 @@ use super::last_stop::LastStop;
 use super::recovery::{Recovered, recover};
 use super::ship;
 use super::state_dir::{Lock, StateDir};
-use super::task::Task;
+use super::task::{IndexProgress, Task};
 use crate::config::Durability;
 use crate::record::{Outcome, Record};
 use crate::settings;
@@ -37,6 +38,8 @@ const MIN_SEGMENT_BYTES: u64 = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) core: Arc<Core>,
+    /// How far the index is.
+    pub(crate) progress: watch::Receiver<IndexProgress>,
     /// Present with `durability = "disk"`.
     pub(crate) flusher: Option<Arc<Flusher>>,
     pub(crate) threads: Vec<JoinHandle<()>>,
@@ -156,6 +159,7 @@ pub(crate) fn start(
     let set_aside = index.as_ref().and_then(|index| index.set_aside_count().ok()).unwrap_or(0);
     core.counts.set_aside.store(set_aside, Relaxed);
     let (mut writer, progress) = IndexWriter::new(core.clone(), (index, damage), state, inbox, clock);
+    let index_progress = progress.clone();
     // Readiness has to know before the first request is refused. And the next start has to find a new chain, whatever
     // happens until a record is written.
     core.check_recording();
@@ -173,7 +177,7 @@ pub(crate) fn start(
     }
     // What is in the journal and not in the index may have waited for this.
     core.send(Task::RecordsEnded);
-    Ok(Started { core, flusher, threads, lock, genesis })
+    Ok(Started { core, progress: index_progress, flusher, threads, lock, genesis })
 }
 
 /// Where the chain goes on: journal and index each may lack what the other has, after a loss of power or a restored

@@ -42,7 +42,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What a client gets to take note that its idle connection ends.
 const GRACE: Duration = Duration::from_secs(2);
-/// What a connection gets for the request that its client is sending while the daemon begins to stop.
+/// What a client gets for the request that it is sending while the daemon begins to stop, or right after an answer that had
+/// begun before and could not say that it is the last one.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// The shortest time between two looks at a connection.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
@@ -209,7 +210,7 @@ impl Course<'_> {
             Protocol::Http2 => Duration::ZERO,
         };
         let mut drained = pin!(after(self.drain.clone(), leave));
-        let mut draining = false;
+        let (mut leaves, mut has_left) = (false, false);
         loop {
             if self.is_stalled(&mut unsent) {
                 self.activity.cut_all();
@@ -225,19 +226,23 @@ impl Course<'_> {
                 connection.as_mut().finish();
                 finishing = Some(Instant::now());
             }
+            if leaves && !has_left && (leave.is_zero() || idle.is_some_and(|idle| idle >= leave)) {
+                has_left = true;
+                connection.as_mut().finish();
+                finishing.get_or_insert_with(Instant::now);
+            }
             // A client that has nothing to come and does not answer is not waited for.
             if finishing.is_some_and(|since| since.elapsed() >= GRACE) && idle.is_some_and(|idle| idle >= GRACE) {
                 return Ok(());
             }
-            let wait = self.wait(idle, finishing.is_some());
+            let mut wait = self.wait(idle, finishing.is_some());
+            if leaves && !has_left {
+                wait = wait.min(LAST_REQUEST / 4);
+            }
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => return Ok(ended?),
-                () = drained.as_mut(), if !draining => {
-                    draining = true;
-                    connection.as_mut().finish();
-                    finishing.get_or_insert_with(Instant::now);
-                }
+                () = drained.as_mut(), if !leaves => leaves = true,
                 () = self.activity.until_told(), if finishing.is_none() => {
                     connection.as_mut().finish();
                     finishing = Some(Instant::now());

@@ -2,6 +2,7 @@
 //! before anything has been bound or contacted.
 
 pub(crate) mod accounts;
+mod admin;
 pub(crate) mod anchor;
 mod audit;
 pub(crate) mod callers;
@@ -50,6 +51,7 @@ pub struct Settings {
     /// The file these come from; none when the built-in defaults are used.
     pub(crate) path: Option<PathBuf>,
     pub(crate) listen: listen::Listen,
+    pub(crate) admin: admin::Admin,
     pub(crate) upstreams: Vec<Upstream>,
     /// No `[[upstreams]]` is configured: a region that the credential names replaces the default one.
     pub(crate) upstream_is_default: bool,
@@ -163,6 +165,7 @@ impl Settings {
         let upstream_is_default = config.upstreams.is_none();
         let policy = callers::policy(config.policy, !config.callers.is_empty(), &mut warnings, source)?;
         let listen = listen::Listen::new(config.listen, source)?;
+        let admin = admin::Admin::new(config.admin, source)?;
         let max_buffered_bytes = limits::max_buffered_bytes(&config.limits, source)?;
         let prices = limits::Prices::of_file(config.limits.prices_file.as_ref(), source)?;
         let has_client_ca = listen.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
@@ -187,6 +190,7 @@ impl Settings {
         Ok(Settings {
             path: None,
             listen,
+            admin,
             upstreams,
             upstream_is_default,
             upstreams_policy,

@@ -12,8 +12,8 @@ import sys
 import threading
 
 path, body, unix_socket = sys.argv[1:]
-# A second each, so that every restart meets some.
-STREAMED = body.replace("hello", "events 20 pace 50")
+# Two seconds each, so that every restart meets some, and has to wait for them.
+STREAMED = body.replace("hello", "events 20 pace 100")
 stop = threading.Event()
 answered = {"fresh": 0, "kept": 0, "unix": 0, "stream": 0}
 # Of whole answers. All streams are the same.

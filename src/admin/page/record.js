@@ -130,19 +130,13 @@ function sentence(item) {
 function commands(item) {
     const lines = [];
     if (ID.test(item.requestId ?? "")) {
-        lines.push(["This record, from the ledger", `bedrock-sidecar audit export --time-range ${range(item.timestamp)} | grep -F ${item.requestId}`]);
+        lines.push(["This record, from the ledger", `bedrock-sidecar audit list --request-id ${item.requestId} --format jsonl`]);
     }
     lines.push(["Whether the chain of records is whole", "bedrock-sidecar audit verify"]);
     const chain = Number.isInteger(item.chainSeq)
         ? element("p", { id: "chain-position" }, `Record ${count(item.chainSeq)} of its chain. Its hash covers ${item.chainSeq > 1 ? `record ${count(item.chainSeq - 1)} and so all before it` : "the beginning of the chain"}.`)
         : null;
     return [element("h3", {}, "To check it"), chain, lines.map(([title, command]) => copyable(title, command))];
-}
-
-/** The shortest time range of `audit` that holds a moment, with an hour to spare for whoever pastes the command later. */
-function range(timestamp) {
-    const hours = (Date.now() - new Date(timestamp).getTime()) / 3_600_000;
-    return [["24h", 23], ["7d", 167], ["30d", 719]].find(([, most]) => hours < most)?.[0] ?? "all";
 }
 
 function copyable(title, command) {

@@ -68,7 +68,10 @@ export function requestsQuery(more = {}) {
     const { window, modelId, caller, operation, region, result, statusCode } = current;
     const outcome = result && result !== "failed" ? result : "";
     const success = result === "failed" ? "false" : "";
-    return query({ timeRange: window, modelId, caller, operation, region, outcome, success, statusCode, ...more });
+    // Figures name callers without an entry by their uid; records have it in an attribute of its own.
+    const [, callerUid] = /^uid:(\d+)$/.exec(caller) ?? [];
+    const who = callerUid ? { callerUid } : { caller };
+    return query({ timeRange: window, modelId, ...who, operation, region, outcome, success, statusCode, ...more });
 }
 
 function query(parameters) {

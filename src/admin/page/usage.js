@@ -95,6 +95,7 @@ export function showUsage(usage) {
 function name(group, by) {
     if (group.name === null) return element("span", { class: "quiet" }, `${count(group.others)} others`);
     if (group.name === "") return element("span", { class: "quiet" }, "none named");
+    if (by === "caller" && group.name === "unknown") return "unknown";
     const view = { [FILTER_OF[by]]: group.name, page: "" };
     return element("a", { href: address(view), "data-view": true, title: `Only ${group.name}` }, group.name);
 }

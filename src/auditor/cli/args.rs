@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use uuid::Uuid;
 
-use crate::auditor::query::{Partition, Query, Source, TimeRange};
+use crate::auditor::query::{self, Partition, Query, REQUEST_ID, Source, TimeRange};
+use crate::record::Outcome;
 
 /// Asks the records of this host, or of the fleet.
 #[derive(Debug, Subcommand)]
@@ -40,6 +42,25 @@ pub(crate) struct Filters {
     /// Only records of this caller.
     #[arg(long, value_name = "NAME")]
     pub(super) caller: Option<String>,
+    /// Only records of connections that this local user made.
+    #[arg(long, value_name = "UID")]
+    pub(super) caller_uid: Option<u32>,
+    /// Only records of this operation.
+    #[arg(long, value_name = "NAME")]
+    pub(super) operation: Option<String>,
+    /// Only records that went to this region.
+    #[arg(long, value_name = "REGION")]
+    pub(super) region: Option<String>,
+    /// Only records that ended so: completed, upstream_error, refused, client_disconnected, client_stalled, upstream_broke,
+    /// interrupted.
+    #[arg(long, value_parser = outcome)]
+    pub(super) outcome: Option<Outcome>,
+    /// Only records whose client got this status.
+    #[arg(long, value_name = "STATUS")]
+    pub(super) status_code: Option<u16>,
+    /// Only the record of this request, whenever that was.
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub(super) request_id: Option<Uuid>,
     /// Only records that went to this partition.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) partition: Partition,
@@ -64,7 +85,7 @@ pub struct List {
     pub(super) source: Source,
     /// The records that the table does not take, with what it said, oldest first and of any time; then those whose place in
     /// the chain another record has.
-    #[arg(long, conflicts_with_all = ["time_range", "source", "success", "model", "caller", "partition"])]
+    #[arg(long, conflicts_with_all = ["time_range", "source", "Filters"])]
     pub(super) set_aside: bool,
 }
 
@@ -127,6 +148,14 @@ pub(crate) enum VerifySource {
     Dynamodb,
 }
 
+fn outcome(text: &str) -> Result<Outcome, &'static str> {
+    Outcome::named(text).ok_or("no request ends so")
+}
+
+fn request_id(text: &str) -> Result<Uuid, String> {
+    query::request_id(text).ok_or_else(|| format!("it has to {REQUEST_ID}"))
+}
+
 impl Filters {
     pub(super) fn query(&self, range: TimeRange, limit: usize) -> Query {
         Query {
@@ -135,6 +164,12 @@ impl Filters {
             partition: self.partition,
             model_id: self.model.clone(),
             caller: self.caller.clone(),
+            caller_uid: self.caller_uid,
+            operation: self.operation.clone(),
+            region: self.region.clone(),
+            outcome: self.outcome,
+            status_code: self.status_code,
+            request_id: self.request_id,
             limit,
             own: true,
             ..Query::default()

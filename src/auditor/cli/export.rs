@@ -18,7 +18,7 @@ const PAGE: usize = 500;
 
 pub(super) fn export(args: &Export, state_dir: &StateDir, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let query = args.filters.query(args.time_range, usize::MAX);
-    let since = query.range.since_ms(now_ms());
+    let now = now_ms();
     // What the ledger holds at this moment is exported. The snapshot ends before anything is written: whoever reads the
     // output may take hours, and a read transaction that is open keeps the daemon's database from being tidied up.
     let snapshot = open(state_dir)?;
@@ -28,7 +28,7 @@ pub(super) fn export(args: &Export, state_dir: &StateDir, out: &mut (dyn Write +
     let mut writer = output::Writer::new(args.format, out)?;
     let mut closing = Closing::default();
     let mut write = |row: &IndexedRecord| -> Result<(), CliError> {
-        if matches(row, &query, since) {
+        if matches(row, &query, now) {
             let item = with_hash(&row.item, &row.hash);
             closing.add(&item);
             writer.write(&item)?;

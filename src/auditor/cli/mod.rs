@@ -2,12 +2,12 @@
 //! or not, and so need its user's rights.
 
 mod apart;
-mod args;
+pub(super) mod args;
 mod closing;
 mod error;
 mod export;
 mod host_items;
-mod output;
+pub(super) mod output;
 mod set_aside;
 mod source;
 mod verify;
@@ -62,7 +62,7 @@ async fn list(
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let mut query = args.filters.query(args.time_range, args.limit);
-    let since = query.range.since_ms(now_ms());
+    let now = now_ms();
     let mut is_scanned = false;
     let mut items = if args.source == Source::Dynamodb {
         let table = table(settings)?;
@@ -85,11 +85,11 @@ async fn list(
         let mut items: Vec<_> = snapshot
             .unindexed
             .iter()
-            .filter(|row| matches(row, &query, since))
+            .filter(|row| matches(row, &query, now))
             .map(|row| with_hash(&row.item, &row.hash))
             .collect();
         if let Some(db) = &snapshot.db {
-            items.extend(search_in(db, &query, &Scope::All, since)?.items);
+            items.extend(search_in(db, &query, &Scope::All, now)?.items);
         }
         items
     };
@@ -118,7 +118,7 @@ async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -
         let mut found = Vec::new();
         snapshot.for_each_after::<CliError>(last.unwrap_or(0), |row| {
             last = Some(row.id);
-            if matches(&row, &query, i64::MIN) {
+            if matches(&row, &query, now_ms()) {
                 found.push(row);
             }
             // Only the newest of what there was at the beginning are shown.
@@ -136,10 +136,13 @@ async fn tail(args: &Tail, state_dir: &StateDir, out: &mut (dyn Write + Send)) -
 }
 
 /// Whether a query is about a record that was not read by a filtering search.
-fn matches(row: &IndexedRecord, query: &Query, since_ms: i64) -> bool {
+fn matches(row: &IndexedRecord, query: &Query, now_ms: i64) -> bool {
     let Ok(columns) = ItemColumns::read(&row.item) else { return true };
+    let (since_ms, until_ms) = query.starts(now_ms);
     columns.started_ms() >= since_ms
-        && query.partition.finds(&row.item)
+        && until_ms.is_none_or(|until_ms| columns.started_ms() <= until_ms)
+        && query.finds_members(&row.item)
+        && query.caller_uid.is_none_or(|uid| columns.caller_uid == Some(uid))
         && (query.finds_own() || !Record::OWN.contains(&&*columns.operation))
         && query.success.is_none_or(|success| success == columns.success)
         && query.model_id.as_ref().is_none_or(|model| *model == columns.model_id)

@@ -167,6 +167,18 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Records as the text that [`Writer`] makes of them.
+///
+/// # Errors
+/// None is known: memory takes every byte.
+pub(crate) fn written(format: Format, items: &[Value]) -> io::Result<String> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(format, &mut out)?;
+    items.iter().try_for_each(|item| writer.write(item))?;
+    writer.finish()?;
+    String::from_utf8(out).map_err(io::Error::other)
+}
+
 /// How it ended; of a record that stands for several refusals also how many they are.
 fn outcome(item: &Value) -> String {
     let outcome = shown(&text(&item["outcome"]));

@@ -1,5 +1,7 @@
 //! What a stop owes to clients that are just sending, and to those that come while others are still served.
 
+use std::time::Duration;
+
 use http::Method;
 use test_support::*;
 use tokio::io::AsyncWriteExt;
@@ -40,6 +42,28 @@ async fn a_kept_connection_ends_with_an_answer() {
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
     assert_eq!(daemon.ended().await.code(), Some(0));
     assert_eq!(daemon.records().iter().filter(|record| record["outcome"] == "completed").count(), 2);
+}
+
+/// The head of an answer that had begun cannot say so any more: its client's next request is still served.
+#[tokio::test]
+async fn a_kept_connection_does_not_end_right_after_a_long_stream() {
+    let bedrock = bedrock().await;
+    let mut daemon = Setup::plain(&bedrock).ready().await;
+    bedrock.gate().close();
+    let mut kept = Http1::to(daemon.address()).await;
+    let asked = request(Method::POST, &stream_path(ON_DEMAND), converse("events 12"));
+    let mut stream = Reader::new(kept.start(asked).await.unwrap());
+    daemon.signal("TERM");
+    daemon.says("draining").await;
+    // Longer than an idle connection is left open.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    bedrock.gate().open();
+    stream.end().await.unwrap();
+    let last = kept.send(request(Method::POST, &converse_path(ON_DEMAND), converse("x"))).await;
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert_eq!(daemon.record_with_id(&stream.request_id).await["outcome"], "completed");
+    assert_eq!(daemon.record_of(&last).await["outcome"], "completed");
 }
 
 /// Connections on which nothing has come, or only a part of a request, end soon, however long the drain may last.
