@@ -122,7 +122,7 @@ pub(super) fn format(raw_query: &str) -> Result<(Option<Format>, String), Refusa
         ["format=csv"] => Some(Format::Csv),
         ["format=jsonl"] => Some(Format::Jsonl),
         _ => {
-            let sentence = "the query parameter format has to be json, csv or jsonl";
+            let sentence = "the query parameter format has to be json, csv or jsonl.";
             return Err(Refusal::new(RefusalKind::Validation, sentence));
         }
     };

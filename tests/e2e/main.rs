@@ -17,6 +17,7 @@ mod completions;
 mod connections;
 mod contract;
 mod credentials;
+mod dashboard;
 mod documentation;
 mod failover;
 mod forwarding;

@@ -94,6 +94,7 @@ async fn the_dashboard_and_the_commands_say_what_the_raw_items_say() {
     // The admin address answers without leaving a record, so all can be compared.
     type Fits = Box<dyn Fn(&Value) -> bool>;
     let on_demand = ON_DEMAND.to_owned();
+    let one = items.keys().next().unwrap().clone();
     let questions: Vec<(String, Fits)> = vec![
         ("timeRange=1h".into(), Box::new(|_| true)),
         ("timeRange=24h&success=true".into(), Box::new(|item| item["success"] == true)),
@@ -103,6 +104,15 @@ async fn the_dashboard_and_the_commands_say_what_the_raw_items_say() {
         (format!("modelId={}", encoded(ON_DEMAND)), Box::new(move |item| item["modelId"] == on_demand.as_str())),
         ("caller=here&success=false".into(), Box::new(|item| item["caller"] == "here" && item["success"] == false)),
         ("caller=there".into(), Box::new(|item| item["caller"] == "there")),
+        ("operation=Converse&timeRange=15m".into(), Box::new(|_| true)),
+        ("operation=ConverseStream".into(), Box::new(|_| false)),
+        ("region=us-east-1&outcome=refused".into(), Box::new(|item| item["outcome"] == "refused")),
+        ("region=us-west-2".into(), Box::new(|_| false)),
+        ("outcome=upstream_error".into(), Box::new(|item| item["outcome"] == "upstream_error")),
+        ("statusCode=403".into(), Box::new(|item| item["statusCode"] == 403)),
+        ("statusCode=40".into(), Box::new(|_| false)),
+        (format!("callerUid={}", own_uid()), Box::new(|item| item["callerUid"] == own_uid())),
+        (format!("requestId={one}&timeRange=1h"), Box::new(move |item| item["requestId"] == one.as_str())),
     ];
     for (filters, fits) in &questions {
         let wanted: BTreeMap<&String, &Value> = items.iter().filter(|(_, item)| fits(item)).collect();

@@ -1,0 +1,3 @@
+//! The dashboard: its page, who sees what there, and what it is made from.
+
+mod front;
