@@ -91,6 +91,9 @@ requests_per_minute = 100000
 request_burst = 10000
 ${prices ? `prices_file = "${path.join(this.folder, "prices.toml")}"\nusd_per_day = 5.0` : ""}
 
+[headers]
+record = ["x-session"]
+
 [audit]
 state_dir = "${path.join(this.folder, "state")}"
 table = ""
@@ -198,10 +201,10 @@ export class App {
     }
 
     /** Calls a model, reads the whole answer, and returns the request's id. */
-    async converse(model, text, operation = "converse") {
+    async converse(model, text, operation = "converse", headers = {}) {
         const url = `${this.endpoint}/model/${encodeURIComponent(model)}/${operation}`;
         const body = JSON.stringify({ messages: [{ role: "user", content: [{ text }] }] });
-        const answer = await fetch(url, { method: "POST", body, headers: { "content-type": "application/json" }, signal: AbortSignal.timeout(PATIENCE) });
+        const answer = await fetch(url, { method: "POST", body, headers: { "content-type": "application/json", ...headers }, signal: AbortSignal.timeout(PATIENCE) });
         await answer.arrayBuffer();
         return answer.headers.get("x-bedrock-sidecar-request-id");
     }
@@ -211,8 +214,8 @@ export class App {
 export const browser = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** A page that notes what must never happen: a dialog, an error in a script, a breach of the content policy. */
-export async function open(browser, url, options = {}) {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options });
+export async function open(browser, url, options = {}, given) {
+    const context = given ?? (await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options }));
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE);
     page.trouble = [];

@@ -1,7 +1,7 @@
 // How the page looks and who can use it: light, dark, narrow, very wide and empty; by keyboard; by the rules of WCAG 2.2 AA.
 
 import assert from "node:assert/strict";
-import test, { after, before } from "node:test";
+import test, { after, afterEach, before } from "node:test";
 
 import axe from "axe-core";
 
@@ -17,6 +17,9 @@ before(async () => {
     const app = (uid) => host.app(UIDS[uid]);
     await traffic(host, { billing: await app("billing"), search: await app("search"), nobody: await app("nobody") });
 });
+
+// One user may follow a few streams of events at once.
+afterEach(() => Promise.all(browser.contexts().map((context) => context.close())));
 
 after(async () => {
     await browser?.close();
@@ -63,7 +66,6 @@ for (const [name, options] of Object.entries(SIZES)) {
         await page.waitForSelector("#record[open] [data-attribute=requestId]");
         assert.deepEqual(await objections(page), []);
         assert.deepEqual(page.trouble, []);
-        await page.context().close();
     });
 }
 
@@ -80,7 +82,6 @@ for (const colorScheme of ["light", "dark"]) {
             assert.match(shown, sentence);
         }
         await page.screenshot({ path: picture(colorScheme === "light" ? "empty" : "empty-dark") });
-        await page.context().close();
     });
 }
 
@@ -90,7 +91,6 @@ test("without prices the page says which key is missing", async () => {
     const page = await drawn(empty.admin);
     await page.waitForSelector('[data-tile="cost"] >> text=limits.prices_file');
     assert.equal(await page.locator('[data-tile="cost"] dd').first().innerText(), "–");
-    await page.context().close();
 });
 
 test("the keyboard reaches and opens a record, and comes back", async () => {
@@ -118,7 +118,6 @@ test("the keyboard reaches and opens a record, and comes back", async () => {
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
     assert.equal(await page.evaluate(() => document.activeElement.id), "requests");
-    await page.context().close();
 });
 
 test("times are UTC and carry the local time", async () => {
@@ -128,5 +127,4 @@ test("times are UTC and carry the local time", async () => {
     assert.equal(await time.innerText(), iso.slice(11, 23));
     const local = await page.evaluate((moment) => new Date(moment).toLocaleString(), iso);
     assert.equal(await time.getAttribute("title"), `${iso} (UTC); here ${local}`);
-    await page.context().close();
 });

@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import test, { after, before } from "node:test";
+import test, { after, afterEach, before } from "node:test";
 
 import { Host, UIDS, browser as launch, eventually, open, picture } from "./host.mjs";
-import { HAIKU, HOSTILE, NOVA, OPUS, traffic } from "./traffic.mjs";
+import { HAIKU, HOSTILE, NOVA, OPUS, SCRIPT, traffic } from "./traffic.mjs";
 import { groups, percentile, sums } from "./figures.mjs";
 
 let host;
@@ -18,6 +18,9 @@ before(async () => {
     apps = { billing: await host.app(UIDS.billing), search: await host.app(UIDS.search), nobody: await host.app(UIDS.nobody) };
     sent = await traffic(host, apps);
 });
+
+// One user may follow a few streams of events at once.
+afterEach(() => Promise.all(browser.contexts().map((context) => context.close())));
 
 after(async () => {
     await browser?.close();
@@ -72,7 +75,6 @@ test("the figures are those of the records", async () => {
     const shown = new Map(failed.map((row) => row.split("\t")).map(([kind, requests]) => [kind.trim(), number(requests)]));
     assert.deepEqual(shown, new Map([...kinds].map(([kind, group]) => [kind, group.requests])));
     fine(page);
-    await page.context().close();
 });
 
 test("a request shows at once, in the list and in the figures", async () => {
@@ -89,7 +91,6 @@ test("a request shows at once, in the list and in the figures", async () => {
     console.log(`# counted after ${Date.now() - began} ms`);
     assert.equal((await raw()).length, before + 1);
     fine(page);
-    await page.context().close();
 });
 
 test("filters stand in the address, and the back button leads back", async () => {
@@ -128,7 +129,6 @@ test("filters stand in the address, and the back button leads back", async () =>
     const throttled = (await raw()).filter((item) => item.statusCode === 429).map((item) => item.requestId);
     await eventually("what was throttled", async () => String(await ids(second)) === String(throttled.slice(0, 25)));
     [page, second].forEach(fine);
-    await Promise.all([page, second].map((one) => one.context().close()));
 });
 
 test("a caller without an entry is found by its uid", async () => {
@@ -137,7 +137,6 @@ test("a caller without an entry is found by its uid", async () => {
     const own = await raw(`&callerUid=${UIDS.nobody}`);
     await shows(page, sums(own).requests);
     await eventually("its requests", async () => String(await ids(page)) === String(own.slice(0, 25).map((item) => item.requestId)));
-    await page.context().close();
 });
 
 test("older requests are on further pages", async () => {
@@ -159,7 +158,6 @@ test("older requests are on further pages", async () => {
     await page.click('#pages a:text-is("Newest")');
     await shown(0);
     fine(page);
-    await page.context().close();
 });
 
 test("a record opens whole, by its link or by its id, with commands that work", async () => {
@@ -195,7 +193,6 @@ test("a record opens whole, by its link or by its id, with commands that work", 
     await page.goto(`${host.admin}/?open=01900000-0000-7000-8000-000000000000`);
     await page.waitForSelector("#record[open] >> text=No record that you may see");
     fine(page);
-    await page.context().close();
 });
 
 test("what is shown can be taken along", async () => {
@@ -215,7 +212,6 @@ test("what is shown can be taken along", async () => {
     assert.equal(group.requests, sums(items).requests);
     assert.equal((await download('#usage-links a:text-is("CSV")')).length, 2);
     fine(page);
-    await page.context().close();
 });
 
 test("another user sees its own requests only", async () => {
@@ -237,38 +233,82 @@ test("another user sees its own requests only", async () => {
     assert.doesNotMatch(shown, /billing|search/, "not even their names");
     await page.screenshot({ path: picture("own") });
     fine(page);
-    await page.context().close();
 });
 
-test("hostile names and errors are text", async () => {
+test("hostile texts of clients and upstreams are text", async () => {
     const page = await open(browser, host.admin);
     const items = await raw();
     await shows(page, sums(items).requests);
-    for (const model of HOSTILE) {
-        const found = items.find((item) => item.modelId === model);
-        assert.ok(found, `there is a record of ${model}`);
-        await page.goto(`${host.admin}/?modelId=${encodeURIComponent(model)}&open=${found.requestId}`);
+    for (const [attribute, has] of [["errorMessage", SCRIPT], ["tags", JSON.stringify(HOSTILE[0]).slice(1, -1)]]) {
+        const item = items.find((one) => one[attribute]?.includes(has));
+        assert.ok(item, `a record has such a text in ${attribute}`);
+        await page.goto(`${host.admin}/?open=${item.requestId}`);
+        await page.waitForSelector(`#record[open] [data-attribute=${attribute}]`);
+        assert.ok((await text(page, `#record [data-attribute=${attribute}] td >> nth=0`)).includes(has));
+        assert.deepEqual(await foreign(page), NOTHING_FOREIGN);
+    }
+    fine(page);
+});
+
+test("hostile texts would be text in every place", async () => {
+    // The daemon refuses such names today; the page does not count on it.
+    let turn = 0;
+    const poison = (value, key = "") => {
+        if (Array.isArray(value)) return value.map((one) => poison(one, key));
+        if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, poison(one, name)]));
+        const kept = ["timestamp", "time", "start", "from", "to", "lastTimestamp", "lastShippedAt", "lastAnchorAt", "scope", "window", "by"];
+        return typeof value === "string" && !kept.includes(key) ? HOSTILE[(turn += 1) % HOSTILE.length] : value;
+    };
+    const status = poison(await host.json("/status"));
+    Object.assign(status, { reasons: HOSTILE, ready: false, reloadRefused: SCRIPT });
+    Object.assign(status.audit, { table: HOSTILE[0], lastError: SCRIPT });
+    const items = poison(await raw());
+    const context = await browser.newContext();
+    await context.route("**/v1/dashboard/**", async (route) => {
+        const { pathname } = new URL(route.request().url());
+        if (pathname.endsWith("/events")) {
+            const events = [["status", status], ...items.slice(0, 5).map((item) => ["request", item])];
+            const body = events.map(([event, data]) => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`).join("");
+            await route.fulfill({ contentType: "text/event-stream", body });
+        } else if (pathname.endsWith("/requests")) {
+            await route.fulfill({ json: { requests: items.slice(0, 25), totalCount: items.length } });
+        } else {
+            await route.fulfill({ json: poison(await host.json(route.request().url().slice(host.admin.length))) });
+        }
+    });
+    const page = await open(browser, `${host.admin}/?by=caller`, {}, context);
+    await page.waitForSelector("tr[data-request]");
+    await eventually("the groups", async () => (await page.locator("#usage-table tbody tr").count()) > 0);
+    await eventually("the state", async () => (await text(page, "#attention")).includes(HOSTILE[0]));
+    for (const link of await page.locator("#usage-table tbody a, #errors-table a").all()) await link.hover();
+    for (const name of HOSTILE) {
+        await page.goto(`${host.admin}/?${new URLSearchParams({ modelId: name, caller: name, open: name, by: "upstream" })}`);
+        await page.waitForSelector("#record[open]");
+        assert.ok((await text(page, "#record-title")).includes(name.trim().slice(0, 12)));
+        await page.keyboard.press("Escape");
+        await page.waitForSelector("tr[data-request] a");
+        await page.locator("tr[data-request] a").first().click();
         await page.waitForSelector("#record[open] [data-attribute=modelId]");
-        assert.equal(await text(page, "#record [data-attribute=modelId] td >> nth=0"), model.trim());
+        assert.deepEqual(await foreign(page), NOTHING_FOREIGN);
         await page.keyboard.press("Escape");
     }
-    const scripted = items.find((item) => item.errorMessage?.includes("<script>"));
-    await page.goto(`${host.admin}/?open=${scripted.requestId}`);
-    await page.waitForSelector("#record[open] >> text=<script>");
-    const foreign = await page.evaluate(() => {
-        const allowed = ["/assets/uplot.js", "/assets/page.js"];
+    fine(page);
+});
+
+const NOTHING_FOREIGN = { scripts: [], elements: 0, links: [], owned: "nothing" };
+
+/** What of a page was not put there by the page itself. */
+const foreign = (page) =>
+    page.evaluate(() => {
+        const own = ["/assets/uplot.js", "/assets/page.js"];
         const scripts = [...document.scripts].map((script) => script.getAttribute("src"));
         return {
-            scripts: scripts.filter((src) => !allowed.includes(src)),
+            scripts: scripts.filter((src) => !own.includes(src)),
             elements: document.querySelectorAll("img, iframe, object, embed, base, [onerror], [onload], [onclick], [srcdoc]").length,
             links: [...document.links].map((link) => link.protocol).filter((protocol) => protocol !== "http:"),
-            owned: window.owned,
+            owned: window.owned ?? "nothing",
         };
     });
-    assert.deepEqual(foreign, { scripts: [], elements: 0, links: [] });
-    fine(page);
-    await page.context().close();
-});
 
 test("the daemon goes and comes back", async () => {
     const page = await open(browser, host.admin);
@@ -282,7 +322,6 @@ test("the daemon goes and comes back", async () => {
     await apps.billing.converse(OPUS, "after the restart");
     await shows(page, sums(await raw()).requests);
     fine(page);
-    await page.context().close();
 });
 
 test("who may see nothing is told what to do", async () => {
@@ -295,7 +334,6 @@ test("who may see nothing is told what to do", async () => {
     assert.match(await text(page, "#refused"), /ssh -L 8791:127\.0\.0\.1:8791[^]*usermod -aG bedrock-sidecar/);
     assert.equal(await page.locator("#view").isVisible(), false);
     await page.screenshot({ path: picture("refused") });
-    await context.close();
 });
 
 test("scripts and styles are files, and nothing may frame the page", async () => {

@@ -15,7 +15,7 @@ export const HOSTILE = [
     "</title></textarea><svg onload=window.owned=5>",
     "\u202egnp.exe $(touch /tmp/owned)",
 ];
-const SCRIPT = "<script>window.owned=6</script><img src=x onerror=window.owned=7>";
+export const SCRIPT = "<script>window.owned=6</script><img src=x onerror=window.owned=7>";
 
 /** Makes the traffic, and returns the ids of its requests in order. */
 export async function traffic(host, { billing, search, nobody }) {
@@ -34,5 +34,6 @@ export async function traffic(host, { billing, search, nobody }) {
     await host.fault({ times: 2, model: HAIKU, effect: error });
     await many(2, () => search.converse(HAIKU, "break"));
     for (const name of HOSTILE) sent.push(await nobody.converse(name, "mind the name"));
+    sent.push(await nobody.converse(HAIKU, "mind the headers", "converse", { "x-session": HOSTILE[0] }));
     return sent;
 }

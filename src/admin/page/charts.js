@@ -138,7 +138,7 @@ function frame(id) {
     if (known) return known;
     const made = element(
         "figure",
-        { id: `chart-${id}`, role: "group" },
+        { id: `chart-${id}` },
         element("figcaption", {}),
         element("div", { class: "plot", role: "img" }),
     );

@@ -94,7 +94,7 @@ async function figures() {
         showTiles(usage, callers);
         showCharts(usage);
         showUsage(usage);
-        showErrors(usage, access.scope === "all" ? status?.lastErrors : undefined);
+        showErrors(usage, status?.lastErrors);
         if (status) showVerdict(status, { ...usage.total, window: WINDOWS[window] });
         upstreams = by === "upstream" ? answer : await get("upstream");
         if (status) showUpstreams(status, upstreams);
@@ -138,11 +138,16 @@ function newRequest(item) {
 
 function newStatus(document) {
     status = document;
+    if (access.scope !== "all") {
+        // /status has no secrets; yet a page of one's own requests is not about others.
+        status.lastErrors = [];
+        status.limits.scopes = status.limits.scopes.filter(({ scope }) => scope !== "caller");
+    }
     showVerdict(status, usage?.total);
     showUpstreams(status, upstreams);
     showLedger(status);
     showLimits(status);
-    if (usage) showErrors(usage, access.scope === "all" ? status.lastErrors : undefined);
+    if (usage) showErrors(usage, status.lastErrors);
     showHost();
 }
 
