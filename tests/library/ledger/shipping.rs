@@ -203,7 +203,7 @@ async fn add_index(client: &Client, table: &str, key: &str, kind: ScalarAttribut
         .await
         .unwrap();
     until_async("the index to be there", || async {
-        let described = client.describe_table().table_name(table).send().await.unwrap();
+        let described = client.describe_table().table_name(table).send().await.ok()?;
         let index = described.table()?.global_secondary_indexes().first()?;
         (index.index_status() == Some(&IndexStatus::Active)).then_some(())
     })
