@@ -103,7 +103,7 @@ function draw(chart, data, step) {
             scales: { x: { time: true }, y: { range: (_, __, top) => [0, Math.max((top || 0) * 1.08, chart.least ?? 0) || chart.blank] } },
             series: [{}, ...lines],
             axes: [
-                { ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, step)), size: em * 2 },
+                { ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, step)), size: em * 2.2, gap: em * 0.5 },
                 { ...axis, values: (_, ticks) => ticks.map((tick) => chart.axis(tick)), size: (_, texts) => width(texts, font) },
             ],
             hooks: { setCursor: [(self) => legend(chart, entry, self.cursor.idx)] },

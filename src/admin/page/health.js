@@ -12,6 +12,8 @@ const PLANES = {
 /** A credential is renewed five minutes before it expires; one with less left has not been. */
 const OVERDUE_SECONDS = 240;
 const NEARLY_ALL = 0.9;
+/** Part of the requests that may fail without a colour. */
+const MANY_FAILED = 0.05;
 
 const clause = (text) => String(text).replace(/\.$/, "");
 const part = (taken, whole) => (whole > 0 ? (taken ?? 0) / whole : 0);
@@ -30,8 +32,9 @@ export function showVerdict(status, total) {
         fill(byId("ready"), element("strong", { class: "doubtful" }, mark("doubtful", "Ready")), ", but look at this");
     } else {
         bar.className = "well";
-        const failed = total && total.requests > 0 ? `; ${count(total.errors)} of ${count(total.requests)} requests failed` : "";
-        fill(byId("ready"), element("strong", { class: "good" }, mark("good", "Ready")), `: requests go to ${region}${failed}`);
+        const failed = total && total.requests > 0 ? `${count(total.errors)} of ${count(total.requests)} requests failed` : "";
+        const tone = part(total?.errors, total?.requests) > MANY_FAILED ? "doubtful" : undefined;
+        fill(byId("ready"), element("strong", { class: "good" }, mark("good", "Ready")), `: requests go to ${region}`, failed && "; ", failed && element("span", { class: tone }, failed));
     }
     const lines = reasons.map((reason) => element("li", { class: "bad" }, reason));
     if (!status.ready) {

@@ -135,7 +135,7 @@ function nothing() {
 /** What failed in the span, and the latest kinds of failures that the daemon remembers. */
 export function showErrors(usage, latest) {
     const total = usage.total.errors;
-    const rows = usage.errors.map(({ outcome, statusCode, requests }) => {
+    const rows = [...usage.errors].sort((a, b) => b.requests - a.requests).map(({ outcome, statusCode, requests }) => {
         const view = { result: outcome, statusCode: String(statusCode), page: "" };
         return element(
             "tr",
