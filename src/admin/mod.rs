@@ -56,7 +56,8 @@ async fn answer(
 ) -> Result<Response<Body>, Panicked> {
     let (head, _) = request.into_parts();
     let is_file = head.method == Method::GET && head.uri.path().starts_with(page::ASSETS);
-    let checked = if is_file { listen::guard::check_page_file(&client, &head) } else { listen::guard::check(&client, &head) };
+    let checked =
+        if is_file { listen::guard::check_page_file(&client, &head) } else { listen::guard::check(&client, &head) };
     if let Err(refusal) = checked {
         return Ok(refusal.response().map(Body::whole));
     }

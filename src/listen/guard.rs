@@ -105,7 +105,9 @@ mod tests {
         };
         let host = &["127.0.0.1:8791"];
         assert!(own(&["http://127.0.0.1:8791"], host));
-        for foreign in ["null", "http://127.0.0.1", "http://127.0.0.1:8790", "https://127.0.0.1:8791", "http://evil.com"] {
+        for foreign in
+            ["null", "http://127.0.0.1", "http://127.0.0.1:8790", "https://127.0.0.1:8791", "http://evil.com"]
+        {
             assert!(!own(&[foreign], host), "{foreign}");
         }
         assert!(!own(&[], host) && !own(&["http://127.0.0.1:8791"], &[]));

@@ -14,10 +14,10 @@ export function sums(items) {
 }
 
 const KEYS = {
-    model: (item) => item.modelId ?? "",
+    model: (item) => item.modelId ?? "(none)",
     caller: (item) => item.caller ?? (item.callerUid === undefined ? "unknown" : `uid:${item.callerUid}`),
     operation: (item) => item.operation,
-    upstream: (item) => item.destinationRegion ?? "",
+    upstream: (item) => item.destinationRegion ?? "(none)",
     kind: (item) => `${item.statusCode} ${item.outcome.replaceAll("_", " ")}`,
 };
 

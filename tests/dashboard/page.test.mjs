@@ -62,7 +62,7 @@ test("the figures are those of the records", async () => {
         const expected = groups(items, by);
         await eventually(`the groups by ${by}`, async () => (await page.locator("#usage-table tbody tr").count()) === expected.size);
         for (const [name, group] of expected) {
-            const row = page.locator("#usage-table tbody tr").filter({ has: page.getByText(name || "none named", { exact: true }) });
+            const row = page.locator("#usage-table tbody tr").filter({ has: page.getByText(name, { exact: true }) });
             const cell = (column) => row.locator(`[data-column="${column}"]`).innerText().then(number);
             assert.equal(await cell("requests"), group.requests, `${by} ${name}`);
             assert.equal(await cell("errors"), group.errors, `${by} ${name}`);

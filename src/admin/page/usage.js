@@ -20,6 +20,9 @@ const COLUMNS = [
     ["cost", "Cost", (group) => group.costNanoUsd],
 ];
 
+/** What the daemon calls those without a name, and those for whose names it has no room. No filter of records finds them. */
+const NO_NAMES = ["(none)", "(other)", "unknown"];
+
 const spelled = (window) => ({ "15m": "15 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days" })[window];
 
 export function showTiles(usage, callers) {
@@ -94,8 +97,7 @@ export function showUsage(usage) {
 
 function name(group, by) {
     if (group.name === null) return element("span", { class: "quiet" }, `${count(group.others)} others`);
-    if (group.name === "") return element("span", { class: "quiet" }, "none named");
-    if (by === "caller" && group.name === "unknown") return "unknown";
+    if (NO_NAMES.includes(group.name)) return element("span", { class: "quiet" }, group.name);
     const view = { [FILTER_OF[by]]: group.name, page: "" };
     return element("a", { href: address(view), "data-view": true, title: `Only ${group.name}` }, group.name);
 }
