@@ -116,3 +116,70 @@ impl File {
         format!("\"{:x}-{:08x}\"", self.content.len(), crc32fast::hash(self.content))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The files of ours, by name.
+    fn own() -> Vec<(String, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/page");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        files.map(|path| (name(&path), std::fs::read_to_string(&path).unwrap())).collect()
+    }
+
+    #[test]
+    fn every_script_and_style_is_served_and_nothing_that_is_not_there_is_asked_for() {
+        let files = own();
+        let (mut served, mut there): (Vec<&str>, Vec<&str>) = (
+            FILES.iter().map(|file| file.name).collect(),
+            files
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .filter(|name| name.ends_with(".js") || name.ends_with(".css"))
+                .collect(),
+        );
+        served.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(served, there);
+        for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".html") || name.ends_with(".js")) {
+            let asked =
+                text.split('"').filter_map(|span| span.strip_prefix("/assets/").or_else(|| span.strip_prefix("./")));
+            for file in asked {
+                assert!(served.contains(&file), "{name} asks for {file}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_page_is_inline_or_put_in_as_markup() {
+        let never = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "DOMParser",
+            "eval(",
+            "new Function",
+            "setAttribute(\"style\"",
+            "<style",
+            " style=",
+            " onload=",
+            " onerror=",
+            " onclick=",
+            "javascript:",
+            "https://",
+        ];
+        for (name, text) in own().iter().filter(|(name, _)| !name.starts_with("uplot.") && !name.ends_with(".md")) {
+            for word in never {
+                assert!(!text.contains(word), "{name} has {word}");
+            }
+            for script in text.split("<script").skip(1) {
+                assert!(script.starts_with(" src=\"/assets/"), "{name} has a script of its own");
+            }
+        }
+    }
+}
