@@ -53,7 +53,7 @@ export function dollars(nano) {
     const usd = nano / 1e9;
     if (usd === 0) return "$0";
     if (usd >= 0.995) return `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
-    return `$${Number(usd.toPrecision(2)).toLocaleString("en-US", { maximumFractionDigits: 9 })}`;
+    return `$${Number(usd.toPrecision(3)).toLocaleString("en-US", { maximumFractionDigits: 9 })}`;
 }
 
 /** "12 %", "0.4 %" */

@@ -160,7 +160,7 @@ export function showErrors(usage, latest) {
 
 function latestFailures(latest) {
     if (!latest?.length) return null;
-    const rows = latest.slice(0, 6).map((failure) =>
+    const rows = latest.slice(0, 4).map((failure) =>
         element(
             "tr",
             {},
