@@ -323,6 +323,20 @@ test("the daemon goes and comes back", async () => {
     fine(page);
 });
 
+test("a page without a stream asks by itself", async () => {
+    // One user may have so many.
+    const pages = await Promise.all(Array.from({ length: 4 }, () => open(browser, host.admin)));
+    for (const page of pages) await eventually("a live page", async () => (await text(page, "#live")) === "live");
+    const late = await open(browser, host.admin);
+    await eventually("a page that is not live", async () => (await text(late, "#live")).startsWith("not live"));
+    await shows(late, sums(await raw()).requests);
+    const id = await apps.billing.converse(HAIKU, "is anybody there?");
+    await late.waitForSelector(`tr[data-request="${id}"]`);
+    await pages[0].context().close();
+    await eventually("a place among the streams", async () => (await text(late, "#live")) === "live");
+    fine(late);
+});
+
 test("who may see nothing is told what to do", async () => {
     const context = await browser.newContext();
     const page = await context.newPage();

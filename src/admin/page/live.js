@@ -10,7 +10,10 @@ let source;
 let heard;
 let timer;
 
-/** Begins to listen. `listener` has `request`, `status`, `back` (after a break) and `refused`. */
+/**
+ * Begins to listen. `listener` has `request`, `status`, `back` (the daemon answers, for the first time or again, with a stream
+ * or without), `gone` and `refused`.
+ */
 export function listen(listener) {
     heard = listener;
     document.addEventListener("visibilitychange", () => (document.hidden ? stop() : open()));
@@ -47,13 +50,14 @@ function open() {
     });
 }
 
-/** Without a stream: why, and the state by other means, until there is one again. */
+/** Without a stream, as when one user has many pages open: the state by other means, until there is one again. */
 async function broken() {
     let pause = AGAIN_MS;
     try {
         heard.status(await ask("/status"));
         await ask("/v1/dashboard/access");
-        say("doubtful", "not live: trying again");
+        say("doubtful", "not live: asking again and again");
+        heard.back();
         pause = 2 * AGAIN_MS;
     } catch (problem) {
         if (problem instanceof NoAnswer && problem.status === 403) {

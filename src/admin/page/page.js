@@ -48,11 +48,12 @@ async function begin() {
     setInterval(() => Date.now() - askedAt > PACE[state().window][1] && !document.hidden && figures(), 1000);
 }
 
-/** The stream is there, for the first time or again. */
-async function back() {
+/** The daemon answers, for the first time or again. */
+function back() {
     byId("refused").hidden = true;
     byId("view").hidden = false;
-    await Promise.all([figures(), requests()]);
+    if (Date.now() - askedAt > PACE[state().window][0]) figures();
+    requests();
 }
 
 /** Another view of the same page. */
