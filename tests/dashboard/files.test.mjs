@@ -23,12 +23,17 @@ test("every attribute of a record is explained, and none that there is not", asy
     const { GROUPS, OUTCOMES } = await import(path.join(folder, "attributes.js"));
     const document = readFileSync(path.join(root, "docs/record.md"), "utf8");
     const sections = document.split("\n## ").slice(1);
-    const described = sections.map((section) => [section.split("\n")[0], [...section.matchAll(/^\| `(\w+)` \| (?:string|number|boolean) /gm)].map((row) => row[1])]);
+    const described = sections.map((section) => [
+        section.split("\n")[0],
+        [...section.matchAll(/^\| `(\w+)` \| (?:string|number|boolean) /gm)].map((row) => row[1]),
+    ]);
     assert.deepEqual(
         Object.entries(GROUPS).map(([title, attributes]) => [title, Object.keys(attributes)]),
         described,
     );
-    const outcomes = [...document.matchAll(/^\| `(\w+)` \| (?!string |number |boolean |meaning )[^|]+\|$/gm)].map((row) => row[1]);
+    const outcomes = [...document.matchAll(/^\| `(\w+)` \| (?!string |number |boolean |meaning )[^|]+\|$/gm)].map(
+        (row) => row[1],
+    );
     assert.deepEqual(Object.keys(OUTCOMES), outcomes);
 });
 

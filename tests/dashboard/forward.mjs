@@ -1,4 +1,5 @@
-// A TCP forwarder, as sshd makes one for a user that has logged in: the daemon sees this process's user, not its client's.
+// A TCP forwarder, as sshd makes one for a user that has logged in: the daemon sees this process's user, not
+// that of its client.
 //
 //     node forward.mjs PORT     forwards to 127.0.0.1:PORT, and prints the port that it listens on
 

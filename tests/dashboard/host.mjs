@@ -19,7 +19,8 @@ export const pictures = path.join(root, "target/dashboard");
 /** The whole of a test's patience, in milliseconds: generous, because nothing waits for it to pass when all is well. */
 export const PATIENCE = 30_000;
 /** What the simulator takes. */
-const API_KEY = "ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpub3QtYS1yZWFsLXNlY3JldC1vbmx5LWZvci10aGUtc2ltdWxhdG9y";
+const API_KEY =
+    "ABSKQmVkcm9ja0FQSUtleS1hYmNkLWF0LTEyMzQ1Njc4OTAxMjpub3QtYS1yZWFsLXNlY3JldC1vbmx5LWZvci10aGUtc2ltdWxhdG9y";
 
 /** Users of this host, by what the daemon calls them. */
 export const UIDS = { billing: 30_001, search: 30_002, nobody: 30_003 };
@@ -57,7 +58,10 @@ export class Host {
         const simulator = host.spawn(path.join(binaries, "bedrock-simulator"), ["--ca-out", ca]);
         host.simulator = JSON.parse(await firstLine(simulator.stdout));
         writeFileSync(path.join(host.folder, "prices.toml"), PRICES);
-        writeFileSync(path.join(host.folder, "credential.json"), JSON.stringify({ bedrock_api_key: API_KEY, region: "us-east-1" }));
+        writeFileSync(
+            path.join(host.folder, "credential.json"),
+            JSON.stringify({ bedrock_api_key: API_KEY, region: "us-east-1" }),
+        );
         mkdirSync(path.join(host.folder, "state"));
         host.ports = { main: await freePort(), admin: await freePort() };
         host.config = path.join(host.folder, "config.toml");
@@ -146,7 +150,10 @@ users = ["${UIDS.search}"]
 
     /** Has the simulator do something else to requests that match. */
     async fault(fault) {
-        const answer = await fetch(`${this.simulator.plain}/_simulator/faults`, { method: "POST", body: JSON.stringify(fault) });
+        const answer = await fetch(`${this.simulator.plain}/_simulator/faults`, {
+            method: "POST",
+            body: JSON.stringify(fault),
+        });
         if (!answer.ok) throw new Error(await answer.text());
     }
 
@@ -163,7 +170,16 @@ users = ["${UIDS.search}"]
     /** A port that leads to one of the daemon's as another user, as a forward of ssh does. */
     async as(uid, port) {
         const code = readFileSync(path.join(here, "forward.mjs"), "utf8");
-        const options = [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups", process.execPath, "--input-type=module", "-e", code, String(port)];
+        const options = [
+            `--reuid=${uid}`,
+            `--regid=${uid}`,
+            "--clear-groups",
+            process.execPath,
+            "--input-type=module",
+            "-e",
+            code,
+            String(port),
+        ];
         const forwarder = this.spawn("setpriv", options);
         return Number(await firstLine(forwarder.stdout));
     }
@@ -175,7 +191,10 @@ users = ["${UIDS.search}"]
 
     spawn(program, options, environment = {}) {
         const kept = Object.entries(process.env).filter(([name]) => !/^(AWS_|BEDROCK_)/.test(name));
-        const child = spawn(program, options, { env: { ...Object.fromEntries(kept), ...environment }, stdio: ["pipe", "pipe", "pipe"] });
+        const child = spawn(program, options, {
+            env: { ...Object.fromEntries(kept), ...environment },
+            stdio: ["pipe", "pipe", "pipe"],
+        });
         child.said = "";
         child.stderr.on("data", (data) => (child.said = (child.said + data).slice(-4000)));
         child.on("error", (error) => (child.said += error));
@@ -204,18 +223,26 @@ export class App {
     async converse(model, text, operation = "converse", headers = {}) {
         const url = `${this.endpoint}/model/${encodeURIComponent(model)}/${operation}`;
         const body = JSON.stringify({ messages: [{ role: "user", content: [{ text }] }] });
-        const answer = await fetch(url, { method: "POST", body, headers: { "content-type": "application/json", ...headers }, signal: AbortSignal.timeout(PATIENCE) });
+        const answer = await fetch(url, {
+            method: "POST",
+            body,
+            headers: { "content-type": "application/json", ...headers },
+            signal: AbortSignal.timeout(PATIENCE),
+        });
         await answer.arrayBuffer();
         return answer.headers.get("x-bedrock-sidecar-request-id");
     }
 }
 
 /** A browser without a window. Chromium refuses to run sandboxed as root. */
-export const browser = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+export const browser = () =>
+    chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** A page that notes what must never happen: a dialog, an error in a script, a breach of the content policy. */
 export async function open(browser, url, options = {}, given) {
-    const context = given ?? (await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options }));
+    const context =
+        given ??
+        (await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true, ...options }));
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE);
     page.trouble = [];
@@ -224,8 +251,14 @@ export async function open(browser, url, options = {}, given) {
         dialog.dismiss();
     });
     page.on("pageerror", (error) => page.trouble.push(`error: ${error.stack}`));
-    page.on("console", (message) => /Content Security Policy/i.test(message.text()) && page.trouble.push(message.text()));
-    page.on("request", (request) => new URL(request.url()).hostname !== "127.0.0.1" && page.trouble.push(`asked ${request.url()}`));
+    page.on(
+        "console",
+        (message) => /Content Security Policy/i.test(message.text()) && page.trouble.push(message.text()),
+    );
+    page.on(
+        "request",
+        (request) => new URL(request.url()).hostname !== "127.0.0.1" && page.trouble.push(`asked ${request.url()}`),
+    );
     await page.goto(url);
     return page;
 }

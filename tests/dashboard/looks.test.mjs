@@ -1,4 +1,5 @@
-// How the page looks and who can use it: light, dark, narrow, very wide and empty; by keyboard; by the rules of WCAG 2.2 AA.
+// How the page looks and who can use it: light, dark, narrow, very wide and empty; by keyboard; by the rules of
+// WCAG 2.2 AA.
 
 import assert from "node:assert/strict";
 import test, { after, afterEach, before } from "node:test";
@@ -31,8 +32,14 @@ const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pra
 /** What axe objects to, in words. */
 async function objections(page) {
     await page.evaluate(axe.source);
-    const { violations } = await page.evaluate((values) => window.axe.run(document, { runOnly: { type: "tag", values } }), RULES);
-    return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => `${node.html} (${node.failureSummary})`).join("; ")}`);
+    const { violations } = await page.evaluate(
+        (values) => window.axe.run(document, { runOnly: { type: "tag", values } }),
+        RULES,
+    );
+    return violations.map(
+        ({ id, help, nodes }) =>
+            `${id}: ${help}: ${nodes.map((node) => `${node.html} (${node.failureSummary})`).join("; ")}`,
+    );
 }
 
 /** The page, once all of it has been drawn. */
@@ -59,7 +66,10 @@ for (const [name, options] of Object.entries(SIZES)) {
     test(`${name}: nothing to object to, and nothing beside the screen`, async () => {
         const page = await drawn(host.admin, options);
         assert.deepEqual(await objections(page), []);
-        const { scroll, client } = await page.evaluate(() => ({ scroll: document.documentElement.scrollWidth, client: document.documentElement.clientWidth }));
+        const { scroll, client } = await page.evaluate(() => ({
+            scroll: document.documentElement.scrollWidth,
+            client: document.documentElement.clientWidth,
+        }));
         assert.ok(scroll <= client, `${scroll} px wide on a screen of ${client} px`);
         await page.screenshot({ path: picture(name), fullPage: name.startsWith("narrow") });
         await page.locator("tr[data-request] a").first().click();
@@ -100,12 +110,18 @@ test("the keyboard reaches and opens a record, and comes back", async () => {
     for (let presses = 0; !(await focused()); presses += 1) {
         assert.ok(presses < 120, "no request is reached by the tab key");
         await page.keyboard.press("Tab");
-        assert.ok(await visible(), `the focus is seen on ${await page.evaluate(() => document.activeElement.outerHTML)}`);
+        assert.ok(
+            await visible(),
+            `the focus is seen on ${await page.evaluate(() => document.activeElement.outerHTML)}`,
+        );
     }
     const request = await focused();
     await page.keyboard.press("Enter");
     await page.waitForSelector(`#record[open] >> text=${request}`);
-    const inside = () => page.evaluate(() => document.activeElement === document.body || Boolean(document.activeElement.closest("dialog")));
+    const inside = () =>
+        page.evaluate(
+            () => document.activeElement === document.body || Boolean(document.activeElement.closest("dialog")),
+        );
     for (let presses = 0; presses < 8; presses += 1) {
         await page.keyboard.press("Tab");
         assert.ok(await inside(), "the focus stays in the record");

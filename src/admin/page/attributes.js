@@ -1,4 +1,4 @@
-// What each attribute of a record says, in a few words; docs/record.md says it at length. A test compares the two lists.
+// What each attribute of a record says, in a few words; docs/record.md says it at length. A test compares the lists.
 
 export const GROUPS = {
     "The request": {

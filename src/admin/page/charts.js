@@ -43,7 +43,16 @@ const CHARTS = [
         sum: true,
         least: 5,
     },
-    { id: "cost", title: "Cost", bars: true, lines: [["one", "US dollars", (step) => step.costNanoUsd]], show: dollars, axis: dollars, sum: true, blank: 1e9 },
+    {
+        id: "cost",
+        title: "Cost",
+        bars: true,
+        lines: [["one", "US dollars", (step) => step.costNanoUsd]],
+        show: dollars,
+        axis: dollars,
+        sum: true,
+        blank: 1e9,
+    },
 ];
 
 const drawn = new Map();
@@ -90,7 +99,12 @@ function draw(chart, data, step) {
         paths: chart.bars ? uPlot.paths.bars({ size: [0.85, 60] }) : undefined,
         points: { show: !chart.bars, size: 5, width: 0, fill: colour(`--${name}`), filter: alone },
     }));
-    const axis = { stroke: colour("--quiet"), font, grid: { stroke: colour("--faint"), width: 1 }, ticks: { show: false } };
+    const axis = {
+        stroke: colour("--quiet"),
+        font,
+        grid: { stroke: colour("--faint"), width: 1 },
+        ticks: { show: false },
+    };
     const size = () => ({ width: Math.max(120, room.clientWidth), height: Math.max(90, room.clientHeight) });
     const entry = { step };
     const plot = new uPlot(
@@ -100,11 +114,23 @@ function draw(chart, data, step) {
             padding: [6, em * 1.4, 0, 0],
             tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
             cursor: { sync: { key: "time" }, drag: { x: false, y: false }, points: { size: 6 } },
-            scales: { x: { time: true }, y: { range: (_, __, top) => [0, Math.max((top || 0) * 1.08, chart.least ?? 0) || chart.blank] } },
+            scales: {
+                x: { time: true },
+                y: { range: (_, __, top) => [0, Math.max((top || 0) * 1.08, chart.least ?? 0) || chart.blank] },
+            },
             series: [{}, ...lines],
             axes: [
-                { ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, step)), size: em * 2.2, gap: em * 0.5 },
-                { ...axis, values: (_, ticks) => ticks.map((tick) => chart.axis(tick)), size: (_, texts) => width(texts, font) },
+                {
+                    ...axis,
+                    values: (_, ticks) => ticks.map((tick) => clock(tick, step)),
+                    size: em * 2.2,
+                    gap: em * 0.5,
+                },
+                {
+                    ...axis,
+                    values: (_, ticks) => ticks.map((tick) => chart.axis(tick)),
+                    size: (_, texts) => width(texts, font),
+                },
             ],
             hooks: { setCursor: [(self) => legend(chart, entry, self.cursor.idx)] },
         },
@@ -146,7 +172,7 @@ function frame(id) {
     return made;
 }
 
-/** The caption: sums of the whole time, or the values under the pointer. A chart is a picture; its label says as much. */
+/** The caption: sums of the whole time, or the values under the pointer. A chart is a picture; its label says it too. */
 function legend(chart, entry, at) {
     const series = shown.series;
     const step = at === null || at === undefined ? undefined : series[at];
@@ -154,11 +180,21 @@ function legend(chart, entry, at) {
         const values = series.map(read).filter((value) => value !== null);
         const whole = chart.sum ? values.reduce((sum, value) => sum + value, 0) : shown.total.latencyMs?.[label];
         const value = step ? read(step) : whole;
-        return element("span", { class: `key ${name}` }, element("i", {}), element("span", {}, `${label} ${value === null || value === undefined ? "–" : chart.show(value)}`));
+        return element(
+            "span",
+            { class: `key ${name}` },
+            element("i", {}),
+            element("span", {}, `${label} ${value === null || value === undefined ? "–" : chart.show(value)}`),
+        );
     });
     const figure = frame(chart.id);
     const when = step ? `${utc(step.start).slice(0, -3)} UTC` : "";
-    fill(figure.querySelector("figcaption"), element("b", {}, chart.title), keys, element("span", { class: "quiet" }, when));
+    fill(
+        figure.querySelector("figcaption"),
+        element("b", {}, chart.title),
+        keys,
+        element("span", { class: "quiet" }, when),
+    );
     if (!step) {
         const texts = keys.map((key) => key.textContent).join(", ");
         figure.querySelector(".plot").setAttribute("aria-label", `${chart.title} over the time chosen: ${texts}`);

@@ -66,7 +66,14 @@ export function gauge(label, part) {
     bar.style.width = `${percent}%`;
     return element(
         "span",
-        { class: "gauge", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": percent },
+        {
+            class: "gauge",
+            role: "meter",
+            "aria-label": label,
+            "aria-valuemin": 0,
+            "aria-valuemax": 100,
+            "aria-valuenow": percent,
+        },
         bar,
     );
 }
@@ -74,7 +81,11 @@ export function gauge(label, part) {
 /** Names and values. A value that is undefined leaves its line out. */
 export function facts(...pairs) {
     const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== false);
-    return element("dl", { class: "facts" }, shown.map(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+    return element(
+        "dl",
+        { class: "facts" },
+        shown.map(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
+    );
 }
 
 /** A sentence where there is nothing to show. */

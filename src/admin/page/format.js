@@ -10,7 +10,11 @@ export const of = (number, one, many) => `${count(number)} ${number === 1 ? one 
 
 /** "950", "12.3k", "4.56M" */
 export function short(number) {
-    for (const [unit, letter] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+    for (const [unit, letter] of [
+        [1e9, "G"],
+        [1e6, "M"],
+        [1e4, "k"],
+    ]) {
         const base = letter === "k" ? 1e3 : unit;
         if (number >= unit) return `${Number((number / base).toPrecision(3))}${letter}`;
     }
@@ -41,7 +45,8 @@ export function milliseconds(number) {
 
 /** "12 s", "5 min", "3 h 5 min", "2 d 4 h" */
 export function duration(seconds) {
-    const two = (large, unit, small, smallUnit) => (small ? `${large} ${unit} ${small} ${smallUnit}` : `${large} ${unit}`);
+    const two = (large, unit, small, smallUnit) =>
+        small ? `${large} ${unit} ${small} ${smallUnit}` : `${large} ${unit}`;
     if (seconds < 60) return `${Math.floor(seconds)} s`;
     if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
     if (seconds < 86_400) return two(Math.floor(seconds / 3600), "h", Math.floor((seconds % 3600) / 60), "min");

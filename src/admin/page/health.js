@@ -26,19 +26,37 @@ export function showVerdict(status, total) {
     const region = status.upstreams?.[0]?.region ?? "the upstream";
     if (!status.ready) {
         bar.className = "ill";
-        fill(byId("ready"), element("strong", { class: "bad" }, mark("bad", "Not ready")), ": requests cannot be served");
+        fill(
+            byId("ready"),
+            element("strong", { class: "bad" }, mark("bad", "Not ready")),
+            ": requests cannot be served",
+        );
     } else if (clauses.length) {
         bar.className = "look";
         fill(byId("ready"), element("strong", { class: "doubtful" }, mark("doubtful", "Ready")), ", but look at this");
     } else {
         bar.className = "well";
-        const failed = total && total.requests > 0 ? `${count(total.errors)} of ${count(total.requests)} requests failed` : "";
+        const failed =
+            total && total.requests > 0 ? `${count(total.errors)} of ${count(total.requests)} requests failed` : "";
         const tone = part(total?.errors, total?.requests) > MANY_FAILED ? "doubtful" : undefined;
-        fill(byId("ready"), element("strong", { class: "good" }, mark("good", "Ready")), `: requests go to ${region}`, failed && "; ", failed && element("span", { class: tone }, failed));
+        fill(
+            byId("ready"),
+            element("strong", { class: "good" }, mark("good", "Ready")),
+            `: requests go to ${region}`,
+            failed && "; ",
+            failed && element("span", { class: tone }, failed),
+        );
     }
     const lines = reasons.map((reason) => element("li", { class: "bad" }, reason));
     if (!status.ready) {
-        lines.push(element("li", {}, element("code", {}, "bedrock-sidecar check --online"), " tries each part and says what to do."));
+        lines.push(
+            element(
+                "li",
+                {},
+                element("code", {}, "bedrock-sidecar check --online"),
+                " tries each part and says what to do.",
+            ),
+        );
     }
     lines.push(...clauses.map((text) => element("li", {}, `${text}.`)));
     byId("attention").hidden = lines.length === 0;
@@ -49,7 +67,9 @@ export function showVerdict(status, total) {
 export function attention(status) {
     const clauses = [];
     if (status.reloadRefused) {
-        clauses.push(`The last reload was refused, and the settings before it are in force: ${clause(status.reloadRefused)}`);
+        clauses.push(
+            `The last reload was refused, and the settings before it are in force: ${clause(status.reloadRefused)}`,
+        );
     }
     ofCredential(status.credential, "", clauses);
     for (const upstream of status.upstreams ?? []) {
@@ -111,13 +131,16 @@ function ofLedger(audit, clauses) {
         clauses.push(clause(audit.lastError));
     }
     if (audit.setAside > 0) {
-        clauses.push(`${of(audit.setAside, "record is", "records are")} set aside (bedrock-sidecar audit list --set-aside)`);
+        clauses.push(
+            `${of(audit.setAside, "record is", "records are")} set aside (bedrock-sidecar audit list --set-aside)`,
+        );
     }
     if (audit.unrecorded > 0) {
         const were = of(audit.unrecorded, "request was", "requests were");
         clauses.push(`${were} answered and not recorded since the start`);
     }
-    if (part(audit.bytes, audit.maxBytes) >= NEARLY_ALL) clauses.push("The ledger is nearly full (audit.max_ledger_bytes)");
+    if (part(audit.bytes, audit.maxBytes) >= NEARLY_ALL)
+        clauses.push("The ledger is nearly full (audit.max_ledger_bytes)");
 }
 
 export function showUpstreams(status, usage) {
@@ -132,7 +155,12 @@ export function showUpstreams(status, usage) {
             facts(
                 ["state", standing(upstream)],
                 ["breakers", breakers(upstream.breakers ?? [])],
-                ["latency", seen?.latencyMs ? `p50 ${milliseconds(seen.latencyMs.p50)}, p95 ${milliseconds(seen.latencyMs.p95)}` : "no requests in this time"],
+                [
+                    "latency",
+                    seen?.latencyMs
+                        ? `p50 ${milliseconds(seen.latencyMs.p50)}, p95 ${milliseconds(seen.latencyMs.p95)}`
+                        : "no requests in this time",
+                ],
                 ["models", models(upstream)],
                 ["credential", credential(upstream.credential)],
                 ["data retention", upstream.dataRetention],
@@ -179,18 +207,41 @@ export function showLedger({ audit = {} }) {
     const full = part(audit.bytes, audit.maxBytes);
     const table = audit.table
         ? [
-              audit.tableReachable === false ? mark("bad", "does not answer") : audit.tableReachable ? mark("good", "answers") : "not asked yet",
+              audit.tableReachable === false
+                  ? mark("bad", "does not answer")
+                  : audit.tableReachable
+                    ? mark("good", "answers")
+                    : "not asked yet",
               ` (${audit.table})`,
           ]
         : ["none: records stay on this host. ", element("code", {}, "audit.table"), " copies them to DynamoDB"];
     fill(
         byId("ledger"),
         facts(
-            ["fullness", [`${bytes(audit.bytes ?? 0)} of ${bytes(audit.maxBytes ?? 0)} (${percent(full, 1)})`, gauge("Fullness of the ledger", full)]],
+            [
+                "fullness",
+                [
+                    `${bytes(audit.bytes ?? 0)} of ${bytes(audit.maxBytes ?? 0)} (${percent(full, 1)})`,
+                    gauge("Fullness of the ledger", full),
+                ],
+            ],
             ["table", table],
-            ["backlog", audit.table ? `${of(audit.pending ?? 0, "record", "records")} to ship, ${count(audit.shipped ?? 0)} shipped` : undefined],
-            ["last shipped", audit.table ? (audit.lastShippedAt ? ago(audit.lastShippedAt) : "not since the start") : undefined],
-            ["last anchor", audit.lastAnchorAt ? ago(audit.lastAnchorAt) : ["none. ", element("code", {}, "[audit.anchor]"), " keeps the chain's head elsewhere"]],
+            [
+                "backlog",
+                audit.table
+                    ? `${of(audit.pending ?? 0, "record", "records")} to ship, ${count(audit.shipped ?? 0)} shipped`
+                    : undefined,
+            ],
+            [
+                "last shipped",
+                audit.table ? (audit.lastShippedAt ? ago(audit.lastShippedAt) : "not since the start") : undefined,
+            ],
+            [
+                "last anchor",
+                audit.lastAnchorAt
+                    ? ago(audit.lastAnchorAt)
+                    : ["none. ", element("code", {}, "[audit.anchor]"), " keeps the chain's head elsewhere"],
+            ],
             ["newest record", audit.newestSeq ? `position ${audit.newestSeq} of the chain` : undefined],
             ["under way", of(audit.open ?? 0, "request", "requests")],
             ["set aside", audit.setAside > 0 ? mark("bad", count(audit.setAside)) : undefined],
@@ -200,7 +251,9 @@ export function showLedger({ audit = {} }) {
 }
 
 export function showLimits({ limits = {}, connections = {}, bodies = {} }) {
-    const scopes = (limits.scopes ?? []).map((scope) => [scopeName(scope), uses(scope)]).filter(([, lines]) => lines.length);
+    const scopes = (limits.scopes ?? [])
+        .map((scope) => [scopeName(scope), uses(scope)])
+        .filter(([, lines]) => lines.length);
     const own = [
         use("connections", connections.clients, connections.max, count),
         use("request bodies in memory", bodies.bytes, bodies.maxBytes, bytes),
@@ -209,17 +262,29 @@ export function showLimits({ limits = {}, connections = {}, bodies = {} }) {
         element("div", { class: "part" }, element("b", {}, name), lines),
     );
     const refused = (limits.limited ?? []).map(({ limit, scope, count: times }) =>
-        element("p", {}, mark("doubtful", of(times, "request", "requests")), ` refused since the start by ${limit} (${scope})`),
+        element(
+            "p",
+            {},
+            mark("doubtful", of(times, "request", "requests")),
+            ` refused since the start by ${limit} (${scope})`,
+        ),
     );
-    if (limits.waiting > 0) refused.unshift(element("p", {}, mark("doubtful", of(limits.waiting, "request waits", "requests wait"))));
-    if (!scopes.length) parts.unshift(empty("No limits are configured. ", element("code", {}, "[limits]"), " sets them, budgets too."));
+    if (limits.waiting > 0)
+        refused.unshift(element("p", {}, mark("doubtful", of(limits.waiting, "request waits", "requests wait"))));
+    if (!scopes.length)
+        parts.unshift(empty("No limits are configured. ", element("code", {}, "[limits]"), " sets them, budgets too."));
     fill(byId("limits"), refused.length ? element("div", { class: "part" }, refused) : null, parts);
 }
 
 function uses(scope) {
     const left = (key, rest, most) =>
         typeof rest === "number" && typeof most === "number"
-            ? element("p", {}, `${key} ${count(most)}, `, rest > 0 ? `${count(rest)} left now` : mark("bad", "none left now"))
+            ? element(
+                  "p",
+                  {},
+                  `${key} ${count(most)}, `,
+                  rest > 0 ? `${count(rest)} left now` : mark("bad", "none left now"),
+              )
             : undefined;
     return [
         use("usd_per_day", scope.nanoUsdToday, scope.nanoUsdPerDay, dollars),
@@ -234,7 +299,12 @@ function uses(scope) {
 function use(name, taken, most, show) {
     if (typeof most !== "number" || typeof taken !== "number") return undefined;
     const full = part(taken, most);
-    return element("div", {}, `${name}: ${show(taken)} of ${show(most)} (${percent(full, 1)})`, gauge(`${name} in use`, full));
+    return element(
+        "div",
+        {},
+        `${name}: ${show(taken)} of ${show(most)} (${percent(full, 1)})`,
+        gauge(`${name} in use`, full),
+    );
 }
 
 function scopeName({ scope, name }) {
@@ -245,9 +315,19 @@ function scopeName({ scope, name }) {
 export function showChain(chain, problem, again) {
     const button = element("button", { type: "button", onclick: again }, "Check again");
     let result;
-    if (problem) result = problem.status === 403 ? "only members of the group may check it" : `not checked: ${problem.message}`;
+    if (problem)
+        result = problem.status === 403 ? "only members of the group may check it" : `not checked: ${problem.message}`;
     else if (!chain.checked) result = "no records yet";
     else if (chain.intact) result = mark("good", `whole: records ${count(chain.fromSeq)} to ${count(chain.toSeq)}`);
-    else result = [mark("bad", "broken"), `: ${chain.problem}. `, element("code", {}, "bedrock-sidecar audit verify"), " names every record."];
-    fill(byId("chain"), element("div", { class: "part" }, facts(["chain", [result, " "]]), problem?.status === 403 ? null : button));
+    else
+        result = [
+            mark("bad", "broken"),
+            `: ${chain.problem}. `,
+            element("code", {}, "bedrock-sidecar audit verify"),
+            " names every record.",
+        ];
+    fill(
+        byId("chain"),
+        element("div", { class: "part" }, facts(["chain", [result, " "]]), problem?.status === 403 ? null : button),
+    );
 }

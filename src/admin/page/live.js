@@ -1,5 +1,5 @@
-// What the daemon tells by itself: each request that ends, and its state every two seconds. A browser lets a page of one
-// origin have six connections over HTTP/1.1, so a page that nobody sees gives its one back.
+// What the daemon tells by itself: each request that ends, and its state every two seconds. A browser has
+// for one origin six connections over HTTP/1.1, so a page that nobody sees gives its one back.
 
 import { NoAnswer, ask } from "./ask.js";
 import { byId, fill, mark } from "./dom.js";
@@ -11,8 +11,8 @@ let heard;
 let timer;
 
 /**
- * Begins to listen. `listener` has `request`, `status`, `back` (the daemon answers, for the first time or again, with a stream
- * or without), `gone` and `refused`.
+ * Begins to listen. `listener` has `request`, `status`, `back` (the daemon answers, for the first time or again, with a
+ * stream or without), `gone` and `refused`.
  */
 export function listen(listener) {
     heard = listener;

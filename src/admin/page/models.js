@@ -24,7 +24,10 @@ function narrow() {
     const wanted = byId("models-filter").value.trim().toLowerCase();
     const found = models.filter((model) => `${model.modelId} ${model.modelName ?? ""}`.toLowerCase().includes(wanted));
     if (!found.length) {
-        fill(byId("models-table"), empty(models.length ? "No model has that in its name." : "No models are listed yet."));
+        fill(
+            byId("models-table"),
+            empty(models.length ? "No model has that in its name." : "No models are listed yet."),
+        );
         return;
     }
     const titles = ["Asked for", "Sent as", "By", "Invokable"].map((title) => element("th", { scope: "col" }, title));
@@ -35,14 +38,26 @@ function narrow() {
 }
 
 function row(model) {
-    const sent = model.invokedAs ?? (model.createsProfile ? "a profile that the daemon creates" : model.invokable ? model.modelId : "–");
+    const sent =
+        model.invokedAs ??
+        (model.createsProfile ? "a profile that the daemon creates" : model.invokable ? model.modelId : "–");
     const why = model.why ?? model.reason;
     return element(
         "tr",
         {},
-        element("th", { scope: "row", class: "name", title: model.modelId }, model.modelId, element("span", { class: "quiet later" }, model.modelName ? ` ${model.modelName}` : "")),
+        element(
+            "th",
+            { scope: "row", class: "name", title: model.modelId },
+            model.modelId,
+            element("span", { class: "quiet later" }, model.modelName ? ` ${model.modelName}` : ""),
+        ),
         element("td", { class: "name", title: sent }, sent === model.modelId ? "the same name" : sent),
         element("td", {}, [model.servedBy, model.partition].filter(Boolean).join(", ")),
-        element("td", { class: "name wrap" }, model.invokable ? mark("good", "yes") : mark("none", "no"), why ? `: ${why}` : ""),
+        element(
+            "td",
+            { class: "name wrap" },
+            model.invokable ? mark("good", "yes") : mark("none", "no"),
+            why ? `: ${why}` : "",
+        ),
     );
 }

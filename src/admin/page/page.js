@@ -109,7 +109,11 @@ async function requests() {
         await loadRequests();
     } catch (problem) {
         if (problem.status === 403) refused(problem);
-        else fill(byId("requests-table"), element("p", { class: "notice" }, `The requests cannot be shown: ${problem.message}`));
+        else
+            fill(
+                byId("requests-table"),
+                element("p", { class: "notice" }, `The requests cannot be shown: ${problem.message}`),
+            );
     }
 }
 
@@ -156,7 +160,9 @@ function showAccess() {
     const { scope, uid } = access;
     fill(
         byId("scope"),
-        scope === "all" ? "everybody's requests" : mark("none", `your own requests only (uid ${uid}); members of ${access.groups.join(", ")} see all`),
+        scope === "all"
+            ? "everybody's requests"
+            : mark("none", `your own requests only (uid ${uid}); members of ${access.groups.join(", ")} see all`),
     );
     showHost();
 }
@@ -169,9 +175,21 @@ function showHost() {
 /** The daemon does not answer. What was shown stays, and says that it is old. */
 function gone(problem) {
     document.querySelector("header").className = "ill";
-    fill(byId("ready"), element("strong", { class: "bad" }, mark("bad", "Not connected")), `: ${problem.message}. What is shown is from before.`);
+    fill(
+        byId("ready"),
+        element("strong", { class: "bad" }, mark("bad", "Not connected")),
+        `: ${problem.message}. What is shown is from before.`,
+    );
     const hints = [
-        element("li", { class: "bad" }, "Is the forward still open (", element("code", {}, "ssh -L 8791:127.0.0.1:8791 HOST"), "), and the daemon running (", element("code", {}, "systemctl status bedrock-sidecar"), ")? This page goes on by itself."),
+        element(
+            "li",
+            { class: "bad" },
+            "Is the forward still open (",
+            element("code", {}, "ssh -L 8791:127.0.0.1:8791 HOST"),
+            "), and the daemon running (",
+            element("code", {}, "systemctl status bedrock-sidecar"),
+            ")? This page goes on by itself.",
+        ),
     ];
     byId("attention").hidden = false;
     fill(byId("attention"), hints);
@@ -192,10 +210,34 @@ function refused(problem) {
         element("p", { class: "sentence" }, problem.message),
         element("h3", {}, "How to get access"),
         element("ul", { class: "steps" }, [
-            element("li", {}, "From another machine: ", code("ssh -L 8791:127.0.0.1:8791 HOST"), ", then http://127.0.0.1:8791. The connection is then made by the user that you log in as."),
-            element("li", {}, "To see everybody's requests, that user has to be in the group: ", code("sudo usermod -aG bedrock-sidecar USER"), ". Others see their own."),
-            element("li", {}, "Through a container's network or a proxy the kernel cannot tell who asks. Connect on the host itself."),
-            element("li", {}, "On the host, as root: ", code("bedrock-sidecar status"), " and ", code("bedrock-sidecar audit list"), "."),
+            element(
+                "li",
+                {},
+                "From another machine: ",
+                code("ssh -L 8791:127.0.0.1:8791 HOST"),
+                ", then http://127.0.0.1:8791. The connection is then made by the user that you log in as.",
+            ),
+            element(
+                "li",
+                {},
+                "To see everybody's requests, that user has to be in the group: ",
+                code("sudo usermod -aG bedrock-sidecar USER"),
+                ". Others see their own.",
+            ),
+            element(
+                "li",
+                {},
+                "Through a container's network or a proxy the kernel cannot tell who asks. Connect on the host itself.",
+            ),
+            element(
+                "li",
+                {},
+                "On the host, as root: ",
+                code("bedrock-sidecar status"),
+                " and ",
+                code("bedrock-sidecar audit list"),
+                ".",
+            ),
         ]),
     );
 }
@@ -217,7 +259,15 @@ function controls() {
         fill(
             byId(id),
             Object.entries(words).map(([value, text]) =>
-                element("a", { href: address({ [key]: value, page: "" }), "data-view": true, "aria-current": now[key] === value ? "true" : undefined }, text),
+                element(
+                    "a",
+                    {
+                        href: address({ [key]: value, page: "" }),
+                        "data-view": true,
+                        "aria-current": now[key] === value ? "true" : undefined,
+                    },
+                    text,
+                ),
             ),
         );
     tabs("windows", WINDOWS, "window");
@@ -226,9 +276,26 @@ function controls() {
     fill(
         byId("chips"),
         set.map(([key, title]) =>
-            element("a", { href: address({ [key]: "", page: "" }), "data-view": true, "aria-label": `Remove the filter ${title} ${now[key]}` }, `${title}: ${now[key]} ×`),
+            element(
+                "a",
+                {
+                    href: address({ [key]: "", page: "" }),
+                    "data-view": true,
+                    "aria-label": `Remove the filter ${title} ${now[key]}`,
+                },
+                `${title}: ${now[key]} ×`,
+            ),
         ),
-        set.length > 1 ? element("a", { href: address({ ...Object.fromEntries(set.map(([key]) => [key, ""])), page: "" }), "data-view": true }, "clear all") : null,
+        set.length > 1
+            ? element(
+                  "a",
+                  {
+                      href: address({ ...Object.fromEntries(set.map(([key]) => [key, ""])), page: "" }),
+                      "data-view": true,
+                  },
+                  "clear all",
+              )
+            : null,
     );
     filterForm(now);
 }
@@ -238,8 +305,19 @@ function filterForm(now) {
     if (!form.children.length) {
         if (matchMedia("(max-width: 700px)").matches) byId("filters").open = false;
         const field = (key, title) =>
-            element("label", {}, element("span", {}, title), key === "result" ? results() : element("input", { name: key, autocomplete: "off", spellcheck: "false" }));
-        fill(form, Object.entries(FILTERS).map(([key, title]) => field(key, title)), element("button", {}, "Apply"));
+            element(
+                "label",
+                {},
+                element("span", {}, title),
+                key === "result"
+                    ? results()
+                    : element("input", { name: key, autocomplete: "off", spellcheck: "false" }),
+            );
+        fill(
+            form,
+            Object.entries(FILTERS).map(([key, title]) => field(key, title)),
+            element("button", {}, "Apply"),
+        );
         form.addEventListener("submit", (event) => {
             event.preventDefault();
             const given = Object.fromEntries(new FormData(form));
@@ -251,7 +329,21 @@ function filterForm(now) {
 }
 
 function results() {
-    const words = ["completed", "upstream_error", "refused", "client_disconnected", "client_stalled", "upstream_broke", "interrupted"];
+    const words = [
+        "completed",
+        "upstream_error",
+        "refused",
+        "client_disconnected",
+        "client_stalled",
+        "upstream_broke",
+        "interrupted",
+    ];
     const option = (value, text) => element("option", { value }, text);
-    return element("select", { name: "result" }, option("", "any"), option("failed", "failed, whatever way"), words.map((word) => option(word, word.replaceAll("_", " "))));
+    return element(
+        "select",
+        { name: "result" },
+        option("", "any"),
+        option("failed", "failed, whatever way"),
+        words.map((word) => option(word, word.replaceAll("_", " "))),
+    );
 }

@@ -46,7 +46,9 @@ export async function showRecord() {
 
 async function find(id) {
     if (!ID.test(id)) throw new NoAnswer(400, "an id has the form 01234567-89ab-7cde-8f01-23456789abcd");
-    const answer = await ask(`/v1/dashboard/requests?${new URLSearchParams({ requestId: id, timeRange: "all", limit: 1 })}`);
+    const answer = await ask(
+        `/v1/dashboard/requests?${new URLSearchParams({ requestId: id, timeRange: "all", limit: 1 })}`,
+    );
     const item = answer.requests.find((one) => one.requestId === id.toLowerCase());
     if (item) return whole(item);
     return empty(
@@ -64,7 +66,12 @@ function draw(id, content) {
     const close = element("button", { type: "button", onclick: () => dialog.close() }, "Close");
     fill(
         dialog,
-        element("div", { class: "head" }, element("h2", { id: "record-title" }, "Record ", element("span", { class: "mono" }, id)), close),
+        element(
+            "div",
+            { class: "head" },
+            element("h2", { id: "record-title" }, "Record ", element("span", { class: "mono" }, id)),
+            close,
+        ),
         element("div", { class: "inner" }, content),
     );
 }
@@ -82,10 +89,17 @@ function whole(item) {
 }
 
 function group(title, rows) {
-    const head = ["Attribute", "Value", "What it says"].map((text, at) => element("th", { scope: "col", class: at === 2 ? "later" : undefined }, text));
+    const head = ["Attribute", "Value", "What it says"].map((text, at) =>
+        element("th", { scope: "col", class: at === 2 ? "later" : undefined }, text),
+    );
     return [
         element("h3", {}, title),
-        element("table", { "aria-label": title }, element("thead", { class: "unseen" }, element("tr", {}, head)), element("tbody", {}, rows)),
+        element(
+            "table",
+            { "aria-label": title },
+            element("thead", { class: "unseen" }, element("tr", {}, head)),
+            element("tbody", {}, rows),
+        ),
     ];
 }
 
@@ -113,7 +127,8 @@ function shown(name, value) {
         }[name];
         return meaning ? [text, element("span", { class: "quiet" }, " (", meaning(value), ")")] : text;
     }
-    if (name === "timestamp" || name === "lastTimestamp") return [text, element("span", { class: "quiet" }, ` (here ${new Date(value).toLocaleString()})`)];
+    if (name === "timestamp" || name === "lastTimestamp")
+        return [text, element("span", { class: "quiet" }, ` (here ${new Date(value).toLocaleString()})`)];
     if (name === "outcome") return [text, element("span", { class: "quiet" }, ` (${OUTCOMES[value] ?? "?"})`)];
     return /Hash|Id$|Arn$/.test(name) ? element("span", { class: "mono" }, text) : text;
 }
@@ -122,21 +137,36 @@ function shown(name, value) {
 function sentence(item) {
     const who = item.caller ?? (item.callerUid === undefined ? "Somebody" : `uid ${item.callerUid}`);
     const model = item.modelId ? ` of ${item.modelId}` : "";
-    const went = item.attempts > 0 ? `, sent to ${item.destinationRegion}${item.attempts > 1 ? ` (${item.attempts} attempts)` : ""}` : ", not sent upstream";
+    const went =
+        item.attempts > 0
+            ? `, sent to ${item.destinationRegion}${item.attempts > 1 ? ` (${item.attempts} attempts)` : ""}`
+            : ", not sent upstream";
     const why = item.errorMessage ? `: ${item.errorMessage}` : "";
-    return element("p", { class: "sentence" }, result(item), ` ${who} asked for ${item.operation}${model}${went}${why}`);
+    return element(
+        "p",
+        { class: "sentence" },
+        result(item),
+        ` ${who} asked for ${item.operation}${model}${went}${why}`,
+    );
 }
 
 function commands(item) {
     const lines = [];
     if (ID.test(item.requestId ?? "")) {
-        lines.push(["This record, from the ledger", `bedrock-sidecar audit list --request-id ${item.requestId} --format jsonl`]);
+        lines.push([
+            "This record, from the ledger",
+            `bedrock-sidecar audit list --request-id ${item.requestId} --format jsonl`,
+        ]);
     }
     lines.push(["Whether the chain of records is whole", "bedrock-sidecar audit verify"]);
-    const chain = Number.isInteger(item.chainSeq)
-        ? element("p", { id: "chain-position" }, `Record ${count(item.chainSeq)} of its chain. Its hash covers ${item.chainSeq > 1 ? `record ${count(item.chainSeq - 1)} and so all before it` : "the beginning of the chain"}.`)
-        : null;
-    return [element("h3", {}, "To check it"), chain, lines.map(([title, command]) => copyable(title, command))];
+    return [element("h3", {}, "To check it"), place(item), lines.map(([title, command]) => copyable(title, command))];
+}
+
+/** Where it stands in the hash chain. */
+function place({ chainSeq }) {
+    if (!Number.isInteger(chainSeq)) return null;
+    const before = chainSeq > 1 ? `record ${count(chainSeq - 1)} and so all before it` : "the beginning of the chain";
+    return element("p", { id: "chain-position" }, `Record ${count(chainSeq)} of its chain. Its hash covers ${before}.`);
 }
 
 function copyable(title, command) {
@@ -152,7 +182,12 @@ function copyable(title, command) {
             button.textContent = "Marked";
         }
     });
-    return element("div", {}, element("span", { class: "quiet" }, title), element("div", { class: "command" }, text, button));
+    return element(
+        "div",
+        {},
+        element("span", { class: "quiet" }, title),
+        element("div", { class: "command" }, text, button),
+    );
 }
 
 /** Goes to the record whose id was written into the search field. */
@@ -163,4 +198,3 @@ export function findFrom(form) {
         if (id) go({ open: id });
     });
 }
-

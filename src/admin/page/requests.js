@@ -56,7 +56,9 @@ export function showRequests() {
     fill(
         byId("pages"),
         page ? element("a", { href: address({ page: "" }), "data-view": true, "data-to": "requests" }, "Newest") : null,
-        next ? element("a", { href: address({ page: next }), "data-view": true, "data-to": "requests" }, "Older") : null,
+        next
+            ? element("a", { href: address({ page: next }), "data-view": true, "data-to": "requests" }, "Older")
+            : null,
         page && !next ? element("span", { class: "quiet" }, "These are the oldest.") : null,
     );
 }
@@ -79,9 +81,16 @@ function table() {
 }
 
 function row(item) {
-    const open = element("a", { href: address({ open: item.requestId }), "data-view": true }, moment(item.timestamp, { fraction: true, date: ["24h", "7d"].includes(state().window) }));
+    const open = element(
+        "a",
+        { href: address({ open: item.requestId }), "data-view": true },
+        moment(item.timestamp, { fraction: true, date: ["24h", "7d"].includes(state().window) }),
+    );
     const who = item.caller ?? (item.callerUid === undefined ? "unknown" : `uid:${item.callerUid}`);
-    const tokens = item.inputTokens === undefined && item.outputTokens === undefined ? "–" : `${known(item.inputTokens)} / ${known(item.outputTokens)}`;
+    const tokens =
+        item.inputTokens === undefined && item.outputTokens === undefined
+            ? "–"
+            : `${known(item.inputTokens)} / ${known(item.outputTokens)}`;
     return element(
         "tr",
         { "data-request": item.requestId, class: arrived.has(item.requestId) ? "new" : undefined },
@@ -104,7 +113,10 @@ const known = (number) => (number === undefined ? "–" : count(number));
 export function result(item) {
     const times = item.repeated ? ` ×${count(item.repeated + 1)}` : "";
     const tone = item.success ? "good" : item.outcome === "client_disconnected" ? "doubtful" : "bad";
-    return mark(tone, `${item.statusCode || ""}${item.success ? "" : ` ${String(item.outcome).replaceAll("_", " ")}`}${times}`);
+    return mark(
+        tone,
+        `${item.statusCode || ""}${item.success ? "" : ` ${String(item.outcome).replaceAll("_", " ")}`}${times}`,
+    );
 }
 
 function nothing() {

@@ -1,5 +1,5 @@
-// What is looked at, as the query of the page's address has it: a view can be sent to a colleague, and the browser's back
-// button leads to the one before.
+// What is looked at, as the query of the page's address has it: a view can be sent to a colleague, and the browser's
+// back button leads to the one before.
 
 export const WINDOWS = { "15m": "15 min", "1h": "1 h", "24h": "24 h", "7d": "7 d" };
 export const DIMENSIONS = { model: "model", caller: "caller", operation: "operation", upstream: "upstream" };
@@ -49,7 +49,15 @@ export function go(changes) {
 /** A click on a link to a view stays on the page, unless it asks for another tab. */
 export function follow(event) {
     const link = event.target.closest("a[data-view]");
-    if (!link || event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) {
+    if (
+        !link ||
+        event.defaultPrevented ||
+        event.button !== 0 ||
+        event.metaKey ||
+        event.ctrlKey ||
+        event.shiftKey ||
+        event.altKey
+    ) {
         return;
     }
     event.preventDefault();

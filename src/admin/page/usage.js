@@ -20,7 +20,7 @@ const COLUMNS = [
     ["cost", "Cost", (group) => group.costNanoUsd],
 ];
 
-/** What the daemon calls those without a name, and those for whose names it has no room. No filter of records finds them. */
+/** What the daemon calls those without a name, and those for whose names it has no room. No filter finds their records. */
 const NO_NAMES = ["(none)", "(other)", "unknown"];
 
 const spelled = (window) => ({ "15m": "15 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days" })[window];
@@ -34,24 +34,53 @@ export function showTiles(usage, callers) {
     const failing = total.errors > 0 ? "bad" : "";
     const tiles = [
         ["Requests", count(total.requests), `${Number((total.requests / minutes).toPrecision(2))} a minute`],
-        ["Failed", element("span", { class: failing }, count(total.errors)), total.requests ? `${percent(total.errors, total.requests)} of the requests` : "of no requests"],
-        ["Latency p95", milliseconds(latency?.p95), latency ? `p50 ${milliseconds(latency.p50)}, p99 ${milliseconds(latency.p99)}` : "nothing was measured"],
-        ["First byte p95", milliseconds(first?.p95), first ? `p50 ${milliseconds(first.p50)}, p99 ${milliseconds(first.p99)}` : "nothing was measured"],
-        ["Tokens in / out", `${short(total.inputTokens)} / ${short(total.outputTokens)}`, `cache: ${short(total.cacheReadTokens)} read, ${short(total.cacheWriteTokens)} written`],
+        [
+            "Failed",
+            element("span", { class: failing }, count(total.errors)),
+            total.requests ? `${percent(total.errors, total.requests)} of the requests` : "of no requests",
+        ],
+        [
+            "Latency p95",
+            milliseconds(latency?.p95),
+            latency ? `p50 ${milliseconds(latency.p50)}, p99 ${milliseconds(latency.p99)}` : "nothing was measured",
+        ],
+        [
+            "First byte p95",
+            milliseconds(first?.p95),
+            first ? `p50 ${milliseconds(first.p50)}, p99 ${milliseconds(first.p99)}` : "nothing was measured",
+        ],
+        [
+            "Tokens in / out",
+            `${short(total.inputTokens)} / ${short(total.outputTokens)}`,
+            `cache: ${short(total.cacheReadTokens)} read, ${short(total.cacheWriteTokens)} written`,
+        ],
         ["Cost", money(total), priced(total)],
-        ["Most requests", top ? element("span", { title: top.name }, top.name) : "–", top ? `${share} of the requests; ${money(top)}` : "no caller yet"],
+        [
+            "Most requests",
+            top ? element("span", { title: top.name }, top.name) : "–",
+            top ? `${share} of the requests; ${money(top)}` : "no caller yet",
+        ],
     ];
     fill(
         byId("tiles"),
         tiles.map(([name, value, under], at) => {
             const key = ["requests", "failed", "latency", "first-byte", "tokens", "cost", "caller"][at];
-            return element("div", { "data-tile": key }, element("dt", {}, name), element("dd", {}, value), element("dd", { class: "under" }, under));
+            return element(
+                "div",
+                { "data-tile": key },
+                element("dt", {}, name),
+                element("dd", {}, value),
+                element("dd", { class: "under" }, under),
+            );
         }),
     );
     const notice = byId("figures-notice");
     notice.hidden = usage.counted >= 1;
     if (!notice.hidden) {
-        fill(notice, `The figures are being counted anew from the records: ${Math.floor(usage.counted * 100)} % are in. They grow until it is done.`);
+        fill(
+            notice,
+            `The figures are being counted anew from the records; ${Math.floor(usage.counted * 100)} % are in.`,
+        );
     }
 }
 
@@ -67,8 +96,13 @@ function priced(total) {
 export function showUsage(usage) {
     const { by, sort } = state();
     const [, , key] = COLUMNS.find(([name]) => name === sort) ?? COLUMNS[0];
-    const groups = [...usage.groups].sort((a, b) => (a.name === null) - (b.name === null) || (key(b) ?? -1) - (key(a) ?? -1));
-    fill(byId("usage-links"), downloads("usage", "/v1/dashboard/usage", (format) => usageQuery({ by, format })));
+    const groups = [...usage.groups].sort(
+        (a, b) => (a.name === null) - (b.name === null) || (key(b) ?? -1) - (key(a) ?? -1),
+    );
+    fill(
+        byId("usage-links"),
+        downloads("usage", "/v1/dashboard/usage", (format) => usageQuery({ by, format })),
+    );
     if (!groups.length) {
         fill(byId("usage-table"), nothing());
         return;
@@ -122,12 +156,25 @@ function nothing() {
     const { window, modelId, caller, operation, region } = state();
     if (modelId || caller || operation || region) {
         const cleared = { modelId: "", caller: "", operation: "", region: "", page: "" };
-        return empty(`No request of the last ${spelled(window)} fits the filters. `, element("a", { href: address(cleared), "data-view": true }, "Clear them"), ".");
+        return empty(
+            `No request of the last ${spelled(window)} fits the filters. `,
+            element("a", { href: address(cleared), "data-view": true }, "Clear them"),
+            ".",
+        );
     }
     const longer = Object.keys(WINDOWS)[Object.keys(WINDOWS).indexOf(window) + 1];
     return empty(
         `No requests in the last ${spelled(window)}. `,
-        longer ? [element("a", { href: address({ window: longer, page: "" }), "data-view": true }, `Look at ${WINDOWS[longer]}`), ", or send "] : "Send ",
+        longer
+            ? [
+                  element(
+                      "a",
+                      { href: address({ window: longer, page: "" }), "data-view": true },
+                      `Look at ${WINDOWS[longer]}`,
+                  ),
+                  ", or send ",
+              ]
+            : "Send ",
         "a first one: ",
         element("code", {}, 'eval "$(bedrock-sidecar env)"'),
         " points an AWS SDK here.",
@@ -137,46 +184,91 @@ function nothing() {
 /** What failed in the span, and the latest kinds of failures that the daemon remembers. */
 export function showErrors(usage, latest) {
     const total = usage.total.errors;
-    const rows = [...usage.errors].sort((a, b) => b.requests - a.requests).map(({ outcome, statusCode, requests }) => {
-        const view = { result: outcome, statusCode: String(statusCode), page: "" };
-        return element(
-            "tr",
-            {},
-            element("th", { scope: "row" }, element("a", { href: address(view), "data-view": true, "data-to": "requests" }, `${statusCode} ${outcome.replaceAll("_", " ")}`)),
-            element("td", { class: "number" }, count(requests)),
-            element("td", { class: "number" }, percent(requests, total)),
-        );
-    });
+    const rows = [...usage.errors]
+        .sort((a, b) => b.requests - a.requests)
+        .map(({ outcome, statusCode, requests }) => {
+            const view = { result: outcome, statusCode: String(statusCode), page: "" };
+            return element(
+                "tr",
+                {},
+                element(
+                    "th",
+                    { scope: "row" },
+                    element(
+                        "a",
+                        { href: address(view), "data-view": true, "data-to": "requests" },
+                        `${statusCode} ${outcome.replaceAll("_", " ")}`,
+                    ),
+                ),
+                element("td", { class: "number" }, count(requests)),
+                element("td", { class: "number" }, percent(requests, total)),
+            );
+        });
     const table = element(
         "table",
         {},
-        element("thead", {}, element("tr", {}, ["Status and outcome", "Requests", "Share"].map((title, at) => element("th", { scope: "col", class: at ? "number" : undefined }, title)))),
+        element(
+            "thead",
+            {},
+            element(
+                "tr",
+                {},
+                ["Status and outcome", "Requests", "Share"].map((title, at) =>
+                    element("th", { scope: "col", class: at ? "number" : undefined }, title),
+                ),
+            ),
+        ),
         element("tbody", {}, rows),
     );
     const span = spelled(state().window);
-    const none = usage.total.requests ? empty(mark("good", `Nothing failed in the last ${span}.`)) : empty(`No requests in the last ${span}.`);
+    const none = usage.total.requests
+        ? empty(mark("good", `Nothing failed in the last ${span}.`))
+        : empty(`No requests in the last ${span}.`);
     fill(byId("errors-table"), rows.length ? table : none, latestFailures(latest));
 }
 
 function latestFailures(latest) {
     if (!latest?.length) return null;
-    const rows = latest.slice(0, 4).map((failure) =>
-        element(
-            "tr",
-            {},
-            element("td", {}, element("a", { href: address({ open: failure.requestId }), "data-view": true }, moment(failure.time, { date: false }))),
+    const rows = latest
+        .slice(0, 4)
+        .map((failure) =>
             element(
-                "td",
-                { class: "name wrap" },
-                element("b", {}, `${failure.status || ""} ${failure.errorType || failure.outcome}`),
-                failure.count > 1 ? ` ×${count(failure.count)}` : "",
-                element("span", { class: "quiet" }, ` ${[failure.operation, failure.model, failure.region].filter(Boolean).join(", ")}`),
+                "tr",
+                {},
+                element(
+                    "td",
+                    {},
+                    element(
+                        "a",
+                        { href: address({ open: failure.requestId }), "data-view": true },
+                        moment(failure.time, { date: false }),
+                    ),
+                ),
+                element(
+                    "td",
+                    { class: "name wrap" },
+                    element("b", {}, `${failure.status || ""} ${failure.errorType || failure.outcome}`),
+                    failure.count > 1 ? ` ×${count(failure.count)}` : "",
+                    element(
+                        "span",
+                        { class: "quiet" },
+                        ` ${[failure.operation, failure.model, failure.region].filter(Boolean).join(", ")}`,
+                    ),
+                ),
             ),
-        ),
-    );
+        );
     return [
         element("h3", {}, "Latest kinds of failure"),
-        element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Last"), element("th", { scope: "col" }, "What"))), element("tbody", {}, rows)),
+        element(
+            "table",
+            {},
+            element(
+                "thead",
+                {},
+                element("tr", {}, element("th", { scope: "col" }, "Last"), element("th", { scope: "col" }, "What")),
+            ),
+            element("tbody", {}, rows),
+        ),
     ];
 }
 
@@ -186,7 +278,15 @@ export function downloads(what, path, query) {
         ["csv", "CSV"],
         ["jsonl", "JSON lines"],
     ].map(([format, title]) =>
-        element("a", { href: `${path}?${query(format)}`, download: `bedrock-sidecar-${what}.${format}`, "aria-label": `${title} of ${what}` }, title),
+        element(
+            "a",
+            {
+                href: `${path}?${query(format)}`,
+                download: `bedrock-sidecar-${what}.${format}`,
+                "aria-label": `${title} of ${what}`,
+            },
+            title,
+        ),
     );
 }
 
