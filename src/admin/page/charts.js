@@ -172,7 +172,7 @@ function frame(id) {
     return made;
 }
 
-/** The caption: sums of the whole time, or the values under the pointer. A chart is a picture; its label says it too. */
+/** The caption: sums of the whole time, or the values under the pointer. Its label says as much. */
 function legend(chart, entry, at) {
     const series = shown.series;
     const step = at === null || at === undefined ? undefined : series[at];

@@ -20,7 +20,7 @@ const COLUMNS = [
     ["cost", "Cost", (group) => group.costNanoUsd],
 ];
 
-/** What the daemon calls those without a name, and those for whose names it has no room. No filter finds their records. */
+/** What the daemon calls those without a name, and those for whose names it has no room. */
 const NO_NAMES = ["(none)", "(other)", "unknown"];
 
 const spelled = (window) => ({ "15m": "15 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days" })[window];
