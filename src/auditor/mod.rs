@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 mod finding;
 pub mod query;
+mod reading;
 mod search_index;
 mod search_table;
 mod snapshot;
@@ -15,7 +16,7 @@ mod starts;
 mod time_index;
 
 pub use answer::answer;
-pub(crate) use answer::between;
+pub(crate) use answer::{answer_holding, between};
 pub(crate) use cli::args::Format;
 pub(crate) use cli::output::written;
 pub use query::{Query, Scope};
