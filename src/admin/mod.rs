@@ -57,7 +57,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Panicked> {
     let (head, _) = request.into_parts();
-    if let Err(refusal) = listen::guard::check(&client, &head) {
+    let is_file = head.method == Method::GET && head.uri.path().starts_with(page::ASSETS);
+    let checked =
+        if is_file { listen::guard::check_page_file(&client, &head) } else { listen::guard::check(&client, &head) };
+    if let Err(refusal) = checked {
         return Ok(refusal.response().map(Body::whole));
     }
     let road = roads.load_full();

@@ -12,11 +12,21 @@ use crate::error::{Refusal, RefusalKind};
 
 /// Refuses what cannot come from an app on this host.
 pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
+    checked(client, head, false)
+}
+
+/// The same for a file of the daemon's own page. Browsers name an origin with every module of a script, also where it is the
+/// page's own.
+pub(crate) fn check_page_file(client: &Client, head: &Parts) -> Result<(), Refusal> {
+    checked(client, head, is_own_origin(&head.headers))
+}
+
+fn checked(client: &Client, head: &Parts, is_own_origin: bool) -> Result<(), Refusal> {
     if let Some(fault) = Fault::of(head.version, &head.uri, &head.headers) {
         return Err(fault.refusal());
     }
     let refuse = |message: &'static str| Err(Refusal::new(RefusalKind::AccessDenied, message));
-    if head.headers.contains_key(ORIGIN) {
+    if head.headers.contains_key(ORIGIN) && !is_own_origin {
         return refuse("the request has an Origin header, so a web page made it; only local apps are served.");
     }
     if is_from_another_site(&head.headers) {
@@ -44,6 +54,19 @@ pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
     refuse("the Host header names another host; use the address of this endpoint, such as 127.0.0.1 or localhost.")
 }
 
+/// Whether the one origin is the one host that was asked, by the scheme that the admin address speaks. That the host is this
+/// one is for others to say.
+fn is_own_origin(headers: &http::HeaderMap) -> bool {
+    let only = |name| {
+        let mut values = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+        values.next().filter(|_| values.next().is_none())
+    };
+    match (only(ORIGIN), only(HOST)) {
+        (Some(origin), Some(host)) => origin.strip_prefix(b"http://") == Some(host),
+        _ => false,
+    }
+}
+
 /// Whether a browser says that a page of another origin has caused the request. Not every such request has an Origin
 /// header: a plain GET for an image or a script has none. Pages of this daemon's own are `same-origin`, an address that
 /// somebody types is `none`.
@@ -68,6 +91,29 @@ pub(crate) fn is_loopback_name(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_own_origin_is_that_of_the_host_that_was_asked() {
+        let own = |origins: &[&'static str], hosts: &[&'static str]| {
+            let mut headers = http::HeaderMap::new();
+            for (name, values) in [(ORIGIN, origins), (HOST, hosts)] {
+                for value in values {
+                    headers.append(&name, http::HeaderValue::from_static(value));
+                }
+            }
+            is_own_origin(&headers)
+        };
+        let host = &["127.0.0.1:8791"];
+        assert!(own(&["http://127.0.0.1:8791"], host));
+        for foreign in
+            ["null", "http://127.0.0.1", "http://127.0.0.1:8790", "https://127.0.0.1:8791", "http://evil.com"]
+        {
+            assert!(!own(&[foreign], host), "{foreign}");
+        }
+        assert!(!own(&[], host) && !own(&["http://127.0.0.1:8791"], &[]));
+        assert!(!own(&["http://127.0.0.1:8791", "http://evil.com"], host));
+        assert!(!own(&["http://127.0.0.1:8791"], &["127.0.0.1:8791", "evil.com"]));
+    }
 
     #[test]
     fn only_loopback_names_are_ours() {

@@ -306,6 +306,17 @@ async fn requests_of_browsers_and_proxies_are_refused() {
         own.headers_mut().insert("sec-fetch-site", site.parse().unwrap());
         assert_eq!(send(daemon.admin, own).await.status, 200, "{site}");
     }
+    // A browser names its origin with the modules of a page's script; nothing but the page's files is given for that.
+    for (origin, path, status) in [
+        (format!("http://{}", daemon.admin), "/assets/page.js", 200),
+        (format!("http://{}", daemon.admin), "/status", 403),
+        ("http://127.0.0.1:1".to_owned(), "/assets/page.js", 403),
+    ] {
+        let mut module = request(Method::GET, path, "");
+        module.headers_mut().insert("host", daemon.admin.to_string().parse().unwrap());
+        module.headers_mut().insert("origin", origin.parse().unwrap());
+        assert_eq!(send(daemon.admin, module).await.status, status, "{origin}: {path}");
+    }
     // What a page of another site asks for without CORS has no Origin; it is not even told that the daemon lives.
     let mut image = request(Method::GET, "/health", "");
     image.headers_mut().insert("sec-fetch-site", "cross-site".parse().unwrap());

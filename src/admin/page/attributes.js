@@ -1,0 +1,78 @@
+// What each attribute of a record says, in a few words; docs/record.md says it at length. A test compares the lists.
+
+export const GROUPS = {
+    "The request": {
+        requestId: "the request's own number; clients get it as x-bedrock-sidecar-request-id",
+        timestamp: "when its head had arrived, by this host's clock",
+        operation: "what was asked for, by AWS's or the API's name",
+        modelId: "the model as the client named it, before aliases",
+        requestSize: "bytes of its body",
+        streaming: "whether the answer is a stream of events",
+        dataClassification: "how sensitive it is, by its header or its caller's entry",
+        tags: "headers that headers.record keeps: the client's own claims",
+        stored: "Bedrock was asked to keep the answer for later requests",
+    },
+    "The caller": {
+        caller: "the [[callers]] entry that fits",
+        callerUid: "the user that made the connection, by the kernel",
+        identityVerified: "whether a signature, token or certificate was verified; a uid alone is none",
+        accessKeyId: "the access key that the request names; a claim unless the identity was verified",
+        userArn: "the role session that signed it, or the host's own role",
+        sourceIP: "where the client connected from",
+        sourcePartition: "the AWS partition of the app",
+    },
+    "Where it went": {
+        destinationPartition: "the AWS partition that it went to, or would have gone to",
+        destinationRegion: "the region whose answer or failure the client was given",
+        endpoint: "Bedrock's second inference host, if it went there",
+        inferenceProfileUsed: "the inference profile that was sent in the model's place",
+        attempts: "how many times it was sent upstream, retries and failover included",
+        upstreamRequestId: "AWS's number of it, which AWS support asks for",
+    },
+    "How it ended": {
+        outcome: "how it ended, in one of seven words",
+        ended: "how the stream ended, if not in the usual way",
+        repeated: "how many more requests like it this record stands for",
+        lastTimestamp: "when the last of those had arrived",
+        success: "true exactly if the outcome is completed",
+        statusCode: "the status that the client got; 499 if it left first, 0 if it got none",
+        errorMessage: "what went wrong; of some errors only the type, because the text may quote the prompt",
+        responseSize: "bytes of the answer's body that the client was given",
+        latency: "milliseconds from the request's head to the end of the answer",
+        firstByteLatency: "milliseconds from the request's head to the first byte of the answer's body",
+    },
+    "What was used": {
+        inputTokens: "tokens of the prompt, without those of a prompt cache",
+        outputTokens: "tokens of the answer",
+        cacheReadTokens: "prompt tokens that were read from a prompt cache",
+        cacheWriteTokens: "prompt tokens that were written to a prompt cache",
+        cacheWrite1hTokens: "those of them that the cache keeps for an hour",
+        serviceTier: "the service tier that the answer reports, else the one asked for",
+        costNanoUsd: "billionths of a US dollar, by the admin's prices",
+    },
+    "The record itself": {
+        hostId: "the host that wrote the record",
+        afterUncleanStop: "the daemon had not stopped in order before this record",
+        ttl: "when DynamoDB may delete it",
+        timeShard: "the key of the table's index by time",
+        chainId: "the hash chain that it belongs to",
+        chainSeq: "its place in the chain, from 1",
+        chainHash: "SHA-256 of this record and, through it, of all before it",
+        formerChain: "what is known of the chain before this one",
+        formerChainId: "that chain's id",
+        formerChainSeq: "the place of its last known record",
+        formerChainHash: "the hash of that record",
+        formerChainTtl: "until when the table has to hold that record",
+    },
+};
+
+/** What the words of `outcome` mean. */
+export const OUTCOMES = {
+    completed: "the client was given the whole answer, and it was no error",
+    upstream_error: "the upstream answered with an error, and the client was given that",
+    refused: "the daemon answered with an error of its own",
+    client_disconnected: "the client left before the end",
+    client_stalled: "the client stopped reading the answer and was cut off",
+    upstream_broke: "the upstream broke off, or gave no answer in time",
+    interrupted: "the daemon ended before the answer did",
+};
