@@ -243,25 +243,8 @@ pub(crate) async fn process(
     exchange.routed(&route);
     let forms = Forms::new(received, route.partition(), &road.settings).await?;
     let received = forms.first();
-    let policy = &road.settings.policy;
-    policy::permit_project(received.operation, &received.headers, policy)
-        .inspect_err(|refusal| denied(road, caller, refusal))?;
-    if received.operation.stores != Stores::Never {
-        let is_kept = match large::work(size, || stored::asks(received)).await {
-            Storing::No => false,
-            Storing::Unsaid => !keeps_nothing_unasked(road, &route),
-            Storing::Asked => true,
-        };
-        if is_kept {
-            policy::permit_storing(policy).inspect_err(|refusal| denied(road, caller, refusal))?;
-            exchange.record.stored = true;
-        }
-    }
-    if server_tools::may_be_asked_for(received.operation)
-        && large::work(size, || server_tools::are_asked_for(received)).await
-    {
-        policy::permit_server_tools(caller).inspect_err(|refusal| denied(road, caller, refusal))?;
-    }
+    let contents = permit_contents(road, exchange, caller, received, &route).await;
+    contents.inspect_err(|refusal| denied(road, caller, refusal))?;
     let behind = models_behind(road, exchange.user, caller, received, &route).await;
     let (estimate, tier) = large::work(size, || received.estimate_and_tier()).await;
     exchange.record.service_tier = tier.name().map(str::to_owned);
@@ -296,6 +279,35 @@ async fn permit_building_on(road: &Road, caller: &Caller, reading: &Operation, b
     let refusal = Refusal::new(RefusalKind::AccessDenied, sentence);
     denied(road, caller, &refusal);
     Err(refusal)
+}
+
+/// Judges what a request asks for beside a model's answer: a project's data, an answer that is kept, tools that the server runs.
+async fn permit_contents(
+    road: &Road,
+    exchange: &mut Exchange,
+    caller: &Caller,
+    received: &Received,
+    route: &Route,
+) -> Result<(), Refusal> {
+    let (policy, size) = (&road.settings.policy, received.body.len());
+    policy::permit_project(received.operation, &received.headers, policy)?;
+    if received.operation.stores != Stores::Never {
+        let is_kept = match large::work(size, || stored::asks(received)).await {
+            Storing::No => false,
+            Storing::Unsaid => !keeps_nothing_unasked(road, route),
+            Storing::Asked => true,
+        };
+        if is_kept {
+            policy::permit_storing(policy)?;
+            exchange.record.stored = true;
+        }
+    }
+    if server_tools::may_be_asked_for(received.operation)
+        && large::work(size, || server_tools::are_asked_for(received)).await
+    {
+        policy::permit_server_tools(caller)?;
+    }
+    Ok(())
 }
 
 /// Whether all regions that a request may be sent to are known to keep only what a request asks them to keep.

@@ -68,10 +68,21 @@ pub(super) fn follow(
     Ok(answer)
 }
 
+/// What became of the newest records.
+enum Told {
+    All,
+    /// They could not be read.
+    Nothing,
+    /// The client has left, or may see no records any more.
+    Left,
+}
+
 impl Follower {
     /// Ends when the client leaves, may see no records any more, or the daemon stops.
     async fn run(self) {
         let mut progress = self.road.load().audit.progress();
+        // A reload may close the address; whoever watches comes again at the new one.
+        let address = self.road.load().settings.listen.admin_address;
         let mut told = *progress.borrow_and_update();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,10 +92,13 @@ impl Follower {
                 () = self.sender.closed() => return,
                 _ = ticks.tick() => {
                     let road = self.road.load_full();
-                    if road.stopping.load(Ordering::Relaxed) || scope(&road, &self.peer, None).is_err() {
+                    let is_over = road.stopping.load(Ordering::Relaxed) || road.settings.listen.admin_address != address;
+                    let Ok(scope) = scope(&road, &self.peer, None) else { return };
+                    if is_over {
                         return;
                     }
-                    if count % TICKS_OF_STATUS == 0 && !self.tell("status", status::status(&road)).await {
+                    if count % TICKS_OF_STATUS == 0
+                        && !self.tell("status", status::status(&road, &self.peer, &scope)).await {
                         return;
                     }
                     count += 1;
@@ -97,8 +111,13 @@ impl Follower {
                     let now = *progress.borrow_and_update();
                     // Ids of an index that was opened anew tell nothing of those before.
                     let is_same = now.generation == told.generation;
-                    if is_same && now.last_id > told.last_id && !self.tell_records((told.last_id, now.last_id)).await {
-                        return;
+                    if is_same && now.last_id > told.last_id {
+                        match self.tell_records((told.last_id, now.last_id)).await {
+                            Told::Left => return,
+                            // They are read again with those that follow.
+                            Told::Nothing => continue,
+                            Told::All => {}
+                        }
                     }
                     told = now;
                 }
@@ -106,18 +125,17 @@ impl Follower {
         }
     }
 
-    /// False when the client has left.
-    async fn tell_records(&self, ids: (i64, i64)) -> bool {
+    async fn tell_records(&self, ids: (i64, i64)) -> Told {
         let road = self.road.load_full();
-        let Ok(scope) = scope(&road, &self.peer, None) else { return false };
+        let Ok(scope) = scope(&road, &self.peer, None) else { return Told::Left };
         // An index that cannot be read now is said by `status`.
-        let Ok(items) = auditor::between(&road.audit, &self.query, scope, ids).await else { return true };
+        let Ok(items) = auditor::between(&road.audit, &self.query, scope, ids).await else { return Told::Nothing };
         for item in items {
             if !self.tell("request", item).await {
-                return false;
+                return Told::Left;
             }
         }
-        true
+        Told::All
     }
 
     /// JSON has no line breaks, so that an event is one line of data. False when the client has left.

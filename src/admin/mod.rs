@@ -21,6 +21,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use crate::auditor::Scope;
 use crate::credentials;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
@@ -105,7 +106,11 @@ async fn answer(
             let text = road.metrics.text(&readings);
             respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
         }
-        (&Method::GET, "/status") => respond(StatusCode::OK, "application/json", status::status(&road).to_string()),
+        (&Method::GET, "/status") => {
+            // Whom the kernel does not name has no records.
+            let scope = access::scope(&road, &client.peer, None).unwrap_or(Scope::Own { caller: None, uid: None });
+            respond(StatusCode::OK, "application/json", status::status(&road, &client.peer, &scope).to_string())
+        }
         (&Method::GET, path) if dashboard::is_for(path) => dashboard::serve(&workers, roads, client, head).await?,
         _ => not_served().response().map(Body::whole),
     })

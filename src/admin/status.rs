@@ -1,17 +1,28 @@
 //! `GET /status`: what the daemon knows of itself, for `bedrock-sidecar status` and for scripts. Keys are only added.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::not_ready;
+use crate::auditor::Scope;
+use crate::caller::Peer;
 use crate::credentials::Credentials;
 use crate::ledger::timestamp::timestamp;
 use crate::operation::Plane;
 use crate::road::{Region, Road};
 use crate::upstream::breaker::{Breaker, Position};
 
-pub(super) fn status(road: &Road) -> Value {
+/// Whoever may see their own records only is told of no other caller's limits and failures.
+pub(super) fn status(road: &Road, peer: &Peer, scope: &Scope) -> Value {
+    let mut limits = road.limits.status();
+    let mut failures = road.failures.latest();
+    if *scope != Scope::All {
+        let caller = road.callers.unproven(peer, &HeaderMap::new(), None, SystemTime::now());
+        limits.scopes.retain(|of| of.scope != "caller" || Some(&*of.name) == caller.name());
+        failures.clear();
+    }
     let reasons = not_ready(road);
     let audit = road.audit.status();
     json!({
@@ -39,7 +50,7 @@ pub(super) fn status(road: &Road) -> Value {
             "tableReachable": audit.table_reachable,
             "table": road.settings.audit.table,
         },
-        "limits": road.limits.status(),
+        "limits": limits,
         "connections": {
             "clients": road.metrics.clients(),
             "max": road.settings.listen.max_connections,
@@ -50,7 +61,7 @@ pub(super) fn status(road: &Road) -> Value {
             "maxBytes": road.settings.max_buffered_bytes,
         },
         "log": { "dropped": crate::log::dropped() },
-        "lastErrors": road.failures.latest(),
+        "lastErrors": failures,
     })
 }
 

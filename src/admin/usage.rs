@@ -1,15 +1,15 @@
 //! `GET /v1/dashboard/usage` and `GET /v1/dashboard/chain`: the figures of the dashboard, and whether the newest records are
 //! as they were written.
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::access::scope;
-use super::{dashboard, desk, respond};
+use super::dashboard::{download, format, held, turn};
 use crate::auditor::usage::Question;
 use crate::auditor::{Scope, chain_end, usage};
-use crate::caller::{Peer, User};
+use crate::caller::Peer;
 use crate::error::{Refusal, RefusalKind};
 use crate::exchange::Body;
 use crate::road::Road;
@@ -20,13 +20,13 @@ pub(super) const CHAIN: &str = "/v1/dashboard/chain";
 /// What was used, as JSON or as a file.
 pub(super) async fn figures(road: &Road, peer: &Peer, raw_query: &str) -> Result<Response<Body>, Refusal> {
     let scope = scope(road, peer, None)?;
-    let (format, filters) = dashboard::format(raw_query)?;
+    let (format, filters) = format(raw_query)?;
     let question = Question::parse(&filters)?;
-    let _turn = turn(road, peer, &scope)?;
-    let report = usage::answer(&road.audit, question, scope).await?;
+    let turn = turn(road, peer, None, &scope, false)?;
+    let report = usage::answer(&road.audit, question, scope, Arc::clone(&turn)).await?;
     Ok(match format {
-        None => respond(StatusCode::OK, "application/json", report.json().to_string()),
-        Some(format) => dashboard::download(format, "usage", report.written(format)),
+        None => held("application/json", report.json().to_string(), turn),
+        Some(format) => download(format, "usage", report.written(format), turn),
     })
 }
 
@@ -39,12 +39,7 @@ pub(super) async fn chain(road: &Road, peer: &Peer) -> Result<Response<Body>, Re
             "the chain runs through the records of all users: root and the members of admin.groups may have it checked.",
         ));
     }
-    let _turn = turn(road, peer, &scope)?;
-    let checked = chain_end::check_newest(&road.audit).await?;
-    Ok(respond(StatusCode::OK, "application/json", checked.to_string()))
-}
-
-fn turn(road: &Road, peer: &Peer, scope: &Scope) -> Result<desk::Turn, Refusal> {
-    let question = desk::Question { is_auditor: *scope == Scope::All, to_table: false };
-    road.desk.turn((User::of(peer), None), question, Instant::now())
+    let turn = turn(road, peer, None, &scope, false)?;
+    let checked = chain_end::check_newest(&road.audit, Arc::clone(&turn)).await?;
+    Ok(held("application/json", checked.to_string(), turn))
 }

@@ -1,18 +1,15 @@
 //! Answering a query beside the running daemon, from the index or from the table.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::query::{Page, Query, Scope, Source};
+use super::reading::read;
 use super::{search_index, search_table};
 use crate::error::{Refusal, RefusalKind};
 use crate::ledger::Ledger;
 use crate::ledger::clock::now_ms;
-use crate::ledger::index::IndexError;
-use crate::panics;
 
 /// Answers in the shape of the legacy REST API: `requests`, `totalCount`, `filters`, and `nextToken` while there is
 /// more.
@@ -20,8 +17,21 @@ use crate::panics;
 /// # Errors
 /// A refusal when the query cannot be answered by this ledger or this table (400), or they cannot be read now (503).
 pub async fn answer(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Value, Refusal> {
+    answer_holding(ledger, query, scope, ()).await
+}
+
+/// The same. `held` is dropped when this host's ledger has been searched, which may be after whoever asked has left.
+///
+/// # Errors
+/// As [`answer`].
+pub(crate) async fn answer_holding(
+    ledger: &Ledger,
+    query: &Query,
+    scope: Scope,
+    held: impl Send + 'static,
+) -> Result<Value, Refusal> {
     let page = match query.source {
-        Source::Ledger => from_index(ledger, query, scope).await?,
+        Source::Ledger => from_index(ledger, query, scope, held).await?,
         Source::Dynamodb => from_table(ledger, query, &scope).await?,
     };
     let mut answer = Map::new();
@@ -44,31 +54,14 @@ pub(crate) async fn between(
     scope: Scope,
     ids: (i64, i64),
 ) -> Result<Vec<Value>, Refusal> {
-    let (path, query) = (ledger.database(), query.clone());
-    read(ledger, move || search_index::between(&path, &query, &scope, ids)).await
+    let query = query.clone();
+    read(ledger, (), move |db| search_index::between(db, &query, &scope, ids)).await
 }
 
-async fn from_index(ledger: &Ledger, query: &Query, scope: Scope) -> Result<Page, Refusal> {
+async fn from_index(ledger: &Ledger, query: &Query, scope: Scope, held: impl Send + 'static) -> Result<Page, Refusal> {
     ledger.flush().await;
-    let (path, query) = (ledger.database(), query.clone());
-    read(ledger, move || search_index::search(&path, &query, &scope, now_ms())).await
-}
-
-async fn read<T: Send + 'static>(
-    ledger: &Ledger,
-    read: impl FnOnce() -> Result<T, IndexError> + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(move || panics::contain(read))
-        .await
-        .map_err(|error| unavailable(&error))?
-        .map_err(|_panicked| unavailable(&panics::MESSAGE))?
-        .map_err(|error| {
-            let refusal = unavailable(&error);
-            if error.is_corrupt() {
-                ledger.report_damage(error);
-            }
-            refusal
-        })
+    let query = query.clone();
+    read(ledger, held, move |db| search_index::search(db, &query, &scope, now_ms())).await
 }
 
 async fn from_table(ledger: &Ledger, query: &Query, scope: &Scope) -> Result<Page, Refusal> {
@@ -81,9 +74,4 @@ async fn from_table(ledger: &Ledger, query: &Query, scope: &Scope) -> Result<Pag
         ledger.clients().reset().await;
     }
     page
-}
-
-fn unavailable(error: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(RefusalKind::ServiceUnavailable, format!("the ledger cannot be read: {error}"))
-        .retry_after(Duration::from_secs(5))
 }

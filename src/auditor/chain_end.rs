@@ -1,8 +1,6 @@
 //! `GET /v1/dashboard/chain`: whether the newest records are as they were written. `audit verify` checks all of them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 use serde::Deserialize;
@@ -10,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::chain_check::{ChainChecker, ChainEntry};
 use super::finding::FindingKind;
-use crate::error::{Refusal, RefusalKind};
+use super::reading::read;
+use crate::error::Refusal;
 use crate::ledger::Ledger;
+use crate::ledger::index::IndexError;
 use crate::ledger::index::read::{IndexedRecord, records_after};
-use crate::ledger::index::{IndexError, open_to_read};
 use crate::ledger::integer::{to_signed, to_unsigned};
-use crate::panics;
 
 /// So many records are checked.
 const NEWEST: i64 = 1_000;
@@ -38,33 +36,16 @@ struct Span {
 }
 
 /// Checks the newest records that have ended by now: `checked`, `fromSeq` and `toSeq` of the newest chain, `intact`, and
-/// `problem`, a sentence, where something is wrong.
+/// `problem`, a sentence, where something is wrong. `held` is dropped when they have been read.
 ///
 /// # Errors
 /// A refusal (503) when the ledger cannot be read now.
-pub(crate) async fn check_newest(ledger: &Ledger) -> Result<Value, Refusal> {
+pub(crate) async fn check_newest(ledger: &Ledger, held: impl Send + 'static) -> Result<Value, Refusal> {
     ledger.flush().await;
-    let path = ledger.database();
-    tokio::task::spawn_blocking(move || panics::contain(|| check(&path)))
-        .await
-        .map_err(|error| unavailable(&error))?
-        .map_err(|_panicked| unavailable(&panics::MESSAGE))?
-        .map_err(|error| {
-            let refusal = unavailable(&error);
-            if error.is_corrupt() {
-                ledger.report_damage(error);
-            }
-            refusal
-        })
+    read(ledger, held, check).await
 }
 
-fn unavailable(error: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(RefusalKind::ServiceUnavailable, format!("the ledger cannot be read: {error}"))
-        .retry_after(Duration::from_secs(5))
-}
-
-fn check(path: &Path) -> Result<Value, IndexError> {
-    let mut db = open_to_read(path)?;
+fn check(db: &mut Connection) -> Result<Value, IndexError> {
     // In a transaction, so that records and the ends of chains are of the same moment.
     let db = db.transaction()?;
     let mut checker = ChainChecker::new("the ledger");

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 mod finding;
 pub mod query;
+mod reading;
 mod search_index;
 mod search_table;
 mod snapshot;
@@ -17,7 +18,7 @@ mod time_index;
 pub(crate) mod usage;
 
 pub use answer::answer;
-pub(crate) use answer::between;
+pub(crate) use answer::{answer_holding, between};
 pub(crate) use cli::args::Format;
 pub(crate) use cli::output::written;
 pub use query::{Query, Scope};

@@ -34,7 +34,7 @@ pub struct Query {
     pub caller_uid: Option<u32>,
     /// Only records of this operation.
     pub operation: Option<String>,
-    /// Only records that went to this region.
+    /// Only records with this `destinationRegion`.
     pub region: Option<String>,
     /// Only records that ended so.
     pub outcome: Option<Outcome>,

@@ -1,19 +1,16 @@
 //! Searching the index, where the records of this host are.
 
-use std::path::Path;
-
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::Value;
 
 use super::query::{Page, Query, Scope};
-use crate::ledger::index::{IndexError, open_to_read};
+use crate::ledger::index::IndexError;
 use crate::ledger::integer::to_unsigned;
 use crate::record::Record;
 
 /// Finds the records that a query is about, newest first.
-pub(crate) fn search(path: &Path, query: &Query, scope: &Scope, now_ms: i64) -> Result<Page, IndexError> {
-    let mut db = open_to_read(path)?;
+pub(crate) fn search(db: &mut Connection, query: &Query, scope: &Scope, now_ms: i64) -> Result<Page, IndexError> {
     // In a transaction, so that count and page are of the same moment.
     let db = db.transaction()?;
     search_in(&db, query, scope, now_ms)
@@ -21,12 +18,11 @@ pub(crate) fn search(path: &Path, query: &Query, scope: &Scope, now_ms: i64) -> 
 
 /// The newest records of those behind one id and up to another, oldest first: at most `query.limit`. Of whatever time.
 pub(crate) fn between(
-    path: &Path,
+    db: &Connection,
     query: &Query,
     scope: &Scope,
     (behind, last): (i64, i64),
 ) -> Result<Vec<Value>, IndexError> {
-    let db = open_to_read(path)?;
     let (filter, mut values) = condition(query, scope, (i64::MIN, None));
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     values.extend([behind, last, limit].map(Sql::Integer));

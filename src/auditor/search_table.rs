@@ -37,7 +37,9 @@ pub(crate) async fn search(
     let filter = Filter::new(query, scope, host_id, is_key);
     let since = timestamp(query.starts(now_ms).0.max(0));
     let mut found = Page::default();
-    if let Some(index) = index {
+    if let Some(request_id) = query.request_id {
+        found.items = by_id(client, table, &request_id.to_string(), &filter, query).await?;
+    } else if let Some(index) = index {
         let only = query.partition.destination().filter(|_| is_key);
         let base = client
             .query()
@@ -60,6 +62,26 @@ pub(crate) async fn search(
     }
     found.total = found.items.len() as u64;
     Ok(found)
+}
+
+/// The items of one request, whose id is the table's partition key.
+async fn by_id(
+    client: &Client,
+    table: &str,
+    request_id: &str,
+    filter: &Filter,
+    query: &Query,
+) -> Result<Vec<Value>, Refusal> {
+    let request = client
+        .query()
+        .table_name(table)
+        .key_condition_expression("requestId = :id")
+        .set_filter_expression(filter.expression.clone())
+        .set_expression_attribute_names(Some(filter.names.clone()).filter(|names| !names.is_empty()))
+        .set_expression_attribute_values(Some(filter.values.clone()))
+        .expression_attribute_values(":id", AttributeValue::S(request_id.to_owned()));
+    let page = request.send().await.map_err(|error| refusal(dynamo::classify(error, table), query))?;
+    Ok(page.items.unwrap_or_default().into_iter().map(dynamo::item_to_json).collect())
 }
 
 /// It is said once, not with each question.
@@ -160,12 +182,10 @@ impl Filter {
             let caller = filter.term("caller", AttributeValue::S(caller.clone()));
             filter.and(&caller);
         }
-        let request_id = query.request_id.map(|id| id.to_string());
         for (name, value) in [
             ("operation", query.operation.as_deref()),
             ("destinationRegion", query.region.as_deref()),
             ("outcome", query.outcome.map(Outcome::as_str)),
-            ("requestId", request_id.as_deref()),
         ] {
             if let Some(value) = value {
                 let term = filter.term(name, AttributeValue::S(value.to_owned()));

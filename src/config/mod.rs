@@ -34,7 +34,6 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/bedrock-sidecar/config.toml";
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub listen: Listen,
-    pub admin: Admin,
     pub upstreams: Option<Spanned<Vec<Spanned<Upstream>>>>,
     pub upstreams_policy: UpstreamsPolicy,
     pub upstream_timeouts: UpstreamTimeouts,
@@ -54,6 +53,7 @@ pub(crate) struct Config {
     pub telemetry: Telemetry,
     pub process: Process,
     pub runtime: Runtime,
+    pub admin: Admin,
 }
 
 #[derive(Debug, Deserialize)]

@@ -25,11 +25,14 @@ pub(crate) struct Body(BodyKind);
 
 #[derive(Debug)]
 enum BodyKind {
-    Whole(Option<Bytes>),
+    Whole(Option<Bytes>, #[expect(dead_code, reason = "it counts as long as it is held")] Held),
     /// What the daemon says of itself, piece by piece, until whoever says it ends.
     Live(mpsc::Receiver<Bytes>),
     Relay(Box<Relay>),
 }
+
+/// What is given back when the client has the answer.
+type Held = Option<Box<dyn std::fmt::Debug + Send + Sync>>;
 
 /// Bytes that pass from upstream, with the exchange that ends when they do.
 #[derive(Debug)]
@@ -57,7 +60,12 @@ struct Passage {
 
 impl Body {
     pub(crate) fn whole(bytes: Bytes) -> Body {
-        Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()), None))
+    }
+
+    /// The same, with something to be held as long as the answer is in memory.
+    pub(crate) fn holding(bytes: Bytes, held: impl std::fmt::Debug + Send + Sync + 'static) -> Body {
+        Body(BodyKind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()), Some(Box::new(held))))
     }
 
     /// What the daemon says of itself, until `pieces` ends.
@@ -186,7 +194,7 @@ impl Relay {
 impl listen::Answer for Body {
     fn client_stalled(&mut self) {
         let relay = match &mut self.0 {
-            BodyKind::Whole(_) => return,
+            BodyKind::Whole(..) => return,
             BodyKind::Live(pieces) => return pieces.close(),
             BodyKind::Relay(relay) => relay,
         };
@@ -231,7 +239,7 @@ impl HttpBody for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let relay = match &mut self.0 {
-            BodyKind::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyKind::Whole(bytes, _) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodyKind::Live(pieces) => {
                 return pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))));
             }
@@ -242,7 +250,7 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            BodyKind::Whole(bytes) => bytes.is_none(),
+            BodyKind::Whole(bytes, _) => bytes.is_none(),
             BodyKind::Live(_) => false,
             BodyKind::Relay(relay) => relay.body.is_end_stream(),
         }
@@ -250,7 +258,7 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            BodyKind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            BodyKind::Whole(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             BodyKind::Live(_) => SizeHint::default(),
             BodyKind::Relay(relay) => relay.body.size_hint(),
         }

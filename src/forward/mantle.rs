@@ -52,18 +52,20 @@ pub(super) async fn invoke(
     let mut request = large::work(received.body.len(), made).await?;
     // Some models are served below /openai/v1 only. Which these are, the host tells when it is asked.
     let is_below_openai = region.models.is_below_openai(&target.identifier);
+    let (mut path, mut other) = (request.path.clone(), below_openai(&request.path)?);
     if is_below_openai {
-        request.path = below_openai(&request.path)?;
+        std::mem::swap(&mut path, &mut other);
     }
+    request.path = path;
     let answer = send(region, exchange, &request).await?;
     let is_elsewhere = answer.error().is_some_and(|error| error.names_another_route(answer.status));
-    if is_below_openai || !is_elsewhere {
+    if !is_elsewhere {
         return Ok(answered(region, request.plane, answer, Some(target)));
     }
-    request.path = below_openai(&request.path)?;
+    request.path = other;
     let there = send(region, exchange, &request).await?;
     if there.status.is_success() {
-        region.models.note_below_openai(&target.identifier);
+        region.models.note_below_openai(&target.identifier, !is_below_openai);
     }
     // Served on neither path: the client gets what is said of its own.
     let is_nowhere = there.error().is_some_and(|error| error.names_another_route(there.status));

@@ -44,6 +44,13 @@ impl Models {
         let rules = Rules::new(&self.settings, asker.entry.as_deref());
         if rules.tell_models_apart() {
             self.come_to_know(upstream, asker).await;
+            if rules.deny_some() && !self.is_listed() {
+                let sentence = format!(
+                    "models are denied by names that only the list of {}'s models tells, and that could not be read; see the log, and try again.",
+                    upstream.region
+                );
+                return Err(Refusal::new(RefusalKind::ServiceUnavailable, sentence));
+            }
             rules.judge_counterparts(asked, &self.counterparts(&id))?;
         }
         let how = if id == asked { How::AsIs } else { target.how };
@@ -78,8 +85,12 @@ impl Models {
         lock(&self.routes.below_openai).contains(model)
     }
 
-    pub(crate) fn note_below_openai(&self, model: &str) {
-        note(&self.routes.below_openai, model);
+    pub(crate) fn note_below_openai(&self, model: &str, is_below: bool) {
+        if is_below {
+            note(&self.routes.below_openai, model);
+        } else {
+            lock(&self.routes.below_openai).remove(model);
+        }
     }
 
     /// Whether the mantle host has served this model where bedrock-runtime lacked it.

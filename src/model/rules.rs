@@ -67,6 +67,11 @@ impl<'a> Rules<'a> {
         self.sets.iter().any(RuleSet::tells_models_apart)
     }
 
+    /// Some model is denied.
+    pub(crate) fn deny_some(&self) -> bool {
+        self.sets.iter().any(|set| set.deny.is_some_and(|rule| !rule.patterns.is_empty()))
+    }
+
     /// Decides over an identifier, after aliases.
     ///
     /// # Errors

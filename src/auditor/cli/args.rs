@@ -48,7 +48,7 @@ pub(crate) struct Filters {
     /// Only records of this operation.
     #[arg(long, value_name = "NAME")]
     pub(super) operation: Option<String>,
-    /// Only records that went to this region.
+    /// Only records with this destinationRegion: it went there, or would have gone there.
     #[arg(long, value_name = "REGION")]
     pub(super) region: Option<String>,
     /// Only records that ended so: completed, upstream_error, refused, client_disconnected, client_stalled, upstream_broke,

@@ -204,7 +204,8 @@ fn shown(text: &str) -> String {
 /// A cell that spreadsheets read as text, never as a formula.
 pub(crate) fn quoted(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-    if formula || text.contains([',', '"', '\n', '\r']) {
+    // Where a semicolon divides cells, it does not divide one in quotes.
+    if formula || text.contains([',', ';', '\t', '"', '\n', '\r']) {
         let guard = if formula { "'" } else { "" };
         return format!("\"{guard}{}\"", text.replace('"', "\"\""));
     }

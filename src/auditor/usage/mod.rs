@@ -21,14 +21,21 @@ use crate::panics;
 /// How long a question counts what is not counted yet. After that it is answered with what is.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Answers from what is counted of every record that has ended by now.
+/// Answers from what is counted of every record that has ended by now. `held` is dropped when the roll-ups have been read,
+/// which may be after whoever asked has left.
 ///
 /// # Errors
 /// A refusal (503) when the records or the roll-ups cannot be read now.
-pub(crate) async fn answer(ledger: &Ledger, question: Question, scope: Scope) -> Result<Report, Refusal> {
+pub(crate) async fn answer(
+    ledger: &Ledger,
+    question: Question,
+    scope: Scope,
+    held: impl Send + 'static,
+) -> Result<Report, Refusal> {
     ledger.flush().await;
     let (rollups, now_ms) = (ledger.rollups().clone(), now_ms());
     let asking = move || {
+        let _held = held;
         panics::contain(|| {
             let selection = question.selection(&scope, now_ms);
             let (usage, progress) = rollups.ask(PATIENCE, now_ms, |db| add_up(db, &selection, question.by))?;

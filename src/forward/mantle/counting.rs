@@ -6,18 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-/// Members of a message to Anthropic's models that `count_tokens` takes too.
-const COUNTED: [&str; 9] = [
-    "messages",
-    "system",
-    "tools",
-    "tool_choice",
-    "thinking",
-    "mcp_servers",
-    "context_management",
-    "output_config",
-    "output_format",
-];
+/// Members of a message to Anthropic's models that `count_tokens` takes too. Not `mcp_servers`: what would be asked of a server is
+/// not counted here.
+const COUNTED: [&str; 8] =
+    ["messages", "system", "tools", "tool_choice", "thinking", "context_management", "output_config", "output_format"];
 
 /// Members of such a message that change no count.
 const UNCOUNTED: [&str; 9] = [

@@ -142,6 +142,10 @@ async fn configuration_errors_name_their_place_and_what_to_write() {
             "2:22: max_buffered_bytes must be twice max_body_bytes or more (here 50000000): one user's bodies may take half of what others leave.",
         ),
         ("[log]\nformat = \"xml\"", "2:10: unknown variant `xml`, expected one of `json`, `text`, `journald`"),
+        (
+            "[admin]\ngroups = [\"wheel\", \"a group\"]",
+            "2:20: write the name of a group of this host, as /etc/group has it.",
+        ),
         ("[log]\nlevel = 3", "2:9: "),
         ("[audit]\non_failure = \"ignore\"", "2:14: unknown variant `ignore`, expected `deny` or `allow`"),
         (

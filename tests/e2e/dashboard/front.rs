@@ -6,6 +6,8 @@ use test_support::users::{as_user, can_be_others};
 use test_support::*;
 
 const ANOTHER: u32 = 61_011;
+/// Of Debian and of RHEL, the user and the group of that name. Whoever runs in a group may not be its member.
+const DAEMON: u32 = 1;
 
 /// What `curl` gets as another user: the status, and the body.
 async fn asked_as(uid: u32, url: String) -> (u16, String) {
@@ -96,13 +98,13 @@ async fn members_of_the_groups_see_all_and_others_their_own() {
         return;
     }
     let bedrock = bedrock().await;
-    let daemon = Setup::plain(&bedrock).with("[admin]\ngroups = [\"no-such-group\", \"root\"]").ready().await;
+    let daemon = Setup::plain(&bedrock).with("[admin]\ngroups = [\"no-such-group\", \"daemon\"]").ready().await;
     let answer = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
     let record = daemon.record_of(&answer).await;
     let access = daemon.admin_get("/v1/dashboard/access").await.json();
     assert_eq!(
         (&access["scope"], &access["uid"], &access["groups"]),
-        (&json!("all"), &json!(0), &json!(["no-such-group", "root"]))
+        (&json!("all"), &json!(0), &json!(["no-such-group", "daemon"]))
     );
     let url = |path: &str| format!("http://{}{path}", daemon.admin);
     let (status, access) = asked_as(ANOTHER, url("/v1/dashboard/access")).await;
@@ -115,13 +117,42 @@ async fn members_of_the_groups_see_all_and_others_their_own() {
         let (status, text) = asked_as(ANOTHER, url(&path)).await;
         assert!(status == 200 && !text.contains(id), "{format}: {text}");
     }
-    // Root's group is in the list by now.
-    let mut curl = std::process::Command::new("setpriv");
-    curl.args(["--reuid", &ANOTHER.to_string(), "--regid", "0", "--clear-groups", "curl", "-sS", "--max-time", "10"]);
-    curl.arg(url("/v1/dashboard/access"));
-    let output = tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
-    let access: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(access["scope"], "own", "groups count as the host's files have them, not as a process has them");
+    // Groups count as the host's files have them, not as a process has them.
+    for (uid, gid, scope) in [(DAEMON, ANOTHER, "all"), (ANOTHER, 0, "own")] {
+        let mut curl = std::process::Command::new("setpriv");
+        curl.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups", "curl", "-sS"]);
+        curl.args(["--max-time", "10", &url("/v1/dashboard/access")]);
+        let output = tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
+        let access: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(access["scope"], scope, "{uid}");
+    }
+}
+
+/// Whose failures they are, and what other callers have used, is nobody else's business.
+#[tokio::test]
+async fn the_status_of_another_user_is_of_no_other_caller() {
+    if !can_be_others("the_status_of_another_user_is_of_no_other_caller") {
+        return;
+    }
+    let bedrock = bedrock().await;
+    let callers: String = [("mine", 0), ("theirs", ANOTHER)]
+        .map(|(name, uid)| format!("[[callers]]\nname = \"{name}\"\nusers = [\"{uid}\"]\nrequests_per_minute = 60\n"))
+        .concat();
+    let daemon = Setup::plain(&bedrock).with(&callers).ready().await;
+    let answer = daemon.post(&converse_path("no.such-model"), converse("hello")).await;
+    daemon.record_of(&answer).await;
+    let names = |status: &Value| -> Vec<String> {
+        let scopes = status["limits"]["scopes"].as_array().unwrap().iter();
+        scopes.filter(|of| of["scope"] == "caller").map(|of| of["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let status = daemon.admin_get("/status").await.json();
+    assert_eq!((names(&status), status["lastErrors"].as_array().unwrap().len()), (vec!["mine".to_owned()], 1));
+    let (code, text) = asked_as(ANOTHER, format!("http://{}/status", daemon.admin)).await;
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, names(&status), &status["lastErrors"]), (200, Vec::new(), &json!([])), "{text}");
+    assert_eq!(status["ready"], true);
+    let (code, text) = asked_as(ANOTHER, format!("http://{}/v1/dashboard/models", daemon.admin)).await;
+    assert!(code == 403 && text.contains("/v1/bedrock/models"), "{text}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use simulator::{Effect, Fault};
 use test_support::users::own_uid;
 use test_support::*;
 
@@ -160,6 +161,20 @@ async fn rules_on_a_model_s_name_on_bedrock_runtime_hold_here_too() {
         assert_eq!(answer.status, 200, "another model: {answer:?}");
         daemon.record_of(&answer).await;
     }
+    // Nobody knows whether it is denied as long as nobody knows what bedrock-runtime calls it.
+    bedrock.inject(Fault::once(Effect::InternalServerError).times(0).on("ListFoundationModels"));
+    let daemon = Setup::mantle(&bedrock).with(&format!("[models]\ndeny = [\"{other}\"]")).start().await;
+    bedrock.clear();
+    let answer = daemon.post("/v1/chat/completions", chat(model, json!({}))).await;
+    let sentence = refused(&answer, 503, "ServiceUnavailableException");
+    assert!(
+        sentence.contains("models are denied by names that only the list of us-east-1's models tells"),
+        "{sentence}"
+    );
+    assert_record(&daemon.record_of(&answer).await, &[("outcome", json!("refused")), ("attempts", json!(0))]);
+    assert!(received(&bedrock, "MantleChatCompletions").is_empty());
+    drop(daemon);
+    bedrock.clear_faults();
     let limit = format!("[limits.models.\"{other}\"]\nrequests_per_minute = 1\nrequest_burst = 1");
     let daemon = Setup::mantle(&bedrock).with(&limit).ready().await;
     assert_eq!(daemon.post("/v1/chat/completions", chat(model, json!({}))).await.status, 200);
@@ -377,7 +392,6 @@ async fn what_is_placed_out_of_reach_is_not_listed() {
 
 #[tokio::test]
 async fn the_other_partition_is_asked_only_where_failover_may_lead_there() {
-    use simulator::{Effect, Fault};
     for (crosses, status, asked) in [(false, 503, (1, 0)), (true, 200, (1, 1))] {
         let both = Both::start().await;
         let daemon = both.setup(true, &format!("[policy]\ncross_partition_failover = {crosses}")).ready().await;
