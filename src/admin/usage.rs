@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::access::scope;
 use super::dashboard::{download, format, held, turn};
-use super::respond;
 use crate::auditor::usage::Question;
 use crate::auditor::{Scope, chain_end, usage};
 use crate::caller::Peer;
@@ -41,6 +40,6 @@ pub(super) async fn chain(road: &Road, peer: &Peer) -> Result<Response<Body>, Re
         ));
     }
     let turn = turn(road, peer, None, &scope, false)?;
-    let checked = chain_end::check_newest(&road.audit, turn).await?;
-    Ok(respond(StatusCode::OK, "application/json", checked.to_string()))
+    let checked = chain_end::check_newest(&road.audit, Arc::clone(&turn)).await?;
+    Ok(held("application/json", checked.to_string(), turn))
 }

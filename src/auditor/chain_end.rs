@@ -36,7 +36,7 @@ struct Span {
 }
 
 /// Checks the newest records that have ended by now: `checked`, `fromSeq` and `toSeq` of the newest chain, `intact`, and
-/// `problem`, a sentence, where something is wrong. `held` is dropped when the check has ended.
+/// `problem`, a sentence, where something is wrong. `held` is dropped when they have been read.
 ///
 /// # Errors
 /// A refusal (503) when the ledger cannot be read now.

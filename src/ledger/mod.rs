@@ -11,6 +11,7 @@ pub(crate) mod chain;
 pub(crate) mod clients;
 pub(crate) mod clock;
 mod core;
+mod counts;
 pub mod dynamo;
 mod error;
 mod flat;

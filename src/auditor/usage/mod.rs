@@ -21,7 +21,8 @@ use crate::panics;
 /// How long a question counts what is not counted yet. After that it is answered with what is.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Answers from what is counted of every record that has ended by now. `held` is dropped when it has been read.
+/// Answers from what is counted of every record that has ended by now. `held` is dropped when the roll-ups have been read,
+/// which may be after whoever asked has left.
 ///
 /// # Errors
 /// A refusal (503) when the records or the roll-ups cannot be read now.

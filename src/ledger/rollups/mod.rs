@@ -78,11 +78,18 @@ pub(crate) struct Rollups {
     ledger: PathBuf,
     /// Locked for one step at a time. None until it is opened.
     file: Mutex<Option<File>>,
+    /// Locked while a question is answered: memory is that of one, however many ask.
+    asking: Mutex<()>,
 }
 
 impl Rollups {
     pub(super) fn new(state_dir: &StateDir) -> Rollups {
-        Rollups { path: state_dir.rollups(), ledger: state_dir.database(), file: Mutex::default() }
+        Rollups {
+            path: state_dir.rollups(),
+            ledger: state_dir.database(),
+            file: Mutex::default(),
+            asking: Mutex::default(),
+        }
     }
 
     /// Counts records that are not counted yet, for about as long as `patience`. Blocks.
@@ -112,6 +119,7 @@ impl Rollups {
         now_ms: i64,
         read: impl Fn(&Connection) -> Result<T, rusqlite::Error>,
     ) -> Result<(T, Progress), RollupError> {
+        let _turn = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let ask = || {
             let progress = self.catch_up(patience, now_ms)?;
             // In a transaction, so that all of an answer is of the same moment.
