@@ -172,31 +172,27 @@ function frame(id) {
     return made;
 }
 
-/** The caption: sums of the whole time, or the values under the pointer. Its label says as much. */
+/**
+ * The caption: sums of the whole time, or the values under the pointer. The tiles have the percentiles of the whole time.
+ * A chart is a picture; its label has the numbers.
+ */
 function legend(chart, entry, at) {
     const series = shown.series;
     const step = at === null || at === undefined ? undefined : series[at];
-    const keys = chart.lines.map(([name, label, read]) => {
-        const values = series.map(read).filter((value) => value !== null);
-        const whole = chart.sum ? values.reduce((sum, value) => sum + value, 0) : shown.total.latencyMs?.[label];
-        const value = step ? read(step) : whole;
-        return element(
-            "span",
-            { class: `key ${name}` },
-            element("i", {}),
-            element("span", {}, `${label} ${value === null || value === undefined ? "–" : chart.show(value)}`),
-        );
+    const told = chart.lines.map(([, label, read]) => {
+        const sum = () => series.reduce((all, one) => all + read(one), 0);
+        const value = step ? read(step) : chart.sum ? sum() : shown.total.latencyMs?.[label];
+        return value === null || value === undefined ? "–" : chart.show(value);
+    });
+    const keys = chart.lines.map(([name, label], line) => {
+        const text = step || chart.sum ? `${label} ${told[line]}` : label;
+        return element("span", { class: `key ${name}` }, element("i", {}), element("span", {}, text));
     });
     const figure = frame(chart.id);
-    const when = step ? `${utc(step.start).slice(0, -3)} UTC` : "";
-    fill(
-        figure.querySelector("figcaption"),
-        element("b", {}, chart.title),
-        keys,
-        element("span", { class: "quiet" }, when),
-    );
+    const title = step ? `${utc(step.start, { date: entry.step >= 900 }).slice(0, -3)} UTC` : chart.title;
+    fill(figure.querySelector("figcaption"), element("b", {}, title), keys);
     if (!step) {
-        const texts = keys.map((key) => key.textContent).join(", ");
-        figure.querySelector(".plot").setAttribute("aria-label", `${chart.title} over the time chosen: ${texts}`);
+        const numbers = chart.lines.map(([, label], line) => `${label} ${told[line]}`).join(", ");
+        figure.querySelector(".plot").setAttribute("aria-label", `${chart.title} over the time chosen: ${numbers}`);
     }
 }
