@@ -57,9 +57,11 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Panicked> {
     let (head, _) = request.into_parts();
-    let is_file = head.method == Method::GET && head.uri.path().starts_with(page::ASSETS);
-    let checked =
-        if is_file { listen::guard::check_page_file(&client, &head) } else { listen::guard::check(&client, &head) };
+    let checked = match (&head.method, head.uri.path()) {
+        (&Method::GET, "/") => listen::guard::check_page(&client, &head),
+        (&Method::GET, path) if path.starts_with(page::ASSETS) => listen::guard::check_page_file(&client, &head),
+        _ => listen::guard::check(&client, &head),
+    };
     if let Err(refusal) = checked {
         return Ok(refusal.response().map(Body::whole));
     }

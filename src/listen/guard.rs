@@ -12,24 +12,39 @@ use crate::error::{Refusal, RefusalKind};
 
 /// Refuses what cannot come from an app on this host.
 pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
-    checked(client, head, false)
+    checked(client, head, Own::default())
 }
 
 /// The same for a file of the daemon's own page. Browsers name an origin with every module of a script, also where it is the
 /// page's own.
 pub(crate) fn check_page_file(client: &Client, head: &Parts) -> Result<(), Refusal> {
-    checked(client, head, is_own_origin(&head.headers))
+    checked(client, head, Own { origin: is_own_origin(&head.headers), visit: false })
 }
 
-fn checked(client: &Client, head: &Parts, is_own_origin: bool) -> Result<(), Refusal> {
+/// The same for the daemon's own page, which somebody may also reach by a link: it shows nothing by itself, no other page can
+/// frame it, and what it asks for is asked by it.
+pub(crate) fn check_page(client: &Client, head: &Parts) -> Result<(), Refusal> {
+    checked(client, head, Own { origin: false, visit: is_visit(&head.headers) })
+}
+
+/// What is known of a browser's request for the daemon's own page.
+#[derive(Default)]
+struct Own {
+    /// The page made it.
+    origin: bool,
+    /// The browser goes there.
+    visit: bool,
+}
+
+fn checked(client: &Client, head: &Parts, own: Own) -> Result<(), Refusal> {
     if let Some(fault) = Fault::of(head.version, &head.uri, &head.headers) {
         return Err(fault.refusal());
     }
     let refuse = |message: &'static str| Err(Refusal::new(RefusalKind::AccessDenied, message));
-    if head.headers.contains_key(ORIGIN) && !is_own_origin {
+    if head.headers.contains_key(ORIGIN) && !own.origin {
         return refuse("the request has an Origin header, so a web page made it; only local apps are served.");
     }
-    if is_from_another_site(&head.headers) {
+    if !own.visit && is_from_another_site(&head.headers) {
         return refuse("a web page of another site made the request (Sec-Fetch-Site); only local apps are served.");
     }
     let forwarded = |name: &http::HeaderName| name.as_str().starts_with("x-forwarded-") || name.as_str() == "forwarded";
@@ -65,6 +80,15 @@ fn is_own_origin(headers: &http::HeaderMap) -> bool {
         (Some(origin), Some(host)) => origin.strip_prefix(b"http://") == Some(host),
         _ => false,
     }
+}
+
+/// Whether a browser says that it opens the page in a window of its own, as by a link.
+fn is_visit(headers: &http::HeaderMap) -> bool {
+    let says = |name, word: &[u8]| {
+        let mut values = headers.get_all(name).iter();
+        values.next().is_some_and(|value| value.as_bytes() == word) && values.next().is_none()
+    };
+    says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document")
 }
 
 /// Whether a browser says that a page of another origin has caused the request. Not every such request has an Origin

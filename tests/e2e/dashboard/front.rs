@@ -92,6 +92,27 @@ async fn other_sites_and_other_methods_are_refused() {
     }
 }
 
+/// A link in a message opens the page. Nothing else of it can be asked for from there.
+#[tokio::test]
+async fn the_page_can_be_reached_by_a_link() {
+    let daemon = Setup::alone().start().await;
+    let visit = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    assert_eq!(admin(&daemon, "/?window=24h", &visit).await.status, 200);
+    for path in ["/assets/page.js", "/v1/dashboard/access", "/v1/dashboard/requests", "/status", "/metrics"] {
+        assert_eq!(admin(&daemon, path, &visit).await.status, 403, "{path}");
+    }
+    let site = ("sec-fetch-site", "cross-site");
+    for others in [
+        vec![site, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+        vec![site, ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+        vec![site, ("sec-fetch-mode", "navigate")],
+        vec![("host", "evil.example"), visit[1], visit[2]],
+        vec![("origin", "http://evil.example"), visit[0], visit[1], visit[2]],
+    ] {
+        assert_eq!(admin(&daemon, "/", &others).await.status, 403, "{others:?}");
+    }
+}
+
 #[tokio::test]
 async fn members_of_the_groups_see_all_and_others_their_own() {
     if !can_be_others("members_of_the_groups_see_all_and_others_their_own") {
