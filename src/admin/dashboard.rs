@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::access::{self, scope};
 use super::desk::{Question, Turn};
-use super::{events, not_served, page, respond};
+use super::{events, not_served, page, respond, usage};
 use crate::auditor::query::Source;
 use crate::auditor::{self, Format, Query, Scope};
 use crate::caller::{Caller, Peer, User};
@@ -57,6 +57,11 @@ pub(super) async fn serve(
             let query = query.to_owned();
             beside(workers, async move { records(&road, &client.peer, &query).await }).await?
         }
+        usage::USAGE => {
+            let query = query.to_owned();
+            beside(workers, async move { usage::figures(&road, &client.peer, &query).await }).await?
+        }
+        usage::CHAIN => beside(workers, async move { usage::chain(&road, &client.peer).await }).await?,
         events::PATH => {
             events::follow(&roads, &client.peer, query, workers.main()).unwrap_or_else(|refusal| refused(&refusal))
         }

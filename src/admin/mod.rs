@@ -8,6 +8,7 @@ pub(crate) mod failures;
 mod page;
 mod status;
 pub(crate) mod thread;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

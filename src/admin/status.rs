@@ -9,6 +9,7 @@ use super::not_ready;
 use crate::auditor::Scope;
 use crate::caller::Peer;
 use crate::credentials::Credentials;
+use crate::ledger::timestamp::timestamp;
 use crate::operation::Plane;
 use crate::road::{Region, Road};
 use crate::upstream::breaker::{Breaker, Position};
@@ -39,6 +40,9 @@ pub(super) fn status(road: &Road, peer: &Peer, scope: &Scope) -> Value {
             "bytes": audit.bytes,
             "maxBytes": audit.max_bytes,
             "shipped": audit.shipped_total,
+            "lastShippedAt": moment(audit.shipped_ms),
+            "lastAnchorAt": moment(audit.anchored_ms),
+            "newestSeq": audit.newest_seq,
             "failures": audit.failures_total,
             "unrecorded": audit.unrecorded_total,
             "setAside": audit.set_aside,
@@ -59,6 +63,11 @@ pub(super) fn status(road: &Road, peer: &Peer, scope: &Scope) -> Value {
         "log": { "dropped": crate::log::dropped() },
         "lastErrors": failures,
     })
+}
+
+/// Milliseconds since 1970 as text; none for 0.
+fn moment(milliseconds: i64) -> Option<String> {
+    (milliseconds != 0).then(|| timestamp(milliseconds))
 }
 
 fn credential(credentials: &Credentials) -> Value {

@@ -4,6 +4,7 @@
 mod anchors;
 mod answer;
 mod chain_check;
+pub(crate) mod chain_end;
 pub mod check;
 pub mod cli;
 mod finding;
@@ -14,6 +15,7 @@ mod search_table;
 mod snapshot;
 mod starts;
 mod time_index;
+pub(crate) mod usage;
 
 pub use answer::answer;
 pub(crate) use answer::{answer_holding, between};

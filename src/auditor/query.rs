@@ -337,12 +337,12 @@ fn began_ms(id: Uuid) -> Option<i64> {
     i64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(i64::from(nanoseconds / 1_000_000))
 }
 
-fn invalid(key: &str, has_to: &str) -> Refusal {
+pub(super) fn invalid(key: &str, has_to: &str) -> Refusal {
     let key: String = key.chars().filter(|c| c.is_ascii_graphic()).take(40).collect();
     Refusal::new(RefusalKind::Validation, format!("the query parameter {key} has to {has_to}"))
 }
 
-fn decoded(value: &str) -> Option<String> {
+pub(super) fn decoded(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
     Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
 }

@@ -1,12 +1,18 @@
 //! The command line: what an admin types, and the exit codes that scripts rely on.
 
+mod admin;
 mod audit;
 mod check;
 mod completions;
 mod env;
+mod fitting;
 mod models;
+mod other_screen;
 mod run;
 mod status;
+mod terminal;
+mod top;
+mod words;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -73,6 +79,8 @@ enum Command {
         )]
         watch: Option<u64>,
     },
+    /// Watch the running daemon in a terminal: who uses what, what it costs, what failed, and the newest requests
+    Top(top::Top),
     /// Print the variables that an app needs, for eval
     Env,
     /// Print a completion script for a shell
@@ -121,6 +129,7 @@ fn answer(cli: Cli, out: &mut (dyn Write + Send)) -> io::Result<ExitCode> {
             let watched = watch.map(Duration::from_secs);
             with_settings(config, |settings| status::status(&settings, json, watched, out))
         }
+        Command::Top(asked) => with_settings(config, |settings| top::top(&settings, &asked, out)),
         Command::Env => with_settings(config, |settings| env::env(settings, out)),
         Command::Completions { shell } => completions::completions(shell, out),
     }?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::anchor::Anchors;
 use super::chain::Chain;
+use super::counts::Counts;
 use super::health::{Component, Health};
 use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
@@ -57,36 +58,6 @@ pub(crate) struct Core {
     tasks: Sender<Task>,
     /// Becomes true when shipping has to end.
     pub(crate) stopping: watch::Sender<bool>,
-}
-
-/// Numbers for status and metrics, and for the bound on the ledger's size.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Ended records that are in no table, and the bytes of their items.
-    pub(crate) pending: AtomicI64,
-    pub(crate) bytes: AtomicI64,
-    pub(crate) shipped: AtomicU64,
-    pub(crate) unrecorded: AtomicU64,
-    pub(crate) set_aside: AtomicU64,
-    table: AtomicU64,
-}
-
-const TABLE_UNKNOWN: u64 = 0;
-const TABLE_REACHABLE: u64 = 1;
-const TABLE_UNREACHABLE: u64 = 2;
-
-impl Counts {
-    pub(crate) fn set_table_reachable(&self, reachable: bool) {
-        self.table.store(if reachable { TABLE_REACHABLE } else { TABLE_UNREACHABLE }, Relaxed);
-    }
-
-    /// None as long as nothing was tried.
-    pub(crate) fn table_reachable(&self) -> Option<bool> {
-        match self.table.load(Relaxed) {
-            TABLE_UNKNOWN => None,
-            state => Some(state == TABLE_REACHABLE),
-        }
-    }
 }
 
 impl Core {

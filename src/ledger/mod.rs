@@ -11,6 +11,7 @@ pub(crate) mod chain;
 pub(crate) mod clients;
 pub(crate) mod clock;
 mod core;
+mod counts;
 pub mod dynamo;
 mod error;
 mod flat;
@@ -27,9 +28,11 @@ pub mod journal;
 mod last_stop;
 mod recovery;
 mod refusals;
+pub(crate) mod rollups;
 mod ship;
 mod start;
 mod state_dir;
+mod status;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -49,6 +52,7 @@ use tokio::time::Instant;
 
 pub use error::LedgerError;
 pub use state_dir::StateDir;
+pub use status::Status;
 
 use self::core::Core;
 use crate::config::{OnFailure, OnFull};
@@ -61,9 +65,9 @@ use clock::{Clock, RealClock};
 use flush::Flusher;
 use genesis::Genesis;
 use index::IndexError;
-use integer::to_unsigned;
 use journal::disk::{Disk, RealDisk};
 use refusals::Place;
+use rollups::Rollups;
 use task::{IndexProgress, Task};
 
 /// The ledger of this host. Shared by `Arc`; records are written by whoever calls.
@@ -77,6 +81,7 @@ pub struct Ledger {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// What the chain does not say yet of its beginning.
     genesis: Mutex<Option<Genesis>>,
+    rollups: Arc<Rollups>,
     _lock: state_dir::Lock,
 }
 
@@ -89,39 +94,6 @@ pub struct Opened {
     slot: Option<usize>,
     /// The count of bytes that a flush has to reach to have it on the disk.
     bytes: u64,
-}
-
-/// The state of the ledger, for status and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// Ended records that DynamoDB has not confirmed; 0 without a table.
-    pub pending: u64,
-    /// Bytes of the records that are in no table, against `audit.max_ledger_bytes`.
-    pub bytes: u64,
-    /// `audit.max_ledger_bytes`.
-    pub max_bytes: u64,
-    /// Requests under way.
-    pub open: u64,
-    /// Records that DynamoDB has confirmed since the daemon's start.
-    pub shipped_total: u64,
-    /// Failed attempts to write or to ship, since the daemon's start.
-    pub failures_total: u64,
-    /// Requests that were answered and could not be recorded, since the daemon's start.
-    pub unrecorded_total: u64,
-    /// Records that the table refuses for what they are.
-    pub set_aside: u64,
-    /// Refusals without a record of their own, which another one counts, since the daemon's start.
-    pub coalesced_total: u64,
-    /// Anchors that could not be written, since the daemon's start.
-    pub anchor_failures_total: u64,
-    /// When the last anchor was written, in milliseconds since 1970; 0 when none was since the daemon's start.
-    pub anchored_ms: i64,
-    /// What does not work at the moment, in a sentence.
-    pub last_error: Option<String>,
-    /// Whether the ledger takes records.
-    pub ledger_writable: bool,
-    /// None without a table, or as long as nothing was tried.
-    pub table_reachable: Option<bool>,
 }
 
 impl UseRecords for Ledger {
@@ -181,6 +153,9 @@ impl Ledger {
             );
         }
         tokio::spawn(anchoring::write_every_minute(started.core.clone()));
+        let rollups = Arc::new(Rollups::new(&started.core.state_dir));
+        let (core, progress) = (started.core.clone(), started.progress.clone());
+        tokio::spawn(rollups::follow(core, rollups.clone(), progress, rollups::INTERVAL));
         Ok(Arc::new(Ledger {
             core: started.core,
             progress: started.progress,
@@ -188,6 +163,7 @@ impl Ledger {
             flusher: started.flusher,
             threads: Mutex::new(started.threads),
             genesis: Mutex::new(started.genesis),
+            rollups,
             _lock: started.lock,
         }))
     }
@@ -321,28 +297,6 @@ impl Ledger {
         &self.core.host_id
     }
 
-    /// The state at this moment.
-    pub fn status(&self) -> Status {
-        let (counts, health) = (&self.core.counts, &self.core.health);
-        let has_table = self.core.settings.load().table.is_some();
-        Status {
-            pending: if has_table { to_unsigned(counts.pending.load(Relaxed)) } else { 0 },
-            bytes: to_unsigned(counts.bytes.load(Relaxed)),
-            max_bytes: self.core.settings.load().max_ledger_bytes,
-            open: self.core.journal().open_count() as u64,
-            shipped_total: counts.shipped.load(Relaxed),
-            failures_total: health.failures_total(),
-            unrecorded_total: counts.unrecorded.load(Relaxed),
-            set_aside: counts.set_aside.load(Relaxed),
-            coalesced_total: self.core.coalesced_refusals(),
-            anchor_failures_total: self.core.anchors.failures_total(),
-            anchored_ms: self.core.anchors.last_ms(),
-            last_error: health.gravest_failure(),
-            ledger_writable: !health.recording_fails(),
-            table_reachable: counts.table_reachable().filter(|_| has_table),
-        }
-    }
-
     /// Takes over what can change while the daemon runs: retention, on_failure, max_ledger_bytes, on_full. Directory,
     /// durability, table and region change at the next restart, which is logged.
     pub fn apply(&self, settings: &settings::Audit) {
@@ -457,6 +411,11 @@ impl Ledger {
     /// How far the index is, for who follows it.
     pub(crate) fn progress(&self) -> watch::Receiver<IndexProgress> {
         self.progress.clone()
+    }
+
+    /// What the dashboard's figures are added up from.
+    pub(crate) fn rollups(&self) -> &Arc<Rollups> {
+        &self.rollups
     }
 
     /// The DynamoDB table that records are shipped to.

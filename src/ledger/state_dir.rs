@@ -94,6 +94,11 @@ impl StateDir {
         self.root.join("ledger.db")
     }
 
+    /// The SQLite file of what the dashboard's figures are added up from.
+    pub(crate) fn rollups(&self) -> PathBuf {
+        self.root.join("rollups.db")
+    }
+
     /// While this file is there, records that were set aside are to be sent again.
     pub(crate) fn retry_mark(&self) -> PathBuf {
         self.root.join("retry-set-aside")

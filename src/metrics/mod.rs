@@ -203,6 +203,8 @@ mod tests {
             coalesced_total: 7,
             anchor_failures_total: 8,
             anchored_ms: 1500,
+            shipped_ms: 0,
+            newest_seq: 0,
             last_error: None,
             ledger_writable: true,
             table_reachable: None,

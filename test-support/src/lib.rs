@@ -10,6 +10,7 @@ pub mod dynamodb;
 pub mod raw;
 mod setup;
 mod small_disk;
+pub mod terminal;
 pub mod users;
 
 use std::future::Future;

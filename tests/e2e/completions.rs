@@ -7,11 +7,12 @@ use test_support::users::is_installed;
 use test_support::*;
 
 /// What is typed, and what a shell offers for its last word.
-const TYPED: [(&str, &[&str]); 4] = [
+const TYPED: [(&str, &[&str]); 5] = [
     ("bedrock-sidecar aud", &["audit"]),
     ("bedrock-sidecar audit v", &["verify"]),
     ("bedrock-sidecar audit verify --s", &["--scan", "--source"]),
     ("bedrock-sidecar audit list --format j", &["jsonl"]),
+    ("bedrock-sidecar top --by c", &["caller"]),
 ];
 
 async fn script(shell: &str, path: &Path) {

@@ -46,5 +46,6 @@ mod service_manager;
 mod status;
 mod streaming;
 mod telling;
+mod top;
 mod upstream_connections;
 mod wire;

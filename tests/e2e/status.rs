@@ -1,14 +1,11 @@
 //! `bedrock-sidecar status`: in a terminal, in a pipe, of a daemon that serves, that cannot, and that is not there.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
-use rustix::pty;
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use simulator::{Effect, Fault};
+use test_support::terminal::{ENTER, LEAVE, Terminal};
 use test_support::*;
 
 /// What no page may show.
@@ -35,25 +32,9 @@ async fn as_json(daemon: &Daemon) -> (Value, Option<i32>) {
 }
 
 /// Runs a command with a terminal of this width as its standard output: what it shows, and its exit code.
-async fn in_terminal(mut command: Command, columns: u16) -> (String, Option<i32>) {
-    let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
-    pty::grantpt(&ours).unwrap();
-    pty::unlockpt(&ours).unwrap();
-    let name = pty::ptsname(&ours, Vec::new()).unwrap();
-    let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-    tcsetwinsize(&theirs, Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    tokio::task::spawn_blocking(move || {
-        let mut child = command.stdout(OwnedFd::from(theirs)).stderr(Stdio::piped()).spawn().unwrap();
-        // The command holds the terminal's other end too.
-        drop(command);
-        let mut shown = Vec::new();
-        // Reading ends with EIO when the last who could write has gone.
-        let _ = File::from(ours).read_to_end(&mut shown);
-        let code = child.wait().unwrap().code();
-        (String::from_utf8(shown).unwrap().replace("\r\n", "\n"), code)
-    })
-    .await
-    .unwrap()
+async fn in_terminal(command: Command, columns: u16) -> (String, Option<i32>) {
+    let (shown, code) = Terminal::of_output(command, (40, columns)).ended().await;
+    (shown.replace("\r\n", "\n"), code)
 }
 
 /// Numbers that differ from run to run become `N`.
@@ -212,65 +193,20 @@ async fn what_answers_without_being_the_daemon_is_said_in_one_sentence() {
     assert_eq!(output.stdout, b"");
 }
 
-/// A terminal with a `status --watch` in it.
-struct Watched {
-    child: std::process::Child,
-    shown: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
-    reader: std::thread::JoinHandle<()>,
-}
-
-impl Watched {
-    fn start(mut command: Command, size: (u16, u16)) -> Watched {
-        let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
-        pty::grantpt(&ours).unwrap();
-        pty::unlockpt(&ours).unwrap();
-        let name = pty::ptsname(&ours, Vec::new()).unwrap();
-        let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        tcsetwinsize(&theirs, Winsize { ws_row: size.0, ws_col: size.1, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-        let child = command.stdout(OwnedFd::from(theirs)).stderr(Stdio::null()).spawn().unwrap();
-        drop(command);
-        let shown = std::sync::Arc::<std::sync::Mutex<Vec<u8>>>::default();
-        let into = std::sync::Arc::clone(&shown);
-        let reader = std::thread::spawn(move || {
-            let (mut terminal, mut buffer) = (File::from(ours), [0; 4096]);
-            // Reading ends with EIO when the last who could write has gone.
-            while let Ok(read @ 1..) = terminal.read(&mut buffer) {
-                into.lock().unwrap().extend_from_slice(&buffer[..read]);
-            }
-        });
-        Watched { child, shown, reader }
-    }
-
-    fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
-    }
-
-    /// All that was shown, and the exit code, after Ctrl-C.
-    async fn interrupted(mut self) -> (String, Option<i32>) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        let status = until("the end of the command", || self.child.try_wait().unwrap()).await;
-        eventually("the end of the terminal", || self.reader.is_finished()).await;
-        (self.shown(), status.code())
-    }
-}
-
-const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
-const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
-
 #[tokio::test]
 async fn a_watched_screen_is_drawn_anew_and_the_terminal_given_back() {
     let bedrock = bedrock().await;
     let mut daemon = Setup::plain(&bedrock).ready().await;
     let mut command = status_of(&daemon, &["--watch", "1"]);
     command.env("TERM", "xterm").env("NO_COLOR", "1");
-    let watched = Watched::start(command, (12, 30));
+    let watched = Terminal::of_output(command, (12, 30));
     eventually("three frames", || watched.shown().matches("\u{1b}[H").count() >= 3).await;
     // It goes on while the daemon is away.
     daemon.signal("TERM");
     assert!(daemon.ended().await.success());
     eventually("a frame that says so", || watched.shown().contains("no daemon answers on")).await;
-    let (shown, code) = watched.interrupted().await;
+    watched.signal(Signal::INT);
+    let (shown, code) = watched.ended().await;
     assert_eq!(code, Some(1), "the last answer was none");
     assert!(shown.starts_with(ENTER) && shown.ends_with(LEAVE), "{shown:?}");
     assert!(shown.contains("every 1 s; Ctrl-C ends") && shown.contains("READY: requests go to us-east-1"), "{shown:?}");

@@ -202,8 +202,8 @@ fn shown(text: &str) -> String {
 }
 
 /// A cell that spreadsheets read as text, never as a formula.
-fn quoted(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+pub(crate) fn quoted(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
     // Where a semicolon divides cells, it does not divide one in quotes.
     if formula || text.contains([',', ';', '\t', '"', '\n', '\r']) {
         let guard = if formula { "'" } else { "" };

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{bad, good};
 use crate::auditor::check::{CheckLine, Verdict};
-use crate::cli::status::words;
+use crate::cli::words;
 use crate::credentials::roles_anywhere::{END_IS_NEAR, certificate_left};
 use crate::road::Account;
 use crate::settings::SecretLocation;

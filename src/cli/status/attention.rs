@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::words::{of, time};
+use crate::cli::words::{of, time};
 
 /// A credential is renewed five minutes before it expires; one that has less left has not been.
 const OVERDUE_SECONDS: u64 = 240;
@@ -46,14 +46,14 @@ pub(super) fn breaker<'a>(upstream: &'a Value, plane: &str) -> &'a Value {
 }
 
 /// How much of the whole is taken, 0 where there is no whole.
-pub(super) fn part(taken: &Value, whole: &Value) -> f64 {
+pub(in crate::cli) fn part(taken: &Value, whole: &Value) -> f64 {
     match (taken.as_f64(), whole.as_f64()) {
         (Some(taken), Some(whole)) if whole > 0.0 => taken / whole,
         _ => 0.0,
     }
 }
 
-pub(super) fn list(value: &Value) -> &[Value] {
+pub(in crate::cli) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -10,7 +10,6 @@ mod in_flight;
 mod retry;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -132,7 +131,7 @@ impl Shipper {
                     self.delivered(generation, delivered);
                 },
                 Some((generation, achieved)) = self.retry.achieved() => {
-                    self.sender.core.counts.shipped.fetch_add(retry::taken(&achieved), Relaxed);
+                    self.sender.core.counts.add_shipped(retry::taken(&achieved));
                     if generation == self.progress.borrow().generation {
                         self.sender.core.send(Task::Shipped(generation, achieved));
                     } else {
@@ -168,7 +167,7 @@ impl Shipper {
 
     fn delivered(&mut self, generation: u64, delivered: Delivered) {
         let counts = &self.sender.core.counts;
-        counts.shipped.fetch_add(delivered.confirmed, Relaxed);
+        counts.add_shipped(delivered.confirmed);
         if generation != self.cursor.generation {
             return;
         }

@@ -6,7 +6,7 @@ mod policy;
 pub(crate) mod proofs;
 mod reload;
 mod remote;
-mod users;
+pub(crate) mod users;
 
 use test_support::*;
 

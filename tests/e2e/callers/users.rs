@@ -12,7 +12,7 @@ const BOB: u32 = 61_002;
 const HIT_AND_RUN: usize = 400;
 
 /// This binary again, as another user: sends `text` to `place` so many times, and prints what comes.
-fn other_user(uid: u32, part: &str, place: &str, text: &str) -> Child {
+pub(crate) fn other_user(uid: u32, part: &str, place: &str, text: &str) -> Child {
     this_test_as(uid, "callers::users::another_process")
         .env("E2E_PART", part)
         .env("E2E_PLACE", place)
@@ -21,7 +21,7 @@ fn other_user(uid: u32, part: &str, place: &str, text: &str) -> Child {
         .unwrap()
 }
 
-async fn said_by(child: Child) -> String {
+pub(crate) async fn said_by(child: Child) -> String {
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()

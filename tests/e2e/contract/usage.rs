@@ -26,7 +26,7 @@ async fn usage_errors_exit_with_2_and_questions_with_0() {
     assert_eq!((version.status.code(), first), (Some(0), concat!("bedrock-sidecar ", env!("CARGO_PKG_VERSION"))));
     assert!(module.starts_with("AWS-LC "), "the module that encrypts, and its certificate: {module}");
     let help = command(&["--help"], &[]).await;
-    for word in ["run", "check", "models", "env", "completions"] {
+    for word in ["run", "check", "models", "status", "top", "env", "completions"] {
         assert!(stdout(&help).contains(&format!("\n  {word} ")), "{word}: {}", stdout(&help));
     }
     for (shell, says) in [

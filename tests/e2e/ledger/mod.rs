@@ -74,6 +74,8 @@ async fn shipped(daemon: &Daemon) {
     })
     .await;
     assert_eq!(metric(&daemon.metrics().await, "bedrock_sidecar_audit_pending"), Some(0.0));
+    let ledger = ledger(daemon).await;
+    assert_eq!(ledger["lastShippedAt"].is_string(), ledger["shipped"].as_u64() > Some(0), "{ledger}");
 }
 
 async fn stopped(mut daemon: Daemon) {

@@ -2,10 +2,16 @@
 
 use std::io::{self, IsTerminal};
 
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::fitting::{clipped, safe};
+
 /// Narrower ones get lines of this length all the same.
 const NARROWEST: usize = 40;
 /// Where nobody tells the width.
 const USUAL: usize = 80;
+/// What is no terminal.
+const FILE: usize = 120;
 
 /// What standard output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub(super) enum Tone {
     Good,
     Doubtful,
     Bad,
+    /// The line that the cursor is on.
+    Chosen,
 }
 
 /// Pieces of one paragraph.
@@ -35,6 +43,25 @@ pub(super) fn is_dumb() -> bool {
 
 fn dumb(term: Option<String>) -> bool {
     term.is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// Ends with the signals that end a program, Ctrl-C among them.
+///
+/// # Errors
+/// The signals cannot be listened for.
+pub(super) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+    })
 }
 
 /// The lines that standard output has room for; 0 where nobody tells.
@@ -53,6 +80,12 @@ impl Terminal {
         })
     }
 
+    /// For standard output that is none, such as a file.
+    pub(super) fn of_file() -> Terminal {
+        let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        Terminal { width: told.unwrap_or(FILE).max(NARROWEST), colours: false }
+    }
+
     /// `size` is what the terminal tells of its width, 0 if it does not.
     fn new(size: usize, variable: impl Fn(&str) -> Option<String>) -> Terminal {
         let told = if size > 0 { Some(size) } else { variable("COLUMNS").and_then(|columns| columns.parse().ok()) };
@@ -69,7 +102,7 @@ impl Terminal {
         for (tone, piece) in text {
             let mut shown = String::new();
             for word in piece.split_inclusive(' ') {
-                let word: String = word.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+                let word = safe(word);
                 let length = word.trim_end().chars().count();
                 if column > indent && column + length > self.width {
                     self.paint(&mut lines, *tone, &shown);
@@ -89,6 +122,23 @@ impl Terminal {
         lines
     }
 
+    /// One line; what does not fit is cut off.
+    pub(super) fn line(&self, text: &Text) -> String {
+        let mut line = String::new();
+        let mut left = self.width;
+        let length: usize = text.iter().map(|(_, piece)| safe(piece).chars().count()).sum();
+        for (tone, piece) in text {
+            let piece = safe(piece);
+            let is_cut = length > self.width && piece.chars().count() >= left;
+            // One more, so that the cut is marked where this piece would just fit and the next one would not.
+            let shown = if is_cut { clipped(&format!("{piece} "), left) } else { piece };
+            left -= shown.chars().count();
+            self.paint(&mut line, *tone, &shown);
+        }
+        line.truncate(line.trim_end_matches(' ').len());
+        line
+    }
+
     fn paint(&self, lines: &mut String, tone: Tone, text: &str) {
         let code = match tone {
             Tone::Plain => None,
@@ -97,6 +147,7 @@ impl Terminal {
             Tone::Good => Some("32"),
             Tone::Doubtful => Some("33"),
             Tone::Bad => Some("1;31"),
+            Tone::Chosen => Some("7"),
         };
         match code.filter(|_| self.colours && !text.trim().is_empty()) {
             Some(code) => {
@@ -150,6 +201,23 @@ mod tests {
         let painted = Terminal { colours: true, ..plain }.paragraph(&text, 8);
         assert!(painted.starts_with("\u{1b}[1;31mLabel\u{1b}[0m   many"), "{painted:?}");
         let hostile = vec![(Tone::Plain, "a\u{1b}[31mb\nc".to_owned())];
-        assert_eq!(plain.paragraph(&hostile, 0), "a [31mb c\n");
+        assert_eq!(plain.paragraph(&hostile, 0), "a\\u{1b}[31mb c\n");
+    }
+
+    #[test]
+    fn a_line_is_cut_where_the_terminal_ends() {
+        let terminal = Terminal { width: 10, colours: false };
+        let line = |pieces: &[&str]| {
+            let text: Text = pieces.iter().map(|piece| (Tone::Strong, (*piece).to_owned())).collect();
+            let painted = Terminal { colours: true, ..terminal }.line(&text);
+            assert_eq!(painted.replace("\u{1b}[1m", "").replace("\u{1b}[0m", ""), terminal.line(&text), "{painted:?}");
+            terminal.line(&text)
+        };
+        assert_eq!(line(&["0123456789"]), "0123456789");
+        assert_eq!(line(&["01234", "56789"]), "0123456789");
+        assert_eq!(line(&["01234", "567890"]), "0123456789".replace('9', "…"));
+        assert_eq!(line(&["0123456789", "x", "y"]), "0123456789".replace('9', "…"));
+        assert_eq!(line(&["a\u{7}", "   "]), "a\\u{7}");
+        assert_eq!(line(&["\u{1b}\u{1b}\u{1b}"]), "\\u{1b}\\u{…");
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 /// "12 s", "5 min", "3 h 5 min", "2 d 4 h".
-pub(in crate::cli) fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     let two = |large: u64, large_unit, small: u64, small_unit| match small {
         0 => format!("{large} {large_unit}"),
         _ => format!("{large} {large_unit} {small} {small_unit}"),
