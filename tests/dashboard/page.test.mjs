@@ -57,7 +57,7 @@ test("the figures are those of the records", async () => {
         ["p99", 0.99],
     ]) {
         const [below, above] = percentile(
-            items.map((item) => item.latency),
+            items.filter((item) => item.attempts > 0 && item.outcome !== "interrupted").map((item) => item.latency),
             part,
         );
         const shown = usage.total.latencyMs[name];
