@@ -23,11 +23,13 @@ pub(super) async fn read<T: Send + 'static>(
     held: impl Send + 'static,
     read: impl FnOnce(&mut Connection) -> Result<T, IndexError> + Send + 'static,
 ) -> Result<T, Refusal> {
+    let reading = tokio::time::timeout(2 * LONGEST, ledger.readers().enter()).await;
+    let reading = reading.map_err(|_elapsed| unavailable(&"its database is being tidied up"))?;
     let path = ledger.database();
     let asker = Asker::default();
     let search = Arc::clone(&asker.0);
     let search = tokio::task::spawn_blocking(move || {
-        let _held = held;
+        let _held = (held, reading);
         panics::contain(|| {
             let mut db = open_to_read(&path)?;
             if !begin(&search, db.get_interrupt_handle()) {

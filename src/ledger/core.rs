@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use super::index::IndexState;
 use super::integer::{to_signed, to_unsigned};
 use super::item::{Draft, ItemContext, draft_item, encode_opening};
 use super::journal::Journal;
+use super::readers::Readers;
 use super::refusals::{Place, Refusals, Room};
 use super::state_dir::StateDir;
 use super::task::Task;
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) counts: Counts,
     pub(crate) health: Health,
     pub(crate) anchors: Anchors,
+    pub(crate) readers: Arc<Readers>,
     journal: Mutex<Journal>,
     /// Ends that could not be written, by the slot of their opening.
     deferred_ends: Mutex<VecDeque<(usize, Record)>>,
@@ -78,6 +80,7 @@ impl Core {
             counts: Counts::default(),
             health: Health::default(),
             anchors: Anchors::default(),
+            readers: Arc::default(),
             journal: Mutex::new(journal),
             deferred_ends: Mutex::default(),
             refusals: Mutex::default(),

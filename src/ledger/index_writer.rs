@@ -187,7 +187,8 @@ impl IndexWriter {
     /// Waits for messages, or until there is something to try again or to prune.
     fn receive(&mut self, failed: bool) -> Round {
         let begun = Instant::now();
-        let timeout = if failed || self.core.has_deferred_ends() || self.core.health.recording_fails() {
+        let retries = failed || self.core.has_deferred_ends() || self.core.health.recording_fails();
+        let timeout = if retries || self.core.readers.are_held_back() {
             RETRY_INTERVAL
         } else if self.pruning.is_some() {
             Duration::ZERO
@@ -391,7 +392,12 @@ impl IndexWriter {
             .into_iter()
             .filter(|number| *number < index.state.position.segment)
             .collect();
-        if indexed.is_empty() || !self.checkpoint()? {
+        if indexed.is_empty() {
+            return Ok(());
+        }
+        let checkpointed = self.checkpoint();
+        self.core.readers.checkpointed(!matches!(checkpointed, Ok(false)));
+        if !checkpointed? {
             return Ok(());
         }
         for number in indexed {
@@ -404,6 +410,7 @@ impl IndexWriter {
     }
 
     fn handle_failure(&mut self, error: IndexError) {
+        self.core.readers.checkpointed(true);
         let database = self.core.state_dir.database();
         self.core.health.report_failure(Component::Index, &format!("the database {}: {error}", database.display()));
         if error.is_corrupt() {

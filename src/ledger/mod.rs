@@ -26,6 +26,7 @@ pub(crate) mod integer;
 pub(crate) mod item;
 pub mod journal;
 mod last_stop;
+pub(crate) mod readers;
 mod recovery;
 mod refusals;
 pub(crate) mod rollups;
@@ -66,6 +67,7 @@ use flush::Flusher;
 use genesis::Genesis;
 use index::IndexError;
 use journal::disk::{Disk, RealDisk};
+use readers::Readers;
 use refusals::Place;
 use rollups::Rollups;
 use task::{IndexProgress, Task};
@@ -406,6 +408,11 @@ impl Ledger {
     /// The SQLite file of ended records.
     pub(crate) fn database(&self) -> PathBuf {
         self.core.state_dir.database()
+    }
+
+    /// Those who read the index, and may take long.
+    pub(crate) fn readers(&self) -> &Arc<Readers> {
+        &self.core.readers
     }
 
     /// How far the index is, for who follows it.

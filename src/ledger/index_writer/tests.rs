@@ -248,3 +248,32 @@ fn a_long_pruning_lets_others_have_their_turn() {
     }
     assert!(turns >= 5, "{turns}");
 }
+
+/// One that begins before the other has ended would always read what is older than the last record.
+#[tokio::test]
+async fn readers_that_overlap_do_not_keep_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Audit { table: None, max_ledger_bytes: 1 << 30, ..Settings::built_in().unwrap().audit };
+    let (core, mut writer) = start(&settings, directory.path());
+    let note = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let record = Record { request_id: format!("r{number}"), started_ms: now_ms(), ..Record::default() };
+            core.note(&record).unwrap();
+        }
+    };
+    let files = || segments(&core.state_dir.journal()).unwrap().len();
+    note(0..2_000);
+    writer.work().unwrap();
+    assert_eq!(files(), 1, "the others are in the index");
+    let reading = core.readers.enter().await;
+    let mut db = open_to_read(&core.state_dir.database()).unwrap();
+    let transaction = db.transaction().unwrap();
+    transaction.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).unwrap();
+    note(2_000..4_000);
+    writer.work().unwrap();
+    assert!(files() > 1 && core.readers.are_held_back(), "{} files", files());
+    drop(transaction);
+    drop((db, reading));
+    writer.work().unwrap();
+    assert!(files() == 1 && !core.readers.are_held_back(), "{} files", files());
+}

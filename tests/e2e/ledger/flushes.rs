@@ -70,6 +70,11 @@ impl Watched {
     }
 }
 
+/// The flush that is held may be that of the ledger's start.
+async fn opened(daemon: &Daemon) {
+    until_async("the opening", || async { (super::ledger(daemon).await["open"] == 1).then_some(()) }).await;
+}
+
 #[tokio::test]
 async fn nothing_goes_upstream_before_its_opening_is_on_the_disk() {
     let bedrock = bedrock().await;
@@ -79,6 +84,7 @@ async fn nothing_goes_upstream_before_its_opening_is_on_the_disk() {
     let address = daemon.address();
     let asked = tokio::spawn(async move { post(address, &converse_path(ON_DEMAND), converse("hello")).await });
     watched.holds().await;
+    opened(&daemon).await;
     assert!(received(&bedrock, "Converse").is_empty(), "it waits for the disk");
     watched.unset("hold");
     let answer = asked.await.unwrap();
@@ -94,10 +100,16 @@ async fn a_request_whose_flush_fails_has_one_record() {
     let bedrock = bedrock().await;
     let Some(watched) = Watched::new("a_request_whose_flush_fails_has_one_record") else { return };
     let daemon = watched.setup(&bedrock).ready().await;
+    // Once it is open: before that, the flush of the ledger's start may fail, and then nothing can be opened.
+    watched.set("hold");
+    let address = daemon.address();
+    let asked = tokio::spawn(async move { post(address, &converse_path(ON_DEMAND), converse("hello")).await });
+    opened(&daemon).await;
     watched.set("fail");
-    let denied = daemon.post(&converse_path(ON_DEMAND), converse("hello")).await;
+    watched.unset("hold");
+    let denied = asked.await.unwrap();
     let sentence = refused(&denied, 503, "ServiceUnavailableException");
-    assert!(sentence.contains("cannot be recorded"), "{sentence}");
+    assert!(sentence.contains("cannot be recorded") && sentence.contains("flushed to the disk"), "{sentence}");
     assert!(received(&bedrock, "Converse").is_empty(), "what is not on the disk is not sent");
     let denied = daemon.record_of(&denied).await;
     watched.unset("fail");
@@ -125,6 +137,7 @@ async fn a_request_whose_client_leaves_during_its_flush_has_one_record() {
     let request = raw::converse(daemon.address(), ON_DEMAND, "hello", "");
     stream.write_all(request.as_bytes()).await.unwrap();
     watched.holds().await;
+    opened(&daemon).await;
     drop(stream);
     let left = daemon.record("who has left", |record| record["outcome"] == "client_disconnected").await;
     assert_eq!((left["statusCode"].as_u64(), left["attempts"].as_u64()), (Some(499), Some(0)), "{left}");
