@@ -97,8 +97,8 @@ impl Follower {
                     if is_over {
                         return;
                     }
-                    if count % TICKS_OF_STATUS == 0
-                        && !self.tell("status", status::status(&road, &self.peer, &scope)).await {
+                    let is_due = count % TICKS_OF_STATUS == 0;
+                    if is_due && !self.tell("status", status::status(&road, &self.peer, &scope)).await {
                         return;
                     }
                     count += 1;
