@@ -180,12 +180,8 @@ impl Query {
     /// A refusal (400) that names the first parameter that is unknown or has an invalid value.
     pub fn parse(raw_query: &str) -> Result<Query, Refusal> {
         let mut query = Query::default();
-        for pair in raw_query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decoded(value).ok_or_else(|| invalid(key, "be text in UTF-8"))?;
-            if value.is_empty() {
-                continue;
-            }
+        for parameter in parameters(raw_query) {
+            let (key, value) = parameter?;
             match key {
                 "timeRange" => {
                     query.range = TimeRange::NAMES
@@ -342,7 +338,19 @@ pub(super) fn invalid(key: &str, has_to: &str) -> Refusal {
     Refusal::new(RefusalKind::Validation, format!("the query parameter {key} has to {has_to}"))
 }
 
-pub(super) fn decoded(value: &str) -> Option<String> {
+/// The parameters of a URL's query that have a value, decoded.
+pub(crate) fn parameters(raw_query: &str) -> impl Iterator<Item = Result<(&str, String), Refusal>> {
+    raw_query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match decoded(value) {
+            None => Some(Err(invalid(key, "be text in UTF-8"))),
+            Some(value) if value.is_empty() => None,
+            Some(value) => Some(Ok((key, value))),
+        }
+    })
+}
+
+fn decoded(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
     Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
 }

@@ -1,6 +1,6 @@
 //! A question about a window of time: how long, of which requests, and by what they are told apart.
 
-use crate::auditor::query::{Scope, decoded, invalid};
+use crate::auditor::query::{Scope, invalid, parameters};
 use crate::error::Refusal;
 use crate::ledger::rollups::read::{Selection, Who};
 use crate::ledger::rollups::{Resolution, bounded};
@@ -75,12 +75,8 @@ impl Question {
             operation: None,
             region: None,
         };
-        for pair in raw_query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decoded(value).ok_or_else(|| invalid(key, "be text in UTF-8"))?;
-            if value.is_empty() {
-                continue;
-            }
+        for parameter in parameters(raw_query) {
+            let (key, value) = parameter?;
             match key {
                 "window" => {
                     question.window =
