@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 
 import programs
-from rig import Rig, bare_environment, end, free_port, processes, until_answers, until_ready
+from rig import Rig, bare_environment, end, free_port, processes, until_answers, until_open, until_ready
 
 # As long as a key of Bedrock, and in its form.
 KEY = "ABSK" + "bm90LWEtcmVhbC1iZWRyb2NrLWtleS1" * 4
@@ -190,6 +190,14 @@ def haproxy(protocol: str) -> Callable[[Rig], contextlib.AbstractContextManager[
     return start
 
 
+def bare(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+    """The libraries that the daemon is made with, and nothing else; it writes no line for a request."""
+    port, log = free_port(), rig.folder / "bare.log"
+    options = {"port": port, "upstream": rig.ports["http1"], "ca": rig.ca, "key": KEY, "threads": os.cpu_count()}
+    command = [rig.programs.load, "bare", *(f"--{name}={value}" for name, value in options.items())]
+    return process(command, log, lambda it: until_open(port, it), port, dict(os.environ))
+
+
 @contextlib.contextmanager
 def signer(rig: Rig) -> Iterator[Running]:
     """aws-sigv4-proxy signs and forwards; it writes no line for a request."""
@@ -248,6 +256,7 @@ ALL = [
     Subject("HAProxy", haproxy("http1")),
     Subject("HAProxy, HTTP/2 up", haproxy("http2")),
     Subject("aws-sigv4-proxy", signer),
+    Subject("hyper and rustls alone", bare),
     Subject("ours", daemon("http1")),
     Subject("ours, HTTP/2 up", daemon("http2")),
     Subject("ours, SigV4", daemon("http1", signs=True)),

@@ -1,5 +1,5 @@
-//! What `benches/compare` measures with: an upstream that costs as little as it can, and clients that put load on a proxy
-//! or on the upstream itself. Each command prints one JSON object.
+//! What `benches/compare` measures with: an upstream that costs as little as it can, a proxy that does as little as it can, and
+//! clients that put load on a proxy or on the upstream itself. Each of these prints one JSON object.
 //!
 //! Clients are threads that block: a request costs them little, and a thread that sleeps wakes closer to its time than
 //! a timer of tokio does, which counts milliseconds.
@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "no runtime serves anybody on the threads that sleep here")]
 
 mod account;
+mod bare;
 mod client;
 mod counted;
 mod eventstream;
@@ -28,6 +29,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 enum Command {
     /// Answers as Bedrock does, over TLS 1.3, until its standard input ends; prints its ports.
     Upstream(upstream::Arguments),
+    /// Forwards to the upstream and does nothing else.
+    Bare(bare::Arguments),
     /// Sends InvokeModel as fast as the answers come.
     Closed(requests::Closed),
     /// Sends InvokeModel at a fixed rate, whatever the answers do.
@@ -43,6 +46,7 @@ enum Command {
 fn main() -> Result<(), Error> {
     match Command::parse() {
         Command::Upstream(arguments) => upstream::run(&arguments),
+        Command::Bare(arguments) => bare::run(&arguments),
         Command::Closed(arguments) => requests::closed(&arguments),
         Command::Open(arguments) => requests::open(&arguments),
         Command::Counted(arguments) => counted::run(&arguments),
