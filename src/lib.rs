@@ -8,6 +8,7 @@
 
 mod admin;
 pub mod app;
+mod ascii;
 pub mod auditor;
 mod bidirectional;
 pub mod caller;

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 
 use http::Method;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{ModelPlace, OPERATIONS, Operation};
+use crate::ascii::{self, Alphabet};
 use crate::error::{Refusal, RefusalKind};
 
 /// RFC 3986 unreserved characters stand as they are, everything else is percent-encoded: what SigV4 and SDKs agree on.
@@ -27,15 +28,16 @@ pub struct Matched {
 /// # Errors
 /// 400 for a path that no SDK sends, 404 for one that is no operation.
 pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
-    let segments = segments(path)?;
+    let mut segments = segments(path)?;
     for operation in OPERATIONS {
         if operation.method == method.as_str()
-            && let Some(raw) = matches(operation.path, &segments)
+            && let Some(found) = matches(operation.path, segments.iter().map(|segment| segment.raw))
         {
+            let found = found.map(|at| segments.swap_remove(at).decoded);
             let identifier = match operation.model {
-                ModelPlace::Path | ModelPlace::Described => Some(identifier(raw.unwrap_or_default())?),
+                ModelPlace::Path | ModelPlace::Described => Some(identifier(found.unwrap_or_default())?),
                 _ => {
-                    let id = raw.map(identifier).transpose()?;
+                    let id = found.map(identifier).transpose()?;
                     // The path is sent as it came, and these identifiers are no ARNs.
                     if operation.group.is_some() && id.is_some_and(|id| id.contains('/')) {
                         return Err(Refusal::new(
@@ -49,7 +51,7 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
             return Ok(Matched { operation, identifier });
         }
     }
-    if is_misspelt(method, &segments)? {
+    if is_misspelt(method, &segments) {
         return Err(Refusal::new(
             RefusalKind::Validation,
             "the path spells an operation with percent-encoding or empty segments; send it as SDKs do.",
@@ -73,8 +75,8 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, Refusal> {
 
 /// What the other operations of bedrock-agent-runtime work on, by how their paths begin; none for a path that is none of
 /// theirs.
-fn of_agents(segments: &[&str]) -> Option<&'static str> {
-    match *segments.first()? {
+fn of_agents(segments: &[Segment<'_>]) -> Option<&'static str> {
+    match segments.first()?.raw {
         "knowledgebases" | "retrieveAndGenerate" | "retrieveAndGenerateStream" | "generateQuery" => {
             Some("knowledge bases")
         }
@@ -98,47 +100,58 @@ pub(crate) fn path_with(operation: &Operation, identifier: &str) -> String {
     path
 }
 
-/// The raw segments, after the checks that hold for every path.
-fn segments(path: &str) -> Result<Vec<&str>, Refusal> {
+/// One segment of a path.
+struct Segment<'a> {
+    /// As it came.
+    raw: &'a str,
+    decoded: Cow<'a, str>,
+}
+
+/// What nothing can be wrong with in a segment, unless it is one or two dots.
+const PLAIN: Alphabet = Alphabet::letters_digits_and(b"-_:.");
+
+/// The segments, after the checks that hold for every path.
+fn segments(path: &str) -> Result<Vec<Segment<'_>>, Refusal> {
     let invalid = |why: &'static str| Refusal::new(RefusalKind::Validation, why);
     let Some(rest) = path.strip_prefix('/') else {
         return Err(invalid("the request's target must be a path that starts with a slash."));
     };
-    let segments: Vec<&str> = rest.split('/').collect();
-    for segment in &segments {
-        let decoded = decode(segment)?;
-        // Nothing of what follows can be wrong with most segments.
-        let is_plain = decoded.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'.'));
-        if is_plain && !matches!(&*decoded, "." | "..") {
-            continue;
+    let mut segments = Vec::with_capacity(LONGEST);
+    for raw in ascii::split(rest, b'/') {
+        let decoded = decode(raw)?;
+        if !PLAIN.makes(decoded.as_bytes()) || matches!(&*decoded, "." | "..") {
+            if decoded.split('/').any(|part| part == "." || part == "..") {
+                return Err(invalid("the path holds a dot segment; send the path of one operation."));
+            }
+            if decoded.contains(|c: char| c.is_control()) {
+                return Err(invalid("the path holds a control character."));
+            }
+            // What one server takes for a separator, an escape or a parameter, and another for a letter.
+            if decoded.contains(['\\', ';', '%']) {
+                return Err(invalid(
+                    "the path holds a backslash, a semicolon or an encoded %; send the path of one operation.",
+                ));
+            }
         }
-        if decoded.split('/').any(|part| part == "." || part == "..") {
-            return Err(invalid("the path holds a dot segment; send the path of one operation."));
-        }
-        if decoded.contains(|c: char| c.is_control()) {
-            return Err(invalid("the path holds a control character."));
-        }
-        // What one server takes for a separator, an escape or a parameter, and another for a letter.
-        if decoded.contains(['\\', ';', '%']) {
-            return Err(invalid(
-                "the path holds a backslash, a semicolon or an encoded %; send the path of one operation.",
-            ));
-        }
+        segments.push(Segment { raw, decoded });
     }
     Ok(segments)
 }
 
-/// Matches a row; the first `{}` segment is returned raw.
-fn matches<'a>(pattern: &[&str], segments: &[&'a str]) -> Option<Option<&'a str>> {
+/// How many segments most paths have at most.
+const LONGEST: usize = 5;
+
+/// Matches a row; returns which segment is the first `{}`.
+fn matches<'a>(pattern: &[&str], segments: impl ExactSizeIterator<Item = &'a str>) -> Option<Option<usize>> {
     if segments.len() != pattern.len() {
         return None;
     }
     let mut found = None;
-    for (expected, segment) in pattern.iter().zip(segments) {
+    for (at, (expected, segment)) in pattern.iter().zip(segments).enumerate() {
         match *expected {
             "{}" if segment.is_empty() => return None,
-            "{}" => found = found.or(Some(*segment)),
-            literal if literal == *segment => {}
+            "{}" => found = found.or(Some(at)),
+            literal if literal == segment => {}
             _ => return None,
         }
     }
@@ -146,61 +159,58 @@ fn matches<'a>(pattern: &[&str], segments: &[&'a str]) -> Option<Option<&'a str>
 }
 
 /// Whether an upstream that decodes or tidies paths would take this for an operation, which it is not.
-fn is_misspelt(method: &Method, segments: &[&str]) -> Result<bool, Refusal> {
-    let mut tidy = Vec::with_capacity(segments.len());
-    for (at, segment) in segments.iter().enumerate() {
-        // A slash at the end is no misspelling: it is another path.
-        if !segment.is_empty() || at + 1 == segments.len() {
-            tidy.push(decode(segment)?);
-        }
-    }
-    let tidy: Vec<&str> = tidy.iter().flat_map(|segment| segment.split('/')).collect();
-    Ok(OPERATIONS
-        .iter()
-        .any(|operation| operation.method == method.as_str() && matches(operation.path, &tidy).is_some()))
+fn is_misspelt(method: &Method, segments: &[Segment<'_>]) -> bool {
+    // A slash at the end is no misspelling: it is another path.
+    let is_kept = |(at, segment): &(usize, &Segment<'_>)| !segment.raw.is_empty() || at + 1 == segments.len();
+    let kept = segments.iter().enumerate().filter(is_kept);
+    let tidy: Vec<&str> = kept.flat_map(|(_, segment)| segment.decoded.split('/')).collect();
+    let is_it = |operation: &&Operation| {
+        operation.method == method.as_str() && matches(operation.path, tidy.iter().copied()).is_some()
+    };
+    OPERATIONS.iter().any(is_it)
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
-    if !segment.as_bytes().contains(&b'%') {
-        return Ok(Cow::Borrowed(segment));
+    let invalid = |why: &'static str| Refusal::new(RefusalKind::Validation, why);
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let Some((before, escaped)) = ascii::split_once(segment, b'%') else { return Ok(Cow::Borrowed(segment)) };
+    let mut decoded = Vec::with_capacity(segment.len());
+    decoded.extend_from_slice(before.as_bytes());
+    for part in ascii::split(escaped, b'%').map(str::as_bytes) {
+        let byte = match part {
+            [high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        let Some((high, low)) = byte else {
+            return Err(invalid("the path holds a % that is not followed by two hex digits."));
+        };
+        decoded.push(high << 4 | low);
+        decoded.extend_from_slice(&part[2..]);
     }
-    let mut rest = segment.as_bytes();
-    while let Some(at) = memchr::memchr(b'%', rest) {
-        let hex = rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        if !hex {
-            return Err(Refusal::new(
-                RefusalKind::Validation,
-                "the path holds a % that is not followed by two hex digits.",
-            ));
-        }
-        rest = &rest[at + 3..];
-    }
-    percent_decode_str(segment)
-        .decode_utf8()
-        .map_err(|_| Refusal::new(RefusalKind::Validation, "the path is not UTF-8 after percent-decoding."))
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| invalid("the path is not UTF-8 after percent-decoding."))
 }
 
-/// Decodes an identifier and demands the alphabet of model IDs, profile IDs and ARNs.
-fn identifier(raw: &str) -> Result<String, Refusal> {
-    let decoded = decode(raw)?;
+/// Demands of a decoded identifier the alphabet of model IDs, profile IDs and ARNs.
+fn identifier(decoded: Cow<'_, str>) -> Result<String, Refusal> {
     check_identifier(&decoded)?;
     Ok(decoded.into_owned())
 }
+
+const IN_IDENTIFIERS: Alphabet = Alphabet::letters_digits_and(b".:/-_");
 
 /// Refuses an identifier that no model, profile, guardrail or ARN can have, so that nothing is smuggled into a path.
 ///
 /// # Errors
 /// 400, with what is wrong with it; the identifier is not quoted.
 pub fn check_identifier(identifier: &str) -> Result<(), Refusal> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b':' | b'/' | b'-' | b'_');
     // 2048 is the longest modelId of the service model.
-    if identifier.is_empty() || identifier.len() > 2048 || !identifier.bytes().all(plain) {
+    if identifier.is_empty() || identifier.len() > 2048 || !IN_IDENTIFIERS.makes(identifier.as_bytes()) {
         return Err(Refusal::new(
             RefusalKind::Validation,
             "the identifier in the request is not one of a model, an inference profile or an ARN.",
         ));
     }
-    if identifier.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+    if ascii::split(identifier, b'/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(Refusal::new(
             RefusalKind::Validation,
             "the identifier in the request holds an empty or a dot segment.",
