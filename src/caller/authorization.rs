@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
+use crate::ascii::{self, Alphabet};
 use crate::error::{Refusal, RefusalKind};
 use crate::settings::callers::is_access_key_id;
 use crate::sigv4::ALGORITHM;
@@ -107,8 +108,8 @@ pub(crate) fn claim<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Resul
     if presigned.is_some() || values.next().is_some() {
         return Err(Malformed::Several);
     }
-    let text = value.to_str().map_err(|_| Malformed::Text)?.trim();
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let text = value.to_str().map_err(|_| Malformed::Text)?.trim_ascii();
+    let (scheme, rest) = ascii::split_once(text, b' ').unwrap_or((text, ""));
     if scheme == ALGORITHM {
         return parse(rest).map(Claim::Signature);
     }
@@ -124,8 +125,8 @@ pub(crate) fn claim<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Resul
 /// Parses what follows the algorithm's name in an `Authorization` header.
 pub(crate) fn parse(parameters: &str) -> Result<Authorization<'_>, Malformed> {
     let (mut credential, mut signed_headers, mut signature) = (None, None, None);
-    for parameter in parameters.split(',') {
-        let (key, value) = parameter.trim_matches([' ', '\t']).split_once('=').ok_or(Malformed::Unknown)?;
+    for parameter in ascii::split(parameters, b',') {
+        let (key, value) = ascii::split_once(parameter.trim_ascii(), b'=').ok_or(Malformed::Unknown)?;
         let (name, slot) = match key {
             "Credential" => ("Credential", &mut credential),
             "SignedHeaders" => ("SignedHeaders", &mut signed_headers),
@@ -186,7 +187,9 @@ impl<'a> Authorization<'a> {
         presigned: Option<Presigned<'a>>,
     ) -> Result<Authorization<'a>, Malformed> {
         let (access_key_id, scope) = match credential {
-            Cow::Borrowed(text) => text.split_once('/').map(|(id, scope)| (Cow::Borrowed(id), Cow::Borrowed(scope))),
+            Cow::Borrowed(text) => {
+                ascii::split_once(text, b'/').map(|(id, scope)| (Cow::Borrowed(id), Cow::Borrowed(scope)))
+            }
             Cow::Owned(text) => {
                 text.split_once('/').map(|(id, scope)| (Cow::Owned(id.to_owned()), Cow::Owned(scope.to_owned())))
             }
@@ -198,41 +201,39 @@ impl<'a> Authorization<'a> {
         if !are_signed_headers(&signed_headers) {
             return Err(Malformed::SignedHeaders);
         }
-        if signature.len() != 64 || !signature.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if signature.len() != 64 || !IN_SIGNATURES.makes(signature.as_bytes()) {
             return Err(Malformed::Signature);
         }
         Ok(Authorization { access_key_id, scope, signed_headers, signature, presigned })
     }
 }
 
+const DIGITS: &[u8] = b"0123456789";
+const LOWERCASE: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+const IN_SIGNATURES: Alphabet = Alphabet::of(DIGITS).and(b"abcdef");
+const IN_DATES: Alphabet = Alphabet::of(DIGITS);
+/// Of the regions and services in a scope.
+const IN_WORDS: Alphabet = Alphabet::of(DIGITS).and(LOWERCASE).and(b"-_");
+const IN_SIGNED_HEADERS: Alphabet = Alphabet::of(DIGITS).and(LOWERCASE).and(b"-!#$%&'*+.^_`|~");
+
 fn is_scope(scope: &str) -> bool {
-    let word = |text: &str| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
-    };
-    let mut parts = scope.splitn(5, '/');
+    let is_word = |text: &[u8]| (1..=64).contains(&text.len()) && IN_WORDS.makes(text);
+    let mut parts = scope.as_bytes().splitn(5, |byte| *byte == b'/');
     let (Some(date), Some(region), Some(service), Some(terminator), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;
     };
-    date.len() == 8
-        && date.bytes().all(|b| b.is_ascii_digit())
-        && word(region)
-        && word(service)
-        && terminator == "aws4_request"
+    date.len() == 8 && IN_DATES.makes(date) && is_word(region) && is_word(service) && terminator == b"aws4_request"
 }
 
 fn are_signed_headers(names: &str) -> bool {
-    let others = |b: u8| b"!#$%&'*+.^_`|~".contains(&b);
-    let token = |name: &[u8]| {
-        // JavaScript v3 signs HTTP/2's pseudo-header under its own name.
-        name == b":authority"
-            || !name.is_empty() && name.iter().all(|b| matches!(b, b'a'..=b'z' | b'-' | b'0'..=b'9') || others(*b))
-    };
     let mut before: &[u8] = b"";
     for (index, name) in names.as_bytes().split(|b| *b == b';').enumerate() {
-        if index >= MAX_SIGNED_HEADERS || !token(name) || name <= before {
+        // JavaScript v3 signs HTTP/2's pseudo-header under its own name. No name is empty, as each is greater than the one
+        // before.
+        let is_name = IN_SIGNED_HEADERS.makes(name) || name == b":authority";
+        if index >= MAX_SIGNED_HEADERS || !is_name || name <= before {
             return false;
         }
         before = name;
@@ -292,6 +293,21 @@ mod tests {
         assert_eq!(parse(&format!("{good},")), Err(Malformed::Unknown));
         assert_eq!(parse(""), Err(Malformed::Unknown));
         assert_eq!(parse("Credential=x"), Err(Malformed::Missing("SignedHeaders")));
+    }
+
+    #[test]
+    fn each_part_has_its_alphabet() {
+        const LOWER: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        for byte in 0..=u8::MAX {
+            let text = [b'a', byte];
+            let in_words = LOWER.contains(&byte) || b"-_".contains(&byte);
+            assert_eq!(IN_WORDS.makes(&text), in_words, "{byte}");
+            let in_names = LOWER.contains(&byte) || b"-!#$%&'*+.^_`|~".contains(&byte);
+            assert_eq!(IN_SIGNED_HEADERS.makes(&text), in_names, "{byte}");
+            assert_eq!(IN_SIGNATURES.makes(&text), LOWER[..16].contains(&byte), "{byte}");
+            assert_eq!(IN_DATES.makes(&text[1..]), byte.is_ascii_digit(), "{byte}");
+        }
+        assert!(are_signed_headers(":authority;host") && !are_signed_headers(":path;host"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::partitions::Reach;
 use super::patterns;
 pub(crate) use super::secrets::Secret;
 use super::secrets::secret;
+use crate::ascii::Alphabet;
 use crate::config::callers as written;
 use crate::config::{ConfigError, DataRetention, FilePath, Glob, Source};
 use crate::operation;
@@ -361,8 +362,8 @@ pub(super) fn classification_name(
 
 /// The spelling of an access key id: what AWS issues, and what people write into a configuration for local use.
 pub(crate) fn is_access_key_id(text: &str) -> bool {
-    (1..=MAX_ACCESS_KEY_ID).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b',' | b'=' | b'"'))
+    const IN_IDS: Alphabet = Alphabet::letters_digits_and(b"!#$%&'()*+-.:;<>?@[\\]^_`{|}~");
+    (1..=MAX_ACCESS_KEY_ID).contains(&text.len()) && IN_IDS.makes(text.as_bytes())
 }
 
 /// The spelling of a data classification (and of a caller's name): it stands in headers, records and logs.

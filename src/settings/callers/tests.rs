@@ -22,6 +22,16 @@ fn load(text: &str) -> Result<Settings, String> {
     Settings::load(&path).map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "{dir}"))
 }
 
+#[test]
+fn access_key_ids_are_of_visible_characters_that_separate_nothing() {
+    for byte in 0..128_u8 {
+        let is_one = byte.is_ascii_graphic() && !b"/,=\"".contains(&byte);
+        assert_eq!(super::is_access_key_id(&format!("AKIA{}", char::from(byte))), is_one, "{byte}");
+    }
+    assert!(!super::is_access_key_id("") && !super::is_access_key_id("AKI\u{c4}"));
+    assert!(super::is_access_key_id(&"a".repeat(128)) && !super::is_access_key_id(&"a".repeat(129)));
+}
+
 const KEY: &str = "access_key_id = \"LOCAL\"\nsecret_access_key_file = \"{dir}/secret\"\n";
 
 #[test]
