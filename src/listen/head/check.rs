@@ -2,6 +2,7 @@
 
 use super::fault::{FAULT_HEADER, Fault, MAX_HEADERS};
 use super::{Chunk, State};
+use crate::ascii::Alphabet;
 
 /// Judges a head (without its last empty line) and says what follows it.
 pub(super) fn check(head: &[u8]) -> Result<State, Fault> {
@@ -10,6 +11,8 @@ pub(super) fn check(head: &[u8]) -> Result<State, Fault> {
     let version = request_line(line)?;
     let (mut host, mut length, mut chunked) = (0, None, false);
     let (mut authorization, mut content_type, mut count) = (0, 0, 0);
+    // All at once, because a look at each value for itself takes longer.
+    let may_hold_control = holds_control(head);
     for line in lines {
         let line = line?;
         count += 1;
@@ -21,17 +24,17 @@ pub(super) fn check(head: &[u8]) -> Result<State, Fault> {
         }
         let colon = memchr::memchr(b':', line).ok_or(Fault::HeaderLine)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if !is_token(name) || holds_control(value) {
+        if !is_token(name) || (may_hold_control && holds_control(value)) {
             return Err(Fault::HeaderLine);
         }
-        // After that check: a form feed is white space to `trim_ascii`, and none in HTTP.
-        let value = value.trim_ascii();
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             4 if is("host") => host += 1,
             12 if is("content-type") => content_type += 1,
             13 if is("authorization") => authorization += 1,
             14 if is("content-length") => {
+                // A form feed is white space to `trim_ascii`, and none in HTTP; it has been refused above.
+                let value = value.trim_ascii();
                 let digits = !value.is_empty() && value.len() < 19 && value.iter().all(u8::is_ascii_digit);
                 let number =
                     std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse::<u64>().ok());
@@ -40,7 +43,7 @@ pub(super) fn check(head: &[u8]) -> Result<State, Fault> {
                 }
             }
             17 if is("transfer-encoding") => {
-                if chunked || !value.eq_ignore_ascii_case(b"chunked") || version == 0 {
+                if chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") || version == 0 {
                     return Err(Fault::Encoding);
                 }
                 chunked = true;
@@ -104,49 +107,28 @@ fn request_line(line: &[u8]) -> Result<u8, Fault> {
 /// Whether the library takes this for a target. It knows other characters that a target cannot hold, and would answer them by
 /// an empty 400.
 fn is_target(target: &[u8]) -> bool {
-    if target.len() <= COMMON_TARGET && all(target, &COMMON_IN_TARGETS) {
+    if target.len() <= COMMON_TARGET && COMMON_IN_TARGETS.makes(target) {
         return true;
     }
     target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') && http::Uri::try_from(target).is_ok()
 }
 
 fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && all(text, &IN_TOKENS)
+    !text.is_empty() && IN_TOKENS.makes(text)
 }
 
-/// A control character that no value of a header may hold. Without a way out of the loop, which lets the compiler look at many
-/// bytes at once.
-fn holds_control(value: &[u8]) -> bool {
-    value.iter().fold(false, |any, byte| any | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f))
+/// A control character that no value of a header may hold, nor a head but for the ends of its lines. Without a way out of the
+/// loop, which lets the compiler look at many bytes at once.
+fn holds_control(text: &[u8]) -> bool {
+    let is_control = |byte: u8| (byte < b' ') & !matches!(byte, b'\t' | b'\r' | b'\n') | (byte == 0x7f);
+    text.iter().fold(false, |any, byte| any | is_control(*byte))
 }
 
-/// Which bytes may stand somewhere.
-type Bytes = [bool; 256];
-
-const IN_TOKENS: Bytes = letters_digits_and(b"!#$%&'*+-.^_`|~");
+const IN_TOKENS: Alphabet = Alphabet::letters_digits_and(b"!#$%&'*+-.^_`|~");
 /// What the targets of SDKs are made of.
-const COMMON_IN_TARGETS: Bytes = letters_digits_and(b"/-._~%:?=&");
+const COMMON_IN_TARGETS: Alphabet = Alphabet::letters_digits_and(b"/-._~%:?=&");
 /// Longer ones the library looks at itself.
 const COMMON_TARGET: usize = 4096;
-
-const fn letters_digits_and(others: &[u8]) -> Bytes {
-    let mut bytes = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        bytes[byte as usize] = byte.is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut at = 0;
-    while at < others.len() {
-        bytes[others[at] as usize] = true;
-        at += 1;
-    }
-    bytes
-}
-
-fn all(text: &[u8], allowed: &Bytes) -> bool {
-    text.iter().all(|byte| allowed[usize::from(*byte)])
-}
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +138,7 @@ mod tests {
     fn what_is_common_in_targets_the_library_takes_too() {
         for byte in 0..=u8::MAX {
             for target in [vec![b'/', byte], vec![b'/', byte, b'a'], vec![b'/', b'?', byte], vec![b'/', byte, byte]] {
-                let is_common = all(&target, &COMMON_IN_TARGETS);
+                let is_common = COMMON_IN_TARGETS.makes(&target);
                 assert!(!is_common || http::Uri::try_from(&target[..]).is_ok(), "{target:?}");
                 let graphic = target.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
                 assert_eq!(is_target(&target), graphic && http::Uri::try_from(&target[..]).is_ok(), "{target:?}");
@@ -171,7 +153,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let is_part = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             assert_eq!(is_token(&[b'a', byte]), is_part, "{byte}");
-            let is_control = byte != b'\t' && byte.is_ascii_control();
+            let is_control = !b"\t\r\n".contains(&byte) && byte.is_ascii_control();
             assert_eq!(holds_control(&[b'a', byte, b'b']), is_control, "{byte}");
         }
         assert!(!is_token(b""));
