@@ -82,6 +82,7 @@ mod tests {
             ),
             ("ConverseStream", r#"{"inferenceConfig":{"maxTokens": 77}}"#),
             ("Converse", r#"{"additionalModelRequestFields":{"max_tokens":77}}"#),
+            ("Converse", r#"{"\u0061dditionalModelRequestField\u0073":{"m\u0061x_token\u0073":77}}"#),
             ("InvokeModel", r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":77,"messages":[]}"#),
             ("InvokeModel", r#"{"prompt":"\n\nHuman: hi","max_tokens_to_sample":77}"#),
             ("InvokeModel", r#"{"inputText":"hi","textGenerationConfig":{"maxTokenCount":77,"topP":1}}"#),

@@ -17,53 +17,72 @@ pub(super) struct Found<'a> {
     pub(super) tier: AskedTier<'a>,
 }
 
-/// The bounds, by vendor: Anthropic and Mistral, Converse and AI21, Llama, Titan, Nova, OpenAI (two), Anthropic's old one.
-const BOUNDS: [&[u8]; 8] = [
-    b"max_tokens",
-    b"maxTokens",
-    b"max_gen_len",
-    b"maxTokenCount",
-    b"max_new_tokens",
-    b"max_completion_tokens",
-    b"max_output_tokens",
-    b"max_tokens_to_sample",
-];
-
-/// The objects at the top level in which a bound may stand.
-const PARENTS: [&[u8]; 6] = [
-    b"inferenceConfig",
-    b"textGenerationConfig",
-    b"additionalModelRequestFields",
-    b"inference_config",
-    b"generation_config",
-    b"parameters",
-];
-
-/// Keys at the top level that only embeddings, rerankers and image models know.
-const SILENT: [&[u8]; 12] = [
-    b"inputText",
-    b"inputImage",
-    b"embeddingConfig",
-    b"embeddingTypes",
-    b"embedding_types",
-    b"dimensions",
-    b"normalize",
-    b"texts",
-    b"input_type",
-    b"inputType",
-    b"documents",
-    b"taskType",
-];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Other,
+/// A key that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// A bound on the answer's tokens.
     Bound,
+    /// An object at the top level in which a bound may stand.
     Parent,
-    /// Its value is a tier's name.
+    /// A key at the top level that only embeddings, rerankers and image models know.
+    Silent,
+    /// A prompt, at the top level.
+    Prompt,
     Tier,
-    /// Its value is an object whose `type` is a tier's name, as Converse has it.
     TierObject,
+    /// In the object that names a tier.
+    Type,
+}
+
+impl Name {
+    /// The bounds by vendor: Anthropic and Mistral, Converse and AI21, Llama, Titan, Nova, OpenAI (two), Anthropic's old one.
+    fn of(key: &[u8]) -> Option<Name> {
+        match key {
+            b"max_tokens"
+            | b"maxTokens"
+            | b"max_gen_len"
+            | b"maxTokenCount"
+            | b"max_new_tokens"
+            | b"max_completion_tokens"
+            | b"max_output_tokens"
+            | b"max_tokens_to_sample" => Some(Name::Bound),
+            b"inferenceConfig"
+            | b"textGenerationConfig"
+            | b"additionalModelRequestFields"
+            | b"inference_config"
+            | b"generation_config"
+            | b"parameters" => Some(Name::Parent),
+            b"inputText" | b"inputImage" | b"embeddingConfig" | b"embeddingTypes" | b"embedding_types"
+            | b"dimensions" | b"normalize" | b"texts" | b"input_type" | b"inputType" | b"documents" | b"taskType" => {
+                Some(Name::Silent)
+            }
+            b"messages" | b"prompt" => Some(Name::Prompt),
+            b"service_tier" => Some(Name::Tier),
+            b"serviceTier" => Some(Name::TierObject),
+            b"type" => Some(Name::Type),
+            _ => None,
+        }
+    }
+
+    /// The same of a key as it stands in JSON, where escapes may write a part of it.
+    fn written(text: &[u8]) -> Option<Name> {
+        Name::of(text).or_else(|| {
+            let mut key = [0; Name::LONGEST];
+            Name::of(unescaped(text.contains(&b'\\').then_some(text)?, &mut key)?)
+        })
+    }
+
+    const LONGEST: usize = 28;
+
+    /// Whether it matters at this depth.
+    fn matters(self, depth: usize, in_tier: bool) -> bool {
+        match self {
+            Name::Type => in_tier && depth == 2,
+            _ if in_tier && depth == 2 => false,
+            Name::Bound | Name::Tier => true,
+            Name::Parent | Name::Silent | Name::Prompt | Name::TierObject => depth == 1,
+        }
+    }
 }
 
 pub(super) fn scan(body: &[u8]) -> Found<'_> {
@@ -73,7 +92,7 @@ pub(super) fn scan(body: &[u8]) -> Found<'_> {
     // Whether the containers at depth 1 and 2 are objects whose keys matter.
     let mut matters = [false; 3];
     let mut in_tier = false;
-    let mut key = Key::Other;
+    let mut key = None;
     let mut key_next = false;
     let mut at = 0;
     loop {
@@ -88,12 +107,10 @@ pub(super) fn scan(body: &[u8]) -> Found<'_> {
                 let text = &body[at..end];
                 at = (end + 1).min(body.len());
                 if key_next && depth <= 2 && matters[depth] {
-                    key = classify(text, depth, in_tier);
-                    if depth == 1 {
-                        found.no_output |= is_one_of(text, &SILENT);
-                        speaks |= is_one_of(text, &PARENTS) || is_one_of(text, &[b"messages", b"prompt"]);
-                    }
-                } else if key == Key::Tier {
+                    key = Name::written(text).filter(|name| name.matters(depth, in_tier));
+                    found.no_output |= key == Some(Name::Silent);
+                    speaks |= matches!(key, Some(Name::Parent | Name::Prompt));
+                } else if matches!(key, Some(Name::Tier | Name::Type)) {
                     found.tier = found.tier.and(AskedTier::of(text));
                 } else if let Some(tokens) = media(text) {
                     found.media_bytes += text.len() as u64;
@@ -107,44 +124,44 @@ pub(super) fn scan(body: &[u8]) -> Found<'_> {
                 match depth {
                     1 => matters[1] = object,
                     2 => {
-                        in_tier = object && key == Key::TierObject;
-                        matters[2] = object && matters[1] && (key == Key::Parent || in_tier);
+                        in_tier = object && key == Some(Name::TierObject);
+                        matters[2] = object && matters[1] && (key == Some(Name::Parent) || in_tier);
                     }
                     _ => {}
                 }
                 key_next = object;
-                key = Key::Other;
+                key = None;
             }
             b'}' | b']' => {
                 depth = depth.saturating_sub(1);
                 key_next = false;
-                key = Key::Other;
+                key = None;
             }
             b',' => {
                 key_next = true;
-                key = Key::Other;
+                key = None;
             }
             b':' => {
-                if key == Key::Bound
+                if key == Some(Name::Bound)
                     && let Some(bound) = number(&body[at..])
                 {
                     found.output = found.output.max(Some(bound));
                 }
                 let wanted = match key {
-                    Key::Tier => b'"',
-                    Key::TierObject => b'{',
-                    Key::Parent => continue,
-                    Key::Other | Key::Bound => {
-                        key = Key::Other;
+                    Some(Name::Tier | Name::Type) => b'"',
+                    Some(Name::TierObject) => b'{',
+                    Some(Name::Parent) => continue,
+                    _ => {
+                        key = None;
                         continue;
                     }
                 };
                 match body[at..].iter().find(|byte| !byte.is_ascii_whitespace()) {
                     Some(byte) if *byte == wanted => {}
-                    Some(b'n') => key = Key::Other,
+                    Some(b'n') => key = None,
                     _ => {
                         found.tier = AskedTier::Unclear;
-                        key = Key::Other;
+                        key = None;
                     }
                 }
             }
@@ -155,46 +172,25 @@ pub(super) fn scan(body: &[u8]) -> Found<'_> {
     found
 }
 
-fn classify(text: &[u8], depth: usize, in_tier: bool) -> Key {
-    if depth == 2 && in_tier {
-        if is_one_of(text, &[b"type"]) { Key::Tier } else { Key::Other }
-    } else if is_one_of(text, &[b"service_tier"]) {
-        Key::Tier
-    } else if depth == 1 && is_one_of(text, &[b"serviceTier"]) {
-        Key::TierObject
-    } else if is_one_of(text, &BOUNDS) {
-        Key::Bound
-    } else if depth == 1 && is_one_of(text, &PARENTS) {
-        Key::Parent
-    } else {
-        Key::Other
-    }
-}
-
-fn is_one_of(text: &[u8], names: &[&[u8]]) -> bool {
-    names.contains(&text) || (text.contains(&b'\\') && names.iter().any(|name| spells(text, name)))
-}
-
-/// Whether a JSON string with escapes spells an ASCII name.
-fn spells(text: &[u8], name: &[u8]) -> bool {
+/// A key whose escapes write ASCII characters by their numbers. None if it has others, which no name that matters has, or is
+/// longer than all of these.
+fn unescaped<'a>(text: &[u8], key: &'a mut [u8; Name::LONGEST]) -> Option<&'a [u8]> {
+    let mut length = 0;
     let mut rest = text;
-    for &wanted in name {
+    while let Some(&first) = rest.first() {
         let (byte, used) = match rest {
             [b'\\', b'u', hex @ ..] => {
-                let Some(code) = hex.get(..4).and_then(|hex| std::str::from_utf8(hex).ok()) else { return false };
-                let Ok(code) = u32::from_str_radix(code, 16) else { return false };
-                (u8::try_from(code).unwrap_or(0), 6)
+                let code = std::str::from_utf8(hex.get(..4)?).ok()?;
+                (u8::try_from(u32::from_str_radix(code, 16).ok()?).ok()?, 6)
             }
-            // No name holds a character that has a short escape.
-            [b'\\', ..] | [] => return false,
-            [byte, ..] => (*byte, 1),
+            [b'\\', ..] => return None,
+            _ => (first, 1),
         };
-        if byte != wanted {
-            return false;
-        }
+        *key.get_mut(length)? = byte;
+        length += 1;
         rest = &rest[used..];
     }
-    rest.is_empty()
+    Some(&key[..length])
 }
 
 /// A number of 0 or more, rounded down; one that is too large for the type is the largest.
