@@ -14,29 +14,34 @@ impl Object {
         Object { bytes: Vec::with_capacity(bytes) }
     }
 
+    #[inline]
     pub(crate) fn text(&mut self, name: &'static str, text: &str) {
         self.name(name);
         quote(&mut self.bytes, text);
     }
 
+    #[inline]
     pub(crate) fn text_if(&mut self, name: &'static str, text: Option<&str>) {
         if let Some(text) = text {
             self.text(name, text);
         }
     }
 
+    #[inline]
     pub(crate) fn number(&mut self, name: &'static str, number: impl Serialize) {
         self.name(name);
         // Writing into a Vec cannot fail.
         let _ = serde_json::to_writer(&mut self.bytes, &number);
     }
 
+    #[inline]
     pub(crate) fn number_if(&mut self, name: &'static str, number: Option<impl Serialize>) {
         if let Some(number) = number {
             self.number(name, number);
         }
     }
 
+    #[inline]
     pub(crate) fn flag(&mut self, name: &'static str, flag: bool) {
         self.name(name);
         self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
@@ -66,7 +71,8 @@ impl Object {
         self.bytes
     }
 
-    /// The name of a member, which needs no escape.
+    /// The name of a member, which needs no escape. Inlined, so that the compiler knows its length and calls nothing to copy it.
+    #[inline(always)]
     fn name(&mut self, name: &'static str) {
         self.begin_member();
         self.bytes.push(b'"');
@@ -81,9 +87,7 @@ impl Object {
 
 /// Appends a text in quotes. Most need no escape, and are copied.
 fn quote(bytes: &mut Vec<u8>, text: &str) {
-    // Without a way out of the loop, which lets the compiler look at many bytes at once.
-    let needs_escape = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    if text.bytes().fold(false, |any, byte| any | needs_escape(byte)) {
+    if needs_escape(text.as_bytes()) {
         // Writing into a Vec cannot fail.
         let _ = serde_json::to_writer(bytes, text);
         return;
@@ -92,6 +96,23 @@ fn quote(bytes: &mut Vec<u8>, text: &str) {
     bytes.push(b'"');
     bytes.extend_from_slice(text.as_bytes());
     bytes.push(b'"');
+}
+
+fn needs_escape(text: &[u8]) -> bool {
+    in_steps::<16>(text).or_else(|| in_steps::<8>(text)).unwrap_or_else(|| holds_escape(text))
+}
+
+/// Whether a text holds what needs an escape; none if it is shorter than a step. The last step overlaps the one before it.
+fn in_steps<const STEP: usize>(text: &[u8]) -> Option<bool> {
+    let last = text.last_chunk::<STEP>()?;
+    let (steps, _) = text.as_chunks::<STEP>();
+    Some(steps.iter().fold(holds_escape(last), |any, step| any | holds_escape(step)))
+}
+
+#[inline]
+fn holds_escape(text: &[u8]) -> bool {
+    // Without a way out of the loop, which lets the compiler look at many bytes at once.
+    text.iter().fold(false, |any, &byte| any | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
 }
 
 #[cfg(test)]
