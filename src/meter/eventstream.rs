@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::streamed::{Streamed, for_each_text_member};
+use super::value::Value;
 use super::{Ending, Metered, usage};
 use crate::eventstream::{Header, PRELUDE, Prelude, STRING, TRAILER, header};
 use crate::record::Usage;
@@ -133,8 +134,8 @@ impl EventStream {
             Event::Chunk => self.chunk(payload),
             Event::Metadata => {
                 self.has_ended = true;
-                let json: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
-                self.merge(usage::of_object(&json["usage"]));
+                let json: Value<'_> = serde_json::from_slice(payload).unwrap_or_default();
+                self.merge(usage::of_object(json.get("usage")));
                 self.service_tier = usage::tier_of(&json).or(self.service_tier.take());
             }
             Event::Exception(name) => self.exception = Some(name),
@@ -220,17 +221,19 @@ impl EventStream {
 /// InvokeModelWithResponseStream ends with the chunk that bears Bedrock's metrics; Anthropic's own end is a `message_stop`.
 fn is_final_chunk(payload: &[u8]) -> bool {
     use base64::Engine;
-    let chunk: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
-    let bytes = chunk["bytes"].as_str().and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-    let event: serde_json::Value = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
-    event.get("amazon-bedrock-invocationMetrics").is_some() || event["type"] == "message_stop"
+    let chunk: Value<'_> = serde_json::from_slice(payload).unwrap_or_default();
+    let bytes =
+        chunk.get("bytes").as_str().and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    let bytes = bytes.unwrap_or_default();
+    let event: Value<'_> = serde_json::from_slice(&bytes).unwrap_or_default();
+    event.has("amazon-bedrock-invocationMetrics") || event.get("type").as_str() == Some("message_stop")
 }
 
 /// The model's event that a chunk holds.
 fn decoded(payload: &[u8]) -> Option<Vec<u8>> {
     use base64::Engine;
-    let chunk: serde_json::Value = serde_json::from_slice(payload).ok()?;
-    base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes")?.as_str()?).ok()
+    let chunk: Value<'_> = serde_json::from_slice(payload).ok()?;
+    base64::engine::general_purpose::STANDARD.decode(chunk.get("bytes").as_str()?).ok()
 }
 
 enum Event {

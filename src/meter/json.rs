@@ -1,15 +1,14 @@
 //! A JSON answer of any size, read in passing and in constant memory for the few top-level values that tell usage.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 use super::Metered;
 use super::usage::{self, TOP_LEVEL_KEYS};
+use super::value::Value;
 use crate::structure;
 
 /// Longer than any usage object.
 const MAX_VALUE: usize = 8 * 1024;
-/// What most usage objects have room in.
-const COMMON_VALUE: usize = 256;
 /// Longer than any key of interest.
 const MAX_KEY: usize = 64;
 
@@ -21,18 +20,42 @@ pub(crate) struct JsonAnswer {
     escaped: bool,
     /// At depth 1 the next string is a key.
     expects_key: bool,
+    /// The beginning of a key that comes in pieces.
     key: Vec<u8>,
+    /// The last key, if it is one of interest.
+    named: Option<&'static str>,
     /// The value of a key of interest, as far as it has come.
-    value: Option<Vec<u8>>,
-    found: Map<String, Value>,
+    value: Option<Member>,
+    /// Each key once.
+    found: Vec<Member>,
 }
 
+/// A key of interest and its value, as it stands in the document.
+type Member = (&'static str, Vec<u8>);
+
 impl JsonAnswer {
-    pub(crate) fn feed(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            let used = if self.in_string { self.string(data) } else { self.structure(data) };
-            data = &data[used..];
+    pub(crate) fn feed(&mut self, data: &[u8]) {
+        let mut at = 0;
+        // Where the value stands that is not kept yet.
+        let mut from = 0;
+        while at < data.len() {
+            if self.in_string {
+                at += self.string(&data[at..]);
+                continue;
+            }
+            let rest = &data[at..];
+            at += if self.depth == 1 { before_next_member(rest) } else { structure::plain(rest) };
+            let Some(&byte) = data.get(at) else { break };
+            if self.depth == 1 && matches!(byte, b',' | b'}') {
+                self.keep(&data[from..at]);
+                self.value_ends();
+            }
+            at += 1;
+            if self.structure(byte) {
+                from = at;
+            }
         }
+        self.keep(&data[from..]);
     }
 
     /// Inside a string: up to its end.
@@ -54,31 +77,34 @@ impl JsonAnswer {
         if self.in_string {
             used = data.len();
         }
-        if self.depth == 1 && self.expects_key && self.key.len() <= MAX_KEY {
-            self.key.extend_from_slice(&data[..used.min(MAX_KEY + 1)]);
+        if self.depth == 1 && self.expects_key {
+            self.key(&data[..used]);
         }
-        self.keep(&data[..used]);
         used
     }
 
-    /// Outside of strings: up to the next byte that counts, or that one.
-    fn structure(&mut self, data: &[u8]) -> usize {
-        let plain = if self.depth == 1 { before_next_member(data) } else { structure::plain(data) };
-        if plain > 0 {
-            self.keep(&data[..plain]);
-            return plain;
+    /// A part of a key, with the closing quote if that has come.
+    fn key(&mut self, part: &[u8]) {
+        if self.in_string {
+            if self.key.len() <= MAX_KEY {
+                self.key.extend_from_slice(&part[..part.len().min(MAX_KEY + 1)]);
+            }
+            return;
         }
-        let byte = data[0];
-        if self.depth == 1 && matches!(byte, b',' | b'}') {
-            self.value_ends();
-        }
+        let last = part.strip_suffix(b"\"").unwrap_or(part);
+        let is_it = |name: &&&str| match self.key.is_empty() {
+            true => name.as_bytes() == last,
+            false => name.as_bytes().strip_prefix(&*self.key) == Some(last),
+        };
+        self.named = TOP_LEVEL_KEYS.iter().find(is_it).copied();
+    }
+
+    /// A byte outside of strings that counts. Whether a value of interest begins behind it.
+    fn structure(&mut self, byte: u8) -> bool {
         match byte {
             b'"' => {
                 self.in_string = true;
-                if self.depth == 1 && self.expects_key {
-                    self.key.clear();
-                    self.key.reserve(MAX_KEY + 1);
-                }
+                self.key.clear();
             }
             b'{' | b'[' => {
                 self.depth = self.depth.saturating_add(1);
@@ -88,39 +114,40 @@ impl JsonAnswer {
             b',' if self.depth == 1 => self.expects_key = true,
             b':' if self.depth == 1 && self.expects_key => {
                 self.expects_key = false;
-                // The closing quote is part of what was kept.
-                let key = self.key.strip_suffix(b"\"").unwrap_or(&self.key);
-                if TOP_LEVEL_KEYS.iter().any(|name| name.as_bytes() == key) {
-                    self.value = Some(Vec::with_capacity(COMMON_VALUE));
+                if let Some(name) = self.named {
+                    self.value = Some((name, Vec::new()));
+                    return true;
                 }
-                return 1;
             }
             _ => {}
         }
-        self.keep(&[byte]);
-        1
+        false
     }
 
     fn keep(&mut self, data: &[u8]) {
-        if let Some(value) = &mut self.value {
-            if value.len() + data.len() > MAX_VALUE {
-                self.value = None;
-            } else {
-                value.extend_from_slice(data);
-            }
+        let Some((_, value)) = &mut self.value else { return };
+        if value.len() + data.len() > MAX_VALUE {
+            self.value = None;
+        } else {
+            value.extend_from_slice(data);
         }
     }
 
     fn value_ends(&mut self) {
-        let Some(value) = self.value.take() else { return };
-        let key = self.key.strip_suffix(b"\"").unwrap_or(&self.key);
-        if let (Ok(key), Ok(value)) = (std::str::from_utf8(key), serde_json::from_slice(&value)) {
-            self.found.insert(key.to_owned(), value);
+        let Some((name, value)) = self.value.take() else { return };
+        match self.found.iter_mut().find(|(known, _)| *known == name) {
+            None => self.found.push((name, value)),
+            // The last one holds, of those that can be read.
+            Some((_, earlier)) if serde_json::from_slice::<Value<'_>>(&value).is_ok() => *earlier = value,
+            Some(_) => {}
         }
     }
 
     pub(crate) fn finish(self) -> Metered {
-        let answer = Value::Object(self.found);
+        let found = self.found.iter();
+        let members =
+            found.filter_map(|(name, value)| Some((Cow::Borrowed(*name), serde_json::from_slice(value).ok()?)));
+        let answer = Value::Object(members.collect());
         let usage = usage::of_answer(&answer).unwrap_or_default();
         Metered { usage, service_tier: usage::tier_of(&answer), ..Metered::default() }
     }

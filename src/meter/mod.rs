@@ -5,6 +5,7 @@ pub(crate) mod json;
 pub(crate) mod sse;
 pub(crate) mod streamed;
 pub(crate) mod usage;
+mod value;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::streamed::Streamed;
+use super::value::Value;
 use super::{Ending, Metered, usage};
 use crate::record::Usage;
 use crate::upstream::answer::word;
@@ -68,7 +69,7 @@ impl ServerSentEvents {
         if !tells_tier && TELLING.iter().all(|word| word.find(data).is_none()) {
             return;
         }
-        let Ok(event) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+        let Ok(event) = serde_json::from_slice::<Value<'_>>(data) else { return };
         if let Some(usage) = usage::of_answer(&event) {
             if usage.output_tokens.is_some() {
                 self.streamed.counted();
@@ -77,10 +78,10 @@ impl ServerSentEvents {
         }
         self.service_tier = usage::tier_of(&event).or(self.service_tier.take());
         let ends = ["message_stop", "response.completed", "response.incomplete", "response.failed"];
-        self.has_ended |= event["type"].as_str().is_some_and(|kind| ends.contains(&kind));
-        let error = &event["error"];
+        self.has_ended |= event.get("type").as_str().is_some_and(|kind| ends.contains(&kind));
+        let error = event.get("error");
         if error.is_object() {
-            let kind = error["type"].as_str().or_else(|| error["code"].as_str()).unwrap_or("error");
+            let kind = error.get("type").as_str().or_else(|| error.get("code").as_str()).unwrap_or("error");
             self.exception = Some(word(kind));
         }
     }

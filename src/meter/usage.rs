@@ -1,8 +1,8 @@
 //! Token counts under all the names that vendors give them. What is not there is unknown, never 0.
 
 use http::header::HeaderName;
-use serde_json::Value;
 
+use super::value::Value;
 use crate::record::Usage;
 use crate::service_tier;
 
@@ -46,9 +46,9 @@ pub(crate) fn of_headers(headers: &http::HeaderMap) -> Usage {
 ///
 /// OpenAI counts cached tokens among those of the input and tells them apart in `…_tokens_details`; they are taken out
 /// here. All others count them beside the input.
-pub(crate) fn of_object(usage: &Value) -> Usage {
-    let count = |names: &[&str]| names.iter().find_map(|name| number(usage.get(name)?));
-    let included = |name: &str| number(usage.get(name)?.get("cached_tokens")?);
+pub(super) fn of_object(usage: &Value<'_>) -> Usage {
+    let count = |names: &[&str]| names.iter().find_map(|name| usage.get(name).count());
+    let included = |name: &str| usage.get(name).get("cached_tokens").count();
     let beside = count(&["cacheReadInputTokens", "cacheReadInputTokenCount", "cache_read_input_tokens"]);
     let included =
         included("prompt_tokens_details").or_else(|| included("input_tokens_details").filter(|_| beside.is_none()));
@@ -76,14 +76,16 @@ struct Written {
 }
 
 /// Converse has a list of `cacheDetails`, Anthropic an object `cache_creation`.
-fn written(usage: &Value) -> Option<Written> {
-    let parts: Vec<(bool, u64)> = match (&usage["cacheDetails"], &usage["cache_creation"]) {
-        (Value::Array(details), _) => {
-            details.iter().filter_map(|part| Some((part["ttl"] == "1h", number(&part["inputTokens"])?))).collect()
+fn written(usage: &Value<'_>) -> Option<Written> {
+    let parts: Vec<(bool, u64)> = match (usage.get("cacheDetails"), usage.get("cache_creation")) {
+        (Value::List(details), _) => {
+            let part =
+                |part: &Value<'_>| Some((part.get("ttl").as_str() == Some("1h"), part.get("inputTokens").count()?));
+            details.iter().filter_map(part).collect()
         }
         (_, creation) => [("ephemeral_5m_input_tokens", false), ("ephemeral_1h_input_tokens", true)]
             .into_iter()
-            .filter_map(|(name, hour)| Some((hour, number(creation.get(name)?)?)))
+            .filter_map(|(name, hour)| Some((hour, creation.get(name).count()?)))
             .collect(),
     };
     let sum = |wanted: fn(bool) -> bool| {
@@ -94,19 +96,19 @@ fn written(usage: &Value) -> Option<Written> {
 
 /// From a whole answer or stream event: `usage` at the top, in `message` (Anthropic's first event), in `response`
 /// (OpenAI's last), Bedrock's invocation metrics, or the counts that Llama and Titan put at the top.
-pub(crate) fn of_answer(answer: &Value) -> Option<Usage> {
+pub(super) fn of_answer(answer: &Value<'_>) -> Option<Usage> {
     let mut usage = Usage::default();
     for counts in [
-        &answer["usage"],
-        &answer["message"]["usage"],
-        &answer["response"]["usage"],
-        &answer["amazon-bedrock-invocationMetrics"],
+        answer.get("usage"),
+        answer.get("message").get("usage"),
+        answer.get("response").get("usage"),
+        answer.get("amazon-bedrock-invocationMetrics"),
     ] {
         if counts.is_object() {
             usage.merge(of_object(counts));
         }
     }
-    let count = |name: &str| answer.get(name).and_then(number);
+    let count = |name: &str| answer.get(name).count();
     usage.merge(Usage {
         input_tokens: count("prompt_token_count").or_else(|| count("inputTextTokenCount")),
         output_tokens: count("generation_token_count"),
@@ -116,34 +118,28 @@ pub(crate) fn of_answer(answer: &Value) -> Option<Usage> {
 }
 
 /// From an event of Nova Sonic: what the conversation has used so far.
-pub(crate) fn of_conversation(event: &Value) -> Usage {
-    let totals = &event["event"]["usageEvent"];
-    let count = |name: &str| number(totals.get(name)?);
+pub(super) fn of_conversation(event: &Value<'_>) -> Usage {
+    let totals = event.get("event").get("usageEvent");
+    let count = |name: &str| totals.get(name).count();
     Usage { input_tokens: count("totalInputTokens"), output_tokens: count("totalOutputTokens"), ..Usage::default() }
 }
 
 /// The service tier that a whole answer or stream event reports: Converse's, OpenAI's (in `response` where that holds the
 /// answer), Anthropic's (in `message` at a stream's start).
-pub(crate) fn tier_of(answer: &Value) -> Option<String> {
+pub(super) fn tier_of(answer: &Value<'_>) -> Option<String> {
     [
-        &answer["serviceTier"]["type"],
-        &answer["service_tier"],
-        &answer["response"]["service_tier"],
-        &answer["usage"]["service_tier"],
-        &answer["message"]["usage"]["service_tier"],
+        answer.get("serviceTier").get("type"),
+        answer.get("service_tier"),
+        answer.get("response").get("service_tier"),
+        answer.get("usage").get("service_tier"),
+        answer.get("message").get("usage").get("service_tier"),
     ]
     .into_iter()
     .find_map(|tier| service_tier::served(tier.as_str()?))
     .map(str::to_owned)
 }
 
-/// A count of 0 or more: rounded up if it is no whole number, and the largest if it is larger than that.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, as is meant")]
-fn number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 0.0).map(|number| number.ceil() as u64))
-}
-
-/// The same of a header, which has whole numbers.
+/// The count that a header holds, which has whole numbers.
 fn of_text(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
@@ -165,6 +161,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn of_object(usage: &serde_json::Value) -> Usage {
+        super::of_object(&serde_json::from_str(&usage.to_string()).unwrap())
+    }
+
+    fn of_answer(answer: &str) -> Option<Usage> {
+        super::of_answer(&serde_json::from_str(answer).unwrap())
+    }
 
     fn counts(usage: Usage) -> [Option<u64>; 4] {
         [usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens]
@@ -273,8 +277,7 @@ mod tests {
                     [false, false, false, false],
                 ),
             ] {
-                let answer = serde_json::from_str(&shape.replace('N', written)).unwrap();
-                let read = of_answer(&answer).unwrap_or_default();
+                let read = of_answer(&shape.replace('N', written)).unwrap_or_default();
                 if shape.contains("cacheDetails") {
                     let both = expected.map(|one: u64| one.saturating_mul(2));
                     assert_eq!((read.cache_write_tokens, read.cache_write_1h_tokens), (both, expected), "{written}");
@@ -283,7 +286,7 @@ mod tests {
                 }
             }
             let openai = r#"{"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":N}}}"#;
-            let read = of_answer(&serde_json::from_str(&openai.replace('N', written)).unwrap()).unwrap();
+            let read = of_answer(&openai.replace('N', written)).unwrap();
             let input = 9u64.saturating_sub(expected.unwrap_or(0));
             assert_eq!((read.input_tokens, read.cache_read_tokens), (Some(input), expected), "{written}");
         }
@@ -313,7 +316,7 @@ mod tests {
             "usage": {"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 900}},
             "amazon-bedrock-invocationMetrics": {"inputTokenCount": 1000, "outputTokenCount": 5},
         });
-        assert_eq!(counts(of_answer(&body).unwrap()), [Some(100), Some(5), Some(900), None]);
+        assert_eq!(counts(of_answer(&body.to_string()).unwrap()), [Some(100), Some(5), Some(900), None]);
         let mut anthropic = of_object(&json!({"input_tokens": 100, "cache_read_input_tokens": 900}));
         anthropic.merge(of_object(&json!({"input_tokens": 130, "cache_read_input_tokens": 910, "output_tokens": 5})));
         assert_eq!(counts(anthropic), [Some(130), Some(5), Some(910), None], "counts that grow are taken");

@@ -1,6 +1,8 @@
 //! Answers of all shapes, and the walk held against one that jumps over nothing.
 
-use super::*;
+use serde_json::{Map, Value};
+
+use super::{JsonAnswer, MAX_KEY, MAX_VALUE, Metered, TOP_LEVEL_KEYS};
 use crate::record::Usage;
 
 fn read(text: &str, piece: usize) -> Usage {
@@ -86,7 +88,9 @@ impl ByteByByte {
     fn read(text: &[u8]) -> Metered {
         let mut walk = ByteByByte::default();
         text.iter().for_each(|byte| walk.byte(*byte));
-        JsonAnswer { found: walk.found, ..JsonAnswer::default() }.finish()
+        let member = |name: &'static str| Some((name, walk.found.get(name)?.to_string().into_bytes()));
+        let found = TOP_LEVEL_KEYS.into_iter().filter_map(member).collect();
+        JsonAnswer { found, ..JsonAnswer::default() }.finish()
     }
 
     fn byte(&mut self, byte: u8) {
