@@ -96,7 +96,10 @@ pub(crate) fn resolve(asked: &str, known: Known<'_>) -> Result<Resolution, Refus
     match understand(name, known)? {
         Identifier::Model { id, wants_profile } => {
             let resolution = model(id, wants_profile, as_is, known)?;
-            if let Resolution::Send(target) = &resolution {
+            // What is sent as it is called was judged above.
+            if let Resolution::Send(target) = &resolution
+                && target.identifier != name
+            {
                 check_target(target, known)?;
             }
             Ok(resolution)
