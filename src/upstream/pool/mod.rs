@@ -330,7 +330,7 @@ impl Pool {
             let mut state = self.lock();
             state.forget_the_gone();
             if state.waiting.is_empty()
-                && let Some(connection) = state.take(self.times.idle)
+                && let Some(connection) = state.take(self.times.idle, self.turns())
             {
                 return Ok(self.leased(connection));
             }
@@ -364,13 +364,13 @@ impl Pool {
     fn settle(self: &Arc<Pool>, state: &mut State) {
         state.forget_the_gone();
         while !state.waiting.is_empty()
-            && let Some(connection) = state.take(self.times.idle)
+            && let Some(connection) = state.take(self.times.idle, self.turns())
             && let Some(waiter) = state.waiting.pop_front()
         {
             if let Err(Ok(mut unwanted)) = waiter.place.send(Ok(self.leased(connection)))
                 && let Some(connection) = unwanted.connection.take()
             {
-                state.put_back(connection, false);
+                state.put_back(connection, false, self.turns());
             }
         }
         let needed = state.waiting.len().div_ceil(state.carries);
@@ -391,7 +391,7 @@ impl Pool {
                 tokio::time::sleep(idle / 5).await;
                 let Some(pool) = pool.upgrade() else { return };
                 let mut state = pool.lock();
-                state.drop_stale(idle);
+                state.drop_stale(Instant::now(), idle);
                 if state.is_empty() {
                     state.is_swept = false;
                     return;
@@ -402,6 +402,11 @@ impl Pool {
 
     fn home(&self) -> &Handle {
         self.home.get_or_init(Handle::current)
+    }
+
+    /// How often the runtime that the connections run on has waited for events; 0 before there is one.
+    fn turns(&self) -> u64 {
+        self.home.get().map_or(0, |home| home.metrics().worker_park_count(0))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -456,7 +461,9 @@ impl Lease {
         let mut state = self.pool.lock();
         match connection {
             Connection::Stream { id, .. } => state.stream_ended(id),
-            connection if is_whole || !self.has_been_used => state.put_back(connection, self.has_been_used),
+            connection if is_whole || !self.has_been_used => {
+                state.put_back(connection, self.has_been_used, self.pool.turns());
+            }
             Connection::Own(_) => return,
         }
         if !state.waiting.is_empty() {

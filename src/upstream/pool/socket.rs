@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A quiet connection is probed after so long, and again at this interval.
@@ -17,7 +17,6 @@ const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// A peer that has confirmed nothing for so long, neither bytes nor probes, is gone (`TCP_USER_TIMEOUT`).
 const UNCONFIRMED: Duration = Duration::from_secs(30);
-
 /// What lies in a connection's receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pending {
@@ -25,6 +24,21 @@ pub(super) enum Pending {
     Bytes,
     /// The peer has closed or reset the connection.
     End,
+}
+
+impl Pending {
+    fn of(peeked: io::Result<usize>) -> Pending {
+        match peeked {
+            Ok(0) => Pending::End,
+            Ok(_) => Pending::Bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pending::Nothing,
+            Err(_) => Pending::End,
+        }
+    }
+}
+
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
 }
 
 /// All clones are the same connection.
@@ -49,14 +63,13 @@ impl Socket {
 
     /// What has come and was not read yet. The driver of a connection learns of its end only when it next runs.
     pub(super) fn pending(&self) -> Pending {
+        Pending::of(peek(&self.stream()))
+    }
+
+    /// The same without asking the kernel, unless the runtime has heard of something.
+    pub(super) fn heard(&self) -> Pending {
         let stream = self.stream();
-        let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(&*stream).peek(&mut byte) {
-            Ok(0) => Pending::End,
-            Ok(_) => Pending::Bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pending::Nothing,
-            Err(_) => Pending::End,
-        }
+        Pending::of(stream.try_io(Interest::READABLE, || peek(&stream)))
     }
 
     /// How many bytes have come so far.
@@ -108,7 +121,44 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_come_is_heard_of_after_a_turn_of_the_runtime() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = Socket::new(stream).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let both = |socket: &Socket| (socket.pending(), socket.heard());
+        assert_eq!(both(&socket), (Pending::Nothing, Pending::Nothing));
+
+        peer.write_all(b"HTTP").unwrap();
+        assert_eq!(both(&socket), (Pending::Bytes, Pending::Nothing));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(both(&socket), (Pending::Bytes, Pending::Bytes));
+        assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 4);
+        assert_eq!(both(&socket), (Pending::Nothing, Pending::Nothing));
+
+        drop(peer);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(both(&socket), (Pending::End, Pending::End));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_reset_has_ended() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::new(stream).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(socket.heard(), Pending::End);
+    }
 
     /// What they lead to is tried in a network namespace (tests/chaos/partition.rs).
     #[tokio::test]

@@ -16,6 +16,8 @@ use crate::jitter;
 
 /// So many HTTP/1.1 connections to one endpoint wait at most. Each of its pools keeps its share, or a little more.
 const MAX_IDLE: usize = 256;
+/// Longer than a runtime is busy before it looks for events again.
+const LATELY: Duration = Duration::from_millis(10);
 /// More attempts than one connect time-out sees.
 const REMEMBERED: usize = 1024;
 
@@ -64,6 +66,8 @@ pub(super) struct Own {
     pub sender: http1::SendRequest<OutgoingBody>,
     socket: Socket,
     life: Life,
+    /// How many turns the runtime had taken when it came back; none if it has not been away.
+    came_back: Option<u64>,
 }
 
 /// An HTTP/2 connection. It ends when it is no longer held here and its streams have ended.
@@ -98,7 +102,19 @@ impl Life {
     }
 
     fn is_fresh(&self, now: Instant, idle: Duration) -> bool {
-        self.is_young(now) && now.duration_since(self.idle_since) < idle
+        self.is_young(now) && self.idle_for(now) < idle
+    }
+
+    fn idle_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.idle_since)
+    }
+}
+
+impl Own {
+    /// What has come since its last request. The runtime knows it, if it has looked for events meanwhile and did so lately.
+    fn pending(&self, now: Instant, turns: u64) -> Pending {
+        let has_looked = self.came_back.is_some_and(|before| before < turns) && self.life.idle_for(now) < LATELY;
+        if has_looked { self.socket.heard() } else { self.socket.pending() }
     }
 }
 
@@ -164,7 +180,7 @@ impl State {
         match opened {
             Opened::Http1(sender, socket) => {
                 self.carries = 1;
-                self.idle.push(Own { sender, socket, life });
+                self.idle.push(Own { sender, socket, life, came_back: None });
             }
             Opened::Http2(sender, socket, most) => {
                 self.carries = (*most.borrow()).clamp(1, MAX_STREAMS);
@@ -174,9 +190,10 @@ impl State {
         }
     }
 
-    /// A connection, or a stream of one, that can take a request now.
-    pub(super) fn take(&mut self, idle: Duration) -> Option<Connection> {
-        self.drop_stale(idle);
+    /// A connection, or a stream of one, that can take a request now. `turns` as in [`State::put_back`].
+    pub(super) fn take(&mut self, idle: Duration, turns: u64) -> Option<Connection> {
+        let now = Instant::now();
+        self.drop_stale(now, idle);
         while let Some(at) = self.shared.iter().position(Shared::has_room) {
             let shared = &mut self.shared[at];
             // The end of a connection in use is noticed by its driver, which is awake.
@@ -194,7 +211,7 @@ impl State {
             let own = self.idle.swap_remove(at);
             // Before a request, a server has nothing to say but that it ends the connection; a new one may have sent
             // session tickets.
-            match own.socket.pending() {
+            match own.pending(now, turns) {
                 Pending::Bytes if own.life.was_used => {}
                 Pending::End => {}
                 Pending::Nothing | Pending::Bytes => return Some(Connection::Own(own)),
@@ -203,13 +220,14 @@ impl State {
         None
     }
 
-    /// Takes back what `take` gave, after a whole answer or unused.
-    pub(super) fn put_back(&mut self, connection: Connection, has_been_used: bool) {
+    /// Takes back what `take` gave, after a whole answer or unused. `turns`: how often the runtime has looked for events.
+    pub(super) fn put_back(&mut self, connection: Connection, has_been_used: bool, turns: u64) {
         let now = Instant::now();
         match connection {
             Connection::Own(mut own) => {
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
+                own.came_back = Some(turns);
                 if !own.sender.is_closed()
                     && own.life.is_young(now)
                     && self.idle.len() < MAX_IDLE.div_ceil(self.counts.pools())
@@ -239,8 +257,7 @@ impl State {
     }
 
     /// Lets go of connections that have ended, are too old, or have long had nothing to do.
-    pub(super) fn drop_stale(&mut self, idle: Duration) {
-        let now = Instant::now();
+    pub(super) fn drop_stale(&mut self, now: Instant, idle: Duration) {
         self.shared.retain(|shared| {
             let is_wanted =
                 if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
