@@ -464,7 +464,7 @@ impl Lease {
             connection if is_whole || !self.has_been_used => {
                 state.put_back(connection, self.has_been_used, self.pool.turns());
             }
-            Connection::Own(_) => return,
+            connection => return state.is_gone(&connection),
         }
         if !state.waiting.is_empty() {
             self.pool.settle(&mut state);

@@ -14,8 +14,9 @@ use super::status::Counts;
 use super::{FailedHandshake, Handshake, Lease, MAX_STREAMS, Times};
 use crate::jitter;
 
-/// So many HTTP/1.1 connections to one endpoint wait at most. Each of its pools keeps its share, or a little more.
-const MAX_IDLE: usize = 256;
+/// So many HTTP/1.1 connections to one endpoint may wait however few are in use. Each of its pools keeps its share, or a little
+/// more. Beyond that as many wait as are in use: when a thousand requests end together, the next ones need connections too.
+const ALWAYS_KEPT: usize = 256;
 /// Longer than a runtime is busy before it looks for events again.
 const LATELY: Duration = Duration::from_millis(10);
 /// More attempts than one connect time-out sees.
@@ -24,6 +25,8 @@ const REMEMBERED: usize = 1024;
 #[derive(Debug)]
 pub(super) struct State {
     idle: Vec<Own>,
+    /// HTTP/1.1 connections that carry a request.
+    in_use: usize,
     shared: Vec<Shared>,
     /// The oldest comes first.
     pub waiting: VecDeque<Waiter>,
@@ -111,6 +114,10 @@ impl Life {
 }
 
 impl Own {
+    fn is_wanted(&self, now: Instant, idle: Duration) -> bool {
+        !self.sender.is_closed() && self.life.is_fresh(now, idle)
+    }
+
     /// What has come since its last request. The runtime knows it, if it has looked for events meanwhile and did so lately.
     fn pending(&self, now: Instant, turns: u64) -> Pending {
         let has_looked = self.came_back.is_some_and(|before| before < turns) && self.life.idle_for(now) < LATELY;
@@ -142,6 +149,7 @@ impl State {
         counts.add_pool();
         State {
             idle: Vec::new(),
+            in_use: 0,
             shared: Vec::new(),
             waiting: VecDeque::new(),
             opening: 0,
@@ -193,9 +201,12 @@ impl State {
     /// A connection, or a stream of one, that can take a request now. `turns` as in [`State::put_back`].
     pub(super) fn take(&mut self, idle: Duration, turns: u64) -> Option<Connection> {
         let now = Instant::now();
-        self.drop_stale(now, idle);
         while let Some(at) = self.shared.iter().position(Shared::has_room) {
             let shared = &mut self.shared[at];
+            if !shared.is_wanted(now, idle) {
+                self.shared.remove(at);
+                continue;
+            }
             // The end of a connection in use is noticed by its driver, which is awake.
             if shared.streams == 0 && shared.socket.pending() == Pending::End {
                 self.shared.remove(at);
@@ -209,12 +220,18 @@ impl State {
         // One that has carried nothing takes its first request before its driver has run.
         while let Some(at) = self.idle.iter().rposition(|own| own.sender.is_ready() || !own.life.was_used) {
             let own = self.idle.swap_remove(at);
+            if !own.is_wanted(now, idle) {
+                continue;
+            }
             // Before a request, a server has nothing to say but that it ends the connection; a new one may have sent
             // session tickets.
             match own.pending(now, turns) {
                 Pending::Bytes if own.life.was_used => {}
                 Pending::End => {}
-                Pending::Nothing | Pending::Bytes => return Some(Connection::Own(own)),
+                Pending::Nothing | Pending::Bytes => {
+                    self.in_use += 1;
+                    return Some(Connection::Own(own));
+                }
             }
         }
         None
@@ -225,17 +242,24 @@ impl State {
         let now = Instant::now();
         match connection {
             Connection::Own(mut own) => {
+                let kept = self.in_use.max(ALWAYS_KEPT.div_ceil(self.counts.pools()));
+                self.in_use -= 1;
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
                 own.came_back = Some(turns);
-                if !own.sender.is_closed()
-                    && own.life.is_young(now)
-                    && self.idle.len() < MAX_IDLE.div_ceil(self.counts.pools())
-                {
+                if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < kept {
                     self.idle.push(own);
                 }
             }
             Connection::Stream { id, .. } => self.stream_ended(id),
+        }
+    }
+
+    /// What `take` gave does not come back.
+    pub(super) fn is_gone(&mut self, connection: &Connection) {
+        match connection {
+            Connection::Own(_) => self.in_use -= 1,
+            Connection::Stream { id, .. } => self.stream_ended(*id),
         }
     }
 
@@ -258,12 +282,13 @@ impl State {
 
     /// Lets go of connections that have ended, are too old, or have long had nothing to do.
     pub(super) fn drop_stale(&mut self, now: Instant, idle: Duration) {
-        self.shared.retain(|shared| {
-            let is_wanted =
-                if shared.streams > 0 { shared.life.is_young(now) } else { shared.life.is_fresh(now, idle) };
-            is_wanted && !shared.sender.is_closed()
-        });
-        self.idle.retain(|own| !own.sender.is_closed() && own.life.is_fresh(now, idle));
+        self.shared.retain(|shared| shared.is_wanted(now, idle));
+        self.idle.retain(|own| own.is_wanted(now, idle));
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -291,6 +316,11 @@ impl State {
 }
 
 impl Shared {
+    fn is_wanted(&self, now: Instant, idle: Duration) -> bool {
+        let is_wanted = if self.streams > 0 { self.life.is_young(now) } else { self.life.is_fresh(now, idle) };
+        is_wanted && !self.sender.is_closed()
+    }
+
     fn has_room(&self) -> bool {
         self.streams < (*self.most.borrow()).min(MAX_STREAMS)
     }
