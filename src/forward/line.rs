@@ -105,12 +105,10 @@ fn order(
     number: Option<u64>,
 ) -> VecDeque<usize> {
     let home = home.filter(|home| places.clone().any(|at| at == *home));
-    let mut left: VecDeque<usize> = places.filter(|at| Some(*at) != home).collect();
+    let others = places.filter(|at| Some(*at) != home);
+    let Some(number) = number else { return home.into_iter().chain(others).collect() };
+    let mut left: VecDeque<usize> = others.collect();
     let mut line: VecDeque<usize> = home.into_iter().collect();
-    let Some(number) = number else {
-        line.extend(left);
-        return line;
-    };
     // Multiples of the golden ratio fill a circle evenly, however many there are: each stretch of it gets its share at once.
     let mut point = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     while !left.is_empty() {

@@ -71,6 +71,10 @@ impl Meter {
             Some("application/json" | "application/x-amz-json-1.1") => Format::Json(JsonAnswer::default()),
             _ => Format::Other,
         };
+        // They are looked at before they are looked up: most answers have none of these.
+        if !headers.keys().any(|name| name.as_str().starts_with("x-amzn-bedrock-")) {
+            return Meter { headers: Usage::default(), service_tier: None, body };
+        }
         let service_tier = service_tier::reported_by(headers).map(str::to_owned);
         Meter { headers: usage::of_headers(headers), service_tier, body }
     }

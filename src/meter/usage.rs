@@ -28,10 +28,6 @@ impl Usage {
 
 /// From the headers of InvokeModel's answer.
 pub(crate) fn of_headers(headers: &http::HeaderMap) -> Usage {
-    // They are looked at before they are looked up: most answers have none of them.
-    if !headers.keys().any(|name| name.as_str().starts_with("x-amzn-bedrock-")) {
-        return Usage::default();
-    }
     let count = |name: HeaderName| of_text(headers.get(name)?.to_str().ok()?.trim());
     Usage {
         input_tokens: count(const { HeaderName::from_static("x-amzn-bedrock-input-token-count") }),

@@ -69,6 +69,8 @@ pub(crate) struct Pool {
     endpoint: Endpoint,
     scheme: Scheme,
     authority: Authority,
+    /// The authority as a `Host` header.
+    host: HeaderValue,
     tls: Option<Tls>,
     times: Times,
     counts: Arc<Counts>,
@@ -178,28 +180,30 @@ impl Pool {
             None => None,
         };
         let authority = Authority::try_from(endpoint.authority()).map_err(|error| format!("{endpoint}: {error}"))?;
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| format!("{endpoint}: {error}"))?;
         let scheme = if endpoint.tls { Scheme::HTTPS } else { Scheme::HTTP };
-        Ok(Arc::new(Pool::counted(endpoint, scheme, authority, tls, times, Arc::default())))
+        Ok(Arc::new(Pool::counted(endpoint, scheme, (authority, host), tls, times, Arc::default())))
     }
 
     /// Another one to the same endpoint, with connections of its own. Both count in one place, and number
     /// their attempts to connect in one row.
     fn sibling(&self) -> Arc<Pool> {
-        let (endpoint, scheme, authority) = (self.endpoint.clone(), self.scheme.clone(), self.authority.clone());
+        let (endpoint, scheme) = (self.endpoint.clone(), self.scheme.clone());
+        let authority = (self.authority.clone(), self.host.clone());
         Arc::new(Pool::counted(endpoint, scheme, authority, self.tls.clone(), self.times, Arc::clone(&self.counts)))
     }
 
     fn counted(
         endpoint: Endpoint,
         scheme: Scheme,
-        authority: Authority,
+        (authority, host): (Authority, HeaderValue),
         tls: Option<Tls>,
         times: Times,
         counts: Arc<Counts>,
     ) -> Pool {
         let carries = if tls.is_some() { MAX_STREAMS } else { 1 };
         let state = Mutex::new(State::new(carries, &counts));
-        Pool { endpoint, scheme, authority, tls, times, counts, state, home: OnceLock::new() }
+        Pool { endpoint, scheme, authority, host, tls, times, counts, state, home: OnceLock::new() }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -302,12 +306,12 @@ impl Pool {
 
     /// Origin form and a `Host` header.
     fn for_http1(&self, mut request: Outgoing) -> Outgoing {
-        if let Some(path) = request.uri().path_and_query().cloned() {
+        if request.uri().authority().is_some()
+            && let Some(path) = request.uri().path_and_query().cloned()
+        {
             *request.uri_mut() = Uri::from(path);
         }
-        if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
-            request.headers_mut().insert(HOST, host);
-        }
+        request.headers_mut().insert(HOST, self.host.clone());
         request
     }
 
