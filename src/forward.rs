@@ -390,7 +390,7 @@ async fn describe(
         model::resolve::described(&requested.name, region.partition())?
     };
     exchange.sent_as(&target);
-    road.metrics.resolved(target.how.as_str());
+    road.metrics.resolved(target.how);
     let request = received.to_upstream(headers, Some(&target.identifier))?;
     let answer = send(region, exchange, &request).await?;
     Ok(answered(region, request.plane, answer, Some(target)))
@@ -417,7 +417,7 @@ async fn invoke(
     let mut may_retry = takes_profiles;
     loop {
         exchange.sent_as(&target);
-        road.metrics.resolved(target.how.as_str());
+        road.metrics.resolved(target.how);
         let made = || received.to_upstream(headers, Some(&target.identifier));
         let request = large::work(received.body.len(), made).await?;
         let answer = send(region, exchange, &request).await?;
@@ -452,7 +452,7 @@ async fn invoke(
 fn answered(region: &Region, plane: Plane, answer: Answer, target: Option<Target>) -> Answered {
     // A listing names no model.
     let listed_by = target.is_none().then(|| Arc::clone(&region.models));
-    Answered { answer, region: region.upstream.region.clone(), plane, target, listed_by }
+    Answered { answer, upstream: Arc::clone(&region.upstream), plane, target, listed_by }
 }
 
 async fn send(region: &Region, exchange: &mut AdmittedExchange<'_>, request: &UpstreamRequest) -> Result<Answer, Stop> {

@@ -12,7 +12,7 @@ use crate::model::{Models, Target};
 use crate::operation::Plane;
 use crate::record::Outcome;
 use crate::upstream::answer::{AwsError, word};
-use crate::upstream::{Answer, AnswerBody, strip};
+use crate::upstream::{Answer, AnswerBody, Upstream, strip};
 
 /// The record's `ended` for a stream that ended between two events, before its final one.
 const WITHOUT_FINAL_EVENT: &str = "without_final_event";
@@ -23,7 +23,7 @@ const BEFORE_CLIENT: &str = "before_client";
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub answer: Answer,
-    pub region: String,
+    pub upstream: Arc<Upstream>,
     /// Whose host has answered: a request may be served by another one than its operation's.
     pub plane: Plane,
     pub target: Option<Target>,
@@ -52,9 +52,9 @@ impl Exchange {
 
     /// Takes down what an answer's head says. What is left of it are status, headers for the client, and the body.
     pub(super) fn answered(&mut self, answered: Answered) -> (StatusCode, HeaderMap, Meter, AnswerBody) {
-        let Answered { answer: Answer { status, mut headers, body, .. }, region, target, .. } = answered;
+        let Answered { answer: Answer { status, mut headers, body, .. }, upstream, target, .. } = answered;
         // After a failover that led nowhere, the answer may be of another upstream than the one that was tried last.
-        self.record.destination_region = region;
+        upstream.region.clone_into(&mut self.record.destination_region);
         self.record.inference_profile_used = target.as_ref().filter(|t| t.is_profile).map(|t| t.identifier.clone());
         strip::response_headers(&mut headers);
         self.mark(&mut headers);

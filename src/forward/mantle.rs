@@ -134,7 +134,7 @@ pub(super) async fn instead(
     let before = exchange.last_went();
     exchange.tries(&region.upstream, Plane::Mantle);
     exchange.sent_as(&target);
-    road.metrics.resolved(target.how.as_str());
+    road.metrics.resolved(target.how);
     let answer = match send(region, exchange, &request).await {
         Err(Stop::Failed(failure @ (Failure::NotSent { .. } | Failure::NoCredential(_)))) => {
             let why = failure.refusal().message;
@@ -186,7 +186,7 @@ async fn target(
 ) -> Result<Target, Stop> {
     let target = region.models.on_mantle(name, &region.upstream, asker).await.map_err(Stop::of_model)?;
     exchange.sent_as(&target);
-    road.metrics.resolved(target.how.as_str());
+    road.metrics.resolved(target.how);
     Ok(target)
 }
 

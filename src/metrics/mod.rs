@@ -117,6 +117,7 @@ fn add_as<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, me
 mod tests {
     use super::*;
     use crate::credentials::Reads;
+    use crate::model::How;
     use crate::operation::Plane;
     use crate::record::{Record, Usage};
     use crate::timings::Timings;
@@ -132,7 +133,7 @@ mod tests {
         results.add(Came::Success, 1);
         results.add(Came::Abandoned, 2);
         metrics.attempted("us-east-1", &results);
-        metrics.resolved("discovered");
+        metrics.resolved(How::Discovered);
         metrics.connection_opened("main");
         metrics.connections_full("admin");
         metrics.connection_refused("user");

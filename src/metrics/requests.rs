@@ -15,6 +15,7 @@ use super::labels::{
 };
 use super::series::Series;
 use super::{Metrics, add, add_as};
+use crate::model::How;
 use crate::record::Record;
 use crate::timings::Timings;
 use crate::upstream::attempts::{Came, Results};
@@ -47,6 +48,7 @@ struct Kept {
     callers: Series<OfCaller>,
     regions: Series<OfRegion>,
     bytes: [OnceLock<Counter>; 2],
+    resolutions: [OnceLock<Counter>; How::ALL.len()],
 }
 
 /// Each exists, and is shown, from its first count on.
@@ -143,8 +145,10 @@ impl Requests {
 }
 
 impl Metrics {
-    pub(crate) fn resolved(&self, how: &'static str) {
-        self.requests.resolutions.get_or_create(&HowLabel { how }).inc();
+    pub(crate) fn resolved(&self, how: How) {
+        let labels = HowLabel { how: how.as_str() };
+        let create = || self.requests.resolutions.get_or_create_owned(&labels);
+        self.requests.kept.resolutions[how as usize].get_or_init(create).inc();
     }
 
     /// What has come of attempts at an upstream.

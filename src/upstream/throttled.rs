@@ -40,7 +40,11 @@ impl Throttled {
 
     /// `name` has been served.
     pub(crate) fn forget(&self, name: &str) {
-        self.lock().remove(name);
+        let mut names = self.lock();
+        // To remove is to hash, also where there is nothing.
+        if !names.is_empty() {
+            names.remove(name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
