@@ -14,7 +14,7 @@ impl Object {
         Object { bytes: Vec::with_capacity(bytes) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn text(&mut self, name: &'static str, text: &str) {
         self.name(name);
         quote(&mut self.bytes, text);
@@ -27,11 +27,10 @@ impl Object {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(&mut self, name: &'static str, number: impl Serialize) {
         self.name(name);
-        // Writing into a Vec cannot fail.
-        let _ = serde_json::to_writer(&mut self.bytes, &number);
+        self.value(&number);
     }
 
     #[inline]
@@ -41,7 +40,7 @@ impl Object {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flag(&mut self, name: &'static str, flag: bool) {
         self.name(name);
         self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
@@ -52,8 +51,7 @@ impl Object {
         self.begin_member();
         quote(&mut self.bytes, name);
         self.bytes.push(b':');
-        // Writing into a Vec cannot fail.
-        let _ = serde_json::to_writer(&mut self.bytes, value);
+        self.value(value);
     }
 
     /// Leaves out the value of a member. Returns where in the bytes it is to be put.
@@ -71,7 +69,13 @@ impl Object {
         self.bytes
     }
 
-    /// The name of a member, which needs no escape. Inlined, so that the compiler knows its length and calls nothing to copy it.
+    fn value(&mut self, value: &impl Serialize) {
+        // Writing into a Vec cannot fail.
+        let _ = serde_json::to_writer(&mut self.bytes, value);
+    }
+
+    /// The name of a member, which needs no escape. Inlined, with whoever calls it, so that the compiler knows its length and
+    /// calls nothing to copy it.
     #[inline(always)]
     fn name(&mut self, name: &'static str) {
         self.begin_member();
