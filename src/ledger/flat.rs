@@ -49,9 +49,9 @@ pub(crate) fn visit_members<'a>(item: &'a str, mut visit: impl FnMut(&'a str, Sc
     }
     let mut last = None;
     loop {
-        let (quoted, behind) = text(rest)?;
+        let Text { quoted, has_escapes, behind } = text(rest)?;
         let key = quoted.get(1..quoted.len() - 1)?;
-        if last.is_some_and(|last| key <= last) || key.contains('\\') {
+        if has_escapes || last.is_some_and(|last| key <= last) {
             return None;
         }
         last = Some(key);
@@ -68,7 +68,7 @@ pub(crate) fn visit_members<'a>(item: &'a str, mut visit: impl FnMut(&'a str, Sc
 /// A value, and what stands behind it.
 fn scalar(json: &str) -> Option<(Scalar<'_>, &str)> {
     match json.as_bytes().first()? {
-        b'"' => text(json).map(|(quoted, rest)| (Scalar::Text(quoted), rest)),
+        b'"' => text(json).map(|text| (Scalar::Text(text.quoted), text.behind)),
         b't' => json.strip_prefix("true").map(|rest| (Scalar::Flag(true), rest)),
         b'f' => json.strip_prefix("false").map(|rest| (Scalar::Flag(false), rest)),
         _ => number(json).map(|(digits, rest)| (Scalar::Number(digits), rest)),
@@ -84,8 +84,16 @@ fn number(json: &str) -> Option<(&str, &str)> {
     is_whole.then_some((number, rest))
 }
 
+/// A text that was read.
+struct Text<'a> {
+    quoted: &'a str,
+    has_escapes: bool,
+    behind: &'a str,
+}
+
 /// A text in its quotes.
-fn text(json: &str) -> Option<(&str, &str)> {
+#[inline]
+fn text(json: &str) -> Option<Text<'_>> {
     let inside = json.strip_prefix('"')?.as_bytes();
     let mut at = 0;
     let mut has_escapes = false;
@@ -100,11 +108,11 @@ fn text(json: &str) -> Option<(&str, &str)> {
             _ => return None,
         }
     }
-    let (quoted, rest) = json.split_at_checked(at + 2)?;
+    let (quoted, behind) = json.split_at_checked(at + 2)?;
     if has_escapes && serde_json::from_str::<Cow<'_, str>>(quoted).is_err() {
         return None;
     }
-    Some((quoted, rest))
+    Some(Text { quoted, has_escapes, behind })
 }
 
 /// Where the first byte is that a text has only escaped: a quote, a backslash, a control character.
@@ -114,10 +122,10 @@ fn special(text: &[u8]) -> Option<usize> {
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // The high bit of each byte that is below the limit; of bytes behind the first such one, perhaps more.
-        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+        // Of ASCII bytes, the high bit of each that is below the limit; behind the first such one, perhaps of more.
+        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit);
         let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-        let found = (equal(b'"') | equal(b'\\') | below(word, 0x20)) & HIGH_BITS;
+        let found = (equal(b'"') | equal(b'\\') | below(word, 0x20)) & !word & HIGH_BITS;
         if found != 0 {
             return Some(8 * index + found.trailing_zeros() as usize / 8);
         }
