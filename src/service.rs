@@ -16,7 +16,7 @@ use crate::listen::{Client, guard, head::Fault};
 use crate::operation::{self, Matched};
 use crate::panics::Panicked;
 use crate::road::Road;
-use crate::{admin, large, legacy_rest, panics, proxy, receive, workers};
+use crate::{admin, large, legacy_rest, panics, proxy, receive, request_id, workers};
 
 /// Answers one request: on this thread, unless it is a worker's and the work may take it for long. Then that is done
 /// elsewhere, until this is dropped.
@@ -56,8 +56,9 @@ async fn serve_here(road: Arc<Road>, client: Arc<Client>, request: Request<Incom
     }
     panics::inject("service", uri.path());
     let exchange = Exchange::begin(&road, &client);
-    let id = exchange.record.request_id.clone();
+    let id = exchange.id();
     panics::contained(answer(road, client, exchange, request)).await.unwrap_or_else(|_panicked| {
+        let id = request_id::text(id);
         let sentence =
             format!("an error in the daemon's own code ended this request; its log says where (request {id}).");
         let mut response = Refusal::new(RefusalKind::Internal, sentence).response().map(Body::whole);

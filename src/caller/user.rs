@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::Peer;
 
 /// One of those who share a bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum User {
     /// A user of this host, by the kernel's word.
     Local(u32),
@@ -35,10 +35,12 @@ impl User {
 
     /// By uid, or else by the address that a connection has come from.
     pub fn at(uid: Option<u32>, source: &str) -> User {
-        match (uid, source.parse::<IpAddr>().map(|ip| ip.to_canonical())) {
-            (Some(uid), _) => User::Local(uid),
-            (None, Ok(ip)) if !ip.is_loopback() => User::Host(network(ip)),
-            (None, _) => User::Unknown,
+        if let Some(uid) = uid {
+            return User::Local(uid);
+        }
+        match source.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if !ip.is_loopback() => User::Host(network(ip)),
+            _ => User::Unknown,
         }
     }
 }

@@ -122,7 +122,7 @@ impl Exchange {
             operation: Cow::Borrowed("Unknown"),
             source_ip: source.to_owned(),
             caller_uid: uid,
-            user_arn: road.callers.host_arn().to_string(),
+            user_arn: (*road.callers.host_arn()).to_owned(),
             destination_region: road.first_region().to_owned(),
             ..Record::default()
         };
@@ -164,6 +164,11 @@ impl Exchange {
         exchange
     }
 
+    /// The record's id.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
     /// Takes a place among the requests in progress, until the answer's end.
     ///
     /// # Errors
@@ -197,8 +202,9 @@ impl Exchange {
 
     /// Keeps the headers that the configuration wants kept, and the ids of the client's own tracing.
     pub(crate) fn tags(&mut self, headers: &HeaderMap) {
-        self.record.tags = tags::of(headers, &self.road.settings.headers.record);
-        self.parent = trace::parent(headers);
+        let ids = trace::ids(headers);
+        self.record.tags = tags::of(headers, &self.road.settings.headers.record, ids);
+        self.parent = trace::parent(ids);
     }
 
     /// Ends with an answer that no upstream was asked for.
@@ -225,7 +231,7 @@ impl Exchange {
         record.caller_uid = caller.uid;
         record.identity_verified = caller.identity_verified;
         record.access_key_id.clone_from(&caller.access_key_id);
-        record.user_arn = caller.user_arn.to_string();
+        caller.user_arn.as_ref().clone_into(&mut record.user_arn);
     }
 
     /// For a call of the daemon's own, which is sent on another way.

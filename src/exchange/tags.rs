@@ -13,8 +13,8 @@ const MOST: usize = 8;
 const MAX_VALUE: usize = 256;
 
 /// The values of the headers that are to be kept, as a JSON object in text: records are flat, in the ledger as in DynamoDB.
-/// Several headers of one name are joined as HTTP joins them.
-pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
+/// Several headers of one name are joined as HTTP joins them. `ids` are those of `trace`.
+pub(super) fn of(headers: &HeaderMap, names: &[HeaderName], ids: [Option<&str>; 2]) -> Option<String> {
     let mut tags = Map::new();
     for name in names {
         let mut joined = Vec::new();
@@ -33,10 +33,10 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
             tags.insert(name.as_str().to_owned(), Value::from(text));
         }
     }
-    for name in trace::IDS {
-        if tags.len() < MOST
+    for (name, value) in trace::IDS.into_iter().zip(ids) {
+        if let Some(value) = value
+            && tags.len() < MOST
             && !names.contains(&name)
-            && let Some(value) = trace::only(headers, &name).filter(|value| trace::is_good(&name, value))
         {
             tags.insert(name.as_str().to_owned(), Value::from(value));
         }
@@ -47,6 +47,10 @@ pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
+        super::of(headers, names, trace::ids(headers))
+    }
 
     fn names(count: usize) -> Vec<HeaderName> {
         (0..count).map(|n| HeaderName::from_bytes(format!("x-{n}{}", "n".repeat(60)).as_bytes()).unwrap()).collect()

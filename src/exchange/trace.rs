@@ -17,21 +17,25 @@ pub(super) const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-tra
 /// Longest value that is kept, in bytes.
 const MAX_VALUE: usize = 256;
 
-/// The span of the client that the request belongs to, if its headers name one.
-pub(super) fn parent(headers: &HeaderMap) -> Option<Parent> {
-    let of = |name: HeaderName| only(headers, &name).filter(|value| is_good(&name, value));
-    of(TRACEPARENT).and_then(Parent::of_traceparent).or_else(|| of(AMZN_TRACE_ID).and_then(Parent::of_amzn_trace_id))
+/// What these headers say, in the same order, where they have their form.
+pub(super) fn ids(headers: &HeaderMap) -> [Option<&str>; 2] {
+    IDS.map(|name| only(headers, &name).filter(|value| is_good(&name, value)))
+}
+
+/// The span of the client that the request belongs to, if one of these ids names one.
+pub(super) fn parent([traceparent, amzn_trace_id]: [Option<&str>; 2]) -> Option<Parent> {
+    traceparent.and_then(Parent::of_traceparent).or_else(|| amzn_trace_id.and_then(Parent::of_amzn_trace_id))
 }
 
 /// The value of a header that stands there once.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.to_str().ok())?
 }
 
 /// Whether the value of one of these headers has its form.
-pub(super) fn is_good(name: &HeaderName, value: &str) -> bool {
+fn is_good(name: &HeaderName, value: &str) -> bool {
     if *name == TRACEPARENT { is_traceparent(value) } else { is_amzn_trace_id(value) }
 }
 

@@ -3,12 +3,14 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, HOST as HOST_HEADER, ORIGIN, VIA};
+use http::header::{HOST, HOST as HOST_HEADER, HeaderName, ORIGIN, VIA};
 use http::request::Parts;
 
 use super::head::Fault;
 use super::{Client, Transport};
 use crate::error::{Refusal, RefusalKind};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses what cannot come from an app on this host.
 pub(crate) fn check(client: &Client, head: &Parts) -> Result<(), Refusal> {
@@ -47,7 +49,7 @@ fn checked(client: &Client, head: &Parts, own: Own) -> Result<(), Refusal> {
     if !own.visit && is_from_another_site(&head.headers) {
         return refuse("a web page of another site made the request (Sec-Fetch-Site); only local apps are served.");
     }
-    let forwarded = |name: &http::HeaderName| name.as_str().starts_with("x-forwarded-") || name.as_str() == "forwarded";
+    let forwarded = |name: &HeaderName| name.as_str().starts_with("x-forwarded-") || name.as_str() == "forwarded";
     if head.headers.contains_key(VIA) || head.headers.keys().any(forwarded) {
         return refuse(
             "the request came through a proxy (X-Forwarded-*, Forwarded or Via); apps must call this endpoint directly.",
@@ -99,12 +101,13 @@ pub(crate) fn is_from_another_site(headers: &http::HeaderMap) -> bool {
         let value = value.as_bytes();
         !(value.eq_ignore_ascii_case(b"same-origin") || value.eq_ignore_ascii_case(b"none"))
     };
-    headers.get_all("sec-fetch-site").iter().any(foreign)
+    headers.get_all(SEC_FETCH_SITE).iter().any(foreign)
 }
 
 /// `localhost` and loopback addresses, with or without a port: none of them can be a name that an attacker's DNS answers.
 pub(crate) fn is_loopback_name(authority: &str) -> bool {
-    let host = match authority.rsplit_once(':') {
+    let host = match authority.bytes().rposition(|byte| byte == b':').map(|at| (&authority[..at], &authority[at + 1..]))
+    {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
         _ => authority,
     };

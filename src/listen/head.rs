@@ -10,12 +10,13 @@ pub(crate) mod fault;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use memchr::memmem::Finder;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
@@ -33,6 +34,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Between two looks whether a client that has finished sending still reads.
 const LOOK: Duration = Duration::from_millis(500);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Ends a head.
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +224,7 @@ impl<T: Duplex> Guarded<T> {
         while self.input.starts_with(b"\r\n") {
             self.input.advance(2);
         }
-        let Some(end) = memchr::memmem::find(&self.input, b"\r\n\r\n") else {
+        let Some(end) = END.find(&self.input) else {
             // Up to three bytes of the end may be there.
             if self.input.len() > MAX_HEAD + 3 {
                 return Err(Fault::TooLarge);

@@ -1,6 +1,7 @@
 //! Who may have one more of something of which there are so many, and some beyond for users who have few.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::caller::User;
 
@@ -10,13 +11,13 @@ pub(super) struct Shares {
     most: usize,
     spare: usize,
     total: usize,
-    /// Nobody with nothing is in it.
-    users: HashMap<User, usize>,
+    /// Nobody with nothing is in it. Few are at once, and to compare them costs less than to hash them.
+    users: BTreeMap<User, usize>,
 }
 
 impl Shares {
     pub(super) fn new(most: usize, spare: usize) -> Shares {
-        Shares { most, spare, total: 0, users: HashMap::new() }
+        Shares { most, spare, total: 0, users: BTreeMap::new() }
     }
 
     /// What a user has.
@@ -54,10 +55,10 @@ impl Shares {
 
     pub(super) fn give_back(&mut self, user: User) {
         self.total = self.total.saturating_sub(1);
-        if let Some(count) = self.users.get_mut(&user) {
-            *count -= 1;
-            if *count == 0 {
-                self.users.remove(&user);
+        if let Entry::Occupied(mut count) = self.users.entry(user) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }

@@ -2,7 +2,8 @@
 //! (`limits.max_buffered_bytes`). One user gets half of what the
 //! others leave, so that there is always room for another.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 struct Taken {
     total: usize,
-    /// Nobody with nothing is in it.
-    users: HashMap<User, usize>,
+    /// Nobody with nothing is in it. Few are at once, and to compare them costs less than to hash them.
+    users: BTreeMap<User, usize>,
     /// How often there was no room.
     refused: u64,
 }
@@ -154,10 +155,10 @@ impl Drop for Held {
         }
         let mut taken = self.budget.lock();
         taken.total -= self.bytes.min(taken.total);
-        if let Some(own) = taken.users.get_mut(&self.user) {
-            *own = own.saturating_sub(self.bytes);
-            if *own == 0 {
-                taken.users.remove(&self.user);
+        if let Entry::Occupied(mut own) = taken.users.entry(self.user) {
+            *own.get_mut() = own.get().saturating_sub(self.bytes);
+            if *own.get() == 0 {
+                own.remove();
             }
         }
         drop(taken);

@@ -8,6 +8,8 @@ use crate::error::{Refusal, RefusalKind};
 /// Carries the number of a `Fault` in the request that stands in for a refused head. Clients that send it are refused.
 pub(crate) const FAULT_HEADER: &str = "x-bedrock-sidecar-head-fault";
 
+const CARRIER: HeaderName = HeaderName::from_static(FAULT_HEADER);
+
 /// The longest head that is served, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 pub(super) const MAX_HEADERS: usize = 100;
@@ -49,7 +51,7 @@ impl Fault {
         if version == Version::HTTP_2 {
             return Fault::of_http2(uri, headers);
         }
-        let number: usize = headers.get(FAULT_HEADER)?.to_str().ok()?.parse().ok()?;
+        let number: usize = headers.get(CARRIER)?.to_str().ok()?.parse().ok()?;
         FAULTS.get(number).copied()
     }
 
