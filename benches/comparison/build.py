@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-CARGO = ["cargo", "build", "--locked", "--package", "bedrock-sidecar", "--package", "bench-load", "--bins"]
+DAEMON, LOAD = ["--package", "bedrock-sidecar"], ["--package", "bench-load"]
 QUICK = ["--config", "profile.release.lto=false", "--config", "profile.release.codegen-units=16"]
 # What optimises little takes a third of the time to build, and counts grow and shrink with the code all the same. No
 # request touches the SDKs where records go to no table.
@@ -34,20 +34,39 @@ def programs(given: argparse.Namespace) -> Programs:
     if given.binaries:
         return found(given.binaries, f"as found in {given.binaries.name}/")
     if given.check:
-        subprocess.run([*CARGO, "--quiet"], cwd=ROOT, check=True)
+        build(*DAEMON, *LOAD, "--quiet")
         return found(TARGET / "debug", "debug")
     target = TARGET / "compare" / "build"
-    command = [*CARGO, "--release", "--target-dir", target, *NAMES]
-    command += (QUICK if given.quick else []) + (LIBC if given.instructions or given.growth else [])
-    subprocess.run(command, cwd=ROOT, check=True)
-    return found(target / "release", "release without LTO, 16 codegen units" if given.quick else "release")
+    settings = ["--release", "--target-dir", target, *(QUICK if given.quick else [])]
+    description = "release without LTO, 16 codegen units" if given.quick else "release"
+    if given.instructions or given.growth:
+        build(*DAEMON, *LOAD, *settings, *NAMES, *LIBC)
+        return found(target / "release", description)
+    # One after the other, so that features do not unify: the daemon is the one that `cargo build --release` makes, which
+    # the profile knows.
+    profile = None if given.quick else used_profile(TARGET / "compare")
+    build(*DAEMON, *settings, profile=profile)
+    build(*LOAD, *settings)
+    return found(target / "release", description + (", optimised by profile" if profile else ""))
+
+
+def build(*options: str | Path, profile: str | None = None) -> None:
+    """With the profile of a release, if one is given."""
+    flags = [os.environ.get("RUSTFLAGS", ""), f"-Cprofile-use={profile}" if profile else ""]
+    environment = {**os.environ, "RUSTFLAGS": " ".join(flags).strip()} if profile else None
+    subprocess.run(["cargo", "build", "--locked", "--bins", *options], cwd=ROOT, check=True, env=environment)
+
+
+def used_profile(folder: Path) -> str:
+    """Where the profile is that releases are built with."""
+    command = [ROOT / "packaging" / "profile", "use", folder]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def light() -> Programs:
     """The build whose instructions tests/instructions holds to committed figures."""
     target = TARGET / "instructions"
-    command = [*CARGO, "--release", "--quiet", "--target-dir", target, *QUICK, *LIGHT, *LIBC]
-    subprocess.run(command, cwd=ROOT, check=True)
+    build(*DAEMON, *LOAD, "--release", "--quiet", "--target-dir", target, *QUICK, *LIGHT, *LIBC)
     return found(target / "release", "release, optimised little")
 
 
