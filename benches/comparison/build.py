@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 DAEMON, LOAD = ["--package", "bedrock-sidecar"], ["--package", "bench-load"]
 QUICK = ["--config", "profile.release.lto=false", "--config", "profile.release.codegen-units=16"]
 # What optimises little takes a third of the time to build, and counts grow and shrink with the code all the same. No

@@ -30,7 +30,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::attempts::Results;
@@ -408,9 +408,10 @@ impl Pool {
         self.home.get_or_init(Handle::current)
     }
 
-    /// How often the runtime that the connections run on has waited for events; 0 before there is one.
+    /// How often the runtime that the connections run on has waited for events; 0 where that is not known.
     fn turns(&self) -> u64 {
-        self.home.get().map_or(0, |home| home.metrics().worker_park_count(0))
+        let alone = self.home.get().filter(|home| home.runtime_flavor() == RuntimeFlavor::CurrentThread);
+        alone.map_or(0, |home| home.metrics().worker_park_count(0))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -468,7 +469,7 @@ impl Lease {
             connection if is_whole || !self.has_been_used => {
                 state.put_back(connection, self.has_been_used, self.pool.turns());
             }
-            connection => return state.is_gone(&connection),
+            Connection::Own(_) => return,
         }
         if !state.waiting.is_empty() {
             self.pool.settle(&mut state);

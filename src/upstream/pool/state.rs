@@ -14,19 +14,16 @@ use super::status::Counts;
 use super::{FailedHandshake, Handshake, Lease, MAX_STREAMS, Times};
 use crate::jitter;
 
-/// So many HTTP/1.1 connections to one endpoint may wait however few are in use. Each of its pools keeps its share, or a little
-/// more. Beyond that as many wait as are in use: when a thousand requests end together, the next ones need connections too.
-const ALWAYS_KEPT: usize = 256;
-/// Longer than a runtime is busy before it looks for events again.
-const LATELY: Duration = Duration::from_millis(10);
+/// So many HTTP/1.1 connections to one endpoint wait at most. Each of its pools keeps its share, or a little more.
+const MAX_IDLE: usize = 256;
+/// What a runtime has heard is taken for all that has come only for so long.
+const LATELY: Duration = Duration::from_millis(1);
 /// More attempts than one connect time-out sees.
 const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct State {
     idle: Vec<Own>,
-    /// HTTP/1.1 connections that carry a request.
-    in_use: usize,
     shared: Vec<Shared>,
     /// The oldest comes first.
     pub waiting: VecDeque<Waiter>,
@@ -149,7 +146,6 @@ impl State {
         counts.add_pool();
         State {
             idle: Vec::new(),
-            in_use: 0,
             shared: Vec::new(),
             waiting: VecDeque::new(),
             opening: 0,
@@ -228,10 +224,7 @@ impl State {
             match own.pending(now, turns) {
                 Pending::Bytes if own.life.was_used => {}
                 Pending::End => {}
-                Pending::Nothing | Pending::Bytes => {
-                    self.in_use += 1;
-                    return Some(Connection::Own(own));
-                }
+                Pending::Nothing | Pending::Bytes => return Some(Connection::Own(own)),
             }
         }
         None
@@ -242,24 +235,19 @@ impl State {
         let now = Instant::now();
         match connection {
             Connection::Own(mut own) => {
-                let kept = self.in_use.max(ALWAYS_KEPT.div_ceil(self.counts.pools()));
-                self.in_use -= 1;
                 own.life.was_used |= has_been_used;
                 own.life.idle_since = now;
                 own.came_back = Some(turns);
+                let kept = MAX_IDLE.div_ceil(self.counts.pools());
+                if self.idle.len() >= kept {
+                    // Those that have ended meanwhile take no place.
+                    self.idle.retain(|own| !own.sender.is_closed());
+                }
                 if !own.sender.is_closed() && own.life.is_young(now) && self.idle.len() < kept {
                     self.idle.push(own);
                 }
             }
             Connection::Stream { id, .. } => self.stream_ended(id),
-        }
-    }
-
-    /// What `take` gave does not come back.
-    pub(super) fn is_gone(&mut self, connection: &Connection) {
-        match connection {
-            Connection::Own(_) => self.in_use -= 1,
-            Connection::Stream { id, .. } => self.stream_ended(*id),
         }
     }
 
@@ -284,11 +272,6 @@ impl State {
     pub(super) fn drop_stale(&mut self, now: Instant, idle: Duration) {
         self.shared.retain(|shared| shared.is_wanted(now, idle));
         self.idle.retain(|own| own.is_wanted(now, idle));
-    }
-
-    #[cfg(test)]
-    pub(super) fn in_use(&self) -> usize {
-        self.in_use
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -75,26 +75,6 @@ async fn pools_of_one_endpoint_share_the_bound_on_connections_that_wait() {
     assert_eq!(pool.take_status().http1, 128, "half of 256");
 }
 
-/// However many end together.
-#[tokio::test]
-async fn as_many_connections_are_kept_as_are_in_use() {
-    const HALF: usize = 300;
-    let (pool, seen) = server(None, PATIENT, 0).await;
-    let in_progress = |count| move |seen: &server::Seen| seen.requests.load(Ordering::SeqCst) == count;
-    let first = ask_many(&pool, 2 * HALF);
-    seen.until("all are in progress", in_progress(2 * HALF)).await;
-    seen.answers.add_permits(HALF);
-    until("half of them to end", || pool.lock().in_use() == HALF).await;
-    let next = ask_many(&pool, HALF);
-    seen.until("others are in progress", in_progress(3 * HALF)).await;
-    assert_eq!(seen.connections.load(Ordering::SeqCst), 2 * HALF);
-    seen.answers.add_permits(2 * HALF);
-    for all in [first, next] {
-        assert!(all.join_all().await.iter().all(Result::is_ok));
-    }
-    assert_eq!(pool.lock().in_use(), 0);
-}
-
 /// A pool is its thread's, also for what others give back.
 #[tokio::test]
 async fn a_connection_that_comes_back_elsewhere_has_the_next_one_opened_at_home() {
