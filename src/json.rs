@@ -91,7 +91,7 @@ impl Object {
 
 /// Appends a text in quotes. Most need no escape, and are copied.
 fn quote(bytes: &mut Vec<u8>, text: &str) {
-    if needs_escape(text.as_bytes()) {
+    if special(text.as_bytes()).is_some() {
         // Writing into a Vec cannot fail.
         let _ = serde_json::to_writer(bytes, text);
         return;
@@ -102,21 +102,23 @@ fn quote(bytes: &mut Vec<u8>, text: &str) {
     bytes.push(b'"');
 }
 
-fn needs_escape(text: &[u8]) -> bool {
-    in_steps::<16>(text).or_else(|| in_steps::<8>(text)).unwrap_or_else(|| holds_escape(text))
-}
-
-/// Whether a text holds what needs an escape; none if it is shorter than a step. The last step overlaps the one before it.
-fn in_steps<const STEP: usize>(text: &[u8]) -> Option<bool> {
-    let last = text.last_chunk::<STEP>()?;
-    let (steps, _) = text.as_chunks::<STEP>();
-    Some(steps.iter().fold(holds_escape(last), |any, step| any | holds_escape(step)))
-}
-
-#[inline]
-fn holds_escape(text: &[u8]) -> bool {
-    // Without a way out of the loop, which lets the compiler look at many bytes at once.
-    text.iter().fold(false, |any, &byte| any | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
+/// Where the first byte is that a text has only escaped: a quote, a backslash, a control character.
+pub(crate) fn special(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // Of ASCII bytes, the high bit of each that is below the limit; behind the first such one, perhaps of more.
+        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit);
+        let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let found = (equal(b'"') | equal(b'\\') | below(word, 0x20)) & !word & HIGH_BITS;
+        if found != 0 {
+            return Some(8 * index + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
+    rest.iter().position(is_special).map(|at| 8 * words.len() + at)
 }
 
 #[cfg(test)]

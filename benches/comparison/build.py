@@ -52,8 +52,11 @@ def programs(given: argparse.Namespace) -> Programs:
 
 def build(*options: str | Path, profile: str | None = None) -> None:
     """With the profile of a release, if one is given."""
-    flags = [os.environ.get("RUSTFLAGS", ""), f"-Cprofile-use={profile}" if profile else ""]
-    environment = {**os.environ, "RUSTFLAGS": " ".join(flags).strip()} if profile else None
+    environment = dict(os.environ)
+    if profile:
+        # Which would overrule it.
+        environment.pop("CARGO_ENCODED_RUSTFLAGS", None)
+        environment["RUSTFLAGS"] = f"{environment.get('RUSTFLAGS', '')} -Cprofile-use={profile}".strip()
     subprocess.run(["cargo", "build", "--locked", "--bins", *options], cwd=ROOT, check=True, env=environment)
 
 

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::json::special;
+
 /// The value of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scalar<'a> {
@@ -113,25 +115,6 @@ fn text(json: &str) -> Option<Text<'_>> {
         return None;
     }
     Some(Text { quoted, has_escapes, behind })
-}
-
-/// Where the first byte is that a text has only escaped: a quote, a backslash, a control character.
-fn special(text: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = text.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // Of ASCII bytes, the high bit of each that is below the limit; behind the first such one, perhaps of more.
-        let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit);
-        let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-        let found = (equal(b'"') | equal(b'\\') | below(word, 0x20)) & !word & HIGH_BITS;
-        if found != 0 {
-            return Some(8 * index + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
-    rest.iter().position(is_special).map(|at| 8 * words.len() + at)
 }
 
 #[cfg(test)]

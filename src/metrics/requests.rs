@@ -48,7 +48,6 @@ struct Kept {
     callers: Series<OfCaller>,
     regions: Series<OfRegion>,
     bytes: [OnceLock<Counter>; 2],
-    resolutions: [OnceLock<Counter>; How::ALL.len()],
 }
 
 /// Each exists, and is shown, from its first count on.
@@ -146,9 +145,7 @@ impl Requests {
 
 impl Metrics {
     pub(crate) fn resolved(&self, how: How) {
-        let labels = HowLabel { how: how.as_str() };
-        let create = || self.requests.resolutions.get_or_create_owned(&labels);
-        self.requests.kept.resolutions[how as usize].get_or_init(create).inc();
+        self.requests.resolutions.get_or_create(&HowLabel { how: how.as_str() }).inc();
     }
 
     /// What has come of attempts at an upstream.

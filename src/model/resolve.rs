@@ -29,8 +29,6 @@ pub(crate) enum How {
 }
 
 impl How {
-    pub(crate) const ALL: [How; 5] = [How::AsIs, How::Alias, How::Discovered, How::Learned, How::Created];
-
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             How::AsIs => "as_is",

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::{ModelPlace, OPERATIONS, Operation};
 use crate::ascii::{self, Alphabet};
@@ -171,23 +171,23 @@ fn is_misspelt(method: &Method, segments: &[Segment<'_>]) -> bool {
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
-    let invalid = |why: &'static str| Refusal::new(RefusalKind::Validation, why);
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let Some((before, escaped)) = ascii::split_once(segment, b'%') else { return Ok(Cow::Borrowed(segment)) };
-    let mut decoded = Vec::with_capacity(segment.len());
-    decoded.extend_from_slice(before.as_bytes());
-    for part in ascii::split(escaped, b'%').map(str::as_bytes) {
-        let byte = match part {
-            [high, low, ..] => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        let Some((high, low)) = byte else {
-            return Err(invalid("the path holds a % that is not followed by two hex digits."));
-        };
-        decoded.push(high << 4 | low);
-        decoded.extend_from_slice(&part[2..]);
+    let mut rest = segment.as_bytes();
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        let hex = rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        if !hex {
+            return Err(Refusal::new(
+                RefusalKind::Validation,
+                "the path holds a % that is not followed by two hex digits.",
+            ));
+        }
+        rest = &rest[at + 3..];
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| invalid("the path is not UTF-8 after percent-decoding."))
+    if rest.len() == segment.len() {
+        return Ok(Cow::Borrowed(segment));
+    }
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_| Refusal::new(RefusalKind::Validation, "the path is not UTF-8 after percent-decoding."))
 }
 
 /// Demands of a decoded identifier the alphabet of model IDs, profile IDs and ARNs.

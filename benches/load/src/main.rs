@@ -1,5 +1,5 @@
 //! What `benches/compare` measures with: an upstream that costs as little as it can, a proxy that does as little as it can, and
-//! clients that put load on a proxy or on the upstream itself. Each of these prints one JSON object.
+//! clients that put load on a proxy or on the upstream itself. Upstream and clients print one JSON object each.
 //!
 //! Clients are threads that block: a request costs them little, and a thread that sleeps wakes closer to its time than
 //! a timer of tokio does, which counts milliseconds.

@@ -17,6 +17,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// A peer that has confirmed nothing for so long, neither bytes nor probes, is gone (`TCP_USER_TIMEOUT`).
 const UNCONFIRMED: Duration = Duration::from_secs(30);
+
 /// What lies in a connection's receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pending {
