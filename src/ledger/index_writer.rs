@@ -45,6 +45,10 @@ pub(crate) struct IndexWriter {
     generation: u64,
     /// Why the index has to be rebuilt.
     damage: Option<IndexError>,
+    /// Where the journal was read last, with its file open.
+    reader: Option<Reader>,
+    /// Journal files before this number are deleted.
+    first_segment: u64,
     /// The state of the index with which the records that wait were counted, while there is none.
     counted: IndexState,
     /// Progress of shipping that is not marked in the index yet.
@@ -123,6 +127,8 @@ impl IndexWriter {
             progress,
             generation,
             damage,
+            reader: None,
+            first_segment: 0,
             counted: state,
             unmarked: Vec::new(),
             pruning: None,
@@ -293,7 +299,8 @@ impl IndexWriter {
         if index.state.position >= limit {
             return Ok(());
         }
-        let mut reader = Reader::new(self.core.state_dir.journal(), index.state.position);
+        let kept = self.reader.take().filter(|reader| reader.position == index.state.position);
+        let mut reader = kept.unwrap_or_else(|| Reader::new(self.core.state_dir.journal(), index.state.position));
         let mut passed_over_any = false;
         loop {
             let chunk = reader.next_chunk(Some(limit)).map_err(journal_error)?;
@@ -323,6 +330,7 @@ impl IndexWriter {
                 if passed_over_any {
                     recount(&self.core, index);
                 }
+                self.reader = Some(reader);
                 return Ok(());
             }
         }
@@ -386,6 +394,10 @@ impl IndexWriter {
     /// Deletes the journal files whose records are all in the index, and durably so.
     fn delete_indexed_segments(&mut self) -> Result<(), IndexError> {
         let Some(index) = &self.index else { return Ok(()) };
+        let first = index.state.position.segment;
+        if first == self.first_segment {
+            return Ok(());
+        }
         let directory = self.core.state_dir.journal();
         let indexed: Vec<u64> = segments(&directory)
             .map_err(journal_error)?
@@ -393,6 +405,7 @@ impl IndexWriter {
             .filter(|number| *number < index.state.position.segment)
             .collect();
         if indexed.is_empty() {
+            self.first_segment = first;
             return Ok(());
         }
         let checkpointed = self.checkpoint();
@@ -406,6 +419,7 @@ impl IndexWriter {
             // record may have been pruned by then.
             self.disk.sync_directory(&directory).map_err(journal_error)?;
         }
+        self.first_segment = first;
         Ok(())
     }
 
