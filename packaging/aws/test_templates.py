@@ -76,6 +76,59 @@ def statements_of_module(name: str) -> dict[str, list[str]]:
     return found
 
 
+def holds(conditions: dict, parameters: dict[str, str], value) -> bool:
+    """What a condition of CloudFormation comes to with these parameters."""
+    kind, of = value
+    if kind == "Condition":
+        return holds(conditions, parameters, conditions[of])
+    if kind == "Equals":
+        left, right = (parameters[one[1]] if isinstance(one, tuple) else one for one in of)
+        return left == right
+    return {"Not": lambda all_of: not all_of[0], "And": all, "Or": any}[kind](
+        [holds(conditions, parameters, one) for one in of]
+    )
+
+
+def allowed_by_stack(name: str, policy: str, **chosen: str) -> dict[str, dict]:
+    """The statements of a policy, by their Sid, with these parameters and the defaults of the others."""
+    template = stack(name)
+    parameters = {key: value.get("Default") for key, value in template["Parameters"].items()} | chosen
+    conditions, allowed = template["Conditions"], {}
+    for one in template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]:
+        if isinstance(one, tuple):
+            _, (condition, there, absent) = one
+            one = there if holds(conditions, parameters, conditions[condition]) else absent
+        if isinstance(one, dict):
+            allowed[one["Sid"]] = one
+    return allowed
+
+
+def allowed_by_module(name: str, policy: str, **chosen: bool) -> dict[str, dict]:
+    """The same of a module. Statements that something else than variables of true and false switches are taken as on."""
+    text = module(name)
+    (variables,) = [{bare(key): value.get("default") for one in text["variable"] for key, value in one.items()}]
+    variables |= chosen
+    (document,) = [
+        value
+        for data in text["data"]
+        for kind, named in data.items() if bare(kind) == "aws_iam_policy_document"
+        for key, value in named.items() if bare(key) == policy
+    ]
+    allowed = {bare(one["sid"]): one for one in document["statement"]}
+    for dynamic in document["dynamic"]:
+        (one,) = dynamic.values()
+        switch = re.fullmatch(r"\$\{(var\.\w+(?: && var\.\w+)*) \? \[1\] : \[\]\}", str(one["for_each"]))
+        if not switch or all(variables[var.removeprefix("var.")] for var in switch[1].split(" && ")):
+            (content,) = one["content"]
+            allowed[bare(content["sid"])] = content
+    return allowed
+
+
+def mantle_actions(allowed: dict[str, dict]) -> list[str]:
+    actions = [action for one in allowed.values() for action in listed(one.get("Action", one.get("actions")))]
+    return sorted(action for action in actions if action.startswith("bedrock-mantle:"))
+
+
 def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
@@ -126,6 +179,43 @@ class Templates(unittest.TestCase):
         conditions = {one[1][1]["Sid"]: one[1][0] for one in host if isinstance(one, tuple)}
         self.assertEqual([conditions[sid] for sid in ("InvokeModels", "FindModels", "DescribeModels")], ["WithModels"] * 3)
         self.assertEqual(conditions["CreateProfiles"], "WithProfiles")
+
+    def test_bedrock_mantle_is_allowed_if_asked_for_and_nothing_more_of_it_than_the_daemon_needs(self) -> None:
+        needed = [f"bedrock-mantle:{action}" for action in ("CountTokens", "CreateInference", "Get*", "List*")]
+        with_key = sorted([*needed, "bedrock-mantle:CallWithBearerToken"])
+        models = {"InvokeModels": "true"}
+        for name, policy, document, chosen, expected in (
+            ("commercial", "InvokePolicy", "invoke", {}, []),
+            ("commercial", "InvokePolicy", "invoke", {"UseMantle": "true"}, with_key),
+            ("govcloud", "HostPolicy", "host", {}, []),
+            ("govcloud", "HostPolicy", "host", models, []),
+            ("govcloud", "HostPolicy", "host", {"UseMantle": "true"}, []),
+            # Hosts sign with their role there.
+            ("govcloud", "HostPolicy", "host", models | {"UseMantle": "true"}, needed),
+        ):
+            with self.subTest(name, chosen=chosen):
+                made = allowed_by_stack(name, policy, **chosen)
+                applied = allowed_by_module(name, document, **{snake(key): True for key in chosen})
+                self.assertEqual(mantle_actions(made), expected)
+                self.assertEqual(mantle_actions(applied), expected)
+                self.assertEqual("InvokeModels" in made, name == "commercial" or "InvokeModels" in chosen)
+
+    def test_bedrock_mantle_is_allowed_in_the_regions_that_may_serve_requests(self) -> None:
+        allowed = allowed_by_stack("commercial", "InvokePolicy", UseMantle="true")
+        _, (comma, (_, (pattern, names))) = allowed["UseMantle"]["Resource"]
+        _, (delimiter, regions) = names["EachRegion"]
+        self.assertEqual(regions, ("Ref", "Regions"))
+        joined = pattern.replace("${EachRegion}", delimiter.join(["us-east-1", "us-west-2"]))
+        self.assertEqual(joined.split(comma), [
+            f"arn:aws:bedrock-mantle:{region}:*:project/*" for region in ("us-east-1", "us-west-2")
+        ])
+        # IAM knows a resource of all but one.
+        self.assertEqual(allowed["UseMantleWithAnApiKey"]["Resource"], "*")
+        applied = allowed_by_module("commercial", "invoke", use_mantle=True)
+        resources = str(applied["UseMantle"]["resources"])
+        self.assertIn("for region in var.regions", resources)
+        self.assertIn(":bedrock-mantle:${region}:${local.account}:project/*", resources)
+        self.assertEqual(listed(applied["UseMantleWithAnApiKey"]["resources"]), ["*"])
 
     def test_a_certificate_gives_what_the_user_of_a_key_has(self) -> None:
         resources = stack("commercial")["Resources"]

@@ -77,6 +77,12 @@ variable "create_profiles" {
   default     = true
 }
 
+variable "use_mantle" {
+  description = "Whether such hosts may also use bedrock-mantle, Bedrock's second inference host, in GovCloud, with mantle.enabled = true in the daemon's configuration. It does nothing unless invoke_models is true."
+  type        = bool
+  default     = false
+}
+
 variable "host_role_name" {
   description = "A role of EC2 instances that gets the host policy attached; null to attach it yourself."
   type        = string
@@ -277,6 +283,20 @@ data "aws_iam_policy_document" "host" {
         "${local.bedrock}:${local.account}:inference-profile/us-gov.*",
         "${local.bedrock}:${local.account}:application-inference-profile/*",
       ]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.invoke_models && var.use_mantle ? [1] : []
+    content {
+      sid = "UseMantle"
+      actions = [
+        "bedrock-mantle:CreateInference",
+        "bedrock-mantle:CountTokens",
+        "bedrock-mantle:Get*",
+        "bedrock-mantle:List*",
+      ]
+      resources = ["arn:${data.aws_partition.here.partition}:bedrock-mantle:*:${local.account}:project/*"]
     }
   }
 
