@@ -37,6 +37,9 @@ def programs(given: argparse.Namespace) -> Programs:
         build(*DAEMON, *LOAD, "--quiet")
         return found(TARGET / "debug", "debug")
     target = TARGET / "compare" / "build"
+    if given.package:
+        build(*LOAD, "--release", "--target-dir", target)
+        return Programs(packaged(), target / "release" / LOAD[1], "release of the packages, optimised by profile")
     settings = ["--release", "--target-dir", target, *(QUICK if given.quick else [])]
     description = "release without LTO, 16 codegen units" if given.quick else "release"
     if given.instructions or given.growth:
@@ -64,6 +67,15 @@ def used_profile(folder: Path) -> str:
     """Where the profile is that releases are built with."""
     command = [ROOT / "packaging" / "profile", "use", folder]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def packaged() -> Path:
+    """The program that goes into the packages for this machine."""
+    told = subprocess.run(["rustc", "-vV"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    host = next(line.removeprefix("host: ") for line in told.splitlines() if line.startswith("host: "))
+    options = {"target": host, "profile": "release", "features": "fips", "target-dir": TARGET / "compare" / "package"}
+    command = [ROOT / "packaging" / "program", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
 
 
 def light() -> Programs:

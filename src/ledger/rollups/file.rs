@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use super::RollupError;
 
 /// The schema that this version reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// The last record that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,15 @@ pub(super) struct Marker {
     pub(super) first_id: i64,
 }
 
+/// By what time the sums were made, in seconds since 1970; 0 where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Clock {
+    /// The minute in which what is too old was last deleted.
+    pub(super) swept: i64,
+    /// The latest date of a record that was passed over, because it lay in the future.
+    pub(super) ahead: i64,
+}
+
 /// The connection that writes.
 #[derive(Debug)]
 pub(super) struct File {
@@ -30,8 +39,6 @@ pub(super) struct File {
     path: PathBuf,
     /// Device and number of the file that is open.
     identity: Option<(u64, u64)>,
-    /// The minute in which what is too old was last deleted.
-    pub(super) swept: i64,
 }
 
 impl File {
@@ -61,7 +68,7 @@ impl File {
             "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
              PRAGMA cache_size = -512; PRAGMA journal_size_limit = 1048576; PRAGMA trusted_schema = OFF;",
         )?;
-        let file = File { db, path: path.to_owned(), identity, swept: 0 };
+        let file = File { db, path: path.to_owned(), identity };
         match version(&file.db)? {
             0 => {
                 let step = file.db.unchecked_transaction()?;
@@ -86,6 +93,14 @@ impl File {
             Ok(Marker { chain_id: row.get(0)?, seq: row.get(1)?, id: row.get(2)?, first_id: row.get(3)? })
         });
         Ok(marker.optional()?)
+    }
+
+    pub(super) fn clock(&self) -> Result<Clock, RollupError> {
+        let clock = self
+            .db
+            .prepare_cached("SELECT swept, ahead FROM clock")?
+            .query_row([], |row| Ok(Clock { swept: row.get(0)?, ahead: row.get(1)? }))?;
+        Ok(clock)
     }
 }
 

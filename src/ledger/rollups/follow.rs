@@ -13,6 +13,10 @@ use crate::panics;
 
 /// From a record's end, or the daemon's start, until it is counted if nobody asks.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(300);
+/// The part of the ledger's bound that new records may fill before they are counted sooner, or they might be deleted before.
+const EAGER_PART: u64 = 8;
+/// About what a record takes of that bound; most take more.
+const RECORD_BYTES: u64 = 1024;
 /// While there is much to count, it is counted for so long, and others have the core and the disk for as long.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -26,9 +30,17 @@ pub(crate) async fn follow(
     let mut stopping = core.stopping.subscribe();
     let following = async {
         let mut fails = false;
+        let mut counted_id = progress.borrow().last_id;
         loop {
-            tokio::time::sleep(interval).await;
-            progress.borrow_and_update();
+            let most = core.settings.load().max_ledger_bytes / EAGER_PART / RECORD_BYTES;
+            let are_many = |progress: &IndexProgress| (progress.last_id - counted_id).unsigned_abs() > most;
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                many = progress.wait_for(are_many) => if many.is_err() {
+                    return;
+                },
+            }
+            counted_id = progress.borrow_and_update().last_id;
             let counted = count_all(&rollups).await;
             if let Err(error) = &counted
                 && !fails

@@ -34,10 +34,15 @@ impl Resolution {
     /// is too old, or cannot be believed.
     pub(super) fn of(started: i64, now: i64) -> &'static [Resolution] {
         const ALL: &[Resolution] = &Resolution::ALL;
-        if started > now.saturating_add(MOST_AHEAD) {
+        if is_ahead(started, now) {
             return &[];
         }
         let finest = ALL.iter().position(|one| started >= one.oldest(now));
         finest.map_or(&[], |finest| &ALL[finest..])
     }
+}
+
+/// Whether a date lies so far in the future that it cannot be believed.
+pub(super) fn is_ahead(started: i64, now: i64) -> bool {
+    started > now.saturating_add(MOST_AHEAD)
 }

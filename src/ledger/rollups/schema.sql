@@ -1,4 +1,4 @@
--- Version 1. A file of another version is deleted and filled anew from ledger.db: change this file and its number.
+-- Version 2. A file of another version is deleted and filled anew from ledger.db: change this file and its number.
 
 -- What was added up of the requests that began within `step` seconds from `start` (seconds since 1970) on, by what they
 -- have in common. uid is -1 where nobody knows it, a text is empty where the record has none.
@@ -35,3 +35,12 @@ CREATE TABLE marker (
   id INTEGER NOT NULL,
   first_id INTEGER NOT NULL
 );
+
+-- By what time the rest goes, in seconds since 1970: the minute in which what is too old was last deleted, and the latest
+-- date of a record that was passed over because it lay in the future; 0 where there is none.
+CREATE TABLE clock (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  swept INTEGER NOT NULL,
+  ahead INTEGER NOT NULL
+);
+INSERT INTO clock VALUES (1, 0, 0);

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_f
 use super::counted::Counted;
 use super::file::{File, Marker, write_marker};
 use super::key::{Grain, Key};
+use super::resolution::is_ahead;
 use super::sums::{NUMBERS, Sums};
 use super::{Progress, Resolution, RollupError};
 use crate::ledger::index::IndexError;
@@ -29,6 +30,8 @@ struct Batch {
     marker: Option<Marker>,
     /// The newest record of the ledger.
     last_id: i64,
+    /// The latest date of a record that lies in the future and is passed over, in seconds since 1970; 0 if there is none.
+    ahead: i64,
 }
 
 impl File {
@@ -36,17 +39,20 @@ impl File {
     pub(super) fn step(&mut self, ledger: &mut Connection, now_ms: i64) -> Result<Progress, RollupError> {
         let now = now_ms.div_euclid(1000);
         let minute = Resolution::MINUTE.start(now);
-        // By a clock that was put back, too much was deleted: it is counted again.
-        let is_put_back = self.swept > minute + Resolution::HOUR.step;
-        let before = self.marker()?.filter(|_| !is_put_back);
-        let batch = read(ledger, before.clone(), now)?;
+        let clock = self.clock()?;
+        // By a clock that was put back, too much was deleted. What was passed over as ahead may be due by now, or was so only
+        // because the clock was behind. Both are counted again.
+        let is_put_back = clock.swept > minute + Resolution::HOUR.step;
+        let is_due = clock.ahead > 0 && !is_ahead(clock.ahead, now);
+        let before = self.marker()?.filter(|_| !is_put_back && !is_due);
+        let batch = read(ledger, before.clone(), clock.ahead, now)?;
         let progress = batch.progress();
         if batch.anew || batch.marker != before {
             self.write(&batch)?;
         }
-        if self.swept != minute {
+        if clock.swept != minute {
             self.sweep(now, MAX_BYTES)?;
-            self.swept = minute;
+            self.db.prepare_cached("UPDATE clock SET swept = ?1")?.execute([minute])?;
         }
         Ok(progress)
     }
@@ -61,6 +67,7 @@ impl File {
                 add(&transaction, (resolution.step, resolution.start(*start)), key, sums)?;
             }
         }
+        transaction.prepare_cached("UPDATE clock SET ahead = ?1")?.execute([batch.ahead])?;
         if let Some(marker) = &batch.marker {
             write_marker(&transaction, marker)?;
         }
@@ -110,8 +117,8 @@ impl Batch {
     }
 }
 
-/// Reads the records behind the marker, as they are at one moment.
-fn read(ledger: &mut Connection, before: Option<Marker>, now: i64) -> Result<Batch, IndexError> {
+/// Reads the records behind the marker, as they are at one moment. `ahead` is the latest date that was passed over by now.
+fn read(ledger: &mut Connection, before: Option<Marker>, ahead: i64, now: i64) -> Result<Batch, IndexError> {
     let ledger = ledger.transaction()?;
     let last_id: i64 = ledger.query_row("SELECT coalesce(max(id), 0) FROM records", [], |row| row.get(0))?;
     let (behind, first_id, anew) = match go_on(&ledger, before.as_ref())? {
@@ -121,7 +128,8 @@ fn read(ledger: &mut Connection, before: Option<Marker>, now: i64) -> Result<Bat
             (first, first, true)
         }
     };
-    let mut batch = Batch { sums: HashMap::new(), anew, marker: before.filter(|_| !anew), last_id };
+    let ahead = if anew { 0 } else { ahead };
+    let mut batch = Batch { sums: HashMap::new(), anew, marker: before.filter(|_| !anew), last_id, ahead };
     let mut last = None;
     let mut select = ledger
         .prepare_cached("SELECT id, chain, seq, started_ms, item FROM records WHERE id > ?1 ORDER BY id LIMIT ?2")?;
@@ -150,6 +158,9 @@ fn read(ledger: &mut Connection, before: Option<Marker>, now: i64) -> Result<Bat
 impl Batch {
     fn count(&mut self, row: &Row<'_>, now: i64) -> Result<(), IndexError> {
         let started = row.get::<_, i64>(3)?.div_euclid(1000);
+        if is_ahead(started, now) {
+            self.ahead = self.ahead.max(started);
+        }
         let resolutions = Resolution::of(started, now);
         let Some(finest) = resolutions.first() else { return Ok(()) };
         // What is no item cannot be counted.
@@ -182,16 +193,20 @@ fn go_on(ledger: &Transaction<'_>, marker: Option<&Marker>) -> Result<Option<(i6
 }
 
 /// The id behind which the first record is that counts. Ids go by when requests ended: a record of the window's first day that
-/// ended more than an hour before those of its first hour would be passed over, and that day is not shown.
+/// ended more than an hour before those of its first hour would be passed over, and that day is not shown. Where the records
+/// begin later than that day, none may be passed over.
 fn first_to_count(ledger: &Transaction<'_>, now: i64) -> Result<Option<i64>, IndexError> {
     let since_ms = Resolution::HOUR.oldest(now).saturating_mul(1000);
     let first = ledger
         .prepare_cached(
             "WITH first AS (SELECT min(started_ms) AS ms FROM records WHERE started_ms >= ?1)
-             SELECT min(id) - 1 FROM records, first WHERE started_ms BETWEEN ms AND ms + 3600000",
+             SELECT iif(ms < ?1 + 86400000,
+               (SELECT min(id) - 1 FROM records WHERE started_ms BETWEEN ms AND ms + 3600000),
+               (SELECT min(id) - 1 FROM records))
+             FROM first WHERE ms IS NOT NULL",
         )?
-        .query_row([since_ms], |row| row.get(0))?;
-    Ok(first)
+        .query_row([since_ms], |row| row.get(0));
+    Ok(first.optional()?.flatten())
 }
 
 const KEY: &str =

@@ -133,3 +133,58 @@ fn what_is_deleted_for_its_age_stays_counted() {
     scene.count();
     agrees(&scene, &items);
 }
+
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+#[test]
+fn a_clock_that_was_behind_for_a_moment_costs_nothing() {
+    let (mut scene, mut items) = filled();
+    scene.now_ms = NOW_MS - 5 * DAY_MS;
+    scene.count();
+    scene.now_ms = NOW_MS;
+    scene.count();
+    agrees(&scene, &items);
+    // From the start of the host, until somebody mends it.
+    items.push(item(NOW_MS));
+    scene.insert(&items[3_000..]);
+    scene.now_ms = NOW_MS - 2 * HOUR_MS;
+    scene.restart();
+    scene.now_ms = NOW_MS;
+    scene.count();
+    agrees(&scene, &items);
+}
+
+#[test]
+fn a_clock_that_was_ahead_before_a_restart_costs_nothing() {
+    let (mut scene, items) = filled();
+    scene.now_ms = NOW_MS + 10 * DAY_MS;
+    scene.count();
+    scene.now_ms = NOW_MS;
+    scene.restart();
+    agrees(&scene, &items);
+}
+
+#[test]
+fn records_that_ended_before_a_long_one_began_to_be_old_are_counted() {
+    let mut scene = Scene::new();
+    // In the order in which they ended.
+    let items = [item(NOW_MS - 2 * HOUR_MS), item(NOW_MS - 2 * HOUR_MS), item(NOW_MS - 4 * HOUR_MS)];
+    scene.insert(&items);
+    scene.count();
+    agrees(&scene, &items);
+}
+
+#[test]
+fn records_that_lie_in_the_future_are_counted_once_when_they_are_due() {
+    let (mut scene, mut items) = filled();
+    items.extend([item(NOW_MS + 2 * HOUR_MS), item(NOW_MS + 3 * HOUR_MS)]);
+    scene.insert(&items[3_000..]);
+    scene.count();
+    agrees(&scene, &items[..3_000]);
+    scene.now_ms = NOW_MS + 3 * HOUR_MS;
+    for _ in 0..2 {
+        scene.count();
+        assert_eq!(sum(&scene.counted(Resolution::MINUTE), REQUESTS), 2);
+        scene.insert(&[item(NOW_MS - 30 * DAY_MS)]);
+    }
+}
