@@ -1,8 +1,10 @@
 //! The terminal that an answer is written to: how wide it is, whether it shows colours, and text that fits it.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::fitting::{clipped, safe};
 
@@ -33,6 +35,9 @@ pub(super) enum Tone {
     Chosen,
 }
 
+/// For whoever is told to end.
+const TIME_TO_END: Duration = Duration::from_millis(500);
+
 /// Pieces of one paragraph.
 pub(super) type Text = Vec<(Tone, String)>;
 
@@ -62,6 +67,32 @@ pub(super) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
             _ = quit.recv() => {}
         }
     })
+}
+
+/// Ends the process if it is told to end and does not: a terminal that takes no output keeps whoever writes to it. While it
+/// is held, that is.
+pub(super) struct EndsAnyway(JoinHandle<()>);
+
+impl EndsAnyway {
+    /// `give_back` comes before the end. It may not write.
+    ///
+    /// # Errors
+    /// The signals cannot be listened for.
+    pub(super) fn after(give_back: impl FnOnce() + Send + 'static) -> io::Result<EndsAnyway> {
+        let told = told_to_end()?;
+        Ok(EndsAnyway(tokio::spawn(async move {
+            told.await;
+            tokio::time::sleep(TIME_TO_END).await;
+            give_back();
+            std::process::exit(1);
+        })))
+    }
+}
+
+impl Drop for EndsAnyway {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The lines that standard output has room for; 0 where nobody tells.

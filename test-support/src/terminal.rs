@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Action, Termios, Winsize, tcflow, tcgetattr, tcsetwinsize};
 
 use crate::{DEADLINE, eventually, until};
 
@@ -18,6 +19,9 @@ use crate::{DEADLINE, eventually, until};
 pub const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
 /// See [`ENTER`].
 pub const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
+
+/// The terminal does not become ours.
+const NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
 
 /// The side of the terminal that a person has.
 #[derive(Debug)]
@@ -112,6 +116,13 @@ impl Terminal {
         let now = tcgetattr(&self.ours).unwrap();
         let code = |termios: &Termios| format!("{:?} {:?}", termios.local_modes, termios.special_codes);
         code(&now) == code(&self.before)
+    }
+
+    /// From now on it takes no output: whoever writes waits.
+    pub fn stop_output(&self) {
+        let name = ptsname(&self.ours, Vec::new()).unwrap();
+        let theirs = File::options().read(true).write(true).custom_flags(NOCTTY).open(name.to_str().unwrap()).unwrap();
+        tcflow(theirs, Action::OOff).unwrap();
     }
 
     /// Sends a signal to the program.

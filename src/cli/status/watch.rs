@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{asked, code_of, screen};
 use crate::cli::other_screen::OtherScreen;
-use crate::cli::terminal::{self, Terminal};
+use crate::cli::terminal::{self, EndsAnyway, Terminal};
 use crate::settings::Settings;
 
 /// Bad usage, as clap reports it.
@@ -34,6 +34,7 @@ pub(super) fn refused(objection: &str) -> ExitCode {
 pub(super) async fn watch(settings: &Settings, every: Duration, out: &mut dyn Write) -> io::Result<ExitCode> {
     let mut resized = signal(SignalKind::window_change())?;
     let mut end = std::pin::pin!(terminal::told_to_end()?);
+    let _ends = EndsAnyway::after(|| {})?;
     let mut other = OtherScreen::enter(out)?;
     let mut code = ExitCode::FAILURE;
     loop {

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ use self::data::{Answer, By, Question, Window};
 use self::stage::Stage;
 use self::view::{Then, View};
 use super::failed;
-use super::terminal::{self, Terminal};
+use super::terminal::{self, EndsAnyway, Terminal};
 use crate::settings::Settings;
 
 /// Where nobody tells how many rows there are.
@@ -78,6 +79,10 @@ async fn live(settings: &Settings, mut view: View, out: &mut dyn Write) -> io::R
     let mut resized = signal(SignalKind::window_change())?;
     let mut continued = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     let mut end = std::pin::pin!(terminal::told_to_end()?);
+    let before = tcgetattr(io::stdin())?;
+    let _ends = EndsAnyway::after(move || {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+    })?;
     let mut stage = Stage::enter(out)?;
     let ask = |question: Question| -> Option<Asking<'_>> { Some(Box::pin(data::ask(settings, question))) };
     let mut asking = ask(view.question);

@@ -31,6 +31,21 @@ async fn the_terminal_is_given_back_at_every_end() {
     }
 }
 
+/// A connection that has stalled, or an emulator in which somebody selects text.
+#[tokio::test]
+async fn it_ends_also_where_the_terminal_takes_no_output() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::tls(&bedrock).ready().await;
+    let (mut terminal, _config) = start(&daemon, &[], (24, 80));
+    terminal.until_screen("a screen", |screen| screen.starts_with("READY: ")).await;
+    // From here on it can neither draw nor leave the other screen.
+    terminal.stop_output();
+    terminal.signal(Signal::TERM);
+    let status = until("the end", || terminal.child.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(terminal.is_restored());
+}
+
 /// Ctrl-Z within a shell: it prints its prompt in a terminal that was given back, and `fg` goes on.
 #[tokio::test]
 async fn it_can_be_stopped_and_continued() {
