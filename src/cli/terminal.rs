@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use rustix::termios::{QueueSelector, tcflush};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -35,8 +36,9 @@ pub(super) enum Tone {
     Chosen,
 }
 
-/// For whoever is told to end.
-const TIME_TO_END: Duration = Duration::from_millis(500);
+/// For whoever is told to end, and once more where it had to wait for its terminal.
+const TIME_TO_END: Duration = Duration::from_secs(1);
+const LAST_TIME: Duration = Duration::from_millis(200);
 
 /// Pieces of one paragraph.
 pub(super) type Text = Vec<(Tone, String)>;
@@ -83,6 +85,9 @@ impl EndsAnyway {
         Ok(EndsAnyway(tokio::spawn(async move {
             told.await;
             tokio::time::sleep(TIME_TO_END).await;
+            // Makes room for what shows again what was there before.
+            let _ = tcflush(io::stdout(), QueueSelector::OFlush);
+            tokio::time::sleep(LAST_TIME).await;
             give_back();
             std::process::exit(1);
         })))

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -31,11 +31,6 @@ use crate::settings;
 /// Ends that could not be written and wait in memory for room. Those beyond it stay open in the journal and are
 /// recorded as interrupted at the next start.
 const MAX_DEFERRED_ENDS: usize = 8192;
-
-/// How often it is tried to get the journal before a thread sleeps for it, and the pauses of the processor after each.
-/// Together they take about as long as a write.
-const JOURNAL_TRIES: u32 = 32;
-const PAUSES: u32 = 4;
 
 /// By so much may the ledger exceed its bound while old records are being deleted.
 const PRUNING_LAG: u64 = 64 << 20;
@@ -97,15 +92,7 @@ impl Core {
         }
     }
 
-    /// Who has it writes for a few microseconds. To sleep until then, and to be woken, would take more.
     pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
-        for _ in 0..JOURNAL_TRIES {
-            match self.journal.try_lock() {
-                Ok(journal) => return journal,
-                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => (0..PAUSES).for_each(|_| std::hint::spin_loop()),
-            }
-        }
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,14 +9,16 @@ use crate::cli::terminal::{Text, Tone};
 
 /// Takes what the others leave.
 const REST: usize = usize::MAX;
+/// How many sets of columns there are.
+const TIERS: usize = 4;
 /// Before each row, for the cursor.
 const MARGIN: usize = 1;
 
 /// A column, of which there is one with [`REST`] in each table.
 pub(super) struct Column {
     title: &'static str,
-    /// In terminals that are narrow, wide and very wide; 0: it is left out.
-    widths: [usize; 3],
+    /// In terminals of fewer than 80, 100 and 140 places, and of more; 0: it is left out.
+    widths: [usize; TIERS],
     is_number: bool,
     cell: fn(&Value, Place<'_>) -> (Tone, String),
 }
@@ -45,19 +47,19 @@ impl Table {
             By::Upstream => "UPSTREAM",
         };
         let columns = [
-            text(title, [REST; 3], group_name),
-            number("REQUESTS", [8; 3], |group, place| plain(short(&group["requests"], place.width))),
-            number("ERRORS", [6; 3], group_errors),
-            number("P50", [6; 3], |group, _| plain(milliseconds(&group["latencyMs"]["p50"]))),
-            number("P95", [6; 3], |group, _| plain(milliseconds(&group["latencyMs"]["p95"]))),
-            number("P99", [0, 6, 6], |group, _| plain(milliseconds(&group["latencyMs"]["p99"]))),
-            number("FIRST", [0, 6, 6], |group, _| plain(milliseconds(&group["firstByteMs"]["p50"]))),
-            number("IN", [7; 3], |group, place| plain(short(&group["inputTokens"], place.width))),
-            number("OUT", [7; 3], |group, place| plain(short(&group["outputTokens"], place.width))),
-            number("CACHE", [0, 0, 13], |group, place| {
+            text(title, [REST; TIERS], group_name),
+            number("REQUESTS", [8; TIERS], |group, place| plain(short(&group["requests"], place.width))),
+            number("ERRORS", [6; TIERS], group_errors),
+            number("P50", [0, 6, 6, 6], |group, _| plain(milliseconds(&group["latencyMs"]["p50"]))),
+            number("P95", [6; TIERS], |group, _| plain(milliseconds(&group["latencyMs"]["p95"]))),
+            number("P99", [0, 0, 6, 6], |group, _| plain(milliseconds(&group["latencyMs"]["p99"]))),
+            number("FIRST", [0, 0, 6, 6], |group, _| plain(milliseconds(&group["firstByteMs"]["p50"]))),
+            number("IN", [0, 7, 7, 7], |group, place| plain(short(&group["inputTokens"], place.width))),
+            number("OUT", [0, 7, 7, 7], |group, place| plain(short(&group["outputTokens"], place.width))),
+            number("CACHE", [0, 0, 0, 13], |group, place| {
                 plain(both(&group["cacheReadTokens"], &group["cacheWriteTokens"], place.width))
             }),
-            number("COST", [8; 3], |group, _| plain(figures::cost_of_group(group))),
+            number("COST", [8; TIERS], |group, _| plain(figures::cost_of_group(group))),
         ];
         Table::fitted(columns, width, "")
     }
@@ -65,28 +67,29 @@ impl Table {
     /// The newest requests; `today` as timestamps begin.
     pub(super) fn of_requests(width: usize, today: &str) -> Table {
         let columns = [
-            text("ID", [6, 8, 12], |item, place| plain(ending(&item["requestId"], place.width))),
-            text("TIME", [8, 8, 14], time),
-            text("CALLER", [8, 12, 16], |item, place| plain(figures::name(&caller(item), place.width))),
-            text("MODEL", [REST; 3], |item, place| {
+            text("ID", [6, 6, 8, 12], |item, place| plain(ending(&item["requestId"], place.width))),
+            text("TIME", [8, 8, 8, 14], time),
+            text("CALLER", [0, 8, 12, 16], |item, place| plain(figures::name(&caller(item), place.width))),
+            text("MODEL", [REST; TIERS], |item, place| {
                 plain(item["modelId"].as_str().map_or(NONE.to_owned(), |model| figures::name(model, place.width)))
             }),
-            number("CODE", [4; 3], |item, _| (tone(item), item["statusCode"].to_string())),
-            text("OUTCOME", [11, 14, 19], outcome),
-            number("TOOK", [6; 3], |item, _| plain(milliseconds(&item["latency"]))),
-            number("IN/OUT", [9, 11, 15], |item, place| {
+            number("CODE", [4; TIERS], |item, _| (tone(item), item["statusCode"].to_string())),
+            text("OUTCOME", [0, 11, 14, 19], outcome),
+            number("TOOK", [6; TIERS], |item, _| plain(milliseconds(&item["latency"]))),
+            number("IN/OUT", [0, 9, 11, 15], |item, place| {
                 plain(both(&item["inputTokens"], &item["outputTokens"], place.width))
             }),
-            number("COST", [7, 8, 8], |item, _| plain(figures::cost(&item["costNanoUsd"]))),
+            number("COST", [0, 7, 8, 8], |item, _| plain(figures::cost(&item["costNanoUsd"]))),
         ];
         Table::fitted(columns, width, today)
     }
 
     fn fitted(columns: impl IntoIterator<Item = Column>, width: usize, today: &str) -> Table {
         let tier = match width {
-            0..100 => 0,
-            100..140 => 1,
-            _ => 2,
+            0..80 => 0,
+            80..100 => 1,
+            100..140 => 2,
+            _ => 3,
         };
         let shown: Vec<Column> = columns.into_iter().filter(|column| column.widths[tier] > 0).collect();
         let taken: usize = shown.iter().map(|column| column.widths[tier]).filter(|width| *width != REST).sum();
@@ -126,11 +129,11 @@ impl Table {
     }
 }
 
-fn text(title: &'static str, widths: [usize; 3], cell: fn(&Value, Place<'_>) -> (Tone, String)) -> Column {
+fn text(title: &'static str, widths: [usize; TIERS], cell: fn(&Value, Place<'_>) -> (Tone, String)) -> Column {
     Column { title, widths, is_number: false, cell }
 }
 
-fn number(title: &'static str, widths: [usize; 3], cell: fn(&Value, Place<'_>) -> (Tone, String)) -> Column {
+fn number(title: &'static str, widths: [usize; TIERS], cell: fn(&Value, Place<'_>) -> (Tone, String)) -> Column {
     Column { is_number: true, ..text(title, widths, cell) }
 }
 
@@ -192,5 +195,22 @@ fn tone(item: &Value) -> Tone {
         Some(true) => Tone::Plain,
         _ if item["outcome"] == "client_disconnected" => Tone::Doubtful,
         _ => Tone::Bad,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_terminal_has_room_for_names() {
+        for width in 40..160 {
+            for table in [Table::of_groups(By::Caller, width), Table::of_requests(width, "2026-11-30")] {
+                let rest = table.columns.iter().find(|(column, _)| column.widths[0] == REST).unwrap().1;
+                assert!(rest >= 7, "{width}: {rest}");
+                let titles: String = table.titles().into_iter().map(|(_, piece)| piece).collect();
+                assert_eq!(titles.chars().count(), width, "{titles:?}");
+            }
+        }
     }
 }

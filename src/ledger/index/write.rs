@@ -25,8 +25,6 @@ pub(crate) enum ShippingProgress {
 
 /// Bytes in the write-ahead log after which a checkpoint is due.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
-/// After so many entries the threads that serve requests go first, if they wait for this core.
-const ENTRIES_IN_A_ROW: usize = 16;
 /// What a transaction adds to the log beside its records.
 const TRANSACTION_BYTES: u64 = 16 << 10;
 
@@ -60,10 +58,7 @@ impl Index {
                 "INSERT INTO records (id, chain, seq, started_ms, success, caller, caller_uid, model_id, hash, item)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (chain, seq) DO NOTHING",
             )?;
-            for (at, (kind, payload)) in entries.iter().enumerate() {
-                if at % ENTRIES_IN_A_ROW == ENTRIES_IN_A_ROW - 1 {
-                    std::thread::yield_now();
-                }
+            for (kind, payload) in entries {
                 match kind {
                     FrameKind::Open => {}
                     FrameKind::Header => {

@@ -15,7 +15,7 @@ use crate::panics;
 pub(crate) const INTERVAL: Duration = Duration::from_secs(300);
 /// The part of the ledger's bound that new records may fill before they are counted sooner, or they might be deleted before.
 const EAGER_PART: u64 = 8;
-/// About what a record takes of that bound; most take more.
+/// About what a record takes of that bound.
 const RECORD_BYTES: u64 = 1024;
 /// While there is much to count, it is counted for so long, and others have the core and the disk for as long.
 const TURN: Duration = Duration::from_millis(50);
@@ -30,10 +30,12 @@ pub(crate) async fn follow(
     let mut stopping = core.stopping.subscribe();
     let following = async {
         let mut fails = false;
-        let mut counted_id = progress.borrow().last_id;
+        let mut counted_id = counted_until(&rollups).await;
         loop {
-            let most = core.settings.load().max_ledger_bytes / EAGER_PART / RECORD_BYTES;
-            let are_many = |progress: &IndexProgress| (progress.last_id - counted_id).unsigned_abs() > most;
+            let are_many = |progress: &IndexProgress| {
+                let most = core.settings.load().max_ledger_bytes / EAGER_PART / RECORD_BYTES;
+                (progress.last_id - counted_id).unsigned_abs() > most
+            };
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 many = progress.wait_for(are_many) => if many.is_err() {
@@ -62,6 +64,12 @@ pub(crate) async fn follow(
         () = following => {}
         _ = stopping.wait_for(|stop| *stop) => {}
     }
+}
+
+/// The last record that an earlier process has counted; 0 if there is none.
+async fn counted_until(rollups: &Arc<Rollups>) -> i64 {
+    let rollups = rollups.clone();
+    tokio::task::spawn_blocking(move || rollups.counted_until()).await.ok().flatten().unwrap_or(0)
 }
 
 async fn count_all(rollups: &Arc<Rollups>) -> Result<(), RollupError> {

@@ -136,6 +136,11 @@ impl Rollups {
         }
     }
 
+    /// The id of the last record that is counted, if the file is there and tells it. Blocks.
+    fn counted_until(&self) -> Option<i64> {
+        file::open_to_read(&self.path).ok()?.query_row("SELECT id FROM marker", [], |row| row.get(0)).ok()
+    }
+
     fn step(&self, ledger: &mut Connection, now_ms: i64) -> Result<Progress, RollupError> {
         let mut kept = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = match kept.take().filter(File::is_in_place) {

@@ -41,13 +41,15 @@ impl File {
         let minute = Resolution::MINUTE.start(now);
         let clock = self.clock()?;
         // By a clock that was put back, too much was deleted. What was passed over as ahead may be due by now, or was so only
-        // because the clock was behind. Both are counted again.
+        // because the clock was behind. Both are counted again, unless more would be lost by that.
         let is_put_back = clock.swept > minute + Resolution::HOUR.step;
         let is_due = clock.ahead > 0 && !is_ahead(clock.ahead, now);
-        let before = self.marker()?.filter(|_| !is_put_back && !is_due);
-        let batch = read(ledger, before.clone(), clock.ahead, now)?;
+        let anew = (is_put_back || is_due) && self.is_covered_by(ledger)?;
+        let before = self.marker()?.filter(|_| !anew);
+        let ahead = if is_due { 0 } else { clock.ahead };
+        let batch = read(ledger, before.clone(), ahead, now)?;
         let progress = batch.progress();
-        if batch.anew || batch.marker != before {
+        if batch.anew || batch.marker != before || batch.ahead != clock.ahead {
             self.write(&batch)?;
         }
         if clock.swept != minute {
@@ -55,6 +57,18 @@ impl File {
             self.db.prepare_cached("UPDATE clock SET swept = ?1")?.execute([minute])?;
         }
         Ok(progress)
+    }
+
+    /// Whether the ledger's records go back as far as the sums. Those of older ones can be made only once.
+    fn is_covered_by(&self, ledger: &Connection) -> Result<bool, RollupError> {
+        let first_sum: Option<i64> = self
+            .db
+            .prepare_cached("SELECT min(start) FROM sums WHERE step = ?1")?
+            .query_row([Resolution::HOUR.step], |row| row.get(0))?;
+        let first_ms: Option<i64> =
+            ledger.query_row("SELECT min(started_ms) FROM records", [], |row| row.get(0)).map_err(IndexError::from)?;
+        let begins = first_ms.map(|first_ms| Resolution::HOUR.start(first_ms.div_euclid(1000)));
+        Ok(first_sum.is_none_or(|first_sum| begins.is_some_and(|begins| begins <= first_sum)))
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), RollupError> {
@@ -194,7 +208,7 @@ fn go_on(ledger: &Transaction<'_>, marker: Option<&Marker>) -> Result<Option<(i6
 
 /// The id behind which the first record is that counts. Ids go by when requests ended: a record of the window's first day that
 /// ended more than an hour before those of its first hour would be passed over, and that day is not shown. Where the records
-/// begin later than that day, none may be passed over.
+/// begin later, none may be passed over, and all have to be looked at.
 fn first_to_count(ledger: &Transaction<'_>, now: i64) -> Result<Option<i64>, IndexError> {
     let since_ms = Resolution::HOUR.oldest(now).saturating_mul(1000);
     let first = ledger
@@ -202,7 +216,7 @@ fn first_to_count(ledger: &Transaction<'_>, now: i64) -> Result<Option<i64>, Ind
             "WITH first AS (SELECT min(started_ms) AS ms FROM records WHERE started_ms >= ?1)
              SELECT iif(ms < ?1 + 86400000,
                (SELECT min(id) - 1 FROM records WHERE started_ms BETWEEN ms AND ms + 3600000),
-               (SELECT min(id) - 1 FROM records))
+               (SELECT min(id) - 1 FROM records WHERE started_ms >= ?1))
              FROM first WHERE ms IS NOT NULL",
         )?
         .query_row([since_ms], |row| row.get(0));
@@ -263,10 +277,13 @@ fn put(transaction: &Transaction<'_>, interval: (i64, i64), key: &Key, sums: &Su
     Ok(())
 }
 
-/// How many keys an interval has, of the key's uid and in all.
+/// How many keys an interval has, of the key's uid or, where there is none, of its caller, and in all.
 fn keys(transaction: &Transaction<'_>, interval: (i64, i64), key: &Key) -> Result<(u64, u64), RollupError> {
-    let count = "SELECT count(*) FILTER (WHERE uid = ?3), count(*) FROM sums WHERE step = ?1 AND start = ?2";
-    let counts = transaction.prepare_cached(count)?.query_row(params![interval.0, interval.1, uid_of(key)], |row| {
+    let mut count = transaction.prepare_cached(
+        "SELECT count(*) FILTER (WHERE uid = ?3 AND (uid >= 0 OR caller = ?4)), count(*) FROM sums
+         WHERE step = ?1 AND start = ?2",
+    )?;
+    let counts = count.query_row(params![interval.0, interval.1, uid_of(key), key.caller], |row| {
         Ok((to_unsigned(row.get(0)?), to_unsigned(row.get(1)?)))
     });
     Ok(counts?)

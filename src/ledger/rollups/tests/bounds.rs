@@ -28,6 +28,27 @@ fn who_sends_many_names_loses_the_names_of_his_own_models_only() {
     }
 }
 
+/// Who comes over TLS has no uid.
+#[test]
+fn callers_without_a_uid_are_told_apart_by_their_names() {
+    const CALLER: usize = 3;
+    let mut scene = Scene::new();
+    let of = |caller: &str, model: String| {
+        let mut one = with(with(item(NOW_MS), "caller", caller), "modelId", model);
+        one.as_object_mut().unwrap().remove("callerUid");
+        one
+    };
+    let mut items: Vec<Value> = (0..500).map(|n| of("hostile", format!("model-{n}"))).collect();
+    items.push(of("other", "amazon.nova".to_owned()));
+    scene.insert(&items);
+    scene.count();
+    for resolution in Resolution::ALL {
+        let rows = scene.counted(resolution);
+        let models: Vec<_> = rows.iter().filter(|row| row[CALLER] == "other").map(|row| &row[MODEL]).collect();
+        assert_eq!(models, ["amazon.nova"], "{resolution:?}");
+    }
+}
+
 #[test]
 fn many_users_with_many_names_share_what_room_there_is() {
     let mut scene = Scene::new();

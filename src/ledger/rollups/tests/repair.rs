@@ -188,3 +188,24 @@ fn records_that_lie_in_the_future_are_counted_once_when_they_are_due() {
         scene.insert(&[item(NOW_MS - 30 * DAY_MS)]);
     }
 }
+
+#[test]
+fn what_can_be_counted_only_once_is_kept_whatever_the_clock_does() {
+    let (mut scene, mut items) = filled();
+    let rule =
+        PruneRule { now_ms: NOW_MS, before_ms: NOW_MS + 1, max_bytes: 0, max_unshipped_bytes: None, local_only: true };
+    while scene.index.prune(rule).unwrap().more {}
+    // One that is passed over while the clock is behind.
+    items.push(item(NOW_MS));
+    scene.insert(&items[3_000..]);
+    scene.now_ms = NOW_MS - 2 * HOUR_MS;
+    scene.count();
+    scene.now_ms = NOW_MS;
+    scene.count();
+    agrees(&scene, &items[..3_000]);
+    scene.insert(&items[3_000..]);
+    for _ in 0..2 {
+        scene.count();
+        agrees(&scene, &items);
+    }
+}
