@@ -36,7 +36,7 @@ pub(super) enum Tone {
     Chosen,
 }
 
-/// For whoever is told to end, and once more where it had to wait for its terminal.
+/// How long a command has to end by itself, and then after what waits for its terminal was thrown away.
 const TIME_TO_END: Duration = Duration::from_secs(1);
 const LAST_TIME: Duration = Duration::from_millis(200);
 
@@ -71,8 +71,8 @@ pub(super) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Ends the process if it is told to end and does not: a terminal that takes no output keeps whoever writes to it. While it
-/// is held, that is.
+/// Ends the process if it is told to end and has not ended soon after: who writes to a terminal that takes no output waits for
+/// ever. Dropped, it does nothing.
 pub(super) struct EndsAnyway(JoinHandle<()>);
 
 impl EndsAnyway {

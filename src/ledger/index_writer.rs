@@ -399,11 +399,8 @@ impl IndexWriter {
             return Ok(());
         }
         let directory = self.core.state_dir.journal();
-        let indexed: Vec<u64> = segments(&directory)
-            .map_err(journal_error)?
-            .into_iter()
-            .filter(|number| *number < index.state.position.segment)
-            .collect();
+        let indexed: Vec<u64> =
+            segments(&directory).map_err(journal_error)?.into_iter().filter(|number| *number < first).collect();
         if indexed.is_empty() {
             self.first_segment = first;
             return Ok(());

@@ -218,6 +218,20 @@ async fn a_watched_screen_is_drawn_anew_and_the_terminal_given_back() {
 }
 
 #[tokio::test]
+async fn a_watched_screen_ends_also_where_the_terminal_takes_no_output() {
+    let bedrock = bedrock().await;
+    let daemon = Setup::plain(&bedrock).ready().await;
+    let mut command = status_of(&daemon, &["--watch", "1"]);
+    command.env("TERM", "xterm");
+    let mut watched = Terminal::of_output(command, (12, 30));
+    eventually("a frame", || watched.shown().contains("READY")).await;
+    watched.stop_output();
+    watched.signal(Signal::TERM);
+    let status = until("the end", || watched.child.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(1), "the daemon was ready, but it had to be cut off");
+}
+
+#[tokio::test]
 async fn only_a_terminal_can_be_watched() {
     let bedrock = bedrock().await;
     let daemon = Setup::plain(&bedrock).ready().await;

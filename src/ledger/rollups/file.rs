@@ -23,7 +23,7 @@ pub(super) struct Marker {
     pub(super) first_id: i64,
 }
 
-/// By what time the sums were made, in seconds since 1970; 0 where there is none.
+/// By what clock the sums were made, in seconds since 1970; 0 where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Clock {
     /// The minute in which what is too old was last deleted.

@@ -36,8 +36,8 @@ CREATE TABLE marker (
   first_id INTEGER NOT NULL
 );
 
--- By what time the rest goes, in seconds since 1970: the minute in which what is too old was last deleted, and the latest
--- date of a record that was passed over because it lay in the future; 0 where there is none.
+-- By what clock the sums were made, in seconds since 1970. swept: the minute in which what is too old was last deleted. ahead:
+-- the latest date of a record that was passed over because it lay in the future. 0 where there is none.
 CREATE TABLE clock (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   swept INTEGER NOT NULL,
