@@ -1,5 +1,6 @@
 //! Callers on other hosts, which a network namespace stands for. Making one needs root and `ip`.
 
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -55,7 +56,8 @@ async fn from(host: Ipv4Addr, port: u16) -> TcpStream {
     within("a connection", socket.connect((SERVER, port).into())).await.unwrap()
 }
 
-/// In the namespace: one host fills its part of the memory for bodies, and the other is served.
+/// In the namespace: one host fills its part of the memory for bodies, and the other is served. The end of the standard
+/// input tells that it is full.
 async fn fill_and_ask(port: u16, folder: &Path) {
     let path = converse_path(ON_DEMAND);
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", 10 * MB);
@@ -67,15 +69,15 @@ async fn fill_and_ask(port: u16, folder: &Path) {
         stream.flush().await.unwrap();
         held.push(stream);
     }
+    // Not before all has been read: what is asked now takes room that the rest of it would find no more.
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     let ask = async |host, certificate| {
         let stream = secured(folder, from(host, port).await, Some(certificate)).await.unwrap();
         let mut connection = Http1::on(stream, "localhost").await;
         connection.send(request(Method::POST, &path, padded(&converse("x"), 9 * MB))).await
     };
-    until_async("the first host to have no more room", || async {
-        (ask(ONE, "one").await.status == 503).then_some(())
-    })
-    .await;
+    let answer = ask(ONE, "one").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
     let answer = ask(OTHER, "other").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     drop(held);
@@ -103,7 +105,16 @@ async fn what_one_remote_host_fills_is_not_anothers() {
     child.args(["netns", "exec", &hosts.0]).arg(std::env::current_exe().unwrap());
     child.args(["--exact", TEST, "--nocapture"]);
     child.env("REMOTE_PORT", tls_port(&daemon).to_string()).env("REMOTE_FOLDER", pki.folder());
-    let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let told = child.stdin.take();
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    until_async("the first host to have no more room", || async {
+        let taken = metric(&daemon.metrics().await, "bedrock_sidecar_buffered_bytes");
+        (taken == Some(20e6) || ended.is_finished()).then_some(())
+    })
+    .await;
+    drop(told);
+    let output = ended.await.unwrap();
     assert!(output.status.success(), "{output:?}");
     let served = daemon.record("the other host", |record| record["statusCode"] == 200).await;
     assert_eq!(served["sourceIP"], OTHER.to_string(), "{served}");
