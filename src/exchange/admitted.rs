@@ -172,6 +172,11 @@ impl AdmittedExchange<'_> {
         self.0.record.outcome = Outcome::UpstreamBroke;
     }
 
+    /// At one of the upstreams, whatever came of it there.
+    pub(crate) fn may_have_run(&mut self) {
+        self.0.may_have_run = true;
+    }
+
     /// No upstream has done anything with the request, so nothing can have been used.
     pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;

@@ -83,6 +83,8 @@ pub(crate) struct Exchange {
     opened: Option<Opened>,
     /// No upstream has done anything with it, so nothing can have been used.
     never_sent: bool,
+    /// An upstream has got it and said nothing of what it made of it, so all that was reserved may have been used.
+    may_have_run: bool,
     /// An upstream has begun an answer that is no error, so what it tells was used.
     has_answer: bool,
     /// Of an answer that is being read whole.
@@ -143,6 +145,7 @@ impl Exchange {
             admission: None,
             opened: None,
             never_sent: false,
+            may_have_run: false,
             has_answer: false,
             held_meter: None,
             error_type: "",
@@ -325,7 +328,8 @@ impl Exchange {
                 admission.cancel();
             } else {
                 let was_heard = self.client.as_ref().is_some_and(|client| client.progress.has_begun());
-                settle(admission, &self.record, self.has_answer || was_heard, self.uncounted);
+                let may_have_used = self.has_answer || was_heard;
+                settle(admission, &self.record, may_have_used, self.may_have_run, self.uncounted);
             }
         }
         let is_told = panics::vital(|| match self.opened.take() {
@@ -345,10 +349,12 @@ impl Exchange {
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
 /// upstream refused; one whose answer broke off used what had streamed, and may have used all that it reserved.
-/// `may_have_used`: an answer has begun, or an upstream has got a part of the client's stream.
-fn settle(mut admission: Admission, record: &Record, may_have_used: bool, uncounted: u64) {
+/// `may_have_used`: an answer has begun, or an upstream has got a part of the client's stream. `may_have_run`: an upstream
+/// has not told what it made of the request.
+fn settle(mut admission: Admission, record: &Record, may_have_used: bool, may_have_run: bool, uncounted: u64) {
     let failed = record.outcome == Outcome::UpstreamError && record.status_code >= 400;
-    if failed || (record.outcome == Outcome::Refused && !may_have_used) {
+    let used_nothing = failed || (record.outcome == Outcome::Refused && !may_have_used);
+    if used_nothing && !may_have_run {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);
     } else if record.outcome == Outcome::Completed && record.ended.is_none() {

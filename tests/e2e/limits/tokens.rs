@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use simulator::{Effect, Ended, Ending, Fault, ThrottleText};
+use simulator::{Effect, Ended, Ending, Fault, Options, ThrottleText};
 use test_support::*;
 
 use super::{bounded, held, host, limited, throttled};
@@ -103,6 +103,42 @@ async fn tokens_are_reserved_and_settled_for_every_operation() {
     };
     assert_eq!((answer.status, today().await), (503, spent), "{answer:?}");
     bedrock.refuse_connections(false);
+}
+
+/// Commercial Bedrock charges for what a model has done, whatever the client is told in the end.
+#[tokio::test]
+async fn what_may_have_run_stays_as_reserved() {
+    let (east, west) =
+        (bedrock().await, bedrock_with(Options { region: "us-west-2".into(), ..Options::default() }).await);
+    let daemon = Setup::several(&[(&east, "us-east-1"), (&west, "us-west-2")])
+        .with("[upstreams_policy]\nretry_after_send = true\n[limits]\ntokens_per_day = 100000000")
+        .ready()
+        .await;
+    let today = async || host(&daemon).await["tokensToday"].as_u64().unwrap();
+    let broken = || Fault::once(Effect::BreakBeforeHeaders { how: Ending::Rst });
+    let error = |status, error_type: &str| {
+        let (error_type, message, headers) = (error_type.into(), "x".into(), Default::default());
+        Fault::once(Effect::Error { status, error_type, message, capital: false, headers })
+    };
+    let throttled = || Fault::once(Effect::Throttle { text: ThrottleText::Tokens });
+    let mut spent = 0;
+    for (at_first, then, status, may_have_run) in [
+        (error(503, "ServiceUnavailableException"), error(424, "ModelErrorException"), 424, false),
+        (broken(), error(424, "ModelErrorException"), 424, true),
+        (error(503, "ServiceUnavailableException"), error(502, "BadGateway"), 502, true),
+        (error(504, "GatewayTimeout"), error(503, "ServiceUnavailableException"), 503, true),
+        (broken(), throttled(), 429, true),
+    ] {
+        east.inject(at_first.on("Converse"));
+        west.inject(then.on("Converse"));
+        let answer = daemon.post(&converse_path(ON_DEMAND), bounded("one two three", 500)).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        let record = daemon.record_of(&answer).await;
+        assert_eq!((&record["outcome"], &record["attempts"]), (&json!("upstream_error"), &json!(2)), "{record}");
+        let more = today().await - spent;
+        assert_eq!(more >= 500, may_have_run, "{more} after {status}");
+        spent += more;
+    }
 }
 
 /// Anthropic counts a few tokens at a stream's start and the whole only at its end.
