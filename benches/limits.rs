@@ -27,18 +27,18 @@ fn main() {
     let host = settings::Limits { host: all, ..none.clone() };
     let every = settings::Limits {
         models: vec![(Glob::new("anthropic.*"), all), (Glob::new("amazon.*"), all)],
+        callers: [("billing".into(), all)].into(),
         ..host.clone()
     };
     let plain = LimitRequest {
         caller: None,
         user: User::Unknown,
-        caller_limits: None,
         model: Some("us.anthropic.claude-sonnet-4-20250514-v1:0"),
         behind: &Behind::Itself,
         estimate: Estimate { input: 300, output: 1_000 },
         tier: AskedTier::Unsaid,
     };
-    let caller = LimitRequest { caller: Some("billing"), caller_limits: Some(&all), ..plain };
+    let caller = LimitRequest { caller: Some("billing"), ..plain };
     for (what, settings, ask) in [
         ("no limits", &none, plain),
         ("four limits of the host", &host, plain),

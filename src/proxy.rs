@@ -249,16 +249,7 @@ pub(crate) async fn process(
     let (estimate, tier) = large::work(size, || received.estimate_and_tier()).await;
     exchange.record.service_tier = tier.name().map(str::to_owned);
     let model = received.model.as_ref().map(|model| model::resolve::unalias(&model.name, &road.settings.models));
-    let caller_limits = caller.entry.as_ref().map(|entry| &entry.limits);
-    let asked = LimitRequest {
-        caller: caller.name(),
-        user: exchange.user,
-        caller_limits,
-        model,
-        behind: &behind,
-        estimate,
-        tier,
-    };
+    let asked = LimitRequest { caller: caller.name(), user: exchange.user, model, behind: &behind, estimate, tier };
     let queued = exchange.queued.measure();
     let reach = permit.reach();
     let admission = admit(road, permit, asked).await?;
@@ -414,7 +405,6 @@ pub(crate) async fn admit_question(road: &Road, user: User, caller: &Caller) -> 
     let request = LimitRequest {
         caller: caller.name(),
         user,
-        caller_limits: caller.entry.as_ref().map(|entry| &entry.limits),
         model: None,
         behind: &Behind::Itself,
         estimate: limits::Estimate::NONE,

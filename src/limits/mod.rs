@@ -116,7 +116,8 @@ impl Limits {
     pub async fn admit(&self, request: LimitRequest<'_>) -> Result<Admission, Refusal> {
         let plan = self.shared.plan.load();
         let weighed = WeighedRequest::new(&request, &plan);
-        let max_wait = request.caller_limits.and_then(|rates| rates.max_wait).or(plan.settings.host.max_wait);
+        let caller_limits = request.caller.and_then(|name| plan.settings.callers.get(name));
+        let max_wait = caller_limits.and_then(|rates| rates.max_wait).or(plan.settings.host.max_wait);
         let max_waiting = plan.settings.max_waiting;
         drop(plan);
 

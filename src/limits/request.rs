@@ -9,7 +9,7 @@ use super::slot::{Slot, Slots};
 use crate::caller::User;
 use crate::config::Glob;
 use crate::service_tier::AskedTier;
-use crate::settings::limits::{self as settings, Price, Prices, Rates};
+use crate::settings::limits::{self as settings, Price, Prices};
 use crate::settings::model_price::ModelPrice;
 
 /// A request that wants to pass.
@@ -19,8 +19,6 @@ pub struct LimitRequest<'a> {
     pub caller: Option<&'a str>,
     /// The user of the connection: among callers without an entry, each user waits in a line of its own.
     pub user: User,
-    /// The limits of that entry. They are those of the newest request, so a reload reaches them by itself.
-    pub caller_limits: Option<&'a Rates>,
     /// The model or profile identifier that the limits of models and the prices are matched with.
     pub model: Option<&'a str>,
     /// What stands behind that identifier.
@@ -54,7 +52,6 @@ pub(super) struct Plan {
 pub(super) struct WeighedRequest {
     pub(super) caller: Option<Box<str>>,
     pub(super) user: User,
-    pub(super) caller_limits: Option<Rates>,
     /// The groups of models that its model belongs to.
     pub(super) models: Slots,
     pub(super) estimate: Estimate,
@@ -91,7 +88,6 @@ impl WeighedRequest {
         WeighedRequest {
             caller: request.caller.map(Into::into),
             user: request.user,
-            caller_limits: request.caller_limits.copied(),
             models,
             estimate: request.estimate,
             prices,
@@ -165,15 +161,7 @@ mod tests {
         let plan = Plan { settings, models };
         let estimate = Estimate { input: 1, output: 1 };
         let tier = AskedTier::Unsaid;
-        let request = LimitRequest {
-            caller: None,
-            user: User::Unknown,
-            caller_limits: None,
-            model: Some(model),
-            behind,
-            estimate,
-            tier,
-        };
+        let request = LimitRequest { caller: None, user: User::Unknown, model: Some(model), behind, estimate, tier };
         WeighedRequest::new(&request, &plan)
     }
 

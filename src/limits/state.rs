@@ -27,6 +27,8 @@ use crate::settings::limits::{self as settings, Rates};
 pub(super) struct State {
     scopes: Vec<Scope>,
     callers: HashMap<Box<str>, Slot>,
+    /// Those of configured callers.
+    caller_rates: HashMap<Box<str>, Rates>,
     models: HashMap<Box<str>, Slot>,
     calendar: Calendar,
     pub(super) fleet: Option<LocalLease>,
@@ -51,6 +53,7 @@ impl State {
         State {
             scopes: vec![Scope::new(ScopeId::Host, host, period, now)],
             callers: HashMap::new(),
+            caller_rates: HashMap::new(),
             models: HashMap::new(),
             calendar,
             fleet: None,
@@ -76,9 +79,14 @@ impl State {
             (None, Some(fleet)) => self.fleet = Some(LocalLease::new(fleet, now)),
             (_, None) => self.fleet = None,
         }
-        // Patterns that are no longer configured limit nothing, and still count what is in flight.
+        // Patterns and callers that are no longer configured limit nothing, and still count what is in flight.
         for slot in self.models.values().filter(|slot| models.iter().all(|(_, kept)| kept != *slot)) {
             self.scopes[usize::from(*slot)].change(Rates::default(), now);
+        }
+        self.caller_rates.clone_from(&settings.callers);
+        for (name, slot) in &self.callers {
+            let rates = self.caller_rates.get(name).copied().unwrap_or_default();
+            self.scopes[usize::from(*slot)].change(rates, now);
         }
         Plan { settings: settings.clone(), models }
     }
@@ -236,7 +244,7 @@ impl State {
         refusal(&scope.id, exceeded, waited)
     }
 
-    /// The place of a caller or of a pattern on models, with these limits from now on.
+    /// The place of a caller, or of a pattern on models with these limits from now on.
     fn slot(&mut self, id: ScopeId, rates: Rates, now: u64) -> Slot {
         let known = match &id {
             ScopeId::Caller(name) => self.callers.get(name),
@@ -288,11 +296,10 @@ impl State {
         let mut slots = Slots::default();
         slots.push(HOST);
         if let Some(caller) = &request.caller {
-            let rates = request.caller_limits.unwrap_or_default();
-            let slot = match self.callers.get(caller) {
-                Some(&slot) if self.scopes[usize::from(slot)].rates == rates => slot,
-                _ => self.slot(ScopeId::Caller(caller.clone()), rates, now),
-            };
+            let slot = self.callers.get(caller).copied().unwrap_or_else(|| {
+                let rates = self.caller_rates.get(caller).copied().unwrap_or_default();
+                self.slot(ScopeId::Caller(caller.clone()), rates, now)
+            });
             slots.push(slot);
         }
         for slot in request.models.iter() {

@@ -1,11 +1,13 @@
 //! How much may be called: the meaning of `[limits]`, of the same keys per caller and model, of prices and `[fleet]`.
 
+use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 
+use super::callers::Callers;
 use super::model_price::ModelPrice;
 use super::{Audit, any_region, names, patterns};
 use crate::config::limits as written;
@@ -20,6 +22,8 @@ pub struct Limits {
     pub host: Rates,
     /// Of all requests whose model fits a pattern. Several may fit; each must admit.
     pub models: Vec<(Glob, Rates)>,
+    /// Of each configured caller, by its name.
+    pub callers: HashMap<Box<str>, Rates>,
     /// Requests that may wait at once, over all callers.
     pub max_waiting: usize,
     /// Of the price file; without one, nothing costs anything.
@@ -171,6 +175,7 @@ pub(super) fn max_buffered_bytes(limits: &written::Limits, source: &Source) -> R
 impl Limits {
     pub(super) fn new(
         mut limits: written::Limits,
+        callers: &Callers,
         fleet: Option<Spanned<written::Fleet>>,
         prices: Option<Prices>,
         audit: &Audit,
@@ -195,6 +200,7 @@ impl Limits {
         Ok(Limits {
             host: Rates::new(host, Budgets { prices: prices.as_ref(), of: None }, source)?,
             models,
+            callers: callers.entries.iter().map(|entry| (entry.name.as_str().into(), entry.limits)).collect(),
             max_waiting: limits.max_waiting.get(),
             prices: Arc::new(prices.unwrap_or_default()),
             fleet: fleet.map(|fleet| Fleet::new(fleet, audit, source)).transpose()?,
@@ -327,7 +333,8 @@ mod tests {
         let prices = read(&config).map_err(|error| error.to_string())?;
         let audit = crate::settings::audit(std::mem::take(&mut config.audit), &mut Vec::new(), &source)
             .map_err(|error| error.to_string())?;
-        Limits::new(config.limits, config.fleet, prices, &audit, &source).map_err(|error| error.to_string())
+        Limits::new(config.limits, &Callers::default(), config.fleet, prices, &audit, &source)
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Limits that change while the daemon runs.
 
 use http::Method;
+use test_support::users::own_uid;
 use test_support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::{admitted, held, host, storm, throttled};
 
@@ -34,4 +37,37 @@ async fn a_reload_changes_limits_at_once_and_leaves_streams_alone() {
     reader.end().await.unwrap();
     assert_eq!(reader.bytes, whole.body, "not a byte of the stream was lost");
     assert_eq!(host(&daemon).await["running"], 0);
+}
+
+/// A body that comes slowly belongs to a request of before the reload. It brings none of the limits of then along.
+#[tokio::test]
+async fn a_request_from_before_a_reload_gives_its_caller_no_new_burst() {
+    let bedrock = bedrock().await;
+    let ann = format!("[[callers]]\nname = \"ann\"\nusers = [\"{}\"]\n", own_uid());
+    let daemon = Setup::plain(&bedrock).with(&format!("{ann}# no limit\n")).ready().await;
+    let path = converse_path(ON_DEMAND);
+    let body = converse("x");
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(daemon.address()).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body.as_bytes()[..1]).await.unwrap();
+        slow.push(stream);
+    }
+    until_async("the bodies' beginnings", || async {
+        (metric(&daemon.metrics().await, "bedrock_sidecar_in_flight") == Some(3.0)).then_some(())
+    })
+    .await;
+    assert_eq!(daemon.post(&path, body.clone()).await.status, 200);
+    daemon.reload("# no limit", "requests_per_minute = 1\nrequest_burst = 2").await;
+    let mut admitted = 0;
+    for mut stream in slow {
+        stream.write_all(&body.as_bytes()[1..]).await.unwrap();
+        let mut status = [0; 12];
+        within("an answer", stream.read_exact(&mut status)).await.unwrap();
+        admitted += usize::from(status.ends_with(b"200"));
+        admitted += usize::from(daemon.post(&path, body.clone()).await.status == 200);
+    }
+    assert_eq!(admitted, 2, "the burst, once");
 }

@@ -202,7 +202,6 @@ fn fleet(requests: u64, on_unavailable: OnUnavailable) -> settings::Limits {
 const ASK: LimitRequest<'static> = LimitRequest {
     caller: None,
     user: User::Unknown,
-    caller_limits: None,
     model: None,
     behind: &Behind::Itself,
     estimate: Estimate::NONE,

@@ -9,7 +9,7 @@ use bedrock_sidecar::limits::{Admission, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::record::Usage;
 use bedrock_sidecar::settings::limits::{self as settings, Price, Prices, Rates};
 
-use super::{ask, futures, host, of, refused, used};
+use super::{ask, futures, host, of, refused, used, with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_storm_is_counted_exactly() {
@@ -150,9 +150,9 @@ async fn all_limits_that_apply_must_admit_and_the_others_lose_nothing() {
     let clock = VirtualClock::new();
     let mut settings = host(Rates { requests_per_minute: Some(10), ..Rates::default() });
     settings.models = vec![(Glob::new("anthropic.*"), Rates { requests_per_minute: Some(2), ..Rates::default() })];
-    let limits = Limits::new(&settings, clock.clone());
     let rates = Rates { requests_per_minute: Some(3), ..Rates::default() };
-    let claude = |caller| LimitRequest { model: Some("us.anthropic.claude"), ..of(caller, &rates) };
+    let limits = Limits::new(&with(settings, "a", rates), clock.clone());
+    let claude = |caller| LimitRequest { model: Some("us.anthropic.claude"), ..of(caller) };
     for _ in 0..2 {
         drop(limits.admit(claude("a")).await.unwrap());
     }
@@ -161,13 +161,12 @@ async fn all_limits_that_apply_must_admit_and_the_others_lose_nothing() {
         refusal.message,
         "the group of models \"anthropic.*\" has used up requests_per_minute = 2; try again in 30 s."
     );
-    drop(limits.admit(LimitRequest { model: Some("meta.llama"), ..of("a", &rates) }).await.unwrap());
-    let refusal = refused(&limits, of("a", &rates)).await;
+    drop(limits.admit(LimitRequest { model: Some("meta.llama"), ..of("a") }).await.unwrap());
+    let refusal = refused(&limits, of("a")).await;
     assert_eq!(refusal.message, "the caller \"a\" has used up requests_per_minute = 3; try again in 20 s.");
     // Seven are left of the host's ten, and the refusals took none.
     for turn in 0..7 {
-        let (name, rates) = (format!("c{turn}"), Rates::default());
-        drop(limits.admit(of(&name, &rates)).await.unwrap());
+        drop(limits.admit(of(&format!("c{turn}"))).await.unwrap());
     }
     assert_eq!(refused(&limits, ask(0)).await.retry_after, Some(Duration::from_secs(6)));
     let scopes: Vec<_> = limits.status().limited.iter().map(|limited| (limited.scope, limited.count)).collect();

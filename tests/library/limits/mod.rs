@@ -26,7 +26,6 @@ fn ask(tokens: u64) -> LimitRequest<'static> {
     LimitRequest {
         caller: None,
         user: User::Unknown,
-        caller_limits: None,
         model: None,
         behind: &Behind::Itself,
         estimate,
@@ -34,16 +33,13 @@ fn ask(tokens: u64) -> LimitRequest<'static> {
     }
 }
 
-fn of<'a>(caller: &'a str, rates: &'a Rates) -> LimitRequest<'a> {
-    LimitRequest {
-        caller: Some(caller),
-        user: User::Unknown,
-        caller_limits: Some(rates),
-        model: None,
-        behind: &Behind::Itself,
-        estimate: Estimate::NONE,
-        tier: AskedTier::Unsaid,
-    }
+fn of(caller: &str) -> LimitRequest<'_> {
+    LimitRequest { caller: Some(caller), ..ask(0) }
+}
+
+/// With limits of a caller's own.
+fn with(limits: settings::Limits, caller: &str, rates: Rates) -> settings::Limits {
+    settings::Limits { callers: [(caller.into(), rates)].into(), ..limits }
 }
 
 fn used(input: u64, output: u64) -> Usage {

@@ -6,7 +6,7 @@ use bedrock_sidecar::limits::{Estimate, LimitRequest, Limits, VirtualClock};
 use bedrock_sidecar::settings::limits::Rates;
 use test_support::SmallDisk;
 
-use super::{ask, host, of, refused, settle_down, used};
+use super::{ask, host, of, refused, settle_down, used, with};
 
 #[tokio::test]
 async fn a_reload_holds_at_once_and_drops_nothing_in_flight() {
@@ -39,16 +39,18 @@ async fn a_reload_holds_at_once_and_drops_nothing_in_flight() {
     limits.apply(&host(Rates { tokens_per_day: Some(50), ..Rates::default() }));
     assert_eq!(limits.status().scopes[0].tokens_today, 2 + 40 + 5);
     refused(&limits, ask(10)).await;
-    // A caller's own limits come with its requests.
-    let (few, many) = (
-        Rates { requests_per_minute: Some(1), ..Rates::default() },
-        Rates { requests_per_minute: Some(3), ..Rates::default() },
-    );
-    drop(limits.admit(of("a", &few)).await.unwrap());
-    refused(&limits, of("a", &few)).await;
-    drop(limits.admit(of("a", &many)).await.unwrap());
-    drop(limits.admit(of("a", &many)).await.unwrap());
-    refused(&limits, of("a", &many)).await;
+    // A caller's own limits.
+    let of_a = |rate| with(host(Rates::default()), "a", Rates { requests_per_minute: rate, ..Rates::default() });
+    limits.apply(&of_a(Some(1)));
+    drop(limits.admit(of("a")).await.unwrap());
+    refused(&limits, of("a")).await;
+    limits.apply(&of_a(Some(3)));
+    drop(limits.admit(of("a")).await.unwrap());
+    drop(limits.admit(of("a")).await.unwrap());
+    refused(&limits, of("a")).await;
+    // A caller who is no longer configured has none.
+    limits.apply(&host(Rates::default()));
+    drop(limits.admit(of("a")).await.unwrap());
 }
 
 #[tokio::test]
@@ -56,9 +58,9 @@ async fn days_end_at_midnight_and_survive_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("limits.json");
     let clock = VirtualClock::new();
-    let settings = host(Rates { tokens_per_day: Some(1_000), ..Rates::default() });
     let rates = Rates { tokens_per_day: Some(300), ..Rates::default() };
-    let asking = |tokens| LimitRequest { estimate: Estimate { input: tokens, output: 0 }, ..of("a", &rates) };
+    let settings = with(host(Rates { tokens_per_day: Some(1_000), ..Rates::default() }), "a", rates);
+    let asking = |tokens| LimitRequest { estimate: Estimate { input: tokens, output: 0 }, ..of("a") };
     {
         let limits = Limits::new(&settings, clock.clone());
         let keeper = limits.persist_to(&path).unwrap();
@@ -174,15 +176,15 @@ async fn a_caller_who_comes_later_finds_an_own_bucket_as_it_was() {
     let path = directory.path().join("limits.json");
     let clock = VirtualClock::new();
     let rates = Rates { requests_per_minute: Some(2), ..Rates::default() };
-    let none = host(Rates::default());
+    let settings = with(host(Rates::default()), "a", rates);
     for (advance, admitted) in [(0, 2), (0, 0), (30, 1), (0, 0), (120, 2)] {
         clock.advance(Duration::from_secs(advance));
-        let limits = Limits::new(&none, clock.clone());
+        let limits = Limits::new(&settings, clock.clone());
         let keeper = limits.persist_to(&path).unwrap();
         for _ in 0..admitted {
-            drop(limits.admit(of("a", &rates)).await.unwrap());
+            drop(limits.admit(of("a")).await.unwrap());
         }
-        refused(&limits, of("a", &rates)).await;
+        refused(&limits, of("a")).await;
         keeper.stop().await.unwrap();
     }
 }

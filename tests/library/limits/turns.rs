@@ -26,8 +26,7 @@ async fn callers_take_turns() {
         for _ in 0..count {
             let (limits, order) = (limits.clone(), order.clone());
             tokio::spawn(async move {
-                let none = Rates::default();
-                let admission = limits.admit(of(caller, &none)).await.unwrap();
+                let admission = limits.admit(of(caller)).await.unwrap();
                 order.lock().unwrap().push_str(caller);
                 drop(admission);
             });
@@ -57,13 +56,8 @@ async fn a_large_request_is_not_starved_by_small_ones() {
     let small = tokio::spawn({
         let limits = limits.clone();
         async move {
-            let none = Rates::default();
-            drop(
-                limits
-                    .admit(LimitRequest { estimate: Estimate { input: 1, output: 0 }, ..of("small", &none) })
-                    .await
-                    .unwrap(),
-            );
+            let asked = LimitRequest { estimate: Estimate { input: 1, output: 0 }, ..of("small") };
+            drop(limits.admit(asked).await.unwrap());
         }
     });
     clock.advance(Duration::from_secs(30));
@@ -76,7 +70,6 @@ async fn a_large_request_is_not_starved_by_small_ones() {
 
 #[tokio::test]
 async fn no_caller_takes_all_places_in_the_queue() {
-    let none = Rates::default();
     for named in [true, false] {
         let rates = Rates { concurrent_requests: Some(1), max_wait: Some(MINUTE), ..Rates::default() };
         let limits = Limits::new(&settings::Limits { max_waiting: 6, ..host(rates) }, VirtualClock::new());
@@ -84,7 +77,7 @@ async fn no_caller_takes_all_places_in_the_queue() {
         let spawn = |caller: &'static str, uid: u32| {
             let limits = limits.clone();
             tokio::spawn(async move {
-                let one = if named { of(caller, &none) } else { LimitRequest { user: User::Local(uid), ..ask(0) } };
+                let one = if named { of(caller) } else { LimitRequest { user: User::Local(uid), ..ask(0) } };
                 limits.admit(one).await.map(drop)
             })
         };
