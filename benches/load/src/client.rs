@@ -60,6 +60,7 @@ impl Target {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let wire: Box<dyn Wire> = match &self.tls {
             None => Box::new(stream),
             Some(config) => {

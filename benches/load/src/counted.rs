@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::account::Account;
 use crate::client::To;
-use crate::requests::{BODY, Failures, invocation};
+use crate::requests::{BODY, Failures, invocation, invoke};
 use crate::{Error, listed, panicked};
 
 /// A thread that waits for answers needs little.
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
         let first = || -> Result<_, Error> {
             let mut connection = target.connect()?;
             if arguments.connections > 1 {
-                connection.exchange(&requests[0], |_| Ok(()))?;
+                invoke(&mut connection, &requests[0])?;
             }
             Ok(connection)
         };
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
                 if number >= arguments.requests {
                     return Ok(connection);
                 }
-                connection.exchange(&requests[number % requests.len()], |_| Ok(()))?;
+                invoke(&mut connection, &requests[number % requests.len()])?;
             }
         };
         let sent = send();
@@ -81,9 +81,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
         let threads = (0..arguments.connections)
             .map(|_| {
                 let builder = thread::Builder::new().stack_size(STACK);
-                builder.spawn_scoped(scope, || repeat().unwrap_or_else(|error| failures.add(&error)))
+                let begun = builder.spawn_scoped(scope, || repeat().unwrap_or_else(|error| failures.add(&error)));
+                // The threads before it wait for this one.
+                begun.unwrap_or_else(|error| {
+                    eprintln!("a thread for each connection cannot be had: {error}");
+                    std::process::exit(1)
+                })
             })
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Vec<_>>();
         open.wait();
         let before = account();
         begun.wait();

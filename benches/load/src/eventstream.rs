@@ -1,29 +1,27 @@
-//! The `application/vnd.amazon.eventstream` framing. Each paced event carries the time at which it was sent, so that its
-//! reader knows how long it was under way.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! The `application/vnd.amazon.eventstream` framing. Each paced event carries the time at which it was due, so that its
+//! reader knows how late it is.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Error;
 
 const STRING_HEADER: u8 = 7;
 /// Stands before the time in an event's text.
-const MARK: &str = "sent@";
-/// So many digits have nanoseconds since 1970.
+const MARK: &str = "due@";
+/// So many digits the time is written with.
 const DIGITS: usize = 19;
 
-/// Nanoseconds since 1970.
+/// Nanoseconds of the clock that is the same for all processes of a host, and that nobody sets.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)).unwrap_or_default()
 }
 
-/// The event of one delta, with the time of now.
-pub(crate) fn delta() -> Result<Bytes, Error> {
+/// The event of one delta, with the time at which it was due.
+pub(crate) fn delta(due: u64) -> Result<Bytes, Error> {
     let payload = format!(
-        r#"{{"contentBlockIndex":0,"delta":{{"text":"a few words, {MARK}{:0DIGITS$}"}},"p":"abcdefghijklmnop"}}"#,
-        now(),
+        r#"{{"contentBlockIndex":0,"delta":{{"text":"a few words, {MARK}{due:0DIGITS$}"}},"p":"abcdefghijklmnop"}}"#,
     );
     event("contentBlockDelta", payload.as_bytes())
 }
@@ -76,7 +74,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Calls `each` with the time at which every delta was sent.
+    /// Calls `each` with the time at which every delta was due.
     pub(crate) fn read(&mut self, bytes: &[u8], mut each: impl FnMut(u64)) -> Result<(), Error> {
         self.rest.extend_from_slice(bytes);
         let mut at = 0;
@@ -104,8 +102,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_however_it_is_cut() {
         let mut whole = beginning().unwrap().to_vec();
-        whole.extend_from_slice(&delta().unwrap());
-        whole.extend_from_slice(&delta().unwrap());
+        let due = [now(), now() + 50_000_000];
+        whole.extend_from_slice(&delta(due[0]).unwrap());
+        whole.extend_from_slice(&delta(due[1]).unwrap());
         whole.extend_from_slice(&end(2).unwrap());
         for size in [1, 7, 100, whole.len()] {
             let mut reader = Reader::default();
@@ -115,7 +114,7 @@ mod tests {
                 reader.read(piece, |time| times.push(time)).unwrap();
             }
             assert!(reader.is_whole && reader.deltas == 2 && reader.rest.is_empty());
-            assert!(times.iter().all(|time| *time > 0 && *time <= now()));
+            assert_eq!(times, due);
         }
     }
 }

@@ -76,7 +76,7 @@ pub(crate) struct Flood {
 
 impl Flood {
     pub(crate) fn new(bytes: usize) -> Result<Flood, Error> {
-        let event = eventstream::delta()?;
+        let event = eventstream::delta(eventstream::now())?;
         let mut piece = BytesMut::new();
         while piece.len() + event.len() <= PIECE {
             piece.extend_from_slice(&event);

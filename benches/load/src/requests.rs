@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::account::Account;
-use crate::client::{Target, To};
+use crate::client::{Connection, Target, To};
 use crate::samples::Samples;
+use crate::upstream::ANSWER;
 use crate::{Error, panicked};
 
 /// The size of a request's body.
@@ -70,8 +71,21 @@ impl Failures {
 }
 
 /// An InvokeModel of so many bytes.
-pub(crate) fn invoke(target: &Target, length: usize) -> Vec<u8> {
+pub(crate) fn invoke_model(target: &Target, length: usize) -> Vec<u8> {
     target.request("invoke", &invocation(length))
+}
+
+/// Sends an InvokeModel. Its answer must have the length of the upstream's.
+pub(crate) fn invoke(connection: &mut Connection, request: &[u8]) -> Result<(), Error> {
+    let mut came = 0;
+    connection.exchange(request, |bytes| {
+        came += bytes.len();
+        Ok(())
+    })?;
+    if came != ANSWER {
+        return Err(format!("an answer of {came} bytes instead of {ANSWER}").into());
+    }
+    Ok(())
 }
 
 /// The body of an InvokeModel of a Claude model.
@@ -89,12 +103,12 @@ pub(crate) fn invocation(length: usize) -> String {
 /// Runs the load and prints what a request has cost.
 pub(crate) fn closed(arguments: &Closed) -> Result<(), Error> {
     let target = arguments.to.target()?;
-    let request = invoke(&target, BODY);
+    let request = invoke_model(&target, BODY);
     let (done, failures, is_over) = (AtomicU64::new(0), Failures::default(), AtomicBool::new(false));
     let repeat = || -> Result<(), Error> {
         let mut connection = target.connect()?;
         while !is_over.load(Ordering::Relaxed) {
-            connection.exchange(&request, |_| Ok(()))?;
+            invoke(&mut connection, &request)?;
             done.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -146,7 +160,7 @@ pub(crate) fn measure(processes: &[u32], seconds: f64, count: impl Fn() -> u64) 
 /// connection because an earlier one is slow waits on the proxy's account.
 pub(crate) fn open(arguments: &Open) -> Result<(), Error> {
     let target = arguments.to.target()?;
-    let request = invoke(&target, BODY);
+    let request = invoke_model(&target, BODY);
     wake_in_time();
     let failures = Failures::default();
     let next = AtomicU64::new(0);
@@ -162,7 +176,7 @@ pub(crate) fn open(arguments: &Open) -> Result<(), Error> {
             }
             let at = begin + Duration::from_secs_f64(due);
             thread::sleep(at.saturating_duration_since(Instant::now()));
-            connection.exchange(&request, |_| Ok(()))?;
+            invoke(&mut connection, &request)?;
             if due >= arguments.warm {
                 samples.add(at.elapsed());
             }

@@ -1,6 +1,7 @@
 //! ConverseStreams whose events come at a fixed rate: what an event costs, and how late it comes, with or without large
 //! uploads beside them.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::client::{Target, To};
 use crate::eventstream::{Reader, now};
-use crate::requests::{Failures, invoke, measure, wake_in_time};
+use crate::requests::{Failures, invoke, invoke_model, measure, wake_in_time};
 use crate::samples::Samples;
 use crate::upstream::EVENTS_PER_SECOND;
 use crate::{Error, panicked};
@@ -54,9 +55,14 @@ struct Load {
     /// Events that have come, and uploads that are done, since the beginning.
     came: AtomicU64,
     uploaded: AtomicU64,
-    is_counted: AtomicBool,
     is_over: AtomicBool,
-    lateness: Mutex<Samples>,
+    read: Mutex<Vec<Event>>,
+}
+
+/// When an event was due, and how late it came.
+struct Event {
+    due: u64,
+    late: Duration,
 }
 
 /// Runs the load and prints what it has measured.
@@ -70,19 +76,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     );
     let load = Load {
         stream: target.request("converse-stream", &body),
-        upload: invoke(&target, arguments.upload_bytes),
+        upload: invoke_model(&target, arguments.upload_bytes),
         target,
         events: format!("{events:.0}").parse()?,
         failures: Failures::default(),
         came: AtomicU64::new(0),
         uploaded: AtomicU64::new(0),
-        is_counted: AtomicBool::new(false),
         is_over: AtomicBool::new(false),
-        lateness: Mutex::default(),
+        read: Mutex::default(),
     };
     let begun = Instant::now();
     let pause = Duration::from_secs_f64(arguments.ramp / f64::from(arguments.streams));
-    let (measured, uploads) = thread::scope(|scope| -> Result<_, Error> {
+    let (measured, uploads, counted) = thread::scope(|scope| -> Result<_, Error> {
         let mut threads = Vec::new();
         for number in 0..arguments.streams {
             thread::sleep((begun + pause * number).saturating_duration_since(Instant::now()));
@@ -94,39 +99,47 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
             threads.push(scope.spawn(|| load.upload().unwrap_or_else(|error| load.failures.add(&error))));
         }
         thread::sleep(Duration::from_secs_f64(arguments.warm));
-        load.is_counted.store(true, Ordering::Relaxed);
+        let begin = now();
         let before = load.uploaded.load(Ordering::Relaxed);
         let measured = measure(&arguments.process, arguments.seconds, || load.came.load(Ordering::Relaxed));
-        load.is_counted.store(false, Ordering::Relaxed);
+        let counted = begin..now();
         load.is_over.store(true, Ordering::Relaxed);
         let uploads = load.uploaded.load(Ordering::Relaxed) - before;
         for thread in threads {
             thread.join().map_err(panicked)?;
         }
-        Ok((measured?, uploads))
+        Ok((measured?, uploads, counted))
     })?;
+    let late = lateness(load.read.into_inner().map_err(panicked)?, &counted);
     let told = json!({
         "events_per_second": measured.count / measured.seconds, "each": measured.each, "resident_kib": measured.resident,
-        "late_us": load.lateness.into_inner().map_err(panicked)?.told(), "uploads": uploads, "failed": load.failures.told(),
+        "late_us": late.told(), "uploads": uploads, "failed": load.failures.told(),
     });
     println!("{told}");
     Ok(())
+}
+
+/// Of the events that were due in this time, whenever they came: what a stall holds back is as late as it is.
+fn lateness(events: Vec<Event>, counted: &Range<u64>) -> Samples {
+    let mut samples = Samples::default();
+    for event in events.into_iter().filter(|event| counted.contains(&event.due)) {
+        samples.add(event.late);
+    }
+    samples
 }
 
 impl Load {
     /// Reads one stream to its end.
     fn read(&self) -> Result<(), Error> {
         let mut reader = Reader::default();
-        let mut late = Samples::default();
+        let mut events = Vec::with_capacity(self.events);
         self.target.connect()?.exchange(&self.stream, |bytes| {
-            reader.read(bytes, |sent| {
+            reader.read(bytes, |due| {
                 self.came.fetch_add(1, Ordering::Relaxed);
-                if self.is_counted.load(Ordering::Relaxed) {
-                    late.add(Duration::from_nanos(now().saturating_sub(sent)));
-                }
+                events.push(Event { due, late: Duration::from_nanos(now().saturating_sub(due)) });
             })
         })?;
-        self.lateness.lock().map_err(panicked)?.take(late);
+        self.read.lock().map_err(panicked)?.append(&mut events);
         if !reader.is_whole || reader.deltas != self.events {
             return Err(format!("{} of {} events came", reader.deltas, self.events).into());
         }
@@ -136,9 +149,23 @@ impl Load {
     fn upload(&self) -> Result<(), Error> {
         let mut connection = self.target.connect()?;
         while !self.is_over.load(Ordering::Relaxed) {
-            connection.exchange(&self.upload, |_| Ok(()))?;
+            invoke(&mut connection, &self.upload)?;
             self.uploaded.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_due_in_the_time_counts_however_late_it_comes() {
+        let event = |due, micros| Event { due, late: Duration::from_micros(micros) };
+        let told =
+            lateness(vec![event(99, 1), event(100, 2), event(199, 5_000_000), event(200, 3)], &(100..200)).told();
+        assert_eq!(told["count"], 2);
+        assert!((told["max"].as_f64().unwrap() - 5e6).abs() < 1e-6, "{told}");
     }
 }

@@ -18,7 +18,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval, interval_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::flood::Flood;
@@ -27,7 +27,7 @@ use crate::{Error, eventstream, table, tls};
 
 pub(crate) const EVENTS_PER_SECOND: u32 = 20;
 /// The size of InvokeModel's answer.
-const ANSWER: usize = 2048;
+pub(crate) const ANSWER: usize = 2048;
 /// As many streams on one connection as Bedrock allows.
 const STREAMS: u32 = 100;
 
@@ -189,6 +189,8 @@ const MODELS: &str = r#"{"modelSummaries":[{"modelId":"anthropic.claude-3-haiku-
 /// A stream whose events come at a fixed rate. One that is late does not make those after it late.
 struct Paced {
     clock: Interval,
+    /// When the first event is due, by both clocks.
+    begin: (Instant, u64),
     events: usize,
     /// Frames that have been sent: the beginning, events, the end.
     sent: usize,
@@ -196,7 +198,14 @@ struct Paced {
 
 impl Paced {
     fn new(events: usize) -> Paced {
-        Paced { clock: tokio::time::interval(Duration::from_secs(1) / EVENTS_PER_SECOND), events, sent: 0 }
+        let begin = (Instant::now(), eventstream::now());
+        Paced { clock: interval_at(begin.0, Duration::from_secs(1) / EVENTS_PER_SECOND), begin, events, sent: 0 }
+    }
+
+    /// The event of this tick.
+    fn delta(&self, tick: Instant) -> Result<Bytes, Error> {
+        let due = self.begin.1 + u64::try_from((tick - self.begin.0).as_nanos())?;
+        eventstream::delta(due)
     }
 }
 
@@ -209,8 +218,8 @@ impl Body for Paced {
         let frame = match self.sent {
             0 => eventstream::beginning(),
             sent if sent <= events => {
-                ready!(self.clock.poll_tick(cx));
-                eventstream::delta()
+                let tick = ready!(self.clock.poll_tick(cx));
+                self.delta(tick)
             }
             sent if sent == events + 1 => eventstream::end(events),
             _ => return Poll::Ready(None),
