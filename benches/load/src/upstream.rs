@@ -186,6 +186,9 @@ const MODELS: &str = r#"{"modelSummaries":[{"modelId":"anthropic.claude-3-haiku-
 "providerName":"Anthropic","inputModalities":["TEXT","IMAGE"],"outputModalities":["TEXT"],"responseStreamingSupported":true,
 "customizationsSupported":[],"inferenceTypesSupported":["ON_DEMAND"],"modelLifecycle":{"status":"ACTIVE"}}]}"#;
 
+/// So late is tokio's timer by itself, which counts milliseconds and begins to wait within one.
+const TIMER: Duration = Duration::from_millis(2);
+
 /// A stream whose events come at a fixed rate. One that is late does not make those after it late.
 struct Paced {
     clock: Interval,
@@ -202,10 +205,11 @@ impl Paced {
         Paced { clock: interval_at(begin.0, Duration::from_secs(1) / EVENTS_PER_SECOND), begin, events, sent: 0 }
     }
 
-    /// The event of this tick.
+    /// The event of this tick. It is due now; but one that the connection has held up was due when the timer fired at the
+    /// latest.
     fn delta(&self, tick: Instant) -> Result<Bytes, Error> {
-        let due = self.begin.1 + u64::try_from((tick - self.begin.0).as_nanos())?;
-        eventstream::delta(due)
+        let latest = tick - self.begin.0 + TIMER;
+        eventstream::delta(eventstream::now().min(self.begin.1 + u64::try_from(latest.as_nanos())?))
     }
 }
 
