@@ -18,6 +18,8 @@ for sdk in ["dynamodb", "secretsmanager", "sts"]:
     LIGHT += ["--config", f"profile.release.package.aws-sdk-{sdk}.opt-level=0"]
 # Function names are needed for the profile; they change no instruction.
 NAMES = ["--config", "profile.release.strip=false", "--config", 'profile.release.debug="line-tables-only"']
+# Of which packaging/profile.xz has records.
+PROFILED, BY_PROFILE = "x86_64", ", optimised by profile"
 # Valgrind hides the kernel's vDSO, which rustix looks for by itself unless it asks the C library for the time.
 LIBC = ["--features", "rustix/use-libc"]
 
@@ -29,6 +31,11 @@ class Programs:
     description: str
 
 
+def threads() -> int:
+    """With which every proxy serves: as the daemon does by itself, one for each core that it may use, 8 at most."""
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
 def programs(given: argparse.Namespace) -> Programs:
     """Builds in a target directory of its own, so that the settings of these builds do not undo other ones."""
     if given.binaries:
@@ -37,9 +44,10 @@ def programs(given: argparse.Namespace) -> Programs:
         build(*DAEMON, *LOAD, "--quiet")
         return found(TARGET / "debug", "debug")
     target = TARGET / "compare" / "build"
+    is_profiled = platform.machine() == PROFILED
     if given.package:
         build(*LOAD, "--release", "--target-dir", target)
-        return Programs(packaged(), target / "release" / LOAD[1], "release of the packages, optimised by profile")
+        return Programs(packaged(), target / "release" / LOAD[1], "release of the packages" + is_profiled * BY_PROFILE)
     settings = ["--release", "--target-dir", target, *(QUICK if given.quick else [])]
     description = "release without LTO, 16 codegen units" if given.quick else "release"
     if given.instructions or given.growth:
@@ -47,15 +55,18 @@ def programs(given: argparse.Namespace) -> Programs:
         return found(target / "release", description)
     # One after the other, so that features do not unify: the daemon is the one that `cargo build --release` makes, which
     # the profile knows.
-    profile = None if given.quick else used_profile(TARGET / "compare")
+    profile = used_profile(TARGET / "compare") if is_profiled and not given.quick else None
     build(*DAEMON, *settings, profile=profile)
     build(*LOAD, *settings)
-    return found(target / "release", description + (", optimised by profile" if profile else ""))
+    return found(target / "release", description + bool(profile) * BY_PROFILE)
 
 
-def build(*options: str | Path, profile: str | None = None) -> None:
-    """With the profile of a release, if one is given."""
+def build(*options: str | Path, profile: str | None = None, flags: bool = True) -> None:
+    """With the profile of a release, if one is given, and with the flags that the environment has, if these may count."""
     environment = dict(os.environ)
+    if not flags:
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]:
+            environment.pop(name, None)
     if profile:
         # Which would overrule it.
         environment.pop("CARGO_ENCODED_RUSTFLAGS", None)
@@ -78,7 +89,7 @@ def packaged() -> Path:
 def light() -> Programs:
     """The build whose instructions tests/instructions holds to committed figures."""
     target = TARGET / "instructions"
-    build(*DAEMON, *LOAD, "--release", "--quiet", "--target-dir", target, *QUICK, *LIGHT, *LIBC)
+    build(*DAEMON, *LOAD, "--release", "--quiet", "--target-dir", target, *QUICK, *LIGHT, *LIBC, flags=False)
     return found(target / "release", "release, optimised little")
 
 
@@ -90,4 +101,7 @@ def found(folder: Path, description: str) -> Programs:
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{os.cpu_count()} cores, {model}, Linux {platform.release()}"
+    cores = len(os.sched_getaffinity(0))
+    # On which the proxies write their logs, and the daemon its journal and its index.
+    disk = subprocess.run(["df", "--output=fstype", TARGET], check=True, capture_output=True, text=True).stdout.split()[-1]
+    return f"{cores} cores, {model}, Linux {platform.release()}, {disk}; {threads()} threads for each proxy"

@@ -24,8 +24,8 @@ class Sizes:
     upload_bytes: int
 
 
-def full(streams: int) -> Sizes:
-    return Sizes(0.6, 2.5, 16, 32, [1000, 3000], streams, 1, 100, 4, 19_000_000)
+def full(streams: int, seconds: float) -> Sizes:
+    return Sizes(0.6, seconds, 16, 32, [1000, 3000], streams, 1, 100, 4, 19_000_000)
 
 
 CHECK = Sizes(0.05, 0.2, 2, 4, [100], 5, 0.1, 5, 1, 1_000_000)

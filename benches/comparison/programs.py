@@ -8,10 +8,6 @@ from pathlib import Path
 
 from build import TARGET
 
-# What each needs beyond what every Debian has.
-LIBRARIES = ["libpcre2-8-0", "libssl3"]
-TRACING = ["libopentracing-c-wrapper0", "libopentracing1"]
-PACKAGES = {"nginx": ["nginx", *LIBRARIES], "haproxy": ["haproxy", "liblua5.3-0", *TRACING, *LIBRARIES]}
 # AWS's own proxy that signs, as of May 2026. Go's checksum database vouches for what is downloaded.
 SIGNER = "github.com/awslabs/aws-sigv4-proxy@v0.0.0-20260506222329-4165dc78f51d"
 
@@ -42,11 +38,26 @@ def unpack(name: str, folder: Path) -> None:
         raise NotRun("it is not installed, and this is no Debian to take it from")
     packages = folder / "packages"
     packages.mkdir(parents=True, exist_ok=True)
-    got = subprocess.run(["apt-get", "download", *PACKAGES[name]], cwd=packages, capture_output=True, text=True)
-    if got.returncode:
-        raise NotRun(f"it is not installed, and apt-get download fails: {got.stderr.strip().splitlines()[-1:]}")
+    # What would be installed with it, which is what this machine lacks.
+    told = apt_get(packages, "--simulate", "--no-install-recommends", "install", name)
+    missing = [line.split()[1] for line in told.splitlines() if line.startswith("Inst ")]
+    apt_get(packages, "download", *missing)
     for package in packages.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+
+
+def apt_get(folder: Path, *words: str) -> str:
+    got = subprocess.run(["apt-get", *words], cwd=folder, capture_output=True, text=True)
+    if got.returncode:
+        raise NotRun(f"it is not installed, and apt-get {words[0]} fails: {got.stderr.strip().splitlines()[-1:]}")
+    return got.stdout
+
+
+def early_log(file: Path) -> list[str | Path]:
+    """What has nginx write here what it has to say before it has read its configuration. Those before 1.19.5 cannot."""
+    program, environment = find("nginx")
+    told = subprocess.run([program, "-h"], env={**os.environ, **environment}, capture_output=True, text=True)
+    return ["-e", file] if "-e filename" in told.stdout + told.stderr else []
 
 
 def signer() -> str:

@@ -1,8 +1,8 @@
-"""The figures of all rounds as a table in Markdown, and as a drawing."""
+"""The figures of all rounds as tables in Markdown, and as drawings."""
 
 import statistics
-import sys
 
+from drawing import Panel, drawing
 from plan import is_complete
 from subjects import DIRECT
 
@@ -49,37 +49,48 @@ def cell(of_rounds: list[float], digits: int) -> str:
     return middle if least == most else f"{middle} ({least}–{most})"
 
 
-def table(told: dict) -> str:
+def names(rounds: list[dict]) -> list[str]:
+    """Of all that were measured in any round."""
+    return list(dict.fromkeys(name for figures in rounds for name in figures))
+
+
+def text(told: dict) -> str:
+    """What was measured, with what and how, and the tables."""
     rounds = told["rounds"]
-    names = list(dict.fromkeys(name for figures in rounds for name in figures))
-    text = f"{told['machine']}; build: {told['build']}; rounds: {len(rounds)}, median (least–most)\n"
+    lines = [f"- {told['machine']}"]
+    lines.append(f"- build: {told['build']}; commit {told['commit']}; programs {told['programs']}")
+    lines += [f"- {version}" for version in told["versions"].values()]
+    lines += [f"- {run['date']}: `{run['command']}`" for run in told["runs"]]
+    lines.append(f"- rounds: {len(rounds)} of {told['seconds']:g} s for each figure; median (least–most)")
     late = f"how late events come ({told['streams']} streams; 100 beside uploads)"
     for title, columns in [("what it costs", COLUMNS), ("how long a request takes", LATENCY), (late, LATE)]:
-        text += f"\n| {title} | {' | '.join(column[0] for column in columns)} |\n|---|{'---|' * len(columns)}\n"
-        for name in names:
+        lines += ["", f"| {title} | {' | '.join(column[0] for column in columns)} |", f"|---|{'---|' * len(columns)}"]
+        for name in names(rounds):
             cells = [cell(values(rounds, name, column), column[4]) for column in columns]
-            text += f"| {name} | {' | '.join(cells)} |\n"
-    return text
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *told["missing"], ""])
 
 
-def must_be_whole(rounds: list[dict]) -> None:
-    """Ends the program with what is wrong, if anything is."""
-    wrong = [line for figures in rounds for name, of_one in figures.items() for line in is_complete(name, of_one)]
-    if wrong or not any(rounds):
-        sys.exit("\n".join(wrong) or "nothing was measured")
+def drawings(told: dict) -> dict[str, str]:
+    """By the name of the file."""
+    rounds = told["rounds"]
+
+    def bars(column: tuple, less: float = 0.0) -> Panel:
+        found = [(name, values(rounds, name, column)) for name in names(rounds)]
+        return column[0], [(name, statistics.median(of_one) - less) for name, of_one in found if of_one]
+
+    def added(column: tuple) -> Panel:
+        of_direct = values(rounds, DIRECT, column)
+        title, of_all = bars(column, statistics.median(of_direct) if of_direct else 0.0)
+        return f"added: {title}" if of_direct else title, [(name, value) for name, value in of_all if name != DIRECT]
+
+    return {
+        "cpu.svg": drawing([bars(COLUMNS[0])]),
+        "latency.svg": drawing([added(column) for column in LATENCY if column[2][-1] != "p999"]),
+        "lateness.svg": drawing([bars(column) for column in LATE if column[2][-1] in ("p50", "p99")]),
+    }
 
 
-def plot(told: dict) -> str:
-    """Bars of the CPU of a request."""
-    rounds, lines = told["rounds"], []
-    names = [name for name in rounds[0] if values(rounds, name, COLUMNS[0])]
-    most = max(statistics.median(values(rounds, name, COLUMNS[0])) for name in names)
-    for at, name in enumerate(names):
-        middle = statistics.median(values(rounds, name, COLUMNS[0]))
-        top = 30 + at * 24
-        lines.append(f'<text x="150" y="{top + 13}" text-anchor="end">{name}</text>')
-        lines.append(f'<rect x="160" y="{top}" width="{middle / most * 400:.0f}" height="18" fill="#4a7ab5"/>')
-        lines.append(f'<text x="{165 + middle / most * 400:.0f}" y="{top + 13}">{middle:.1f}</text>')
-    size = f'width="640" height="{40 + len(names) * 24}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
-    return "\n".join([head, '<text x="160" y="18">CPU a request, µs</text>', *lines, "</svg>\n"])
+def wrong(rounds: list[dict]) -> list[str]:
+    """What is missing in the figures, and what failed."""
+    return [line for figures in rounds for name, of_one in figures.items() for line in is_complete(name, of_one)]

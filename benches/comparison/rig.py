@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
-import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -13,10 +14,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from build import ROOT, Programs
+from build import ROOT, TARGET, Programs
 from programs import NotRun
 
 PATIENCE = 60
+#: Under it is all that a proxy writes, so that it is measured on the disk that holds the build.
+FOLDER = TARGET / "compare"
+#: Asks this machine, whatever proxy the environment names.
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Rig:
@@ -24,19 +29,38 @@ class Rig:
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
-        self.folder = Path(tempfile.mkdtemp(prefix="compare-"))
-        self.certificates()
-        self.upstream = self.start_upstream()
         self.database: Database | None = None
         #: Words before the daemon's command, such as a profiler.
         self.wrapper: list[str] = []
+
+    def __enter__(self) -> "Rig":
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            self.folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rig-", dir=FOLDER)))
+            self.certificates()
+            held.callback(end, self.start_upstream())
+            self.held = held.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.held:
+            if self.database:
+                end(self.database.process)
+
+    def place(self, name: str) -> tempfile.TemporaryDirectory:
+        """A folder for one of those that are measured, which ends with it."""
+        return tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.folder)
 
     def start_upstream(self, *options: str) -> subprocess.Popen:
         """Daemons that start from now on ask this one."""
         command = [self.programs.load, "upstream", "--certificate", "upstream.pem", "--key", "upstream.key", *options]
         started = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert started.stdout
-        self.ports: dict[str, int] = json.loads(started.stdout.readline())
+        line = started.stdout.readline()
+        if not line:
+            end(started)
+            raise RuntimeError("the upstream did not start")
+        self.ports: dict[str, int] = json.loads(line)
         return started
 
     @contextlib.contextmanager
@@ -49,15 +73,6 @@ class Rig:
         finally:
             end(started)
             self.ports = usual
-
-    def __enter__(self) -> "Rig":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        end(self.upstream)
-        if self.database:
-            end(self.database.process)
-        shutil.rmtree(self.folder)
 
     @property
     def ca(self) -> Path:
@@ -95,7 +110,9 @@ class Rig:
         for name, value in options.items():
             for one in value if isinstance(value, list) else [value]:
                 words += [f"--{name.replace('_', '-')}", str(one)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"bench-load {command} ended with {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
 
@@ -116,7 +133,14 @@ class Database:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until_open(self.port)
+        try:
+            self.prepare()
+        except BaseException:
+            end(self.process)
+            raise
+
+    def prepare(self) -> None:
+        until_open(self.port, self.process)
         key = [("requestId", "HASH"), ("timestamp", "RANGE")]
         table = {
             "TableName": "requests",
@@ -134,7 +158,7 @@ class Database:
             "authorization": f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, Signature=0",
         }
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}", json.dumps(body).encode(), headers)
-        urllib.request.urlopen(request, timeout=PATIENCE).close()
+        LOCAL.open(request, timeout=PATIENCE).close()
 
 
 def free_port() -> int:
@@ -175,7 +199,7 @@ def is_open(port: int) -> bool:
 
 def answers(port: int) -> bool:
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE).close()
+        LOCAL.open(f"http://127.0.0.1:{port}/", timeout=PATIENCE).close()
     except urllib.error.HTTPError as error:
         error.close()
         return error.code == 404
@@ -186,7 +210,7 @@ def answers(port: int) -> bool:
 
 def is_ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=PATIENCE) as answer:
+        with LOCAL.open(f"http://127.0.0.1:{port}/ready", timeout=PATIENCE) as answer:
             return answer.status == 200
     except OSError:
         return False
@@ -210,6 +234,17 @@ def end(process: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def end_in_order() -> None:
+    """Has SIGTERM end this program as an exception does, so that what it has started ends too, and no folder stays.
+    `timeout` sends it twice."""
+
+    def ended(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, ended)
 
 
 def bare_environment(home: str) -> dict[str, str]:

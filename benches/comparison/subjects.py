@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from string import Template
 
+import build
 import programs
 from rig import Rig, bare_environment, end, free_port, processes, until_answers, until_open, until_ready
 
@@ -110,6 +111,9 @@ concurrent_requests = 100000
 tokens_per_minute = 1000000000000
 tokens_per_day = 1000000000000
 
+[runtime]
+threads = $threads
+
 # Under valgrind, and of thousands at once, a handshake may take longer than the default.
 [upstream_timeouts]
 connect = "60s"
@@ -164,38 +168,48 @@ def process(command: list, log: Path, ready, port: int, environment: dict[str, s
         end(running)
 
 
-def nginx(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+@contextlib.contextmanager
+def nginx(rig: Rig) -> Iterator[Running]:
     program, environment = programs.find("nginx")
-    port, config = free_port(), rig.folder / "nginx.conf"
+    port = free_port()
     # As root it would give its workers a user who cannot enter the folder.
     user = "user root;" if os.getuid() == 0 else ""
-    values = common(rig) | {"port": port, "upstream": rig.ports["http1"], "user": user}
-    config.write_text(NGINX.substitute(values))
-    command = [program, "-p", rig.folder, "-c", config, "-e", rig.folder / "nginx-start.log"]
-    ready = lambda it: until_answers(port, it, os.cpu_count() or 1)  # noqa: E731
-    return process(command, rig.folder / "nginx.out", ready, port, {**os.environ, **environment})
+    with rig.place("nginx") as name:
+        folder = Path(name)
+        values = common(rig) | {"folder": folder, "port": port, "upstream": rig.ports["http1"], "user": user}
+        (folder / "nginx.conf").write_text(NGINX.substitute(values))
+        command = [program, "-p", folder, "-c", folder / "nginx.conf", *programs.early_log(folder / "nginx-start.log")]
+        ready = lambda it: until_answers(port, it, build.threads())  # noqa: E731
+        with process(command, folder / "nginx.out", ready, port, {**os.environ, **environment}) as running:
+            yield running
 
 
 def haproxy(protocol: str) -> Callable[[Rig], contextlib.AbstractContextManager[Running]]:
-    def start(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+    @contextlib.contextmanager
+    def start(rig: Rig) -> Iterator[Running]:
         program, environment = programs.find("haproxy")
-        port, config = free_port(), rig.folder / "haproxy.cfg"
+        port = free_port()
         alpn = {"http1": "http/1.1", "http2": "h2"}[protocol]
         values = common(rig) | {"port": port, "upstream": rig.ports[protocol], "alpn": alpn}
-        config.write_text(HAPROXY.substitute(values))
-        command = [program, "-db", "-f", config]
-        log = rig.folder / "haproxy.log"
-        return process(command, log, lambda it: until_answers(port, it, 0), port, {**os.environ, **environment})
+        with rig.place("haproxy") as name:
+            config, log = Path(name) / "haproxy.cfg", Path(name) / "haproxy.log"
+            config.write_text(HAPROXY.substitute(values))
+            command, ready = [program, "-db", "-f", config], lambda it: until_answers(port, it, 0)
+            with process(command, log, ready, port, {**os.environ, **environment}) as running:
+                yield running
 
     return start
 
 
-def bare(rig: Rig) -> contextlib.AbstractContextManager[Running]:
+@contextlib.contextmanager
+def bare(rig: Rig) -> Iterator[Running]:
     """The libraries that the daemon is made with, and nothing else; it writes no line for a request."""
-    port, log = free_port(), rig.folder / "bare.log"
-    options = {"port": port, "upstream": rig.ports["http1"], "ca": rig.ca, "key": KEY, "threads": os.cpu_count()}
+    port = free_port()
+    options = {"port": port, "upstream": rig.ports["http1"], "ca": rig.ca, "key": KEY, "threads": build.threads()}
     command = [rig.programs.load, "bare", *(f"--{name}={value}" for name, value in options.items())]
-    return process(command, log, lambda it: until_open(port, it), port, dict(os.environ))
+    with rig.place("bare") as name:
+        with process(command, Path(name) / "log", lambda it: until_open(port, it), port, dict(os.environ)) as running:
+            yield running
 
 
 @contextlib.contextmanager
@@ -204,12 +218,12 @@ def signer(rig: Rig) -> Iterator[Running]:
     program, port = programs.signer(), free_port()
     options = f"--name bedrock --region us-east-1 --host localhost:{rig.ports['http1']} --port 127.0.0.1:{port}".split()
     strip = ["--strip", "Authorization", "--strip", "X-Amz-Date"]
-    environment = bare_environment(str(rig.folder)) | {"SSL_CERT_FILE": str(rig.ca)}
-    environment |= {"AWS_ACCESS_KEY_ID": KEYS["aws_access_key_id"], "AWS_SECRET_ACCESS_KEY": KEYS["aws_secret_access_key"]}
-    command = [program, *options, *strip]
-    log = rig.folder / "aws-sigv4-proxy.log"
-    with process(command, log, lambda it: until_answers(port, it, 0), port, environment) as running:
-        yield dataclasses.replace(running, holds_answers=True)
+    command, ready = [program, *options, *strip], lambda it: until_answers(port, it, 0)
+    with rig.place("signer") as folder:
+        environment = bare_environment(folder) | {"SSL_CERT_FILE": str(rig.ca), "GOMAXPROCS": str(build.threads())}
+        environment |= {"AWS_ACCESS_KEY_ID": KEYS["aws_access_key_id"], "AWS_SECRET_ACCESS_KEY": KEYS["aws_secret_access_key"]}
+        with process(command, Path(folder) / "log", ready, port, environment) as running:
+            yield dataclasses.replace(running, holds_answers=True)
 
 
 def daemon(
@@ -224,29 +238,31 @@ def daemon(
     """The daemon takes the protocol that the upstream offers, HTTP/2 before HTTP/1.1. `more` makes a part of the
     configuration, with its files in the folder that it is given. Records go to a `state` of its own unless one is given."""
 
-    def start(rig: Rig) -> contextlib.AbstractContextManager[Running]:
-        folder = Path(rig.folder / f"daemon-{time.monotonic_ns()}")
-        kept = state or folder / "state"
-        folder.mkdir()
-        kept.mkdir(parents=True, exist_ok=True)
-        (folder / "secret").touch(0o600)
-        (folder / "secret").write_text(json.dumps(KEYS) if signs else KEY)
-        port, admin = free_port(), free_port()
-        values = common(rig) | {"folder": folder, "port": port, "admin": admin, "upstream": rig.ports[protocol]}
-        values |= {"table": "requests" if table else "", "ledger_bytes": ledger_bytes, "more": more(folder)}
-        values["connections"] = connections
-        (folder / "config.toml").write_text(DAEMON.substitute(values))
-        environment = bare_environment(str(folder)) | {"STATE_DIRECTORY": str(kept)}
-        if table:
-            environment |= rig.table(table)
-        command = [*rig.wrapper, rig.programs.daemon, "run", "--config", folder / "config.toml"]
-        return process(command, folder / "log", lambda it: until_ready(admin, it), port, environment)
+    @contextlib.contextmanager
+    def start(rig: Rig) -> Iterator[Running]:
+        with rig.place("daemon") as name:
+            folder = Path(name)
+            kept = state or folder / "state"
+            kept.mkdir(parents=True, exist_ok=True)
+            (folder / "secret").touch(0o600)
+            (folder / "secret").write_text(json.dumps(KEYS) if signs else KEY)
+            port, admin = free_port(), free_port()
+            values = common(rig) | {"folder": folder, "port": port, "admin": admin, "upstream": rig.ports[protocol]}
+            values |= {"table": "requests" if table else "", "ledger_bytes": ledger_bytes, "more": more(folder)}
+            values["connections"] = connections
+            (folder / "config.toml").write_text(DAEMON.substitute(values))
+            environment = bare_environment(str(folder)) | {"STATE_DIRECTORY": str(kept)}
+            if table:
+                environment |= rig.table(table)
+            command = [*rig.wrapper, rig.programs.daemon, "run", "--config", folder / "config.toml"]
+            with process(command, folder / "log", lambda it: until_ready(admin, it), port, environment) as running:
+                yield running
 
     return start
 
 
 def common(rig: Rig) -> dict[str, object]:
-    return {"folder": rig.folder, "ca": rig.ca, "key": KEY, "threads": os.cpu_count(), "connections": CONNECTIONS}
+    return {"ca": rig.ca, "key": KEY, "threads": build.threads(), "connections": CONNECTIONS}
 
 
 DIRECT = "upstream itself"
