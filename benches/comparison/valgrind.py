@@ -8,15 +8,20 @@ import build
 from rig import Rig
 from subjects import daemon
 
+#: ConverseStreams that come as fast as they are read.
+STREAMS = "ours, ConverseStream"
+#: Of the events of such a stream: as many as fit into one TLS record, so that each run reads them in the same pieces.
+STREAM_BYTES = 12_000
 KINDS = {
     "ours": daemon("http1"),
     "ours, HTTP/2 up": daemon("http2"),
     "ours, SigV4": daemon("http1", signs=True),
+    STREAMS: daemon("http1"),
     "ours, table that answers at once": daemon("http1", table="stand-in"),
 }
 #: Those that tests/instructions holds to committed figures. How many records a shipment takes, and how many frames HTTP/2
 #: reads at once, depends on the clock.
-GATED = ["ours", "ours, SigV4"]
+GATED = ["ours", "ours, SigV4", STREAMS]
 #: Requests of the two runs.
 RUNS = FEW, MANY = 200, 1200
 
@@ -35,7 +40,10 @@ def run(rig: Rig, name: str, requests: int, tool: str, *options: str) -> str:
     rig.wrapper = command(tool, out, *options)
     try:
         with KINDS[name](rig) as running:
-            rig.load("counted", running.address, requests=requests)
+            if name == STREAMS:
+                rig.load("flood", running.address, bytes=STREAM_BYTES, streams=requests)
+            else:
+                rig.load("counted", running.address, requests=requests)
     finally:
         rig.wrapper = []
     if not out.exists():
