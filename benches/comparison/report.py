@@ -75,19 +75,20 @@ def drawings(told: dict) -> dict[str, str]:
     """By the name of the file."""
     rounds = told["rounds"]
 
-    def bars(column: tuple, less: float = 0.0) -> Panel:
+    def bars(column: tuple, what: str = "", less: float = 0.0) -> Panel:
         found = [(name, values(rounds, name, column)) for name in names(rounds)]
-        return column[0], [(name, statistics.median(of_one) - less) for name, of_one in found if of_one]
+        return what + column[0], [(name, statistics.median(of_one) - less) for name, of_one in found if of_one]
 
     def added(column: tuple) -> Panel:
         of_direct = values(rounds, DIRECT, column)
-        title, of_all = bars(column, statistics.median(of_direct) if of_direct else 0.0)
-        return f"added: {title}" if of_direct else title, [(name, value) for name, value in of_all if name != DIRECT]
+        what, less = ("time added, ", statistics.median(of_direct)) if of_direct else ("time, ", 0.0)
+        title, of_all = bars(column, what, less)
+        return title, [(name, value) for name, value in of_all if name != DIRECT]
 
     return {
         "cpu.svg": drawing([bars(COLUMNS[0])]),
         "latency.svg": drawing([added(column) for column in LATENCY if column[2][-1] != "p999"]),
-        "lateness.svg": drawing([bars(column) for column in LATE if column[2][-1] in ("p50", "p99")]),
+        "lateness.svg": drawing([bars(column, "lateness of events, ") for column in LATE if column[2][-1] in ("p50", "p99")]),
     }
 
 
