@@ -64,12 +64,18 @@ enum Format {
 impl Meter {
     pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Meter {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let body = match content_type.split(';').next().map(str::trim) {
-            _ if !status.is_success() => Format::Other,
-            Some("application/vnd.amazon.eventstream") => Format::EventStream(EventStream::default()),
-            Some("text/event-stream") => Format::ServerSentEvents(ServerSentEvents::default()),
-            Some("application/json" | "application/x-amz-json-1.1") => Format::Json(JsonAnswer::default()),
-            _ => Format::Other,
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        let is = |name: &str| media_type.eq_ignore_ascii_case(name);
+        let body = if !status.is_success() {
+            Format::Other
+        } else if is("application/json") || is("application/x-amz-json-1.1") {
+            Format::Json(JsonAnswer::default())
+        } else if is("application/vnd.amazon.eventstream") {
+            Format::EventStream(EventStream::default())
+        } else if is("text/event-stream") {
+            Format::ServerSentEvents(ServerSentEvents::default())
+        } else {
+            Format::Other
         };
         // They are looked at before they are looked up: most answers have none of these.
         if !headers.keys().any(|name| name.as_str().starts_with("x-amzn-bedrock-")) {
@@ -118,5 +124,28 @@ impl Meter {
         metered.usage.merge(self.headers);
         metered.service_tier = self.service_tier.or(metered.service_tier);
         metered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn media_types_are_known_in_any_case_and_with_parameters() {
+        for (media_type, is_streaming, has_usage) in [
+            ("application/json", false, true),
+            ("Application/JSON; charset=utf-8", false, true),
+            ("Application/Vnd.Amazon.EventStream", true, true),
+            ("TEXT/event-stream;charset=UTF-8", true, true),
+            ("image/png", false, false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+            let meter = Meter::new(StatusCode::OK, &headers);
+            let counts = !matches!(meter.body, Format::Other);
+            assert_eq!((meter.is_streaming(), counts), (is_streaming, has_usage), "{media_type}");
+        }
     }
 }
