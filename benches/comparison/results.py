@@ -41,8 +41,9 @@ def begin(given: argparse.Namespace, built: build.Programs, wanted: list[Subject
         if differs:
             sys.exit(f"not added: the earlier rounds differ in {', '.join(differs)}")
         told["versions"] = of_earlier | told["versions"]
-        for key in ["runs", "missing", "rounds"]:
-            told[key] = earlier[key] + [one for one in told[key] if one not in earlier[key]]
+        told["runs"] = earlier["runs"] + told["runs"]
+        told["rounds"] = earlier["rounds"]
+        told["missing"] = earlier["missing"]
     return told
 
 
@@ -56,7 +57,10 @@ def write(told: dict) -> None:
 def commit() -> str:
     """Of the tree, and whether it has been changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    told = subprocess.run(command, cwd=build.ROOT, capture_output=True, text=True)
+    try:
+        told = subprocess.run(command, cwd=build.ROOT, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
     return told.stdout.strip() or "unknown"
 
 
@@ -73,6 +77,7 @@ def versions(wanted: list[Subject]) -> dict[str, str]:
         if any(subject.name.lower().startswith(name) for subject in wanted):
             try:
                 found[name] = programs.version(name)
-            except programs.NotRun:
+            except (programs.NotRun, OSError, subprocess.SubprocessError):
+                # Whoever cannot be had is named when its turn comes.
                 continue
     return found

@@ -28,16 +28,16 @@ $user
 daemon off;
 worker_processes $threads;
 worker_rlimit_nofile 65536;
-pid $folder/nginx.pid;
-error_log $folder/nginx-error.log;
+pid "$folder/nginx.pid";
+error_log "$folder/nginx-error.log";
 events { worker_connections $connections; }
 http {
-    access_log $folder/nginx.log combined;
-    client_body_temp_path $folder/nginx-body;
-    proxy_temp_path $folder/nginx-proxy;
-    fastcgi_temp_path $folder/nginx-fastcgi;
-    uwsgi_temp_path $folder/nginx-uwsgi;
-    scgi_temp_path $folder/nginx-scgi;
+    access_log "$folder/nginx.log" combined;
+    client_body_temp_path "$folder/nginx-body";
+    proxy_temp_path "$folder/nginx-proxy";
+    fastcgi_temp_path "$folder/nginx-fastcgi";
+    uwsgi_temp_path "$folder/nginx-uwsgi";
+    scgi_temp_path "$folder/nginx-scgi";
     client_max_body_size 25m;
     keepalive_requests 100000000;
     upstream bedrock {
@@ -57,7 +57,7 @@ http {
             proxy_ssl_name localhost;
             proxy_ssl_server_name on;
             proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate $ca;
+            proxy_ssl_trusted_certificate "$ca";
             proxy_buffering off;
             proxy_request_buffering off;
             proxy_read_timeout 15m;
@@ -85,7 +85,7 @@ listen bedrock
     bind 127.0.0.1:$port
     http-request set-header authorization "Bearer $key"
     http-request del-header x-amz-date
-    server upstream 127.0.0.1:$upstream ssl verify required verifyhost localhost sni str(localhost) ca-file $ca alpn $alpn
+    server upstream 127.0.0.1:$upstream ssl verify required verifyhost localhost sni str(localhost) ca-file "$ca" alpn $alpn
 """)
 
 DAEMON = Template("""
