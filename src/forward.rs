@@ -54,9 +54,6 @@ pub(crate) async fn forward(
         };
         drop(probe);
         let outcome = Outcome::of(&tried);
-        if outcome.may_have_run() {
-            exchange.may_have_run();
-        }
         if let Ok(Answered { answer, plane, .. }) = &tried {
             remember(region, *plane, case.name, answer);
         }
@@ -149,6 +146,7 @@ fn leads_to(outcome: Outcome, doubt: Doubt, may_repeat: bool) -> Lead {
     match outcome {
         Outcome::Answered(status) => match status.as_u16() {
             429 | 500 | 503 => Lead::Next(Worth::Answer),
+            // From a gateway before the upstream, which does not know either.
             502 | 504 if may_repeat => Lead::Next(Worth::Answer),
             400 | 401 | 403 | 404 if doubt.reaches_answers() => Lead::Next(Worth::Absent),
             404 if doubt == Doubt::Kept => Lead::Next(Worth::Absent),
@@ -302,12 +300,6 @@ impl Outcome {
             Err(Stop::Unresolved(_)) => Outcome::Unresolved,
             Err(Stop::Refused(_)) => Outcome::Refused,
         }
-    }
-
-    /// A model may have been at work, and commercial Bedrock charges for that: the request was sent, and what came of it
-    /// there is not known, nor does a gateway before the upstream know it.
-    fn may_have_run(self) -> bool {
-        matches!(self, Outcome::Broke | Outcome::Answered(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT))
     }
 
     fn of_answer(answer: &Answer) -> Outcome {

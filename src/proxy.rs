@@ -214,8 +214,7 @@ async fn before_body(
             routing::check_reach(road, &caller, &permit, operation)
                 .inspect_err(|refusal| denied(road, &caller, refusal))?;
         }
-        let rates = caller.entry.as_ref().map(|entry| &entry.limits);
-        road.limits.check_early(caller.name(), rates, operation.tokens != TokenEstimate::NoTokens)?;
+        road.limits.check_early(caller.name(), operation.tokens != TokenEstimate::NoTokens)?;
     }
     Ok(Some(caller))
 }

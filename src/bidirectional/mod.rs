@@ -171,8 +171,9 @@ pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
         let message = "a bidirectional stream needs HTTP/2; give the SDK an HTTP/2 client, or a TLS endpoint if it speaks HTTP/2 over TLS only ([listen.tls]).";
         return Err(Refusal::new(RefusalKind::Validation, message));
     }
-    let essence = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if essence.split(';').next().map(str::trim) != Some(eventstream::CONTENT_TYPE) {
+    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case(eventstream::CONTENT_TYPE) {
         let message =
             "a bidirectional stream has the content type application/vnd.amazon.eventstream; let the SDK send it.";
         return Err(Refusal::new(RefusalKind::Validation, message));

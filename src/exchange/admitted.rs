@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use super::Exchange;
 use crate::error::Refusal;
 use crate::limits::Admission;
@@ -172,11 +174,6 @@ impl AdmittedExchange<'_> {
         self.0.record.outcome = Outcome::UpstreamBroke;
     }
 
-    /// At one of the upstreams, whatever came of it there.
-    pub(crate) fn may_have_run(&mut self) {
-        self.0.may_have_run = true;
-    }
-
     /// No upstream has done anything with the request, so nothing can have been used.
     pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;
@@ -186,7 +183,7 @@ impl AdmittedExchange<'_> {
 impl OpenExchange<'_> {
     /// Sends the request. Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
     pub(crate) async fn send(self, upstream: &Upstream, request: &UpstreamRequest) -> Result<Answer, Failure> {
-        let Exchange { road, record, opened, effort, .. } = self.0;
+        let Exchange { road, record, opened, effort, may_have_run, .. } = self.0;
         let tell = |attempt| {
             // What `open` has written tells of the first one.
             if attempt > record.attempts {
@@ -196,6 +193,12 @@ impl OpenExchange<'_> {
                 }
             }
         };
-        upstream.exchange_telling(request, effort, tell).await
+        let answer = upstream.exchange_telling(request, effort, tell).await;
+        *may_have_run |= match &answer {
+            // From a gateway before the upstream, which does not know what came of it.
+            Ok(answer) => matches!(answer.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
+            Err(failure) => matches!(failure, Failure::Broke(_)),
+        };
+        answer
     }
 }

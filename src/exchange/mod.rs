@@ -83,7 +83,8 @@ pub(crate) struct Exchange {
     opened: Option<Opened>,
     /// No upstream has done anything with it, so nothing can have been used.
     never_sent: bool,
-    /// An upstream has got it and said nothing of what it made of it, so all that was reserved may have been used.
+    /// It was sent, and nobody knows what came of it there. A model may have been at work, and commercial Bedrock charges
+    /// for that.
     may_have_run: bool,
     /// An upstream has begun an answer that is no error, so what it tells was used.
     has_answer: bool,

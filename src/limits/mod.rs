@@ -51,7 +51,7 @@ pub use status::{Limited, ScopeStatus, Status};
 pub use usage_file::UsageFile;
 
 use crate::error::Refusal;
-use crate::settings::limits::{self as settings, Rates};
+use crate::settings::limits as settings;
 use fleet::LeaseStore;
 use outcome::Outcome;
 use request::WeighedRequest;
@@ -116,8 +116,7 @@ impl Limits {
     pub async fn admit(&self, request: LimitRequest<'_>) -> Result<Admission, Refusal> {
         let plan = self.shared.plan.load();
         let weighed = WeighedRequest::new(&request, &plan);
-        let caller_limits = request.caller.and_then(|name| plan.settings.callers.get(name));
-        let max_wait = caller_limits.and_then(|rates| rates.max_wait).or(plan.settings.host.max_wait);
+        let max_wait = plan.max_wait(request.caller);
         let max_waiting = plan.settings.max_waiting;
         drop(plan);
 
@@ -146,14 +145,11 @@ impl Limits {
     ///
     /// # Errors
     /// As those of [`Limits::admit`].
-    pub fn check_early(&self, caller: Option<&str>, rates: Option<&Rates>, uses_tokens: bool) -> Result<(), Refusal> {
-        let plan = self.shared.plan.load();
-        let max_wait =
-            clock::nanos(rates.and_then(|rates| rates.max_wait).or(plan.settings.host.max_wait).unwrap_or_default());
-        drop(plan);
+    pub fn check_early(&self, caller: Option<&str>, uses_tokens: bool) -> Result<(), Refusal> {
+        let max_wait = clock::nanos(self.shared.plan.load().max_wait(caller).unwrap_or_default());
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
-        match state.used_up(&*self.shared.clock, caller, rates, uses_tokens, now) {
+        match state.used_up(&*self.shared.clock, caller, uses_tokens, now) {
             Some(obstacle) if max_wait == 0 || obstacle.outlasts(max_wait) => Err(state.refuse(&obstacle, false)),
             _ => Ok(()),
         }

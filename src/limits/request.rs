@@ -1,6 +1,7 @@
 //! A request on its way to the limits: as it is asked for, and weighed against the settings before the lock is taken.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cost::{self, Cost};
 use super::estimate::Estimate;
@@ -45,6 +46,14 @@ pub enum Behind {
 pub(super) struct Plan {
     pub(super) settings: settings::Limits,
     pub(super) models: Vec<(Glob, Slot)>,
+}
+
+impl Plan {
+    /// How long requests of a caller may wait; none if they may not.
+    pub(super) fn max_wait(&self, caller: Option<&str>) -> Option<Duration> {
+        let own = caller.and_then(|name| self.settings.callers.get(name)).and_then(|rates| rates.max_wait);
+        own.or(self.settings.host.max_wait)
+    }
 }
 
 /// A request, weighed and matched, so that little is left to do under the lock.

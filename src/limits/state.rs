@@ -27,7 +27,7 @@ use crate::settings::limits::{self as settings, Rates};
 pub(super) struct State {
     scopes: Vec<Scope>,
     callers: HashMap<Box<str>, Slot>,
-    /// Those of configured callers.
+    /// The limits of configured callers.
     caller_rates: HashMap<Box<str>, Rates>,
     models: HashMap<Box<str>, Slot>,
     calendar: Calendar,
@@ -79,14 +79,18 @@ impl State {
             (None, Some(fleet)) => self.fleet = Some(LocalLease::new(fleet, now)),
             (_, None) => self.fleet = None,
         }
-        // Patterns and callers that are no longer configured limit nothing, and still count what is in flight.
+        // Patterns that are no longer configured limit nothing, and still count what is in flight.
         for slot in self.models.values().filter(|slot| models.iter().all(|(_, kept)| kept != *slot)) {
             self.scopes[usize::from(*slot)].change(Rates::default(), now);
         }
         self.caller_rates.clone_from(&settings.callers);
-        for (name, slot) in &self.callers {
-            let rates = self.caller_rates.get(name).copied().unwrap_or_default();
-            self.scopes[usize::from(*slot)].change(rates, now);
+        // Requests of callers that are no longer configured are of before; what limited these limits them still.
+        for scope in &mut self.scopes {
+            if let ScopeId::Caller(name) = &scope.id
+                && let Some(rates) = settings.callers.get(name)
+            {
+                scope.change(*rates, now);
+            }
         }
         Plan { settings: settings.clone(), models }
     }
@@ -156,13 +160,12 @@ impl State {
         &mut self,
         clock: &dyn Clock,
         caller: Option<&str>,
-        rates: Option<&Rates>,
         uses_tokens: bool,
         now: u64,
     ) -> Option<Obstacle> {
         let period = self.calendar.period(clock, now);
         let least = Cost { tokens: u64::from(uses_tokens), ..Cost::default() };
-        let own = caller.map(|name| self.slot(ScopeId::Caller(name.into()), rates.copied().unwrap_or_default(), now));
+        let own = caller.map(|name| self.caller_slot(name, now));
         let mut worst: Option<Obstacle> = None;
         for scope in std::iter::once(HOST).chain(own) {
             if let Err(exceeded) = self.scopes[usize::from(scope)].check(least, now, &self.calendar, period)
@@ -275,6 +278,14 @@ impl State {
         slot
     }
 
+    /// The place of a caller, whose limits are those of the configuration and not of what a request was read under.
+    fn caller_slot(&mut self, name: &str, now: u64) -> Slot {
+        self.callers.get(name).copied().unwrap_or_else(|| {
+            let rates = self.caller_rates.get(name).copied().unwrap_or_default();
+            self.slot(ScopeId::Caller(name.into()), rates, now)
+        })
+    }
+
     /// All scopes, in the current period.
     pub(super) fn scopes(&mut self, clock: &dyn Clock, now: u64) -> &mut [Scope] {
         let period = self.calendar.period(clock, now);
@@ -296,11 +307,7 @@ impl State {
         let mut slots = Slots::default();
         slots.push(HOST);
         if let Some(caller) = &request.caller {
-            let slot = self.callers.get(caller).copied().unwrap_or_else(|| {
-                let rates = self.caller_rates.get(caller).copied().unwrap_or_default();
-                self.slot(ScopeId::Caller(caller.clone()), rates, now)
-            });
-            slots.push(slot);
+            slots.push(self.caller_slot(caller, now));
         }
         for slot in request.models.iter() {
             slots.push(slot);

@@ -105,8 +105,10 @@ impl Used {
     }
 
     /// Whether the record tells all that the request used: it had no answer of a model, or the answer counted its tokens.
+    /// What came of attempts before the last one it does not tell, and a gateway that answers 502 or 504 does not know.
     fn is_certain(&self) -> bool {
-        let failed = self.outcome == "upstream_error" && self.status_code >= 400;
+        let is_refusal = self.status_code >= 400 && !matches!(self.status_code, 502 | 504);
+        let failed = self.outcome == "upstream_error" && is_refusal && self.attempts <= 1;
         let counted =
             self.outcome == "completed" && self.usage.input_tokens.is_some() && self.usage.output_tokens.is_some();
         !self.was_sent() || failed || self.outcome == "refused" || counted

@@ -6,7 +6,7 @@ use super::{completed, record, settings};
 use crate::config::Durability;
 use crate::ledger::Ledger;
 use crate::limits::{ChainHead, UseRecords};
-use crate::record::{Record, Usage};
+use crate::record::{Outcome, Record, Usage};
 
 const USAGE: Usage = Usage {
     input_tokens: Some(4),
@@ -51,4 +51,23 @@ async fn what_is_recorded_later_than_asked_for_is_not_told() {
     let not_there = until.map(|head| ChainHead { seq: 99, ..head });
     assert!(ledger.after(before, not_there.clone(), Vec::new()).await.is_err(), "the database lacks records");
     assert!(ledger.all(not_there).await.is_err());
+}
+
+/// What came of an attempt before the last one, and of one that a gateway answered for, no record tells.
+#[tokio::test]
+async fn a_failure_tells_what_was_used_only_if_the_upstream_itself_has_refused_it_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = Ledger::start(&settings(directory.path(), Durability::Process)).await.unwrap();
+    let before = ledger.head().unwrap();
+    for (number, (status_code, attempts, is_known)) in
+        [(503, 1, true), (429, 1, true), (503, 2, false), (502, 1, false), (504, 1, false)].into_iter().enumerate()
+    {
+        let record = Record { attempts, ..record(number as u64) };
+        let opened = ledger.open(&record).await.unwrap();
+        ledger.close(opened, &Record { outcome: Outcome::UpstreamError, status_code, ..record.clone() });
+        let open = vec![record.request_id];
+        let known = ledger.after(before.clone(), None, open.clone()).await.unwrap().known;
+        let expected = is_known.then_some((0, Some(0)));
+        assert_eq!(known.get(&open[0]).copied(), expected, "{status_code} after {attempts} attempts");
+    }
 }

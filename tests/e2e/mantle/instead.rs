@@ -111,10 +111,10 @@ async fn a_caller_whose_rules_do_not_permit_the_group_is_not_served_there() {
 #[tokio::test]
 async fn troubles_of_the_mantle_host_do_not_hide_that_bedrock_runtime_lacks_the_model() {
     let bedrock = bedrock().await;
-    let daemon = Setup::mantle(&bedrock).ready().await;
+    let daemon = Setup::mantle(&bedrock).with("[limits]\ntokens_per_day = 100000000").ready().await;
     let body = message_to(CLAUDE, json!({}));
     let lacking = direct(&bedrock, to("/anthropic/v1/messages", &body)).await;
-    for status in [400, 429, 500, 503] {
+    for status in [400, 429, 500, 503, 504] {
         bedrock.inject(failing(status, "trouble", "MantleMessages"));
         let answer = send(daemon.address(), to("/anthropic/v1/messages", &body)).await;
         assert_eq!((answer.status, &answer.json()["error"]), (lacking.status, &lacking.json()["error"]), "{answer:?}");
@@ -128,6 +128,9 @@ async fn troubles_of_the_mantle_host_do_not_hide_that_bedrock_runtime_lacks_the_
                 ("attempts", json!(2)),
             ],
         );
+        // A gateway before the mantle host does not know whether a model was at work there.
+        let limits = daemon.admin_get("/status").await.json()["limits"]["scopes"][0].clone();
+        assert_eq!(limits["tokensToday"].as_u64().unwrap() > 0, status == 504, "{status}: {limits}");
     }
     assert!(!daemon.log_text().contains("CANARY"));
     // What it has served it has.

@@ -48,9 +48,13 @@ async fn a_reload_holds_at_once_and_drops_nothing_in_flight() {
     drop(limits.admit(of("a")).await.unwrap());
     drop(limits.admit(of("a")).await.unwrap());
     refused(&limits, of("a")).await;
-    // A caller who is no longer configured has none.
+    // A caller who is no longer configured has requests of before only, and what limited these holds.
     limits.apply(&host(Rates::default()));
-    drop(limits.admit(of("a")).await.unwrap());
+    refused(&limits, of("a")).await;
+    // Nor does leaving for a while fill a bucket, or a look at the head of a request.
+    limits.apply(&of_a(Some(3)));
+    assert!(limits.check_early(Some("a"), true).is_err());
+    refused(&limits, of("a")).await;
 }
 
 #[tokio::test]
