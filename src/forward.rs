@@ -65,7 +65,7 @@ pub(crate) async fn forward(
         match lead {
             Lead::Client => return tried.map_err(|stop| stop.refusal(&mut exchange)),
             Lead::Next(worth) => {
-                failed = Some((region, reason(&tried)));
+                failed = Some((region, pass_over(&tried, &mut exchange)));
                 // Of two that are worth the same, the later one knows more.
                 if best.as_ref().is_none_or(|best| worth >= best.worth) {
                     best = Some(Best { worth, went: exchange.last_went(), tried });
@@ -310,8 +310,13 @@ impl Outcome {
     }
 }
 
-/// For the log.
-fn reason(tried: &Tried) -> String {
+/// The next upstream is asked. Returns why, for the log.
+fn pass_over(tried: &Tried, exchange: &mut AdmittedExchange<'_>) -> String {
+    match tried {
+        Ok(Answered { answer, .. }) => exchange.passes_over(Ok(answer)),
+        Err(Stop::Failed(failure)) => exchange.passes_over(Err(failure)),
+        Err(Stop::Unresolved(_) | Stop::Refused(_)) => {}
+    }
     match tried {
         Ok(Answered { answer, .. }) => format!("it answered {}", answer.status.as_u16()),
         Err(Stop::Failed(failure)) => failure.refusal().message.into_owned(),

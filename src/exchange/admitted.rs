@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
-
 use super::Exchange;
 use crate::error::Refusal;
 use crate::limits::Admission;
@@ -174,16 +172,29 @@ impl AdmittedExchange<'_> {
         self.0.record.outcome = Outcome::UpstreamBroke;
     }
 
+    /// The client gets another answer, if there is one. Where this one does not tell what came of the request, that stays unknown.
+    pub(crate) fn passes_over(&mut self, answer: Result<&Answer, &Failure>) {
+        self.0.may_have_run |= match answer {
+            Ok(answer) => is_of_gateway(answer.status.as_u16()),
+            Err(failure) => matches!(failure, Failure::Broke(_)),
+        };
+    }
+
     /// No upstream has done anything with the request, so nothing can have been used.
     pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;
     }
 }
 
+/// Whether a gateway before the upstream has answered, which does not know what came of the request there.
+pub(super) fn is_of_gateway(status: u16) -> bool {
+    matches!(status, 502 | 504)
+}
+
 impl OpenExchange<'_> {
     /// Sends the request. Whoever waits for the answer may leave while a model is at work on it: that counts as sent.
     pub(crate) async fn send(self, upstream: &Upstream, request: &UpstreamRequest) -> Result<Answer, Failure> {
-        let Exchange { road, record, opened, effort, may_have_run, .. } = self.0;
+        let Exchange { road, record, opened, effort, .. } = self.0;
         let tell = |attempt| {
             // What `open` has written tells of the first one.
             if attempt > record.attempts {
@@ -193,12 +204,6 @@ impl OpenExchange<'_> {
                 }
             }
         };
-        let answer = upstream.exchange_telling(request, effort, tell).await;
-        *may_have_run |= match &answer {
-            // From a gateway before the upstream, which does not know what came of it.
-            Ok(answer) => matches!(answer.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
-            Err(failure) => matches!(failure, Failure::Broke(_)),
-        };
-        answer
+        upstream.exchange_telling(request, effort, tell).await
     }
 }

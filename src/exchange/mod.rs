@@ -18,8 +18,8 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use uuid::Uuid;
 
-use admitted::Tried;
 pub(crate) use admitted::{AdmittedExchange, Went};
+use admitted::{Tried, is_of_gateway};
 pub(crate) use answered::Answered;
 use client_half::ClientHalf;
 pub(crate) use relay::Body;
@@ -83,8 +83,8 @@ pub(crate) struct Exchange {
     opened: Option<Opened>,
     /// No upstream has done anything with it, so nothing can have been used.
     never_sent: bool,
-    /// It was sent, and nobody knows what came of it there. A model may have been at work, and commercial Bedrock charges
-    /// for that.
+    /// It was sent to an upstream whose answer the client does not get, and nobody knows what came of it there. A model may
+    /// have been at work, and commercial Bedrock charges for that.
     may_have_run: bool,
     /// An upstream has begun an answer that is no error, so what it tells was used.
     has_answer: bool,
@@ -350,10 +350,11 @@ impl Exchange {
 
 /// Replaces what was reserved by what was used. A request that never went upstream used nothing, nor did one that the
 /// upstream refused; one whose answer broke off used what had streamed, and may have used all that it reserved.
-/// `may_have_used`: an answer has begun, or an upstream has got a part of the client's stream. `may_have_run`: an upstream
-/// has not told what it made of the request.
+/// `may_have_used`: an answer has begun, or an upstream has got a part of the client's stream. `may_have_run`: another upstream
+/// has not told what came of the request there.
 fn settle(mut admission: Admission, record: &Record, may_have_used: bool, may_have_run: bool, uncounted: u64) {
-    let failed = record.outcome == Outcome::UpstreamError && record.status_code >= 400;
+    let is_refusal = record.status_code >= 400 && !is_of_gateway(record.status_code);
+    let failed = record.outcome == Outcome::UpstreamError && is_refusal;
     let used_nothing = failed || (record.outcome == Outcome::Refused && !may_have_used);
     if used_nothing && !may_have_run {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };

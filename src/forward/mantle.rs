@@ -149,6 +149,7 @@ pub(super) async fn instead(
         remember(region, Plane::Mantle, unalias(&requested.name, &road.settings.models), &answer);
         let error = answer.error().unwrap_or_default().error_type;
         tracing::warn!(region = %region.upstream.region, status = answer.status.as_u16(), %error, "bedrock-mantle does not serve what bedrock-runtime lacks");
+        exchange.passes_over(Ok(&answer));
         exchange.went(before);
         return Ok(lacking);
     }
