@@ -27,7 +27,7 @@ fn main() {
     let host = settings::Limits { host: all, ..none.clone() };
     let every = settings::Limits {
         models: vec![(Glob::new("anthropic.*"), all), (Glob::new("amazon.*"), all)],
-        callers: [("billing".into(), all)].into(),
+        callers: std::sync::Arc::new([("billing".into(), all)].into()),
         ..host.clone()
     };
     let plain = LimitRequest {

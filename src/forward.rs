@@ -313,13 +313,14 @@ impl Outcome {
 /// The next upstream is asked. Returns why, for the log.
 fn pass_over(tried: &Tried, exchange: &mut AdmittedExchange<'_>) -> String {
     match tried {
-        Ok(Answered { answer, .. }) => exchange.passes_over(Ok(answer)),
-        Err(Stop::Failed(failure)) => exchange.passes_over(Err(failure)),
-        Err(Stop::Unresolved(_) | Stop::Refused(_)) => {}
-    }
-    match tried {
-        Ok(Answered { answer, .. }) => format!("it answered {}", answer.status.as_u16()),
-        Err(Stop::Failed(failure)) => failure.refusal().message.into_owned(),
+        Ok(Answered { answer, .. }) => {
+            exchange.passes_over(Ok(answer));
+            format!("it answered {}", answer.status.as_u16())
+        }
+        Err(Stop::Failed(failure)) => {
+            exchange.passes_over(Err(failure));
+            failure.refusal().message.into_owned()
+        }
         Err(Stop::Unresolved(refusal) | Stop::Refused(refusal)) => refusal.message.to_string(),
     }
 }

@@ -51,6 +51,12 @@ impl Outcome {
     }
 }
 
+/// Whether an upstream that answers so has refused the request, so that no model has run. A gateway before it, which answers
+/// 502 or 504, does not know what came of the request.
+pub(crate) fn is_refusal(status: u16) -> bool {
+    status >= 400 && !matches!(status, 502 | 504)
+}
+
 /// Token usage as the upstream reported it; what it did not report is unknown, never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

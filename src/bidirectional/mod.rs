@@ -211,6 +211,19 @@ mod tests {
     }
 
     #[test]
+    fn the_media_type_may_be_written_in_any_case() {
+        for (content_type, fits) in [
+            ("application/vnd.amazon.eventstream", true),
+            ("Application/Vnd.Amazon.EventStream; x=y", true),
+            ("application/json", false),
+        ] {
+            let head = http::Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, content_type);
+            let (head, ()) = head.body(()).unwrap().into_parts();
+            assert_eq!(check(&head).is_ok(), fits, "{content_type}");
+        }
+    }
+
+    #[test]
     fn an_attempt_that_was_refused_takes_no_event_from_the_next_one() {
         let (says, events) = events();
         let first = events.offer();

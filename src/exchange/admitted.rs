@@ -10,7 +10,7 @@ use crate::model::lookup::Asker;
 use crate::operation::Plane;
 use crate::panics;
 use crate::partition::Partition;
-use crate::record::{Outcome, Record};
+use crate::record::{self, Outcome, Record};
 use crate::road::Road;
 use crate::telemetry::Parent;
 use crate::upstream::pool::Pool;
@@ -172,10 +172,10 @@ impl AdmittedExchange<'_> {
         self.0.record.outcome = Outcome::UpstreamBroke;
     }
 
-    /// The client gets another answer, if there is one. Where this one does not tell what came of the request, that stays unknown.
+    /// Another upstream is asked. What came of the request at this one may stay unknown.
     pub(crate) fn passes_over(&mut self, answer: Result<&Answer, &Failure>) {
         self.0.may_have_run |= match answer {
-            Ok(answer) => is_of_gateway(answer.status.as_u16()),
+            Ok(answer) => !record::is_refusal(answer.status.as_u16()),
             Err(failure) => matches!(failure, Failure::Broke(_)),
         };
     }
@@ -184,11 +184,6 @@ impl AdmittedExchange<'_> {
     pub(crate) fn never_sent(&mut self) {
         self.0.never_sent = true;
     }
-}
-
-/// Whether a gateway before the upstream has answered, which does not know what came of the request there.
-pub(super) fn is_of_gateway(status: u16) -> bool {
-    matches!(status, 502 | 504)
 }
 
 impl OpenExchange<'_> {

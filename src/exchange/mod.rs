@@ -18,8 +18,8 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use uuid::Uuid;
 
+use admitted::Tried;
 pub(crate) use admitted::{AdmittedExchange, Went};
-use admitted::{Tried, is_of_gateway};
 pub(crate) use answered::Answered;
 use client_half::ClientHalf;
 pub(crate) use relay::Body;
@@ -35,7 +35,7 @@ use crate::metrics::InFlight;
 use crate::operation::{Api, ModelPlace, Operation, TokenEstimate};
 use crate::panics;
 use crate::receive::budget::Held;
-use crate::record::{Outcome, Record, Usage};
+use crate::record::{self, Outcome, Record, Usage};
 use crate::request_id;
 use crate::road::Road;
 use crate::routing::Route;
@@ -353,9 +353,8 @@ impl Exchange {
 /// `may_have_used`: an answer has begun, or an upstream has got a part of the client's stream. `may_have_run`: another upstream
 /// has not told what came of the request there.
 fn settle(mut admission: Admission, record: &Record, may_have_used: bool, may_have_run: bool, uncounted: u64) {
-    let is_refusal = record.status_code >= 400 && !is_of_gateway(record.status_code);
-    let failed = record.outcome == Outcome::UpstreamError && is_refusal;
-    let used_nothing = failed || (record.outcome == Outcome::Refused && !may_have_used);
+    let refused = record.outcome == Outcome::UpstreamError && record::is_refusal(record.status_code);
+    let used_nothing = refused || (record.outcome == Outcome::Refused && !may_have_used);
     if used_nothing && !may_have_run {
         let nothing = Usage { input_tokens: Some(0), output_tokens: Some(0), ..Usage::default() };
         admission.settle(&nothing);

@@ -1,6 +1,7 @@
 //! All counts of this host, behind one lock.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub(super) struct State {
     scopes: Vec<Scope>,
     callers: HashMap<Box<str>, Slot>,
     /// The limits of configured callers.
-    caller_rates: HashMap<Box<str>, Rates>,
+    caller_rates: Arc<HashMap<Box<str>, Rates>>,
     models: HashMap<Box<str>, Slot>,
     calendar: Calendar,
     pub(super) fleet: Option<LocalLease>,
@@ -53,7 +54,7 @@ impl State {
         State {
             scopes: vec![Scope::new(ScopeId::Host, host, period, now)],
             callers: HashMap::new(),
-            caller_rates: HashMap::new(),
+            caller_rates: Arc::default(),
             models: HashMap::new(),
             calendar,
             fleet: None,
@@ -72,7 +73,7 @@ impl State {
         let models: Vec<_> = settings
             .models
             .iter()
-            .map(|(glob, rates)| (glob.clone(), self.slot(ScopeId::Model(glob.to_string().into()), *rates, now)))
+            .map(|(glob, rates)| (glob.clone(), self.model_slot(&glob.to_string(), *rates, now)))
             .collect();
         match (self.fleet.as_mut(), settings.fleet.as_ref()) {
             (Some(lease), Some(fleet)) => lease.change(fleet),
@@ -83,7 +84,7 @@ impl State {
         for slot in self.models.values().filter(|slot| models.iter().all(|(_, kept)| kept != *slot)) {
             self.scopes[usize::from(*slot)].change(Rates::default(), now);
         }
-        self.caller_rates.clone_from(&settings.callers);
+        self.caller_rates = Arc::clone(&settings.callers);
         // Requests of callers that are no longer configured are of before; what limited these limits them still.
         for scope in &mut self.scopes {
             if let ScopeId::Caller(name) = &scope.id
@@ -247,20 +248,17 @@ impl State {
         refusal(&scope.id, exceeded, waited)
     }
 
-    /// The place of a caller, or of a pattern on models with these limits from now on.
-    fn slot(&mut self, id: ScopeId, rates: Rates, now: u64) -> Slot {
-        let known = match &id {
-            ScopeId::Caller(name) => self.callers.get(name),
-            ScopeId::Model(pattern) => self.models.get(pattern),
-            ScopeId::Host | ScopeId::Fleet => Some(&HOST),
+    /// The place of a pattern on models, with these limits from now on.
+    fn model_slot(&mut self, pattern: &str, rates: Rates, now: u64) -> Slot {
+        let Some(&slot) = self.models.get(pattern) else {
+            return self.add(ScopeId::Model(pattern.into()), rates, now);
         };
-        if let Some(&slot) = known {
-            let scope = &mut self.scopes[usize::from(slot)];
-            if scope.rates != rates {
-                scope.change(rates, now);
-            }
-            return slot;
-        }
+        self.scopes[usize::from(slot)].change(rates, now);
+        slot
+    }
+
+    /// A place for a caller or a pattern that has none.
+    fn add(&mut self, id: ScopeId, rates: Rates, now: u64) -> Slot {
         // No configuration has 65,000 callers; should one, the last of them share a place.
         let slot = Slot::try_from(self.scopes.len()).unwrap_or(FLEET).min(FLEET - 1);
         if usize::from(slot) == self.scopes.len() {
@@ -282,7 +280,7 @@ impl State {
     fn caller_slot(&mut self, name: &str, now: u64) -> Slot {
         self.callers.get(name).copied().unwrap_or_else(|| {
             let rates = self.caller_rates.get(name).copied().unwrap_or_default();
-            self.slot(ScopeId::Caller(name.into()), rates, now)
+            self.add(ScopeId::Caller(name.into()), rates, now)
         })
     }
 

@@ -23,7 +23,7 @@ pub struct Limits {
     /// Of all requests whose model fits a pattern. Several may fit; each must admit.
     pub models: Vec<(Glob, Rates)>,
     /// Of each configured caller, by its name.
-    pub callers: HashMap<Box<str>, Rates>,
+    pub callers: Arc<HashMap<Box<str>, Rates>>,
     /// Requests that may wait at once, over all callers.
     pub max_waiting: usize,
     /// Of the price file; without one, nothing costs anything.
@@ -197,10 +197,11 @@ impl Limits {
             }
             models.push((Glob::new(pattern.get_ref()), rates));
         }
+        let of_callers = callers.entries.iter().map(|entry| (entry.name.as_str().into(), entry.limits));
         Ok(Limits {
             host: Rates::new(host, Budgets { prices: prices.as_ref(), of: None }, source)?,
             models,
-            callers: callers.entries.iter().map(|entry| (entry.name.as_str().into(), entry.limits)).collect(),
+            callers: Arc::new(of_callers.collect()),
             max_waiting: limits.max_waiting.get(),
             prices: Arc::new(prices.unwrap_or_default()),
             fleet: fleet.map(|fleet| Fleet::new(fleet, audit, source)).transpose()?,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::IndexError;
 use crate::ledger::integer::{to_signed, to_unsigned};
 use crate::limits::{ChainHead, PastUse, UseAfter};
-use crate::record::Usage;
+use crate::record::{self, Usage};
 
 /// What an item says of its use.
 #[derive(Debug, Default, Deserialize)]
@@ -107,8 +107,7 @@ impl Used {
     /// Whether the record tells all that the request used: it had no answer of a model, or the answer counted its tokens.
     /// What came of attempts before the last one it does not tell, and a gateway that answers 502 or 504 does not know.
     fn is_certain(&self) -> bool {
-        let is_refusal = self.status_code >= 400 && !matches!(self.status_code, 502 | 504);
-        let failed = self.outcome == "upstream_error" && is_refusal && self.attempts <= 1;
+        let failed = self.outcome == "upstream_error" && record::is_refusal(self.status_code) && self.attempts <= 1;
         let counted =
             self.outcome == "completed" && self.usage.input_tokens.is_some() && self.usage.output_tokens.is_some();
         !self.was_sent() || failed || self.outcome == "refused" || counted

@@ -1,6 +1,7 @@
 //! Limits that change while the daemon runs.
 
 use http::Method;
+use serde_json::json;
 use test_support::users::own_uid;
 use test_support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,4 +71,6 @@ async fn a_request_from_before_a_reload_gives_its_caller_no_new_burst() {
         admitted += usize::from(daemon.post(&path, body.clone()).await.status == 200);
     }
     assert_eq!(admitted, 2, "the burst, once");
+    let refused = daemon.record("a refusal", |record| record["statusCode"] == 429).await;
+    assert_eq!((&refused["caller"], &refused["outcome"]), (&json!("ann"), &json!("refused")), "{refused}");
 }

@@ -6,6 +6,7 @@ mod over_time;
 mod settlement;
 mod turns;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bedrock_sidecar::caller::User;
@@ -39,7 +40,7 @@ fn of(caller: &str) -> LimitRequest<'_> {
 
 /// With limits of a caller's own.
 fn with(limits: settings::Limits, caller: &str, rates: Rates) -> settings::Limits {
-    settings::Limits { callers: [(caller.into(), rates)].into(), ..limits }
+    settings::Limits { callers: Arc::new([(caller.into(), rates)].into()), ..limits }
 }
 
 fn used(input: u64, output: u64) -> Usage {
