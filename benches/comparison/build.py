@@ -18,8 +18,8 @@ for sdk in ["dynamodb", "secretsmanager", "sts"]:
     LIGHT += ["--config", f"profile.release.package.aws-sdk-{sdk}.opt-level=0"]
 # Function names are needed for the profile; they change no instruction.
 NAMES = ["--config", "profile.release.strip=false", "--config", 'profile.release.debug="line-tables-only"']
-# Of which packaging/profile.xz has records.
-PROFILED, BY_PROFILE = "x86_64", ", optimised by profile"
+# Of which packaging/profile.xz and packaging/layout-*.xz have records.
+PROFILED, BY_PROFILE, LAID_OUT = "x86_64", ", optimised by profile", " and laid out"
 # Valgrind hides the kernel's vDSO, which rustix looks for by itself unless it asks the C library for the time.
 LIBC = ["--features", "rustix/use-libc"]
 
@@ -47,7 +47,8 @@ def programs(given: argparse.Namespace) -> Programs:
     is_profiled = platform.machine() == PROFILED
     if given.package:
         build(*LOAD, "--release", "--target-dir", target)
-        return Programs(packaged(), target / "release" / LOAD[1], "release of the packages" + is_profiled * BY_PROFILE)
+        description = "release of the packages" + is_profiled * (BY_PROFILE + LAID_OUT)
+        return Programs(packaged(), target / "release" / LOAD[1], description)
     settings = ["--release", "--target-dir", target, *(QUICK if given.quick else [])]
     description = "release without LTO, 16 codegen units" if given.quick else "release"
     if given.instructions or given.growth:
@@ -55,35 +56,53 @@ def programs(given: argparse.Namespace) -> Programs:
         return found(target / "release", description)
     # One after the other, so that features do not unify: the daemon is the one that `cargo build --release` makes, which
     # the profile knows.
-    profile = used_profile(TARGET / "compare") if is_profiled and not given.quick else None
-    build(*DAEMON, *settings, profile=profile)
+    optimised = is_profiled and not given.quick
+    build(*DAEMON, *settings, more=optimised_flags() if optimised else "")
     build(*LOAD, *settings)
-    return found(target / "release", description + bool(profile) * BY_PROFILE)
+    programs = found(target / "release", description + optimised * BY_PROFILE)
+    return laid_out(programs) if optimised else programs
 
 
-def build(*options: str | Path, profile: str | None = None, flags: bool = True) -> None:
-    """With the profile of a release, if one is given, and with the flags that the environment has, if these may count."""
+def build(*options: str | Path, more: str = "", flags: bool = True) -> None:
+    """With more flags for the compiler, and with those that the environment has, if these may count."""
     environment = dict(os.environ)
     if not flags:
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"]:
             environment.pop(name, None)
-    if profile:
+    if more:
         # Which would overrule it.
         environment.pop("CARGO_ENCODED_RUSTFLAGS", None)
-        environment["RUSTFLAGS"] = f"{environment.get('RUSTFLAGS', '')} -Cprofile-use={profile}".strip()
+        environment["RUSTFLAGS"] = f"{environment.get('RUSTFLAGS', '')} {more}".strip()
     subprocess.run(["cargo", "build", "--locked", "--bins", *options], cwd=ROOT, check=True, env=environment)
 
 
-def used_profile(folder: Path) -> str:
-    """Where the profile is that releases are built with."""
-    command = [ROOT / "packaging" / "profile", "use", folder]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+def optimised_flags() -> str:
+    """What has a program optimised by the profile of releases, and lets it be laid out."""
+    profile = printed("profile", "use", TARGET / "compare")
+    return f"-Cprofile-use={profile} {printed('layout', 'flags')}"
+
+
+def laid_out(programs: Programs) -> Programs:
+    """The daemon with its code laid out as that of the packages is, where the tool for that can be had."""
+    try:
+        printed("layout", "tool")
+    except subprocess.CalledProcessError:
+        print("NOT RUN: the program with its code laid out: it is measured as it was linked, without llvm-bolt (see above)")
+        return programs
+    output = TARGET / "compare" / "bedrock-sidecar"
+    printed("layout", "apply", programs.daemon, "packaging/layout-sources.xz", output)
+    return dataclasses.replace(programs, daemon=output, description=programs.description + LAID_OUT)
 
 
 def packaged() -> Path:
     """The program that goes into the packages for this machine."""
-    command = [ROOT / "packaging" / "program", "--target-dir", TARGET / "compare" / "package"]
-    return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+    return Path(printed("program", "--target-dir", TARGET / "compare" / "package"))
+
+
+def printed(name: str, *words: str | Path) -> str:
+    """What a script of packaging/ prints."""
+    done = subprocess.run([ROOT / "packaging" / name, *words], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
 
 
 def light() -> Programs:
