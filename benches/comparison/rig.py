@@ -220,8 +220,10 @@ def processes(first: int) -> list[int]:
     """A process and its children."""
     found = [first]
     for task in Path(f"/proc/{first}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += processes(int(child))
+        # A thread may have ended since it was listed.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in (task / "children").read_text().split():
+                found += processes(int(child))
     return found
 
 
